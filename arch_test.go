@@ -1,0 +1,184 @@
+package backupd_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/etcd-backupd/backupd/"
+
+// stairs is the house: a package may import only packages on lower stairs.
+// docs/design.md tells what each is for.
+var stairs = map[string]int{
+	"cmd/backupd":                  6,
+	"internal/drill":               4,
+	"internal/restore":             3,
+	"internal/snapshot":            2,
+	"internal/storage":             1,
+	"internal/codec":               1,
+	"internal/cluster":             1,
+	"internal/etcddb":              1,
+	"internal/backup":              0,
+	"internal/storage/file":        1, // below storage: its own subfolders may import it
+	"internal/storage/mem":         1,
+	"internal/storage/s3":          1,
+	"internal/storage/storagetest": 1,
+}
+
+// testOnly packages may be imported by tests alone, and may import anything.
+var testOnly = []string{"internal/testserver", "internal/storage/storagetest", "test/e2e", "bench"}
+
+// walls keep a dependency where it belongs, each with the reason.
+var walls = []struct {
+	dependency string
+	allowed    []string
+	why        string
+}{
+	{"github.com/aws/", []string{"internal/storage/s3"}, "a store's SDK stays behind the Store port"},
+	{"go.etcd.io/", []string{"internal/cluster", "internal/etcddb", "internal/restore", "internal/drill"}, "etcd's modules change between minors; few places must follow"},
+	{"go.uber.org/zap", []string{"internal/cluster", "internal/etcddb", "internal/restore", "internal/drill", "cmd/backupd"}, "our code logs by slog; zap is where etcd's libraries ask for it"},
+	{"github.com/spf13/cobra", []string{"cmd/backupd"}, "commands are the only users of flags"},
+	{"filippo.io/age", []string{"internal/codec"}, "one place knows how bytes are encrypted"},
+	{"github.com/klauspost/compress", []string{"internal/codec"}, "one place knows how bytes are compressed"},
+	{"testing", []string{"internal/testserver", "internal/storage/storagetest"}, "no testing in what ships"},
+}
+
+type file struct {
+	path string // of its package, below the module
+	test bool
+	ast  *ast.File
+}
+
+func goFiles(t *testing.T) []file {
+	t.Helper()
+	var out []file
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			// Modules of their own are not part of the house.
+			if _, err := os.Stat(filepath.Join(path, "go.mod")); err == nil && path != "." || d.Name() == "testdata" || d.Name() == ".git" {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(path, ".go") {
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly|parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		out = append(out, file{filepath.ToSlash(filepath.Dir(path)), strings.HasSuffix(path, "_test.go"), f})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func imports(f file) []string {
+	var out []string
+	for _, i := range f.ast.Imports {
+		out = append(out, strings.Trim(i.Path.Value, `"`))
+	}
+	return out
+}
+
+func TestImportsGoDownTheStairs(t *testing.T) {
+	seen := map[string]bool{}
+	for _, f := range goFiles(t) {
+		if f.test || f.path == "." || slices.Contains(testOnly, f.path) {
+			continue
+		}
+		seen[f.path] = true
+		stair, ok := stairs[f.path]
+		if !ok {
+			t.Errorf("%s stands on no stair: give it one here and in docs/design.md", f.path)
+			continue
+		}
+		for _, imp := range imports(f) {
+			below, ours := strings.CutPrefix(imp, module)
+			if !ours {
+				continue
+			}
+			if slices.Contains(testOnly, below) {
+				t.Errorf("%s ships and imports %s, which is for tests", f.path, below)
+			}
+			// An implementation of the port may import the port.
+			if stairs[below] >= stair && !strings.HasPrefix(f.path, below+"/") {
+				t.Errorf("%s (stair %d) imports %s (stair %d): imports go down only", f.path, stair, below, stairs[below])
+			}
+		}
+	}
+	for pkg := range maps.Keys(stairs) {
+		if !seen[pkg] && !slices.Contains(testOnly, pkg) {
+			t.Errorf("%s has a stair but does not exist", pkg)
+		}
+	}
+}
+
+func TestWalls(t *testing.T) {
+	used := map[string]bool{}
+	for _, f := range goFiles(t) {
+		for _, imp := range imports(f) {
+			for _, w := range walls {
+				if imp != w.dependency && !strings.HasPrefix(imp, strings.TrimSuffix(w.dependency, "/")+"/") {
+					continue
+				}
+				used[w.dependency] = true
+				if !f.test && !slices.Contains(w.allowed, f.path) && !slices.Contains(testOnly, f.path) {
+					t.Errorf("%s imports %s: %s", f.path, imp, w.why)
+				}
+			}
+		}
+	}
+	for _, w := range walls {
+		if !used[w.dependency] {
+			t.Errorf("nothing imports %s: the wall has nothing to keep", w.dependency)
+		}
+	}
+}
+
+func TestEveryPackageHasOneComment(t *testing.T) {
+	comments := map[string]int{}
+	for _, f := range goFiles(t) {
+		if f.test {
+			continue
+		}
+		comments[f.path] += 0
+		if doc := f.ast.Doc.Text(); doc != "" {
+			comments[f.path]++
+			want := "Package " + f.ast.Name.Name + " "
+			if f.ast.Name.Name == "main" {
+				want = "Command "
+			}
+			if !strings.HasPrefix(doc, want) {
+				t.Errorf("%s: the package comment begins with %q, want %q", f.path, doc[:min(len(doc), 30)], want)
+			}
+		}
+	}
+	for pkg, n := range comments {
+		if n != 1 {
+			t.Errorf("%s has %d package comments, want one", pkg, n)
+		}
+	}
+}
+
+func TestFilesStaySmall(t *testing.T) {
+	for _, f := range goFiles(t) {
+		if n := f.ast.FileEnd; !f.test && n > 24_000 {
+			t.Errorf("%s: a file of %d bytes: split it", f.path, n)
+		}
+	}
+}

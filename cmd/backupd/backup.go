@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
+)
+
+type backupOptions struct {
+	repo           repoFlags
+	recipients     []string
+	recipientFiles []string
+	compression    string
+	spool          string
+	noHashCheck    bool
+}
+
+func newBackupCommand(a *app) *cobra.Command {
+	var o backupOptions
+	cmd := &cobra.Command{
+		Use:   "backup --repo REPO --cluster NAME",
+		Short: "Take one verified snapshot into a repository",
+		Long: `Take one verified snapshot into a repository.
+
+Chooses the best member, streams its database into a local spool, checks etcd's
+SHA-256, compresses, encrypts and uploads behind it, inspects every page and
+record in a child process, compares HashKV with every voting member, reads the
+stored object back, and only then writes the manifest: now the backup exists.
+
+A snapshot whose content is in doubt (a member holds other data, a CORRUPT alarm
+is up) is stored and marked suspect, and the exit code is 4.
+
+` + exitHelp,
+		Example: `  backupd backup --repo file:///var/backups/etcd --cluster prod
+  backupd backup --repo s3://backups/etcd --cluster prod --recipient age1... \
+    --endpoints https://10.0.0.1:2379,https://10.0.0.2:2379 \
+    --cacert ca.crt --cert client.crt --key client.key`,
+		Args:        arguments(0, "no argument"),
+		Annotations: needsEtcd,
+		RunE:        func(cmd *cobra.Command, _ []string) error { return runBackup(cmd.Context(), a, o) },
+	}
+	o.repo.register(cmd)
+	f := cmd.Flags()
+	f.StringArrayVar(&o.recipients, "recipient", nil, "age public key to encrypt to: age1... or age1pq1... (repeatable)")
+	f.StringArrayVar(&o.recipientFiles, "recipients-file", nil, "file with age public keys, one a line (repeatable)")
+	f.StringVar(&o.compression, "compression", "zstd", "compression: zstd, none")
+	f.StringVar(&o.spool, "spool", "", "folder for the local copy, which takes as much as the database (default: the system's temporary folder)")
+	f.BoolVar(&o.noHashCheck, "no-hash-check", false, "do not compare HashKV with the members")
+	mustRegister(cmd.RegisterFlagCompletionFunc("compression", fixed("zstd", "none")))
+	return cmd
+}
+
+func runBackup(ctx context.Context, a *app, o backupOptions) error {
+	recipients, err := codec.ParseRecipients(o.recipients, o.recipientFiles)
+	if err != nil {
+		return &usageError{err}
+	}
+	compression, err := codec.ParseCompression(o.compression)
+	if err != nil {
+		return &usageError{err}
+	}
+	if o.repo.cluster == "" {
+		return &usageError{fmt.Errorf("no cluster name: give --cluster (or BACKUPD_CLUSTER), a name of your choice for this etcd cluster")}
+	}
+	store, err := o.repo.open(ctx, a)
+	if err != nil {
+		return err
+	}
+	source, err := a.connect()
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	t := &snapshot.Taker{
+		Source: source, Store: store, Cluster: o.repo.cluster, Spool: o.spool, Tool: version().String(),
+		Codec: codec.Options{Compress: compression, Recipients: recipients},
+		Log:   a.log.slog, Progress: a.progress.report,
+	}
+	if o.noHashCheck {
+		t.Hashes = snapshot.SkipHashes
+	}
+	m, err := t.Take(ctx)
+	if err != nil {
+		return err
+	}
+	a.progress.stop()
+	if err := printTaken(a, m, o.repo.repo); err != nil {
+		return err
+	}
+	if !m.Verified() {
+		return backup.WithHint(backup.Corruptf("snapshot %s is stored, but suspect: %s", m.ID, m.Suspect[0]),
+			"keep older snapshots; find out which member is right before this one is restored (etcdctl endpoint hashkv --cluster)")
+	}
+	return nil
+}
+
+func printTaken(a *app, m *backup.Manifest, repo string) error {
+	if a.global.writeOut == "json" {
+		return printJSON(a.stdout, kindSnapshot, m)
+	}
+	state := "Verified"
+	if !m.Verified() {
+		state = "SUSPECT"
+	}
+	fmt.Fprintf(a.stdout, "%s snapshot %s saved in %s\n", state, m.ID, repo)
+	return printFacts(a.stdout, m)
+}
+
+func printFacts(w io.Writer, m *backup.Manifest) error {
+	t := newColumns(w)
+	t.row("  cluster", fmt.Sprintf("%s (%s, timeline %s)", m.Cluster, m.ClusterID, m.Timeline))
+	t.row("  revision", fmt.Sprintf("%d, compacted at %d", m.Revision, m.CompactRevision))
+	t.row("  from", fmt.Sprintf("member %s (%s) at %s, etcd %s", m.Source.Name, m.Source.ID, m.Endpoint, m.EtcdVersion))
+	t.row("  content", fmt.Sprintf("%d keys, %d leases, HashKV %d", m.Keys, m.Leases, m.HashKV.Hash))
+	t.row("  size", fmt.Sprintf("%s, stored %s (%s)", humanize.IBytes(uint64(m.Plain.Bytes)), humanize.IBytes(uint64(m.Stored.Bytes)), m.Encoding))
+	for _, h := range m.MemberHashes {
+		text := h.Result
+		if h.Detail != "" {
+			text += ": " + h.Detail
+		}
+		t.row("  HashKV of "+h.MemberID.String(), text)
+	}
+	if len(m.MemberHashes) == 0 {
+		t.row("  HashKV", "not compared with the members")
+	}
+	for _, al := range m.Alarms {
+		t.row("  alarm", fmt.Sprintf("%s of member %s", al.Type, al.MemberID))
+	}
+	if m.AuthEnabled {
+		t.row("  auth", "enabled")
+	}
+	if took := m.FinishedAt.Sub(m.StartedAt); took > 0 {
+		t.row("  took", took.Round(time.Millisecond).String())
+	}
+	return t.flush()
+}

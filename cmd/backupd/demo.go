@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/etcd-backupd/backupd/internal/drill"
+)
+
+func newDemoCommand(a *app) *cobra.Command {
+	var keep bool
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Lose an etcd cluster and bring it back, on this machine",
+		Long: `Lose an etcd cluster and bring it back, on this machine: starts three etcd members
+in a temporary folder, writes keys, takes a verified snapshot, destroys all members,
+restores them, starts them, and compares HashKV and every key. Needs nothing and
+leaves nothing. The exit code is 0 only if everything was equal.`,
+		Args: arguments(0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runDemo(cmd.Context(), a, keep) },
+	}
+	cmd.Flags().BoolVar(&keep, "keep", false, "leave the folder with the repository and the members")
+	return cmd
+}
+
+func runDemo(ctx context.Context, a *app, keep bool) (err error) {
+	dir, err := os.MkdirTemp("", "backupd-demo-")
+	if err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	defer func() {
+		if keep {
+			fmt.Fprintf(a.stdout, "Left for you to look at: %s\n", dir)
+			return
+		}
+		err = errors.Join(err, os.RemoveAll(dir))
+	}()
+	if err := drill.Demo(ctx, a.stdout, dir, version().String()); err != nil {
+		return err
+	}
+	fmt.Fprintln(a.stdout, "OK: the restored cluster is equal to the one that was lost.")
+	return nil
+}

@@ -1,0 +1,150 @@
+// Command backupd backs up, restores and rescues etcd clusters.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/etcd-backupd/backupd/internal/etcddb"
+)
+
+func main() {
+	// Databases are looked at in a child process, which is this program again.
+	if code, ok := etcddb.ChildMain(); ok {
+		os.Exit(code)
+	}
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// interruptError is the cause of a context that a signal ended.
+type interruptError struct{ sig os.Signal }
+
+func (e *interruptError) Error() string { return "interrupted by " + e.sig.String() }
+
+// run is the whole program; it returns the exit code.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	go func() {
+		select {
+		case sig := <-signals:
+			cancel(&interruptError{sig})
+		case <-ctx.Done():
+		}
+	}()
+
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := newRootCommand(a)
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
+	var interrupt *interruptError
+	if cause := context.Cause(ctx); err != nil && errors.As(cause, &interrupt) && !errors.As(err, &interrupt) {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
+	a.progress.stop()
+	return report(a, cmd, err)
+}
+
+// app is what commands share: the streams and what the global flags say.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	global         globalFlags
+	log            logs
+	progress       *progress
+}
+
+func newRootCommand(a *app) *cobra.Command {
+	cobra.EnablePrefixMatching = true // as etcdutl
+	root := &cobra.Command{
+		Use:   "backupd",
+		Short: "Backs up, restores and rescues etcd clusters",
+		Long: `backupd backs up, restores and rescues etcd clusters.
+
+A backup exists when its manifest does: everything is written once, checked, and
+the manifest is written last. A stored snapshot is etcd's own file, compressed
+with zstd and encrypted with age if you want: "age -d | zstd -d" and
+"etcdutl snapshot restore" always work on it.
+
+My cluster is gone, what now?
+  backupd list    --repo REPO                      what is there
+  backupd restore --repo REPO latest --name m1 --data-dir /var/lib/etcd --dry-run
+  backupd restore --repo REPO latest --name m1 --data-dir /var/lib/etcd
+
+REPO is file:///path or s3://bucket/prefix. Every flag of etcdctl and etcdutl
+means here what it means there, ETCDCTL_* variables are honoured, and each flag
+can be given as BACKUPD_<FLAG> in the environment.`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.begin(cmd) },
+	}
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	a.global.register(root)
+	root.AddGroup(&cobra.Group{ID: "repo", Title: "Backups in a repository:"}, &cobra.Group{ID: "file", Title: "Snapshots as plain files, like etcdctl and etcdutl:"})
+	for _, c := range []*cobra.Command{newBackupCommand(a), newListCommand(a), newShowCommand(a), newVerifyCommand(a), newRestoreCommand(a), newRmCommand(a)} {
+		c.GroupID = "repo"
+		root.AddCommand(c)
+	}
+	snap := newSnapshotCommand(a)
+	snap.GroupID = "file"
+	root.AddCommand(snap, newDemoCommand(a), newVersionCommand(a))
+	return root
+}
+
+// begin runs before each command: flags from the environment, logs, progress.
+func (a *app) begin(cmd *cobra.Command) error {
+	if err := applyEnvironment(cmd, os.LookupEnv); err != nil {
+		return err
+	}
+	if err := a.global.check(); err != nil {
+		return err
+	}
+	limitMemory(cmd)
+	a.progress = newProgress(a.stderr)
+	var err error
+	a.log, err = newLogs(a.progress, a.global.logFormat, a.global.logLevel)
+	if err != nil {
+		return &usageError{err}
+	}
+	for _, name := range a.global.ignored(cmd) {
+		a.log.slog.Warn("flag has no effect here", "flag", "--"+name)
+	}
+	return nil
+}
+
+// memoryLimit is where the garbage collector begins to work harder. Transfers
+// hold some 70 MiB of buffers, which it would let double.
+const memoryLimit = 128 << 20
+
+// limitMemory keeps the process small, unless GOMEMLIMIT says what it may have.
+// The demonstration runs three etcd servers in this process.
+func limitMemory(cmd *cobra.Command) {
+	if os.Getenv("GOMEMLIMIT") == "" && cmd.Name() != "demo" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+}
+
+// arguments says how many arguments a command takes, as a usage error.
+func arguments(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return &usageError{fmt.Errorf("%s expects %s", cmd.CommandPath(), what)}
+		}
+		return nil
+	}
+}

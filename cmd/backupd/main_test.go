@@ -1,0 +1,176 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/testserver"
+)
+
+func TestMain(m *testing.M) {
+	if code, ok := etcddb.ChildMain(); ok {
+		os.Exit(code)
+	}
+	testscript.Main(m, map[string]func(){"backupd": main})
+}
+
+// TestScripts runs every scenario of the command line against a real etcd of
+// three members and a real S3 server. What a script may use:
+//
+//	$EP        endpoints of all members        $EP1  the first alone
+//	$REPO      a fresh file:// repository      $S3   a fresh s3:// repository
+//	$ETCDCTL, $ETCDUTL                         etcd's own tools
+//	field NAME WANT                            of the JSON on the last stdout
+//	code N backupd ...                         the exact exit code
+func TestScripts(t *testing.T) {
+	c := testserver.StartCluster(t, testserver.Options{Version: "3.7", Size: 3})
+	testserver.Fill(t, c.Client(t), testserver.FillOptions{Seed: 1, Compact: true})
+	waitStorageVersion(t, c, "3.7.0")
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			s3 := testserver.StartS3(t)
+			for _, kv := range s3.Env() {
+				if name, value, ok := strings.Cut(kv, "="); ok {
+					env.Setenv(name, value)
+				}
+			}
+			env.Setenv("S3", s3.URL("prefix"))
+			env.Setenv("S3DIR", s3.Dir())
+			env.Setenv("EP", strings.Join(c.Endpoints(), ","))
+			env.Setenv("EP1", c.Endpoints()[0])
+			env.Setenv("REPO", "file://"+filepath.Join(env.WorkDir, "repo"))
+			env.Setenv("ETCDCTL", testserver.Binary(t, "3.7", "etcdctl"))
+			env.Setenv("ETCDUTL", testserver.Binary(t, "3.7", "etcdutl"))
+			env.Setenv("TMPDIR", env.WorkDir)
+			env.Setenv("FREE1", testserver.FreeURL(t))
+			env.Setenv("FREE2", testserver.FreeURL(t))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"field": checkField, "code": checkCode, "flip": flipByte, "empty": checkEmpty, "glob": setGlob,
+		},
+	})
+}
+
+// waitStorageVersion waits until every member has raised its storage version,
+// which a fresh etcd does some seconds after it is ready.
+func waitStorageVersion(t *testing.T, c *testserver.Cluster, want string) {
+	t.Helper()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	cl := c.Client(t)
+	for _, ep := range c.Endpoints() {
+		for deadline := time.Now().Add(time.Minute); ; <-tick.C {
+			st, err := cl.Status(t.Context(), ep)
+			if err == nil && st.StorageVersion == want {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("storage version of %s: %+v, %v: want %s", ep, st, err, want)
+			}
+		}
+	}
+}
+
+// checkField compares one field, named with dots, of the JSON on stdout.
+func checkField(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: field NAME WANT")
+	}
+	var v any
+	dec := json.NewDecoder(strings.NewReader(ts.ReadFile("stdout")))
+	dec.UseNumber()
+	ts.Check(dec.Decode(&v))
+	for _, name := range strings.Split(args[0], ".") {
+		switch x := v.(type) {
+		case map[string]any:
+			got, ok := x[name]
+			if !ok {
+				ts.Fatalf("no field %s in %v", name, x)
+			}
+			v = got
+		case []any:
+			var i int
+			if _, err := fmt.Sscan(name, &i); err != nil || i >= len(x) {
+				ts.Fatalf("no element %s in %v", name, x)
+			}
+			v = x[i]
+		default:
+			ts.Fatalf("no field %s in %v", name, x)
+		}
+	}
+	if got := fmt.Sprint(v); (got == args[1]) == neg {
+		ts.Fatalf("field %s is %q", args[0], got)
+	}
+}
+
+// checkCode runs backupd and compares its exact exit code.
+func checkCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || args[1] != "backupd" {
+		ts.Fatalf("usage: code N backupd ...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	code := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if fmt.Sprint(code) != args[0] {
+		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
+}
+
+// flipByte changes one byte in the middle of a file.
+func flipByte(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: flip FILE")
+	}
+	name := ts.MkAbs(args[0])
+	raw, err := os.ReadFile(name)
+	ts.Check(err)
+	raw[len(raw)/2] ^= 0x10
+	ts.Check(os.WriteFile(name, raw, 0o600))
+}
+
+// checkEmpty requires that a folder holds nothing at all.
+func checkEmpty(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: empty DIR")
+	}
+	entries, err := os.ReadDir(ts.MkAbs(args[0]))
+	ts.Check(err)
+	for _, e := range entries {
+		ts.Fatalf("%s is in %s", e.Name(), args[0])
+	}
+}
+
+// setGlob sets a variable to the one file that a pattern matches.
+func setGlob(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: glob VARIABLE PATTERN")
+	}
+	found, err := filepath.Glob(ts.MkAbs(args[1]))
+	ts.Check(err)
+	if len(found) != 1 {
+		ts.Fatalf("%s matches %q", args[1], found)
+	}
+	ts.Setenv(args[0], found[0])
+}

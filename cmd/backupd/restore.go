@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/kballard/go-shellquote"
+	"github.com/spf13/cobra"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/restore"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
+)
+
+type restoreOptions struct {
+	repo         repoFlags
+	identity     identityFlag
+	target       targetFlags
+	allMembers   bool
+	outputDir    string
+	allowSuspect bool
+}
+
+func newRestoreCommand(a *app) *cobra.Command {
+	var o restoreOptions
+	cmd := &cobra.Command{
+		Use:   "restore --repo REPO [ID|latest] --name NAME --data-dir DIR",
+		Short: "Restore a snapshot to etcd data directories",
+		Long: `Restore a snapshot to etcd data directories.
+
+The members are those of --initial-cluster or, without it, those the snapshot
+records: "restore latest --name m1 --data-dir DIR" just works. Every restore gets
+a fresh cluster token, so that old members can never join the new cluster by
+mistake. When members are restored on different hosts, run this on the first one
+and then, on the others, the commands that it prints: the token must be the same.
+--all-members makes all directories here, from one download.
+
+Everything is checked before anything is touched. Directories are built beside
+their targets and renamed into place at the end; killed at any moment, the same
+command again finishes the work.
+
+` + exitHelp,
+		Example: `  backupd restore --repo s3://backups/etcd latest --name m1 --data-dir /var/lib/etcd --dry-run
+  backupd restore --repo s3://backups/etcd latest --name m1 --data-dir /var/lib/etcd --identity key.txt
+  backupd restore --repo s3://backups/etcd 20261120T101500Z --all-members --output-dir /srv/restored
+  backupd restore --repo file:///backups latest --name new --data-dir /var/lib/etcd \
+    --initial-cluster new=http://10.0.0.9:2380`,
+		Args:              optionalID,
+		ValidArgsFunction: completeIDs(a, &o.repo),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runRestore(cmd.Context(), a, o, args)
+		},
+	}
+	o.repo.register(cmd)
+	o.identity.register(cmd)
+	o.target.register(cmd)
+	f := cmd.Flags()
+	f.StringVar(&o.target.name, "name", "", "name of the member to restore")
+	f.BoolVar(&o.allMembers, "all-members", false, "restore every member, each into a folder of --output-dir")
+	f.StringVar(&o.outputDir, "output-dir", "", "folder for --all-members")
+	f.BoolVar(&o.allowSuspect, "allow-suspect", false, "restore a snapshot whose content is in doubt")
+	annotate(f, "allow-suspect", flagOnly)
+	mustRegister(cmd.MarkFlagDirname("output-dir"))
+	// A file's trailer is no question here: stored bytes are verified always.
+	mustRegister(f.MarkHidden("skip-hash-check"))
+	annotate(f, "skip-hash-check", noEffect)
+	return cmd
+}
+
+func (o *restoreOptions) check() error {
+	switch {
+	case o.allMembers != (o.outputDir != ""):
+		return &usageError{errors.New("--all-members and --output-dir go together")}
+	case o.allMembers && (o.target.name != "" || o.target.dataDir != "" || o.target.walDir != ""):
+		return &usageError{errors.New("--all-members makes all directories in --output-dir: leave --name, --data-dir and --wal-dir out")}
+	case !o.allMembers && o.target.name == "":
+		return &usageError{errors.New("no member: give --name NAME --data-dir DIR, or --all-members --output-dir DIR")}
+	}
+	return nil
+}
+
+func runRestore(ctx context.Context, a *app, o restoreOptions, args []string) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	ids, err := o.identity.read()
+	if err != nil {
+		return err
+	}
+	req, err := o.target.request(a)
+	if err != nil {
+		return err
+	}
+	req.OutputDir = o.outputDir
+	finished, err := finishInterrupted(a, req, o.target.dryRun)
+	if err != nil {
+		return err
+	}
+	store, err := o.repo.openExisting(ctx, a)
+	if err != nil {
+		return err
+	}
+	e, err := o.repo.resolve(ctx, store, args)
+	if err != nil {
+		return err
+	}
+	m, err := snapshot.Open(ctx, store, e)
+	if err != nil {
+		return err
+	}
+	if !m.Verified() && !o.allowSuspect {
+		return backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf("snapshot %s is suspect: %s", m.ID, m.Suspect[0]), Override: "--allow-suspect"},
+			"choose an older one from backupd list, or --allow-suspect")
+	}
+	src := restore.FromSnapshot(store, m, ids)
+	if isWhatWasAsked(finished, src) {
+		return nil
+	}
+	return runPlan(ctx, a, src, req, o.target.dryRun)
+}
+
+// finishInterrupted completes an earlier restore into the same target that was
+// killed in its last step. It returns nil if there is none.
+func finishInterrupted(a *app, req restore.Request, dryRun bool) (*restore.Finished, error) {
+	if dryRun {
+		return nil, nil
+	}
+	f, err := restore.FinishInterrupted(req)
+	if err != nil || f == nil {
+		return nil, err
+	}
+	fmt.Fprintf(a.stdout, "Finished the interrupted restore of %s\n", f.Source)
+	fmt.Fprintf(a.stdout, "  in place: %s\n  cluster token: %s\n", strings.Join(f.Dirs, ", "), f.Token)
+	return f, nil
+}
+
+// isWhatWasAsked reports whether the restore that was just finished is the one
+// that is asked for now: then nothing is left to do.
+func isWhatWasAsked(f *restore.Finished, src *restore.Source) bool {
+	return f != nil && f.SameRequest && f.Source == src.Name
+}
+
+func runPlan(ctx context.Context, a *app, src *restore.Source, req restore.Request, dryRun bool) error {
+	p, err := restore.NewPlan(ctx, src, req)
+	if err != nil {
+		return err
+	}
+	if dryRun {
+		_, err := p.WriteTo(a.stdout)
+		return err
+	}
+	if _, err := p.WriteTo(a.progress); err != nil {
+		return err
+	}
+	if err := p.Execute(ctx); err != nil {
+		return err
+	}
+	a.progress.stop()
+	return printRestored(a, p)
+}
+
+func printRestored(a *app, p *restore.Plan) error {
+	if a.global.writeOut == "json" {
+		return printJSON(a.stdout, kindRestore, p.Summary())
+	}
+	for _, t := range p.Targets {
+		fmt.Fprintf(a.stdout, "Restored member %s to %s\n", t.Member.Name, t.DataDir())
+	}
+	fmt.Fprintf(a.stdout, "Cluster token: %s\n", p.Token)
+	for _, t := range p.Targets {
+		start := []string{"etcd", "--name", t.Member.Name, "--data-dir", t.DataDir()}
+		if t.WALDir() != "" {
+			start = append(start, "--wal-dir", t.WALDir())
+		}
+		start = append(start, "--initial-advertise-peer-urls", strings.Join(t.Member.PeerURLs, ","), "--listen-peer-urls", strings.Join(t.Member.PeerURLs, ","))
+		fmt.Fprintf(a.stdout, "Start it with its usual flags, as: %s ...\n", shellquote.Join(start...))
+	}
+	if len(p.Targets) < len(p.Members) {
+		fmt.Fprintf(a.stdout, "Restore the other members (of %s) with the same snapshot and\n  --initial-cluster-token %s\n", p.InitialCluster(), p.Token)
+	}
+	return nil
+}

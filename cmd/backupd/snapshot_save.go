@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/etcd-backupd/backupd/internal/cluster"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
+)
+
+func newSnapshotSaveCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "save <filename>",
+		Short: "Save a snapshot of an etcd member to a file",
+		Long: `Save a snapshot of an etcd member to a file, as "etcdctl snapshot save" does.
+
+Several endpoints may be given: the best member is chosen, and another one if it
+fails. The SHA-256 that etcd sends is compared with the bytes that came. The file
+appears under its name only when it is whole and on disk. "-" writes to standard
+output: use what came only if the exit code is 0.
+
+` + exitHelp,
+		Example: `  backupd snapshot save /backup/etcd.db
+  backupd snapshot save --endpoints=10.0.0.1:2379,10.0.0.2:2379 /backup/etcd.db
+  backupd --user=root --password=secret snapshot save - | zstd > etcd.db.zst`,
+		Args:        arguments(1, "one argument <filename>"),
+		Annotations: needsEtcd,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			// As etcdctl: only when it is given does it bound the whole.
+			if cmd.Flags().Changed("command-timeout") {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, a.global.commandTimeout)
+				defer cancel()
+			}
+			return runSnapshotSave(ctx, a, args[0])
+		},
+	}
+}
+
+func runSnapshotSave(ctx context.Context, a *app, path string) error {
+	source, err := a.connect()
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	s := &snapshot.Saver{
+		Source:   source,
+		Progress: func(done, total int64) { a.progress.report(snapshot.StageReceive, done, total) },
+		Log:      a.log.slog,
+		Chosen:   func(survey *cluster.Survey) { snapshot.LogSurvey(a.log.slog, survey) },
+	}
+	if path == "-" {
+		saved, err := s.Stream(ctx, a.stdout)
+		if err != nil {
+			return err
+		}
+		a.log.slog.Info("snapshot streamed", "endpoint", saved.Endpoint, "bytes", saved.Bytes)
+		return nil
+	}
+	saved, err := s.Save(ctx, path)
+	if err != nil {
+		return err
+	}
+	a.progress.stop()
+	fmt.Fprintf(a.stdout, "Snapshot saved at %s\n", path)
+	if saved.Version != "" {
+		fmt.Fprintf(a.stdout, "Server version %s\n", saved.Version)
+	}
+	return nil
+}

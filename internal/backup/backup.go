@@ -1,0 +1,129 @@
+// Package backup holds the nouns of backupd and the errors callers branch on:
+// revisions, snapshot identifiers, members and the manifest that makes a
+// snapshot exist. It imports only the standard library and does no I/O, so
+// every other package may import it.
+package backup
+
+import (
+	"encoding/hex"
+	"fmt"
+	"hash/crc32"
+	"strconv"
+)
+
+// Revision is etcd's store revision: the number of the last transaction that
+// changed the key space. A fresh cluster is at revision 1; 0 means unknown.
+type Revision int64
+
+// String returns the decimal number.
+func (r Revision) String() string { return strconv.FormatInt(int64(r), 10) }
+
+// MemberID is etcd's 64-bit id of a cluster or of one of its members. Text and
+// JSON use lower-case hexadecimal without leading zeros, as etcd prints it.
+type MemberID uint64
+
+// String returns the id in etcd's own hexadecimal spelling.
+func (id MemberID) String() string { return strconv.FormatUint(uint64(id), 16) }
+
+// MarshalText implements [encoding.TextMarshaler].
+func (id MemberID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (id *MemberID) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseUint(string(text), 16, 64)
+	if err != nil {
+		return fmt.Errorf("parse member id %q: want up to 16 hexadecimal digits", text)
+	}
+	*id = MemberID(n)
+	return nil
+}
+
+// Member is one etcd server as the cluster's own membership records it.
+type Member struct {
+	ID         MemberID `json:"id"`
+	Name       string   `json:"name"`
+	PeerURLs   []string `json:"peerURLs"`
+	ClientURLs []string `json:"clientURLs,omitempty"`
+	Learner    bool     `json:"learner,omitempty"`
+}
+
+// Alarm is one alarm stored in an etcd database: NOSPACE or CORRUPT, raised
+// for one member.
+type Alarm struct {
+	MemberID MemberID `json:"memberID"`
+	Type     string   `json:"type"`
+}
+
+// HashKV is etcd's hash of the key bucket: a CRC-32C over every record up to
+// Revision that compaction at CompactRevision keeps. Two hashes may be
+// compared only when both revisions are equal
+// (etcd server/storage/mvcc/hash.go).
+type HashKV struct {
+	Hash            uint32   `json:"hash"`
+	Revision        Revision `json:"revision"`
+	CompactRevision Revision `json:"compactRevision"`
+}
+
+// Hash check results of one member; see [MemberHash].
+const (
+	HashEqual         = "equal"          // the member holds the same data as the snapshot
+	HashDiffers       = "differs"        // the member holds other data at the same revision
+	HashNotComparable = "not-comparable" // the member answered, but for another compact revision
+	HashUnavailable   = "unavailable"    // the member did not answer
+)
+
+// MemberHash is what one voting member answered when asked for its HashKV at
+// the snapshot's revision.
+type MemberHash struct {
+	MemberID MemberID `json:"memberID"`
+	Endpoint string   `json:"endpoint,omitempty"`
+	Result   string   `json:"result"`
+	Answer   *HashKV  `json:"answer,omitempty"`
+	Detail   string   `json:"detail,omitempty"`
+}
+
+// Blob describes one sequence of bytes by length and SHA-256.
+type Blob struct {
+	Bytes  int64  `json:"bytes"`
+	SHA256 Digest `json:"sha256"`
+}
+
+// Digest is a SHA-256 sum, spelled in text and JSON as 64 lower-case
+// hexadecimal digits.
+type Digest [32]byte
+
+// String returns the hexadecimal spelling, as sha256sum prints it.
+func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// IsZero reports whether no digest was set.
+func (d Digest) IsZero() bool { return d == Digest{} }
+
+// MarshalText implements [encoding.TextMarshaler].
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (d *Digest) UnmarshalText(text []byte) error {
+	raw, err := hex.DecodeString(string(text))
+	if err != nil || len(raw) != len(d) {
+		return fmt.Errorf("parse sha256 %q: want 64 hexadecimal digits", text)
+	}
+	copy(d[:], raw)
+	return nil
+}
+
+// Checksum tells two sequences of bytes apart that a disk or a program damaged:
+// their length and their CRC-32C. It costs a tenth of a SHA-256, and is no proof
+// against anybody who means it.
+type Checksum struct {
+	Bytes  int64
+	CRC32C uint32
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Write adds p. It never fails.
+func (c *Checksum) Write(p []byte) (int, error) {
+	c.Bytes += int64(len(p))
+	c.CRC32C = crc32.Update(c.CRC32C, castagnoli, p)
+	return len(p), nil
+}

@@ -1,0 +1,151 @@
+package backup_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+func TestMemberID_Text(t *testing.T) {
+	for _, c := range []struct {
+		id   backup.MemberID
+		text string
+	}{{0, "0"}, {0xab, "ab"}, {0x8e9e05c52164694d, "8e9e05c52164694d"}, {1<<64 - 1, "ffffffffffffffff"}} {
+		raw, err := json.Marshal(c.id)
+		if err != nil || string(raw) != `"`+c.text+`"` {
+			t.Errorf("%d: got %s, %v", uint64(c.id), raw, err)
+		}
+		var back backup.MemberID
+		if err := json.Unmarshal(raw, &back); err != nil || back != c.id {
+			t.Errorf("%s: got %v, %v", raw, back, err)
+		}
+	}
+	for _, bad := range []string{"", "xyz", "-1", "10000000000000000", " 1"} {
+		var id backup.MemberID
+		if err := id.UnmarshalText([]byte(bad)); err == nil {
+			t.Errorf("%q: got %v", bad, id)
+		}
+	}
+}
+
+func TestDigest_Text(t *testing.T) {
+	d := backup.Digest{1, 2, 31: 0xff}
+	text, err := d.MarshalText()
+	if err != nil || len(text) != 64 || string(text) != d.String() || d.IsZero() || !(backup.Digest{}).IsZero() {
+		t.Errorf("got %s, %v", text, err)
+	}
+	var back backup.Digest
+	if err := back.UnmarshalText(text); err != nil || back != d {
+		t.Errorf("got %v, %v", back, err)
+	}
+	for _, bad := range []string{"", "00", strings.Repeat("0", 63), strings.Repeat("0", 66), strings.Repeat("g", 64)} {
+		if err := back.UnmarshalText([]byte(bad)); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
+func TestSnapshotID(t *testing.T) {
+	at := time.Date(2026, 11, 20, 10, 15, 0, 999, time.FixedZone("", 3600))
+	name := backup.NewDataName(at)
+	if got, err := backup.ParseDataName(string(name)); err != nil || got != name || !strings.HasPrefix(string(name), "20261120T091500Z-") {
+		t.Errorf("got %s, %v", name, err)
+	}
+	id := name.WithRevision(123456)
+	if got, err := backup.ParseSnapshotID(string(id)); err != nil || got != id {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if id.DataName() != name || id.Revision() != 123456 || !id.Time().Equal(at.Truncate(time.Second)) || !name.Time().Equal(id.Time()) {
+		t.Errorf("got %s, %d, %v", id.DataName(), id.Revision(), id.Time())
+	}
+	if a, b := backup.NewDataName(at), backup.NewDataName(at); a == b {
+		t.Errorf("two names of one second are equal: %s", a)
+	}
+	// Ids sort by time as text.
+	later := backup.NewDataName(at.Add(time.Second)).WithRevision(1)
+	if ids := []backup.SnapshotID{later, id}; slices.Max(ids) != later {
+		t.Errorf("%s sorts before %s", later, id)
+	}
+}
+
+func TestSnapshotID_Malformed(t *testing.T) {
+	for _, bad := range []string{
+		"", "latest", "20261120T101500Z-k7q2xd", "20261120T101500Z-r-k7q2xd", "20261120T101500Z-r01-k7q2xd", "20261120T101500Z-r-1-k7q2xd",
+		"20261320T101500Z-r1-k7q2xd", "20261120T250000Z-r1-k7q2xd", "20261120T101500Z-r1-k7q2x", "20261120T101500Z-r1-K7Q2XD", "20261120T101500Z-r1-k7q2x1",
+		"20261120T101500Z-r9999999999999999999-k7q2xd", "20261120T101500Z-r9223372036854775808-k7q2xd", "20261120T101500Z-r1-k7q2xd\n", "../20261120T101500Z-r1-k7q2xd",
+	} {
+		if id, err := backup.ParseSnapshotID(bad); err == nil || id != "" {
+			t.Errorf("%q: got %v", bad, id)
+		}
+	}
+	for _, bad := range []string{"", "20261120T101500Z-r1-k7q2xd", "20260230T101500Z-k7q2xd", "20261120T101500Z-", "20261120T101500Z-k7q2xd.db"} {
+		if name, err := backup.ParseDataName(bad); err == nil || name != "" {
+			t.Errorf("%q: got %v", bad, name)
+		}
+	}
+	// What was never parsed yields nothing rather than something wrong.
+	if id := backup.SnapshotID("x"); id.Revision() != 0 || !id.Time().IsZero() || id.DataName() != "" || backup.DataName("x").WithRevision(1) != "" {
+		t.Error("a malformed id tells something")
+	}
+}
+
+func TestParseKey(t *testing.T) {
+	for _, s := range []string{
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.json",
+		"a.b_c-D9/data/20261120T101500Z-k7q2xd.db", "prod/data/20261120T101500Z-k7q2xd.db.zst",
+		"prod/data/20261120T101500Z-k7q2xd.db.age", "prod/data/20261120T101500Z-k7q2xd.db.zst.age",
+	} {
+		if k, err := backup.ParseKey(s); err != nil || k.String() != s {
+			t.Errorf("%s: got %+v, %v", s, k, err)
+		}
+	}
+	for _, bad := range []string{
+		"", "backupd.json", "prod", "prod/snapshots", "prod/snapshots/", "prod/snapshots/x.json", "prod/snapshots/20261120T101500Z-r1-k7q2xd",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.json/x", "/snapshots/20261120T101500Z-r1-k7q2xd.json", "../snapshots/20261120T101500Z-r1-k7q2xd.json",
+		".hidden/snapshots/20261120T101500Z-r1-k7q2xd.json", "prod/data/20261120T101500Z-k7q2xd", "prod/data/20261120T101500Z-k7q2xd.db.gz",
+		"prod/data/20261120T101500Z-k7q2xd.db.age.zst", "prod/data/20261120T101500Z-r1-k7q2xd.db", "prod/other/20261120T101500Z-r1-k7q2xd.json",
+		"backupd.json/snapshots/20261120T101500Z-r1-k7q2xd.json", "a b/data/20261120T101500Z-k7q2xd.db",
+	} {
+		if k, err := backup.ParseKey(bad); err == nil {
+			t.Errorf("%q: got %+v", bad, k)
+		}
+	}
+}
+
+func TestCheckClusterName(t *testing.T) {
+	for _, good := range []string{"a", "prod-eu.1_x", strings.Repeat("a", 63), "0"} {
+		if err := backup.CheckClusterName(good); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, bad := range []string{"", ".", "..", "-a", "_a", "a/b", "a b", "ä", strings.Repeat("a", 64), backup.MarkerKey} {
+		if err := backup.CheckClusterName(bad); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
+func TestErrors(t *testing.T) {
+	cause := errors.New("cause")
+	err := fmt.Errorf("around: %w", backup.Corruptf("page %d: %w", 7, cause))
+	if !errors.Is(err, backup.ErrCorrupt) || !errors.Is(err, cause) || err.Error() != "around: page 7: cause" {
+		t.Errorf("got %v", err)
+	}
+	hinted := backup.WithHint(err, "do %s", "this")
+	var hint *backup.HintError
+	if !errors.As(hinted, &hint) || hint.Hint != "do this" || !errors.Is(hinted, cause) || hinted.Error() != err.Error() {
+		t.Errorf("got %v", hinted)
+	}
+	if backup.WithHint(nil, "x") != nil {
+		t.Error("a hint makes an error of none")
+	}
+	if got := (&backup.RefusedError{Reason: "it runs"}).Error(); got != "refused: it runs" {
+		t.Errorf("got %s", got)
+	}
+}

@@ -1,0 +1,271 @@
+// Package cluster talks to a live etcd cluster: it asks every endpoint how it
+// is, chooses the member to take a snapshot from, streams that member's
+// database with etcd's trailer checked, and asks members for HashKV. It never
+// writes to the cluster.
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/client/pkg/v3/srv"
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/experimental"
+)
+
+// Config says how to reach a cluster. Its fields mirror etcdctl's global flags.
+type Config struct {
+	Endpoints []string
+	// DiscoverySRV is a domain whose SRV records name the endpoints.
+	DiscoverySRV      string
+	DiscoverySRVName  string
+	InsecureDiscovery bool
+
+	CAFile, CertFile, KeyFile string
+	InsecureSkipVerify        bool
+	// InsecureTransport false forces TLS for endpoints without a scheme.
+	InsecureTransport bool
+
+	Username, Password string
+	Token              string // a JWT, instead of user and password
+
+	// RequestTimeout bounds each unary request. Zero means 5 s.
+	RequestTimeout time.Duration
+	// StallTimeout is how long a snapshot stream may make no progress in
+	// bytes, beginning with the request for it. Zero means 30 s.
+	StallTimeout     time.Duration
+	KeepAliveTime    time.Duration
+	KeepAliveTimeout time.Duration
+	MaxCallRecvBytes int
+	MaxCallSendBytes int
+	Log              *slog.Logger
+}
+
+func (c *Config) setDefaults() {
+	if c.RequestTimeout <= 0 {
+		c.RequestTimeout = 5 * time.Second
+	}
+	if c.StallTimeout <= 0 {
+		c.StallTimeout = 30 * time.Second
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.MaxCallRecvBytes == 0 {
+		c.MaxCallRecvBytes = math.MaxInt32
+	}
+}
+
+// Cluster is a cluster to talk to. It keeps one connection per endpoint; Close
+// ends them. All methods may be called concurrently.
+type Cluster struct {
+	cfg       Config
+	endpoints []string
+	tls       *tls.Config
+
+	mu      sync.Mutex // guards clients
+	clients map[string]*clientv3.Client
+}
+
+// New checks cfg and connects to nothing. Files it names must be readable.
+func New(cfg Config) (*Cluster, error) {
+	cfg.setDefaults()
+	c := &Cluster{cfg: cfg, clients: make(map[string]*clientv3.Client)}
+	eps, err := cfg.endpoints()
+	if err != nil {
+		return nil, err
+	}
+	for _, ep := range eps {
+		ep = strings.TrimSpace(ep)
+		if err := checkEndpoint(ep); err != nil {
+			return nil, err
+		}
+		if !slices.Contains(c.endpoints, ep) {
+			c.endpoints = append(c.endpoints, ep)
+		}
+	}
+	if len(c.endpoints) == 0 {
+		return nil, errors.New("no endpoints")
+	}
+	if c.tls, err = cfg.tlsConfig(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Config) endpoints() ([]string, error) {
+	if c.DiscoverySRV == "" {
+		return c.Endpoints, nil
+	}
+	found, err := srv.GetClient("etcd-client", c.DiscoverySRV, c.DiscoverySRVName)
+	if err != nil {
+		return nil, fmt.Errorf("discover endpoints of %s: %w", c.DiscoverySRV, err)
+	}
+	var eps []string
+	for _, ep := range found.Endpoints {
+		// As etcdctl: a record for plain HTTP counts only when it is allowed.
+		if c.InsecureDiscovery || !strings.HasPrefix(ep, "http://") {
+			eps = append(eps, ep)
+		}
+	}
+	if len(eps) == 0 {
+		return c.Endpoints, nil
+	}
+	return eps, nil
+}
+
+func checkEndpoint(ep string) error {
+	if ep == "" {
+		return errors.New("an endpoint is empty")
+	}
+	if !strings.Contains(ep, "://") {
+		return nil
+	}
+	u, err := url.Parse(ep)
+	if err != nil {
+		return fmt.Errorf("endpoint %q: %w", ep, err)
+	}
+	switch u.Scheme {
+	case "http", "https", "unix", "unixs":
+		return nil
+	}
+	return fmt.Errorf("endpoint %q: scheme %q is not known: want http, https, unix or unixs", ep, u.Scheme)
+}
+
+// tlsConfig returns nil when nothing asks for TLS.
+func (c *Config) tlsConfig() (*tls.Config, error) {
+	wanted := !c.InsecureTransport || c.InsecureSkipVerify || c.CAFile != "" || c.CertFile != "" || c.KeyFile != ""
+	for _, ep := range c.Endpoints {
+		wanted = wanted || strings.HasPrefix(ep, "https://") || strings.HasPrefix(ep, "unixs://")
+	}
+	if !wanted && c.DiscoverySRV == "" {
+		return nil, nil
+	}
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		return nil, errors.New("a client certificate and its key belong together: give --cert and --key")
+	}
+	// TLSInfo reads the certificate anew at each handshake, so a renewed one
+	// is used without a restart.
+	info := transport.TLSInfo{CertFile: c.CertFile, KeyFile: c.KeyFile, Logger: zap.NewNop()}
+	conf, err := info.ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("read client certificate: %w", err)
+	}
+	conf.InsecureSkipVerify = c.InsecureSkipVerify
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read CA file: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("CA file %s holds no certificate", c.CAFile)
+		}
+		conf.RootCAs = pool
+	}
+	if c.DiscoverySRV != "" && !c.InsecureDiscovery {
+		conf.ServerName = c.DiscoverySRV
+	}
+	return conf, nil
+}
+
+// Endpoints returns the endpoints in the order they were given.
+func (c *Cluster) Endpoints() []string { return c.endpoints }
+
+// client returns the client for one endpoint. Each has its own, because
+// clientv3 would otherwise move a request to whichever endpoint answers, and
+// every question here is about one certain member.
+func (c *Cluster) client(ctx context.Context, endpoint string) (*clientv3.Client, error) {
+	c.mu.Lock()
+	cl := c.clients[endpoint]
+	c.mu.Unlock()
+	if cl != nil {
+		return cl, nil
+	}
+	// The client lives on after this call, but its login must end with it.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, end)
+	cl, err := clientv3.New(c.clientConfig(life, endpoint)) // logs in here when a user is given
+	if !stop() {
+		err = errors.Join(err, context.Cause(ctx))
+	}
+	if err != nil {
+		end()
+		if cl != nil {
+			_ = cl.Close() // only reports that its context ended
+		}
+		return nil, explain(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if other := c.clients[endpoint]; other != nil {
+		_ = cl.Close()
+		return other, nil
+	}
+	c.clients[endpoint] = cl
+	return cl, nil
+}
+
+func (c *Cluster) clientConfig(life context.Context, endpoint string) clientv3.Config {
+	return clientv3.Config{
+		Endpoints:            []string{endpoint},
+		TLS:                  c.tls,
+		Username:             c.cfg.Username,
+		Password:             c.cfg.Password,
+		Token:                c.cfg.Token,
+		DialTimeout:          c.cfg.RequestTimeout,
+		DialKeepAliveTime:    c.keepAliveTime(),
+		DialKeepAliveTimeout: c.cfg.KeepAliveTimeout,
+		MaxCallRecvMsgSize:   c.cfg.MaxCallRecvBytes,
+		MaxCallSendMsgSize:   c.cfg.MaxCallSendBytes,
+		// A snapshot is one long stream: windows and buffers well above the
+		// 64 KiB default keep the server from waiting for us.
+		DialOptions: []grpc.DialOption{
+			grpc.WithInitialWindowSize(4 << 20), grpc.WithInitialConnWindowSize(8 << 20), grpc.WithReadBufferSize(256 << 10),
+			experimental.WithBufferPool(&framePool{}),
+		},
+		Context: life,
+		Logger:  zap.NewNop(),
+	}
+}
+
+// forget ends the connection to one endpoint. The next request makes another.
+func (c *Cluster) forget(endpoint string, cl *clientv3.Client) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.clients[endpoint] == cl {
+		delete(c.clients, endpoint)
+		_ = cl.Close() // only reports that the context ended
+	}
+}
+
+// keepAliveTime never goes below etcd's enforcement of 5 s, which would end the
+// connection as too many pings; etcdctl's default of 2 s does.
+func (c *Cluster) keepAliveTime() time.Duration {
+	return max(c.cfg.KeepAliveTime, 10*time.Second)
+}
+
+// Close ends all connections.
+func (c *Cluster) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for ep, cl := range c.clients {
+		_ = cl.Close() // only reports that the context ended
+		delete(c.clients, ep)
+	}
+	return nil
+}

@@ -1,0 +1,64 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// catchUp is how long a lagging member may take to reach the revision that is
+// asked for.
+const catchUp = 10 * time.Second
+
+// hashTimeout bounds one HashKV: the server scans its whole key bucket.
+const hashTimeout = 5 * time.Minute
+
+// ErrCompacted is returned where the revision asked for is compacted already.
+var ErrCompacted = errors.New("the revision is compacted")
+
+// HashKV asks the member behind endpoint for its hash of the keys at rev. A
+// member that is behind gets some seconds to catch up. It costs the member a
+// scan of its key bucket.
+func (c *Cluster) HashKV(ctx context.Context, endpoint string, rev backup.Revision) (backup.HashKV, error) {
+	ctx, cancel := context.WithTimeout(ctx, hashTimeout)
+	defer cancel()
+	cl, err := c.client(ctx, endpoint)
+	if err != nil {
+		return backup.HashKV{}, fmt.Errorf("ask %s for HashKV: %w", endpoint, err)
+	}
+	remote := pb.NewMaintenanceClient(cl.ActiveConnection())
+	for end := time.Now().Add(catchUp); ; {
+		resp, err := remote.HashKV(ctx, &pb.HashKVRequest{Revision: int64(rev)})
+		switch etcd := rpctypes.Error(err); {
+		case err == nil:
+			return backup.HashKV{Hash: resp.Hash, Revision: rev, CompactRevision: backup.Revision(resp.CompactRevision)}, nil
+		case errors.Is(etcd, rpctypes.ErrCompacted):
+			return backup.HashKV{}, fmt.Errorf("ask %s for HashKV at %d: %w", endpoint, rev, ErrCompacted)
+		case !errors.Is(etcd, rpctypes.ErrFutureRev) || time.Now().After(end):
+			return backup.HashKV{}, fmt.Errorf("ask %s for HashKV at %d: %w", endpoint, rev, explain(err))
+		}
+		select {
+		case <-ctx.Done():
+			return backup.HashKV{}, fmt.Errorf("ask %s for HashKV at %d: %w", endpoint, rev, ctx.Err())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// Identify asks the member behind endpoint which one it is. It is how a
+// member's advertised client URL is checked before it is believed.
+func (c *Cluster) Identify(ctx context.Context, endpoint string) (backup.MemberID, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
+	defer cancel()
+	st, err := c.status(ctx, endpoint)
+	if err != nil {
+		return 0, fmt.Errorf("ask %s for its status: %w", endpoint, err)
+	}
+	return backup.MemberID(st.Header.GetMemberId()), nil
+}

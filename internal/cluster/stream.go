@@ -1,0 +1,205 @@
+package cluster
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"sync/atomic"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// minRate bounds a whole snapshot: a member that trickles bytes never stalls,
+// yet holds a read transaction open that keeps etcd from reusing pages.
+const minRate = 1 << 20 // bytes per second
+
+// StallError is returned by a [Stream] that made no progress in bytes for too
+// long. Messages do not count: an etcd whose disk fails sends empty ones for
+// ever.
+type StallError struct {
+	Endpoint string
+	After    int64 // bytes received
+	Timeout  time.Duration
+}
+
+func (e *StallError) Error() string {
+	return fmt.Sprintf("stream snapshot from %s: no progress for %v after %d bytes", e.Endpoint, e.Timeout, e.After)
+}
+
+// Stream is one member's database on its way here: the database, then the
+// 32-byte SHA-256 that etcd sends last. Read returns io.EOF only after that
+// trailer was compared with the bytes that came; a cut or damaged stream ends
+// in an error that wraps [backup.ErrCorrupt] instead.
+type Stream struct {
+	// Version is the storage version the server names, "" before etcd 3.6.
+	Version string
+	// Total is how many bytes the database has, trailer not counted.
+	Total int64
+
+	endpoint string
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	recv     func() (*pb.SnapshotResponse, error)
+	stall    time.Duration
+	timer    *time.Timer
+
+	buf   []byte       // received, not yet read
+	n     atomic.Int64 // received
+	sum   hash.Hash
+	tail  []byte // the last 32 bytes received, not yet in sum
+	check backup.Checksum
+	blob  backup.Blob
+	err   error
+}
+
+// Stream opens the database of the member behind one endpoint. It returns once
+// the first bytes have come. The caller must close the stream.
+func (c *Cluster) Stream(ctx context.Context, endpoint string) (*Stream, error) {
+	cl, err := c.client(ctx, endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("stream snapshot from %s: %w", endpoint, err)
+	}
+	s := &Stream{endpoint: endpoint, stall: c.cfg.StallTimeout, sum: sha256.New()}
+	s.ctx, s.cancel = context.WithCancelCause(ctx)
+	s.timer = time.AfterFunc(s.stall, func() {
+		s.cancel(&StallError{Endpoint: endpoint, After: s.n.Load(), Timeout: s.stall})
+	})
+	rpc, err := pb.NewMaintenanceClient(cl.ActiveConnection()).Snapshot(s.ctx, &pb.SnapshotRequest{}, grpc.ForceCodecV2(&snapshotCodec{}))
+	if err == nil {
+		s.recv = rpc.Recv
+		err = s.fill()
+	} else {
+		err = s.explain(err)
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Read yields the database and its trailer.
+func (s *Stream) Read(p []byte) (int, error) {
+	if len(s.buf) == 0 && s.err == nil {
+		s.timer.Reset(s.stall)
+		s.err = s.fill()
+	}
+	if len(s.buf) == 0 {
+		return 0, s.err
+	}
+	n := copy(p, s.buf)
+	s.buf = s.buf[n:]
+	return n, nil
+}
+
+// fill receives until there are bytes, the end or an error. The watchdog runs
+// only while it waits: a slow reader is no fault of the member.
+func (s *Stream) fill() error {
+	defer s.timer.Stop()
+	for {
+		msg, err := s.recv()
+		if err == io.EOF {
+			return s.finish()
+		}
+		if err != nil {
+			return s.explain(err)
+		}
+		if s.n.Load() == 0 {
+			s.begin(msg)
+		}
+		if len(msg.Blob) == 0 {
+			continue // the timer goes on
+		}
+		s.n.Add(int64(len(msg.Blob)))
+		s.hash(msg.Blob)
+		_, _ = s.check.Write(msg.Blob) // never fails
+		s.buf = msg.Blob
+		return nil
+	}
+}
+
+func (s *Stream) begin(msg *pb.SnapshotResponse) {
+	if msg.Version != "" {
+		s.Version = msg.Version
+	}
+	if len(msg.Blob) == 0 {
+		return
+	}
+	s.Total = int64(len(msg.Blob)) + int64(msg.RemainingBytes)
+	limit := max(5*time.Minute, time.Duration(s.Total/minRate)*time.Second)
+	deadline := time.AfterFunc(limit, func() {
+		s.cancel(fmt.Errorf("stream snapshot from %s: not complete after %v", s.endpoint, limit))
+	})
+	context.AfterFunc(s.ctx, func() { deadline.Stop() })
+}
+
+// hash feeds all but the last 32 bytes to the sum: which bytes are the trailer
+// is known only at the end.
+func (s *Stream) hash(p []byte) {
+	if len(p) >= sha256.Size {
+		s.sum.Write(s.tail)
+		s.sum.Write(p[:len(p)-sha256.Size])
+		s.tail = append(s.tail[:0], p[len(p)-sha256.Size:]...)
+		return
+	}
+	s.tail = append(s.tail, p...)
+	if over := len(s.tail) - sha256.Size; over > 0 {
+		s.sum.Write(s.tail[:over])
+		s.tail = append(s.tail[:0], s.tail[over:]...)
+	}
+}
+
+// finish admits the end, or says why it is none.
+func (s *Stream) finish() error {
+	n := s.n.Load()
+	switch {
+	case n < s.Total:
+		return backup.Corruptf("stream snapshot from %s: truncated: %d bytes of %d", s.endpoint, n, s.Total)
+	case n == s.Total:
+		return backup.Corruptf("stream snapshot from %s: %d bytes came without etcd's SHA-256 trailer", s.endpoint, n)
+	case n != s.Total+sha256.Size:
+		return backup.Corruptf("stream snapshot from %s: %d bytes came, %d and a trailer were announced", s.endpoint, n, s.Total)
+	case n%512 != sha256.Size:
+		// etcd's own tools tell by this whether a file has a trailer.
+		return backup.Corruptf("stream snapshot from %s: %d bytes are no database and trailer", s.endpoint, n)
+	case string(s.sum.Sum(nil)) != string(s.tail):
+		return backup.Corruptf("stream snapshot from %s: expected sha256 %x, got %x", s.endpoint, s.tail, s.sum.Sum(nil))
+	}
+	s.sum.Write(s.tail)
+	s.blob = backup.Blob{Bytes: n, SHA256: backup.Digest(s.sum.Sum(nil))}
+	return io.EOF
+}
+
+// Checksum returns the cheap checksum of everything that came so far, for
+// comparing copies of it.
+func (s *Stream) Checksum() backup.Checksum { return s.check }
+
+// Blob returns the size and SHA-256 of everything that came, trailer included.
+// It is complete once Read has returned io.EOF.
+func (s *Stream) Blob() backup.Blob { return s.blob }
+
+func (s *Stream) explain(err error) error {
+	cause := context.Cause(s.ctx)
+	var stall *StallError
+	if errors.As(cause, &stall) || s.ctx.Err() != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	if s.ctx.Err() != nil {
+		return fmt.Errorf("stream snapshot from %s: %w", s.endpoint, cause)
+	}
+	return fmt.Errorf("stream snapshot from %s: after %d bytes: %w", s.endpoint, s.n.Load(), explain(err))
+}
+
+// Close ends the stream, so that etcd can reuse its pages.
+func (s *Stream) Close() error {
+	s.timer.Stop()
+	s.cancel(context.Canceled)
+	return nil
+}

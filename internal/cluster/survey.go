@@ -1,0 +1,358 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// maxLag is how many raft entries a member may be behind the newest before it
+// counts as lagging: less than a second of a busy cluster.
+const maxLag = 1000
+
+// Survey is what all endpoints told of themselves at one moment.
+type Survey struct {
+	ClusterID backup.MemberID
+	// Members is the cluster's own membership, as the best member tells it.
+	// It is empty when none would tell; MembersErr then says why.
+	Members    []backup.Member
+	MembersErr error
+	Alarms     []backup.Alarm
+	// HighWater is the newest revision any endpoint serves.
+	HighWater backup.Revision
+	// Candidates can serve a snapshot, the best first.
+	Candidates []Candidate
+	// Refused cannot, each with the reason.
+	Refused []Refusal
+}
+
+// Candidate is one member that can serve a snapshot.
+type Candidate struct {
+	Endpoint      string
+	MemberID      backup.MemberID
+	Version       string
+	Revision      backup.Revision
+	RaftTerm      uint64
+	AppliedIndex  uint64
+	DatabaseBytes int64
+	Leader        bool
+	Learner       bool
+	NoLeader      bool
+	// Concerns are why a better member comes first, worst first; empty for a
+	// healthy voting member.
+	Concerns []string
+	rank     int
+}
+
+// String tells the candidate's standing in a few words.
+func (c Candidate) String() string {
+	role := "follower"
+	if c.Learner {
+		role = "learner"
+	} else if c.Leader {
+		role = "leader"
+	}
+	s := fmt.Sprintf("%s (member %s, %s, etcd %s, revision %d", c.Endpoint, c.MemberID, role, c.Version, c.Revision)
+	if len(c.Concerns) > 0 {
+		s += "; " + strings.Join(c.Concerns, "; ")
+	}
+	return s + ")"
+}
+
+// Member returns the cluster's record of a member, or one that has only the id.
+func (s *Survey) Member(id backup.MemberID) backup.Member {
+	for _, m := range s.Members {
+		if m.ID == id {
+			return m
+		}
+	}
+	return backup.Member{ID: id}
+}
+
+// Unreachable reports whether the endpoint was asked and did not answer. The
+// scheme is not looked at: members advertise URLs, people type host:port.
+func (s *Survey) Unreachable(endpoint string) bool {
+	return slices.ContainsFunc(s.Refused, func(r Refusal) bool {
+		return r.Err != errLearner && host(r.Endpoint) == host(endpoint)
+	})
+}
+
+func host(endpoint string) string {
+	if _, after, ok := strings.Cut(endpoint, "://"); ok {
+		return after
+	}
+	return endpoint
+}
+
+// Endpoint returns the endpoint that answered for a member, or "".
+func (s *Survey) Endpoint(id backup.MemberID) string {
+	for _, c := range s.Candidates {
+		if c.MemberID == id {
+			return c.Endpoint
+		}
+	}
+	return ""
+}
+
+type answer struct {
+	endpoint string
+	status   *pb.StatusResponse
+	err      error
+}
+
+// Survey asks every endpoint for its status and ranks those that can serve a
+// snapshot. It returns a [*NoMemberError] when none can. Endpoints of different
+// clusters are an error: a snapshot must not depend on which one answers first.
+func (c *Cluster) Survey(ctx context.Context) (*Survey, error) {
+	answers := c.askAll(ctx)
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("ask members for their status: %w", context.Cause(ctx))
+	}
+	s := &Survey{}
+	var newest uint64
+	for _, a := range answers {
+		if a.err != nil {
+			s.Refused = append(s.Refused, Refusal{a.endpoint, a.err})
+			continue
+		}
+		id := backup.MemberID(a.status.Header.GetClusterId())
+		if s.ClusterID != 0 && id != s.ClusterID {
+			return nil, fmt.Errorf("the endpoints belong to different clusters: %s is in cluster %s, another in %s", a.endpoint, id, s.ClusterID)
+		}
+		s.ClusterID = id
+		s.addAlarms(a.status.Errors)
+		newest = max(newest, a.status.RaftAppliedIndex)
+		s.HighWater = max(s.HighWater, backup.Revision(a.status.Header.GetRevision()))
+	}
+	if s.ClusterID == 0 {
+		return nil, &NoMemberError{s.Refused}
+	}
+	for _, a := range answers {
+		if a.err == nil && s.Endpoint(backup.MemberID(a.status.Header.GetMemberId())) == "" {
+			s.Candidates = append(s.Candidates, newCandidate(a))
+		}
+	}
+	s.judge(newest)
+	if len(s.Candidates) == 0 {
+		return nil, &NoMemberError{s.Refused}
+	}
+	c.membership(ctx, s)
+	return s, nil
+}
+
+// grace is how long slower endpoints are waited for once a healthy voting
+// member has answered: a dead one must not hold up every backup.
+const grace = 1500 * time.Millisecond
+
+var errLate = fmt.Errorf("no answer within %v of another member's", grace)
+
+func (c *Cluster) askAll(ctx context.Context) []answer {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	answers := make([]answer, len(c.endpoints))
+	var wg sync.WaitGroup
+	for i, ep := range c.endpoints {
+		wg.Go(func() {
+			answers[i] = c.ask(ctx, ep)
+			if answers[i].healthy() {
+				hurry := time.AfterFunc(grace, func() { cancel(errLate) })
+				context.AfterFunc(ctx, func() { hurry.Stop() })
+			}
+		})
+	}
+	wg.Wait()
+	return answers
+}
+
+func (c *Cluster) ask(ctx context.Context, endpoint string) answer {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
+	defer cancel()
+	st, err := c.status(ctx, endpoint)
+	if err != nil && context.Cause(ctx) == errLate {
+		err = errLate
+	}
+	return answer{endpoint, st, err}
+}
+
+func (c *Cluster) status(ctx context.Context, endpoint string) (*pb.StatusResponse, error) {
+	cl, err := c.client(ctx, endpoint)
+	if err != nil {
+		return nil, err
+	}
+	st, err := pb.NewMaintenanceClient(cl.ActiveConnection()).Status(ctx, &pb.StatusRequest{})
+	if status.Code(err) == codes.Unavailable {
+		// After a failure a connection pauses for up to two minutes before it
+		// tries again. A member that is back should be seen at once.
+		c.forget(endpoint, cl)
+	}
+	return st, explain(err)
+}
+
+// healthy reports whether a snapshot of this member would be a good one.
+func (a answer) healthy() bool {
+	return a.err == nil && !a.status.IsLearner && a.status.Leader != 0
+}
+
+func newCandidate(a answer) Candidate {
+	st := a.status
+	return Candidate{
+		Endpoint:      a.endpoint,
+		MemberID:      backup.MemberID(st.Header.GetMemberId()),
+		Version:       st.Version,
+		Revision:      backup.Revision(st.Header.GetRevision()),
+		RaftTerm:      st.RaftTerm,
+		AppliedIndex:  st.RaftAppliedIndex,
+		DatabaseBytes: st.DbSize,
+		Leader:        st.Leader != 0 && st.Leader == st.Header.GetMemberId(),
+		Learner:       st.IsLearner,
+		NoLeader:      st.Leader == 0,
+	}
+}
+
+// alarmPattern matches an alarm among the errors of a status answer. Alarms are
+// taken from there because asking for them outright goes through raft: it adds
+// an entry to the log, and fails in the cluster that lost its quorum.
+var alarmPattern = regexp.MustCompile(`^\s*(?:memberID:\s*(\d+)\s+)?alarm:\s*([A-Z]+)`)
+
+func (s *Survey) addAlarms(statusErrors []string) {
+	for _, text := range statusErrors {
+		m := alarmPattern.FindStringSubmatch(text)
+		if m == nil {
+			continue
+		}
+		id, _ := strconv.ParseUint(m[1], 10, 64) // absent is member 0: raised without a culprit
+		a := backup.Alarm{MemberID: backup.MemberID(id), Type: m[2]}
+		if !slices.Contains(s.Alarms, a) {
+			s.Alarms = append(s.Alarms, a)
+		}
+	}
+}
+
+// membership asks the candidates, one after the other, for the member list. A
+// learner does not serve it, nor does a user without permission get it: the
+// list then stays empty, and MembersErr says why.
+func (c *Cluster) membership(ctx context.Context, s *Survey) {
+	var errs []error
+	for _, cand := range s.Candidates {
+		list, err := c.membersBy(ctx, cand.Endpoint)
+		if err == nil {
+			s.Members = list
+			return
+		}
+		errs = append(errs, fmt.Errorf("list members by %s: %w", cand.Endpoint, explain(err)))
+	}
+	s.MembersErr = errors.Join(errs...)
+}
+
+func (c *Cluster) membersBy(ctx context.Context, endpoint string) ([]backup.Member, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
+	defer cancel()
+	cl, err := c.client(ctx, endpoint)
+	if err != nil {
+		return nil, err
+	}
+	list, err := cl.MemberList(ctx, clientv3.WithSerializable())
+	if err != nil {
+		return nil, err
+	}
+	var out []backup.Member
+	for _, m := range list.Members {
+		out = append(out, backup.Member{
+			ID: backup.MemberID(m.ID), Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, Learner: m.IsLearner,
+		})
+	}
+	return out, nil
+}
+
+// Ranks of a candidate, the lower the better. A snapshot under an alarm or
+// without a leader is still wanted: that may be the day it is needed. It only
+// comes after every better one.
+const (
+	rankFollower = iota
+	rankLeader
+	rankLagging
+	rankNoSpace
+	rankNoLeader
+	rankCorrupt
+)
+
+var errLearner = backup.WithHint(errors.New("it is a learner"), "to take a learner's snapshot all the same, name it as the only endpoint")
+
+// judge ranks the candidates. A learner is refused unless its endpoint is the
+// only one: it may be far behind and cannot answer for its content.
+func (s *Survey) judge(newest uint64) {
+	var keep []Candidate
+	for _, c := range s.Candidates {
+		if c.Learner && len(s.Candidates)+len(s.Refused) > 1 {
+			s.Refused = append(s.Refused, Refusal{c.Endpoint, errLearner})
+			continue
+		}
+		if c.Learner {
+			c.Concerns = append(c.Concerns, "it is a learner: HashKV cannot be compared")
+		}
+		c.judge(s.Alarms, newest)
+		keep = append(keep, c)
+	}
+	sort.SliceStable(keep, func(i, j int) bool {
+		a, b := keep[i], keep[j]
+		if a.rank != b.rank {
+			return a.rank < b.rank
+		}
+		return a.MemberID < b.MemberID
+	})
+	s.Candidates = keep
+}
+
+func (c *Candidate) judge(alarms []backup.Alarm, newest uint64) {
+	c.rank = rankFollower
+	worse := func(rank int, why string) {
+		c.rank = max(c.rank, rank)
+		if why != "" {
+			c.Concerns = append(c.Concerns, why)
+		}
+	}
+	if c.Leader {
+		worse(rankLeader, "")
+	}
+	if lag := newest - c.AppliedIndex; lag > maxLag {
+		worse(rankLagging, fmt.Sprintf("it is %d raft entries behind", lag))
+	}
+	for _, a := range alarms {
+		if a.MemberID != c.MemberID {
+			continue
+		}
+		switch a.Type {
+		case pb.AlarmType_CORRUPT.String():
+			worse(rankCorrupt, "its CORRUPT alarm is up")
+		default:
+			worse(rankNoSpace, "its "+a.Type+" alarm is up")
+		}
+	}
+	if c.NoLeader {
+		worse(rankNoLeader, "it sees no leader")
+	}
+}
+
+// DatabaseBytes is the size of the largest candidate's database: what a
+// snapshot may need.
+func (s *Survey) DatabaseBytes() int64 {
+	n := int64(0)
+	for _, c := range s.Candidates {
+		n = max(n, c.DatabaseBytes)
+	}
+	return n
+}

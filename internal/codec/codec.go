@@ -1,0 +1,165 @@
+// Package codec turns plain snapshot bytes into stored bytes and back:
+//
+//	plain -> SHA-256 -> zstd -> age -> SHA-256 -> stored
+//
+// Both ends are measured on the way, so that one pass yields the sums that are
+// needed, and one pass back proves what the manifest records. The stored form is what the
+// plain tools read: age -d | zstd -d.
+package codec
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"strings"
+
+	"filippo.io/age"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// Options say how plain bytes are stored. The zero value stores them as they
+// are.
+type Options struct {
+	Compress   Compression
+	Recipients Recipients
+}
+
+// Compression names a compression; the zero value is none.
+type Compression string
+
+// Compressions that can be asked for.
+const (
+	None Compression = ""
+	Zstd Compression = "zstd"
+)
+
+// ParseCompression parses "zstd" or "none".
+func ParseCompression(s string) (Compression, error) {
+	switch s {
+	case "zstd":
+		return Zstd, nil
+	case "none":
+		return None, nil
+	}
+	return None, fmt.Errorf("compression %q is not known: want zstd or none", s)
+}
+
+// Encoding is what a manifest records of o.
+func (o Options) Encoding() backup.Encoding {
+	e := backup.Encoding{Compression: string(o.Compress)}
+	if o.Recipients.Len() > 0 {
+		e.Encryption = "age"
+		e.Recipients = o.Recipients.Strings()
+	}
+	return e
+}
+
+// Recipients is a checked list of age recipients: public keys that stored bytes
+// are encrypted to. The zero value means no encryption.
+type Recipients struct {
+	list  []age.Recipient
+	names []string
+}
+
+// Len returns the number of recipients.
+func (r Recipients) Len() int { return len(r.list) }
+
+// Strings returns the recipients as they were given.
+func (r Recipients) Strings() []string { return r.names }
+
+// ParseRecipients parses public keys (age1..., age1pq1...), and the files among
+// them: one key a line, blank lines and lines beginning with # ignored. A
+// malformed key, a file that yields none, and a mix that age cannot write (post-
+// quantum beside classic) are errors. Nothing given means no encryption.
+func ParseRecipients(keys, files []string) (Recipients, error) {
+	var r Recipients
+	for _, k := range keys {
+		if err := r.add(k); err != nil {
+			return Recipients{}, err
+		}
+	}
+	for _, name := range files {
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			return Recipients{}, fmt.Errorf("read recipients file: %w", err)
+		}
+		before := r.Len()
+		for i, line := range strings.Split(string(raw), "\n") {
+			line = strings.TrimSpace(line)
+			if line == "" || strings.HasPrefix(line, "#") {
+				continue
+			}
+			if err := r.add(line); err != nil {
+				return Recipients{}, fmt.Errorf("%s:%d: %w", name, i+1, err)
+			}
+		}
+		if r.Len() == before {
+			return Recipients{}, fmt.Errorf("recipients file %s holds no recipient", name)
+		}
+	}
+	if r.Len() == 0 {
+		return r, nil
+	}
+	if _, err := age.Encrypt(io.Discard, r.list...); err != nil {
+		return Recipients{}, fmt.Errorf("these recipients cannot be used together: %w", err)
+	}
+	return r, nil
+}
+
+func (r *Recipients) add(key string) error {
+	key = strings.TrimSpace(key)
+	if strings.HasPrefix(key, "AGE-SECRET-KEY-") {
+		return errors.New("this is an age identity (a secret key), not a recipient: give the public key that begins with age1")
+	}
+	parsed, err := age.ParseRecipients(strings.NewReader(key))
+	if err != nil || len(parsed) != 1 {
+		return fmt.Errorf("recipient %q is not an age public key (age1... or age1pq1...)", key)
+	}
+	r.list = append(r.list, parsed[0])
+	r.names = append(r.names, key)
+	return nil
+}
+
+// Identities are the secret keys that decrypt stored bytes. They exist only on
+// the reading side.
+type Identities []age.Identity
+
+// ReadIdentities reads age identity files: one AGE-SECRET-KEY a line.
+func ReadIdentities(files []string) (Identities, error) {
+	var ids Identities
+	for _, name := range files {
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("read identity file: %w", err)
+		}
+		parsed, err := age.ParseIdentities(bytes.NewReader(raw))
+		if err != nil {
+			// The library's error can quote the line, which is a secret.
+			return nil, fmt.Errorf("identity file %s holds no usable age identity (want lines that begin with AGE-SECRET-KEY-)", name)
+		}
+		ids = append(ids, parsed...)
+	}
+	return ids, nil
+}
+
+// meter counts and hashes what passes.
+type meter struct {
+	h hash.Hash
+	n int64
+}
+
+func newMeter() *meter { return &meter{h: sha256.New()} }
+
+func (m *meter) Write(p []byte) (int, error) {
+	m.n += int64(len(p))
+	return m.h.Write(p)
+}
+
+func (m *meter) blob() backup.Blob {
+	return backup.Blob{Bytes: m.n, SHA256: backup.Digest(m.h.Sum(nil))}
+}

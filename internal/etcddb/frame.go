@@ -1,0 +1,230 @@
+package etcddb
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"os"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// trailerBytes is the length of the SHA-256 sum that ends a snapshot stream.
+const trailerBytes = sha256.Size
+
+// ErrNoTrailer is returned by [VerifyTrailer] for a file that does not end in
+// a SHA-256 sum: a copy of member/snap/db, or a snapshot that lost its end. It
+// wraps [backup.ErrCorrupt].
+var ErrNoTrailer = backup.Corruptf("no SHA-256 trailer at the end")
+
+// Frame is what the length and the first two pages of a database file tell.
+type Frame struct {
+	FileBytes int64
+	// DatabaseBytes is the length up to the last page in use. A member's own
+	// file is longer, for it grows in steps.
+	DatabaseBytes int64
+	PageBytes     int
+	// HasTrailer tells that the last 32 bytes are meant to be the SHA-256 of
+	// all bytes before them.
+	HasTrailer bool
+
+	meta meta
+}
+
+// ReadFrame checks the two meta pages of the file at path and that the file is
+// as long as they say. It reads a few kilobytes and maps nothing, so no damage
+// can hurt the caller. Defects wrap [backup.ErrCorrupt].
+func ReadFrame(path string) (*Frame, error) {
+	file, err := openDatabase(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close() //nolint:errcheck // only read from
+	f, err := readFrame(file)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return f, nil
+}
+
+// openDatabase opens a regular file for reading. A pipe or a device would
+// block, or has no length to check.
+func openDatabase(path string) (*os.File, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	return os.Open(path)
+}
+
+func readFrame(file *os.File) (*Frame, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	m, err := readMeta(file, info.Size())
+	if err != nil {
+		return nil, err
+	}
+	f := &Frame{FileBytes: info.Size(), PageBytes: int(m.pageBytes), meta: m}
+	// Both factors are bounded, so that the product cannot wrap around.
+	if m.pages > uint64(info.Size())/uint64(m.pageBytes) {
+		return nil, backup.Corruptf("file of %d bytes is truncated: its database has %d pages of %d bytes",
+			info.Size(), m.pages, m.pageBytes)
+	}
+	f.DatabaseBytes = int64(m.pages) * int64(m.pageBytes)
+	switch rest := info.Size() - f.DatabaseBytes; {
+	// etcd's own rule is only that the length is 32 more than a multiple of
+	// 512: the trailer may follow the slack of a member's own file.
+	case rest%512 == trailerBytes:
+		f.HasTrailer = true
+	case rest%512 != 0:
+		return nil, backup.Corruptf("file of %d bytes is truncated or has a torn end: %d bytes follow the database, a trailer has %d",
+			info.Size(), rest, trailerBytes)
+	}
+	return f, nil
+}
+
+// meta is one of the two pages that say where everything else is
+// (bbolt internal/common/meta.go). bbolt writes them in turn, so one of them
+// may be torn and the other must be good.
+type meta struct {
+	pageBytes uint32
+	root      uint64 // page of the bucket of buckets
+	freelist  uint64 // page of the free list, or noFreelist
+	pages     uint64 // all pages in use are below this number
+	txid      uint64
+}
+
+const (
+	metaMagic   = 0xED0CDAED
+	metaVersion = 2
+	metaBytes   = 64 // magic to checksum
+	noFreelist  = ^uint64(0)
+
+	minPageBytes = 512
+	maxPageBytes = 1 << 20
+)
+
+// readMeta returns the valid meta with the higher transaction id.
+func readMeta(r io.ReaderAt, size int64) (meta, error) {
+	first, err := readMetaAt(r, 0)
+	if err != nil && !errors.Is(err, backup.ErrCorrupt) {
+		return meta{}, err
+	}
+	if err == nil {
+		second, err2 := readMetaAt(r, int64(first.pageBytes))
+		if err2 == nil && second.txid > first.txid && second.pageBytes == first.pageBytes {
+			return second, nil
+		}
+		return first, nil
+	}
+	// The page size stands in the page that is damaged: try them all, as
+	// bbolt does.
+	for n := int64(minPageBytes); n <= maxPageBytes && n < size; n <<= 1 {
+		if m, err := readMetaAt(r, n); err == nil && int64(m.pageBytes) == n {
+			return m, nil
+		}
+	}
+	return meta{}, err
+}
+
+func readMetaAt(r io.ReaderAt, page int64) (meta, error) {
+	var b [metaBytes]byte
+	if _, err := r.ReadAt(b[:], page+pageHeaderBytes); err != nil {
+		if errors.Is(err, io.EOF) {
+			return meta{}, backup.Corruptf("meta page at byte %d: the file ends before it", page)
+		}
+		return meta{}, err
+	}
+	order := binary.NativeEndian
+	if magic := order.Uint32(b[0:]); magic != metaMagic {
+		return meta{}, backup.Corruptf("meta page at byte %d: magic %#x instead of %#x: not an etcd database", page, magic, uint32(metaMagic))
+	}
+	if v := order.Uint32(b[4:]); v != metaVersion {
+		return meta{}, backup.Corruptf("meta page at byte %d: version %d instead of %d", page, v, metaVersion)
+	}
+	sum := fnv.New64a()
+	sum.Write(b[:metaBytes-8]) //nolint:errcheck // a hash does not fail
+	if want := order.Uint64(b[metaBytes-8:]); want != sum.Sum64() {
+		return meta{}, backup.Corruptf("meta page at byte %d: checksum %016x, its content has %016x", page, want, sum.Sum64())
+	}
+	m := meta{
+		pageBytes: order.Uint32(b[8:]),
+		root:      order.Uint64(b[16:]),
+		freelist:  order.Uint64(b[32:]),
+		pages:     order.Uint64(b[40:]),
+		txid:      order.Uint64(b[48:]),
+	}
+	if m.pageBytes < minPageBytes || m.pageBytes > maxPageBytes || m.pageBytes&(m.pageBytes-1) != 0 {
+		return meta{}, backup.Corruptf("meta page at byte %d: page size %d", page, m.pageBytes)
+	}
+	if m.pages < 4 {
+		return meta{}, backup.Corruptf("meta page at byte %d: a database of %d pages", page, m.pages)
+	}
+	return m, nil
+}
+
+// VerifyTrailer reads the whole file at path and compares the SHA-256 of the
+// database with the trailer. progress, when not nil, is told now and then how
+// many bytes were read so far. A difference wraps [backup.ErrCorrupt] and
+// names both sums; a missing trailer is [ErrNoTrailer].
+func VerifyTrailer(ctx context.Context, path string, progress func(n int64)) error {
+	file, err := openDatabase(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close() //nolint:errcheck // only read from
+	got, want, err := sumTrailer(ctx, file, progress)
+	if err != nil {
+		return fmt.Errorf("verify %s: %w", path, err)
+	}
+	if got != want {
+		// The words that etcdutl begins with, and that scripts look for.
+		return backup.Corruptf("expected sha256 %s, got %s in %s", want, got, path)
+	}
+	return nil
+}
+
+// sumTrailer returns the SHA-256 of what comes before the trailer, and the one
+// that the trailer holds.
+func sumTrailer(ctx context.Context, file *os.File, progress func(n int64)) (got, want backup.Digest, err error) {
+	info, err := file.Stat()
+	if err != nil {
+		return got, want, err
+	}
+	// The length alone decides here, as in etcdutl: what damage did to the
+	// meta pages must end in two different sums, not in another message.
+	if info.Size()%512 != trailerBytes {
+		return got, want, ErrNoTrailer
+	}
+	end := info.Size() - trailerBytes
+	sum := sha256.New()
+	buf := make([]byte, 256<<10)
+	for off := int64(0); off < end; {
+		if err := ctx.Err(); err != nil {
+			return got, want, context.Cause(ctx)
+		}
+		n, err := file.ReadAt(buf[:min(int64(len(buf)), end-off)], off)
+		if n == 0 && err != nil {
+			return got, want, fmt.Errorf("read at byte %d: %w", off, err)
+		}
+		sum.Write(buf[:n]) //nolint:errcheck // a hash does not fail
+		off += int64(n)
+		if progress != nil {
+			progress(off)
+		}
+	}
+	if _, err := file.ReadAt(want[:], end); err != nil {
+		return got, want, fmt.Errorf("read trailer: %w", err)
+	}
+	sum.Sum(got[:0])
+	return got, want, nil
+}

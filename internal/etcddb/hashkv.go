@@ -1,0 +1,158 @@
+package etcddb
+
+import (
+	"fmt"
+	"hash/crc32"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// keyBucket is the name of the bucket with the records; HashKV begins with it.
+const keyBucket = "key"
+
+// HashKV at revision R of a database compacted at C is a CRC-32C over all
+// records up to R, in order, of which those up to C take part only if they are
+// what a compaction at R would keep: the newest record of a key that exists at
+// R. When no key exists at R, all that the compaction at C kept take part. A tombstone at exactly C
+// never takes part, because older servers delete it and newer ones do not
+// (etcd server/storage/mvcc/hash.go).
+//
+// So whether an old record takes part is decided by newer ones. They are read
+// first, from the end backwards. In a database whose compaction is finished
+// every record up to C is the newest up to C of its key, and reading back to C
+// is enough; see [newerKeys]. Otherwise all must be read; see [newKeepSet].
+
+// newerKeys returns the keys that were written after compact.
+func newerKeys(im *image, b *bucket, compact int64) (newer keySet[fingerprint], err error) {
+	err = newWalker(im, descending).bucket(b, func(e *element) error {
+		rk, r, err := readRecord(e)
+		if err != nil {
+			return err
+		}
+		if rk.main <= compact {
+			return errStop
+		}
+		newer.add(fingerprintOf(r.key))
+		return nil
+	})
+	return newer, err
+}
+
+// keepSet says which records up to the compact revision take part in a hash.
+type keepSet struct {
+	old     uint64 // records up to the compact revision
+	dropped bitmap // of those, newest first, the ones that do not take part
+}
+
+// newKeepSet decides for every record up to compact as of revision rev.
+func newKeepSet(im *image, b *bucket, rev, compact int64) (*keepSet, error) {
+	k, alive, err := keptAt(im, b, rev, compact)
+	if err == nil && !alive {
+		// etcd leaves nothing out then that is still in its file: what the
+		// compaction itself has kept.
+		k, _, err = keptAt(im, b, compact, compact)
+	}
+	return k, err
+}
+
+// keptAt decides which records up to compact a compaction at rev would keep,
+// and reports whether any key exists at rev.
+func keptAt(im *image, b *bucket, rev, compact int64) (k *keepSet, alive bool, err error) {
+	k = &keepSet{}
+	var newer keySet[fingerprint]
+	err = newWalker(im, descending).bucket(b, func(e *element) error {
+		rk, r, err := readRecord(e)
+		if err != nil || rk.main > rev {
+			return err
+		}
+		superseded := newer.add(fingerprintOf(r.key))
+		drop := superseded || rk.tombstone
+		alive = alive || !drop
+		if rk.main <= compact {
+			k.dropped.push(k.old, drop)
+			k.old++
+		}
+		return nil
+	})
+	return k, alive, err
+}
+
+// keeps reports whether the n-th record from the beginning takes part.
+func (k *keepSet) keeps(n uint64) bool { return !k.dropped.has(k.old - 1 - n) }
+
+// hashAt computes the HashKV for any compact revision, finished or not.
+func hashAt(im *image, b *bucket, rev, compact int64) (backup.HashKV, error) {
+	hash := backup.HashKV{Revision: backup.Revision(rev), CompactRevision: backup.Revision(compact)}
+	keep, err := &keepSet{}, error(nil)
+	if compact >= 0 {
+		if keep, err = newKeepSet(im, b, rev, compact); err != nil {
+			return hash, err
+		}
+	}
+	sum, n := crc32.Checksum([]byte(keyBucket), castagnoli), uint64(0)
+	err = newWalker(im, ascending).bucket(b, func(e *element) error {
+		rk, err := parseRecordKey(e.key)
+		switch {
+		case err != nil:
+			return err
+		case rk.main > rev:
+			return errStop
+		case rk.main <= compact:
+			n++
+			if !keep.keeps(n - 1) {
+				return nil
+			}
+		}
+		sum = crc32.Update(sum, castagnoli, e.pair)
+		return nil
+	})
+	hash.Hash = sum
+	return hash, err
+}
+
+// hashAtCompaction answers [HashAt] in the child.
+func hashAtCompaction(im *image, rev, compact backup.Revision) (*backup.HashKV, error) {
+	all, err := newWalker(im, ascending).buckets()
+	if err != nil {
+		return nil, err
+	}
+	f := &Facts{}
+	if err := f.readCompaction(im, all); err != nil {
+		return nil, err
+	}
+	b, err := findBucket(all, keyBucket)
+	if err != nil {
+		return nil, err
+	}
+	last, err := lastRecord(im, b)
+	if err != nil {
+		return nil, err
+	}
+	f.settleRevisions(last)
+	switch {
+	case rev > f.Revision:
+		return nil, fmt.Errorf("revision %d is later than the file's, %d", rev, f.Revision)
+	case rev < 1 || rev < f.CompactRevision:
+		return nil, fmt.Errorf("revision %d is compacted: the file begins at %d", rev, f.CompactRevision)
+	case compact > rev || compact < f.CompactRevision:
+		return nil, fmt.Errorf("compact revision %d: want one from %d, the file's own, to revision %d", compact, f.CompactRevision, rev)
+	}
+	hash, err := hashAt(im, b, int64(rev), int64(compact))
+	return &hash, err
+}
+
+// lastRecord returns the revision of the newest record, 0 without records.
+func lastRecord(im *image, b *bucket) (backup.Revision, error) {
+	var last backup.Revision
+	err := newWalker(im, descending).bucket(b, func(e *element) error {
+		rk, err := parseRecordKey(e.key)
+		if err != nil {
+			return err
+		}
+		last = backup.Revision(rk.main)
+		return errStop
+	})
+	return last, err
+}

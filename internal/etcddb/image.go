@@ -1,0 +1,58 @@
+package etcddb
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+	"unsafe"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// withImage maps the database in file and calls read with it. A page that
+// cannot be read, because the disk fails or someone cuts the file meanwhile,
+// becomes an error instead of a crash. The image must not be used by other
+// goroutines than the one read was called on.
+func withImage(file *os.File, read func(*image) error) (err error) {
+	frame, err := readFrame(file)
+	if err != nil {
+		return err
+	}
+	data, err := syscall.Mmap(int(file.Fd()), 0, int(frame.DatabaseBytes), syscall.PROT_READ, syscall.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("map database: %w", err)
+	}
+	defer func() { err = errors.Join(err, syscall.Munmap(data)) }()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = explainFault(file, frame, data, fault)
+		}
+	}()
+	return read(&image{meta: frame.meta, data: data})
+}
+
+// explainFault finds out why the page could not be read, by reading it in the
+// ordinary way.
+func explainFault(file *os.File, frame *Frame, data []byte, fault any) error {
+	var addressed interface{ Addr() uintptr }
+	rerr, ok := fault.(runtime.Error)
+	if !ok || !errors.As(rerr, &addressed) {
+		panic(fault) // a mistake in this package, not damage
+	}
+	off := int64(addressed.Addr() - uintptr(unsafe.Pointer(unsafe.SliceData(data))))
+	if off < 0 || off >= frame.DatabaseBytes {
+		panic(fault)
+	}
+	id := off / int64(frame.PageBytes)
+	if _, err := file.ReadAt(make([]byte, 1), off); err != nil {
+		if info, serr := file.Stat(); serr == nil && info.Size() <= off {
+			return backup.Corruptf("page %d: the file was cut to %d bytes while it was read", id, info.Size())
+		}
+		return fmt.Errorf("page %d: %w", id, err)
+	}
+	return backup.Corruptf("page %d: reading it failed once: the disk or the memory is bad", id)
+}

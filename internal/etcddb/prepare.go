@@ -1,0 +1,250 @@
+package etcddb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// lockTimeout bounds the wait for another process that has the database open.
+const lockTimeout = 2 * time.Second
+
+// PrepareOptions says what [Prepare] changes.
+type PrepareOptions struct {
+	// From is a small database that etcdutl's own restore code made for the
+	// planned members out of one from [NewSkeleton]. Required.
+	From string `json:"from"`
+	// BumpRevision is added to the newest revision. It goes together with
+	// MarkCompacted, as in etcdutl.
+	BumpRevision  uint64 `json:"bumpRevision,omitempty"`
+	MarkCompacted bool   `json:"markCompacted,omitempty"`
+	// ClearAlarms removes all alarms. They name members of the old cluster
+	// and would be in force in the new one.
+	ClearAlarms bool `json:"clearAlarms,omitempty"`
+	// InitialMmapBytes is how much address space is reserved at first. 0
+	// takes what the file needs.
+	InitialMmapBytes uint64 `json:"initialMmapBytes,omitempty"`
+}
+
+// validate checks what can be told without opening anything.
+func (o *PrepareOptions) validate() error {
+	switch {
+	case o.From == "":
+		return errors.New("no database to take the membership from")
+	case (o.BumpRevision > 0) != o.MarkCompacted:
+		return errors.New("bumping the revision and marking it compacted go together")
+	case o.BumpRevision > math.MaxInt64:
+		return fmt.Errorf("revision bump %d is too large", o.BumpRevision)
+	case o.InitialMmapBytes > math.MaxInt64:
+		return fmt.Errorf("initial memory map of %d bytes is too large", o.InitialMmapBytes)
+	}
+	return nil
+}
+
+// Prepare turns a verified copy of a database into the member/snap/db of a
+// member of a new cluster. The result holds exactly what etcdutl snapshot
+// restore would have made of it. A SHA-256 trailer is cut off. The work is
+// done in a child process, in one transaction, and is on disk when Prepare
+// returns; after an error the file must be thrown away. A defect found on the
+// way wraps [backup.ErrCorrupt].
+func Prepare(ctx context.Context, path string, o PrepareOptions) error {
+	if err := o.validate(); err != nil {
+		return fmt.Errorf("prepare %s: %w", path, err)
+	}
+	if _, err := runChild(ctx, request{Op: opPrepare, Path: path, Prepare: &o}, nil); err != nil {
+		return fmt.Errorf("prepare %s: %w", path, err)
+	}
+	return nil
+}
+
+// NewSkeleton makes an etcd database at path without any content, for etcdutl's
+// restore code to write the membership of a new cluster into. Nothing may be
+// there before.
+func NewSkeleton(path string) error {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("create skeleton: %w", err)
+	}
+	if err := file.Close(); err != nil {
+		return fmt.Errorf("create skeleton: %w", err)
+	}
+	err = update(path, 0, func(tx *bolt.Tx) error {
+		for _, name := range allBuckets {
+			if _, err := tx.CreateBucket([]byte(name)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("create skeleton: %w", errors.Join(err, os.Remove(path)))
+	}
+	return nil
+}
+
+// prepare does the work of [Prepare] in the child.
+func prepare(path string, o PrepareOptions) error {
+	if err := cutTrailer(path); err != nil {
+		return err
+	}
+	from, err := bolt.Open(o.From, 0o400, &bolt.Options{ReadOnly: true, Timeout: lockTimeout})
+	if err != nil {
+		return fmt.Errorf("open %s: %w", o.From, err)
+	}
+	defer from.Close() //nolint:errcheck // only read from
+	return from.View(func(source *bolt.Tx) error {
+		return update(path, int(o.InitialMmapBytes), func(tx *bolt.Tx) error {
+			if err := transplant(tx, source); err != nil {
+				return err
+			}
+			if o.BumpRevision > 0 {
+				if err := bump(tx, o.BumpRevision); err != nil {
+					return err
+				}
+			}
+			if o.ClearAlarms {
+				return clearBucket(tx, alarmBucket)
+			}
+			return nil
+		})
+	})
+}
+
+// cutTrailer makes the file end where the database does, as etcd expects it.
+func cutTrailer(path string) error {
+	frame, err := ReadFrame(path)
+	if err != nil || !frame.HasTrailer {
+		return err
+	}
+	if err := os.Truncate(path, frame.FileBytes-trailerBytes); err != nil {
+		return fmt.Errorf("cut off trailer: %w", err)
+	}
+	return nil
+}
+
+// update runs change in one transaction on an existing database, opened as
+// etcd opens its own, and leaves the file on disk.
+func update(path string, mmapBytes int, change func(*bolt.Tx) error) error {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{
+		NoFreelistSync:  true,
+		FreelistType:    bolt.FreelistMapType,
+		MmapFlags:       populate,
+		InitialMmapSize: mmapBytes,
+		Timeout:         lockTimeout,
+	})
+	if err != nil {
+		return fmt.Errorf("open database: %w", err)
+	}
+	if err := db.Update(change); err != nil {
+		return errors.Join(err, db.Close())
+	}
+	if err := db.Close(); err != nil {
+		return fmt.Errorf("close database: %w", err)
+	}
+	// The commit has synced the data. What is left is the length, when the
+	// trailer was cut off.
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Sync(), file.Close())
+}
+
+// transplant replaces the old cluster's membership and raft position by those
+// of the new one. Everything else, the version of the cluster and the stored
+// ConfState included, stays: so etcdutl does, and so servers expect it.
+func transplant(tx, source *bolt.Tx) error {
+	for _, name := range []string{membersBucket, removedMembersBucket} {
+		if err := clearBucket(tx, name); err != nil {
+			return err
+		}
+		if err := copyBucket(tx, source, name); err != nil {
+			return err
+		}
+	}
+	if _, err := tx.CreateBucketIfNotExists([]byte(clusterBucket)); err != nil {
+		return fmt.Errorf("create bucket %q: %w", clusterBucket, err)
+	}
+	to, from := tx.Bucket([]byte(metaBucket)), source.Bucket([]byte(metaBucket))
+	if to == nil || from == nil {
+		return backup.Corruptf("bucket %q is missing: not an etcd database", metaBucket)
+	}
+	for _, key := range []string{consistentIndexKey, termKey} {
+		value := from.Get([]byte(key))
+		if value == nil {
+			return fmt.Errorf("database with the membership has no %s", key)
+		}
+		if err := to.Put([]byte(key), value); err != nil {
+			return fmt.Errorf("write %s: %w", key, err)
+		}
+	}
+	return nil
+}
+
+// clearBucket leaves the named bucket there and empty.
+func clearBucket(tx *bolt.Tx, name string) error {
+	b, err := tx.CreateBucketIfNotExists([]byte(name))
+	if err != nil {
+		return fmt.Errorf("create bucket %q: %w", name, err)
+	}
+	var keys [][]byte
+	if err := b.ForEach(func(k, _ []byte) error { keys = append(keys, k); return nil }); err != nil {
+		return fmt.Errorf("read bucket %q: %w", name, err)
+	}
+	for _, k := range keys {
+		if err := b.Delete(k); err != nil {
+			return fmt.Errorf("clear bucket %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func copyBucket(tx, source *bolt.Tx, name string) error {
+	to, from := tx.Bucket([]byte(name)), source.Bucket([]byte(name))
+	if from == nil {
+		return fmt.Errorf("database with the membership has no bucket %q", name)
+	}
+	err := from.ForEach(func(k, v []byte) error { return to.Put(k, v) })
+	if err != nil {
+		return fmt.Errorf("copy bucket %q: %w", name, err)
+	}
+	return nil
+}
+
+// bump writes a record without content, amount revisions after the newest, and
+// schedules a compaction there, which the server does when it boots. Clients
+// of the old cluster then learn that what they knew is compacted, instead of
+// waiting for revisions that mean something else now.
+func bump(tx *bolt.Tx, amount uint64) error {
+	records, metas := tx.Bucket([]byte(keyBucket)), tx.Bucket([]byte(metaBucket))
+	if records == nil {
+		return backup.Corruptf("bucket %q is missing: not an etcd database", keyBucket)
+	}
+	var newest int64
+	if k, _ := records.Cursor().Last(); k != nil {
+		rk, err := parseRecordKey(k)
+		if err != nil {
+			return err
+		}
+		newest = rk.main
+	}
+	// The revision after must still be a number: the server adds 1 to it.
+	if int64(amount) >= math.MaxInt64-newest {
+		return fmt.Errorf("bump revision %d by %d: more than a revision can hold", newest, amount)
+	}
+	key := appendRevision(nil, newest+int64(amount))
+	if err := records.Put(key, []byte{}); err != nil {
+		return fmt.Errorf("write bumped revision: %w", err)
+	}
+	if err := metas.Put([]byte(scheduledCompactKey), key); err != nil {
+		return fmt.Errorf("write %s: %w", scheduledCompactKey, err)
+	}
+	return nil
+}

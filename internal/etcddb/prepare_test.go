@@ -1,0 +1,209 @@
+package etcddb_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	bolt "go.etcd.io/bbolt"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/etcdutl/v3/snapshot"
+	"go.uber.org/zap"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/testserver"
+)
+
+// dump returns every key and value of the database at path by bucket and key.
+func dump(t testing.TB, path string) map[string]string {
+	t.Helper()
+	db, err := bolt.Open(path, 0o400, &bolt.Options{ReadOnly: true})
+	must(t, err)
+	defer db.Close() //nolint:errcheck // only read from
+	all := make(map[string]string)
+	must(t, db.View(func(tx *bolt.Tx) error {
+		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+			all[fmt.Sprintf("bucket %s", name)] = ""
+			return b.ForEach(func(k, v []byte) error {
+				all[fmt.Sprintf("%s / %x", name, k)] = fmt.Sprintf("%x", v)
+				return nil
+			})
+		})
+	}))
+	return all
+}
+
+func databaseOf(dir string) string { return filepath.Join(dir, "member", "snap", "db") }
+
+// restorePlan is a one-member restore, for etcdutl's library and for us.
+func restorePlan(path, dir, peer string, bump uint64) snapshot.RestoreConfig {
+	return snapshot.RestoreConfig{
+		SnapshotPath: path, Name: "m1", OutputDataDir: dir, PeerURLs: []string{peer},
+		InitialCluster: "m1=" + peer, InitialClusterToken: "token-1",
+		RevisionBump: bump, MarkCompacted: bump > 0, InitialMmapSize: 64 << 20,
+	}
+}
+
+// restoreBySkeleton does what package restore does: etcdutl's library works on
+// a skeleton, the real database takes its place and is prepared.
+func restoreBySkeleton(t testing.TB, path, dir, peer string, o etcddb.PrepareOptions) {
+	t.Helper()
+	skeleton := filepath.Join(t.TempDir(), "skeleton.db")
+	must(t, etcddb.NewSkeleton(skeleton))
+	plan := restorePlan(skeleton, dir, peer, 0)
+	plan.SkipHashCheck = true
+	must(t, snapshot.NewV3(zap.NewNop()).Restore(plan))
+	o.From = filepath.Join(t.TempDir(), "membership.db")
+	must(t, os.Rename(databaseOf(dir), o.From))
+	must(t, os.Rename(copyFile(t, path), databaseOf(dir)))
+	must(t, etcddb.Prepare(t.Context(), databaseOf(dir), o))
+}
+
+// TestPrepare_SameAsEtcdutl restores snapshots of real servers both ways. Every
+// key and value must be equal, and servers must start on the result.
+func TestPrepare_SameAsEtcdutl(t *testing.T) {
+	for _, version := range []string{"3.5", "3.6", "3.7"} {
+		t.Run(version, func(t *testing.T) {
+			source := testserver.StartCluster(t, testserver.Options{
+				// A young cluster does not let a member go otherwise.
+				Version: version, Size: 3, Args: []string{"--strict-reconfig-check=false"},
+			})
+			client := source.Client(t)
+			testserver.Fill(t, client, testserver.FillOptions{Keys: 120, ValueBytes: 300, Compact: true})
+			_, err := pb.NewMaintenanceClient(client.ActiveConnection()).Alarm(t.Context(), &pb.AlarmRequest{
+				Action: pb.AlarmRequest_ACTIVATE, MemberID: 7, Alarm: pb.AlarmType_NOSPACE,
+			})
+			must(t, err)
+			first := clientOf(t, source.Members[0])
+			list, err := first.MemberList(t.Context())
+			must(t, err)
+			i := slices.IndexFunc(list.Members, func(m *pb.Member) bool { return m.Name != source.Members[0].Name })
+			_, err = first.MemberRemove(t.Context(), list.Members[i].ID)
+			must(t, err)
+			path := download(t, first)
+
+			for _, bump := range []uint64{0, 1_000_000} {
+				t.Run(fmt.Sprintf("Bump=%d", bump), func(t *testing.T) {
+					peer := testserver.FreeURL(t)
+					theirs, ours := filepath.Join(t.TempDir(), "theirs"), filepath.Join(t.TempDir(), "ours")
+					must(t, snapshot.NewV3(zap.NewNop()).Restore(restorePlan(path, theirs, peer, bump)))
+					o := etcddb.PrepareOptions{BumpRevision: bump, MarkCompacted: bump > 0}
+					restoreBySkeleton(t, path, ours, peer, o)
+					want, got := dump(t, databaseOf(theirs)), dump(t, databaseOf(ours))
+					if !maps.Equal(got, want) {
+						reportDifference(t, got, want)
+					}
+
+					cleared := filepath.Join(t.TempDir(), "cleared")
+					o.ClearAlarms = true
+					restoreBySkeleton(t, path, cleared, peer, o)
+					testBoot(t, version, cleared, peer, bump)
+				})
+			}
+		})
+	}
+}
+
+// clientOf talks to one member only: the connection to a removed one breaks.
+func clientOf(t testing.TB, m *testserver.Member) *clientv3.Client {
+	t.Helper()
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{m.Endpoint}, Logger: zap.NewNop()})
+	must(t, err)
+	t.Cleanup(func() { must(t, client.Close()) })
+	return client
+}
+
+func reportDifference(t testing.TB, got, want map[string]string) {
+	t.Helper()
+	keys := slices.Sorted(maps.Keys(got))
+	keys = append(keys, slices.Sorted(maps.Keys(want))...)
+	for _, k := range slices.Compact(keys) {
+		g, inGot := got[k]
+		if w, inWant := want[k]; g != w || inGot != inWant {
+			t.Errorf("%s: %q (%v), etcdutl has %q (%v)", k, g, inGot, w, inWant)
+		}
+	}
+}
+
+// testBoot starts a server on dir and compares it with what the file promised.
+func testBoot(t *testing.T, version, dir, peer string, bump uint64) {
+	t.Helper()
+	f, err := etcddb.Inspect(t.Context(), databaseOf(dir))
+	must(t, err)
+	if f.Bumped != (bump > 0) || bump > 0 && f.CompactRevision != f.Revision || len(f.Alarms) > 0 ||
+		len(f.Members) != 1 || len(f.RemovedMembers) > 0 {
+		t.Errorf("facts of the prepared file: %+v", f)
+	}
+	c := testserver.StartRestored(t, version, []testserver.RestoredMember{{
+		Name: "m1", DataDir: dir, PeerURL: peer, ClientURL: testserver.FreeURL(t),
+	}})
+	if live := liveHash(t, c, 0); live != f.HashKV {
+		t.Errorf("HashKV of the booted server %+v, the file promised %+v", live, f.HashKV)
+	}
+	if _, err := c.Client(t).Put(t.Context(), "new", "key"); err != nil {
+		t.Errorf("write to the restored server: %v", err)
+	}
+	path, after := inspectLive(t, c)
+	if after.Revision != f.Revision+1 {
+		t.Errorf("revision %d after one write at %d (%s)", after.Revision, f.Revision, path)
+	}
+}
+
+func TestPrepare_Refuses(t *testing.T) {
+	path := build(t, func(tx *bolt.Tx) { put(tx, 1<<62, 0, 2, 1, "a", nil) })
+	from := membership(t)
+	before := dump(t, path)
+	missing := filepath.Join(t.TempDir(), "missing")
+	skeleton := filepath.Join(t.TempDir(), "skeleton")
+	must(t, etcddb.NewSkeleton(skeleton))
+	for name, o := range map[string]etcddb.PrepareOptions{
+		"NoMembership":    {},
+		"MissingFrom":     {From: missing},
+		"EmptySkeleton":   {From: skeleton},
+		"BumpAlone":       {From: from, BumpRevision: 5},
+		"MarkAlone":       {From: from, MarkCompacted: true},
+		"BumpTooLarge":    {From: from, BumpRevision: 1 << 63, MarkCompacted: true},
+		"RevisionTooHigh": {From: from, BumpRevision: 1 << 62, MarkCompacted: true},
+	} {
+		err := etcddb.Prepare(t.Context(), path, o)
+		if err == nil {
+			t.Errorf("%s: no error", name)
+		} else {
+			t.Log(err)
+		}
+		if name == "MissingFrom" && !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v is not fs.ErrNotExist", name, err)
+		}
+		if !maps.Equal(dump(t, path), before) {
+			t.Errorf("%s: the database was changed", name)
+		}
+	}
+	if err := etcddb.NewSkeleton(skeleton); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("NewSkeleton over a file: %v, want fs.ErrExist", err)
+	}
+}
+
+// TestPrepare_Damaged lets bbolt, which trusts its file, work on a broken one.
+func TestPrepare_Damaged(t *testing.T) {
+	from := membership(t)
+	base := objects(t, 4<<20)
+	for page := int64(2); page < 60; page += 3 {
+		path := copyFile(t, base)
+		file, err := os.OpenFile(path, os.O_RDWR, 0)
+		must(t, err)
+		_, err = file.WriteAt([]byte("\xff\xff\xff\x7f\xff\xff\xff\xff"), page*4096+8)
+		must(t, err)
+		must(t, file.Close())
+		err = etcddb.Prepare(t.Context(), path, etcddb.PrepareOptions{From: from})
+		if _, ierr := etcddb.Inspect(t.Context(), copyFile(t, path)); err != nil && !errors.Is(err, backup.ErrCorrupt) || ierr != nil && err == nil {
+			t.Errorf("page %d: %v (inspection says %v)", page, err, ierr)
+		}
+	}
+}

@@ -1,0 +1,171 @@
+package restore_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/restore"
+	"github.com/etcd-backupd/backupd/internal/testserver"
+)
+
+// jobVariable makes the test binary a program that does one restore.
+const jobVariable = "BACKUPD_TEST_RESTORE_JOB"
+
+func TestMain(m *testing.M) {
+	if code, ok := etcddb.ChildMain(); ok {
+		os.Exit(code)
+	}
+	if raw := os.Getenv(jobVariable); raw != "" {
+		if err := runJob(raw); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	// With the race detector every one of hundreds of children would sleep for
+	// a second before it ends.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	for _, f := range fixtures.made {
+		_ = os.RemoveAll(f.dir)
+	}
+	os.Exit(code)
+}
+
+// job is one restore by a child process.
+type job struct {
+	Snapshot                       string
+	DataDir, WALDir, Peer          string
+	Replace                        bool
+	KillStep                       int    // die before the n-th visible change, from 1
+	KillStage                      string // die when this stage begins
+	SkipHash, ClearAlarms, DirOnly bool
+}
+
+func (j job) request() restore.Request {
+	return restore.Request{
+		Name: "m1", DataDir: j.DataDir, WALDir: j.WALDir, InitialCluster: "m1=" + j.Peer, Token: "token-1",
+		Replace: j.Replace, ClearAlarms: j.ClearAlarms,
+	}
+}
+
+func (j job) hash() restore.HashCheck {
+	if j.SkipHash {
+		return restore.SkipHash
+	}
+	return restore.RequireHash
+}
+
+func runJob(raw string) error {
+	var j job
+	if err := json.Unmarshal([]byte(raw), &j); err != nil {
+		return err
+	}
+	req := j.request()
+	die := func() error { return syscall.Kill(os.Getpid(), syscall.SIGKILL) }
+	steps := 0
+	req.SetBefore(func(string, string) error {
+		if steps++; steps == j.KillStep {
+			return die()
+		}
+		return nil
+	})
+	req.Progress = func(stage string, _, _ int64) {
+		if stage == j.KillStage {
+			_ = die()
+		}
+	}
+	return restoreAgain(context.Background(), j, req)
+}
+
+// restoreAgain does what the command does: it finishes what was begun, or
+// begins.
+func restoreAgain(ctx context.Context, j job, req restore.Request) error {
+	done, err := restore.FinishInterrupted(req)
+	if err != nil {
+		return err
+	}
+	if done != nil {
+		if !done.SameRequest {
+			return errors.New("the request does not know itself again")
+		}
+		return nil
+	}
+	src, err := restore.FromFile(ctx, j.Snapshot, j.hash(), nil)
+	if err != nil {
+		return err
+	}
+	p, err := restore.NewPlan(ctx, src, req)
+	if err != nil {
+		return err
+	}
+	return p.Execute(ctx)
+}
+
+// fixture is what is known of one small database of a real server.
+type fixture struct {
+	dir      string
+	version  string
+	snapshot string // with trailer
+	running  string // copied while the server ran
+	stopped  string // the member's own file after it ended
+	peer     string
+	hash     backup.HashKV // of the live server at the snapshot's revision
+}
+
+var fixtures struct {
+	mu   sync.Mutex
+	made map[string]*fixture
+}
+
+// fixtureOf makes the fixture of an etcd version, once.
+func fixtureOf(t testing.TB, version string) *fixture {
+	t.Helper()
+	fixtures.mu.Lock()
+	defer fixtures.mu.Unlock()
+	if f := fixtures.made[version]; f != nil {
+		return f
+	}
+	dir, err := os.MkdirTemp("", "backupd-fixture-")
+	must(t, err)
+	must(t, os.Chmod(dir, 0o755))
+	if fixtures.made == nil {
+		fixtures.made = make(map[string]*fixture)
+	}
+	f := &fixture{dir: dir, version: version}
+	fixtures.made[version] = f
+	c := testserver.StartCluster(t, testserver.Options{Version: version})
+	client := c.Client(t)
+	testserver.Fill(t, client, testserver.FillOptions{Keys: 300, ValueBytes: 200, Compact: true})
+	f.peer = c.Members[0].PeerURL
+	f.hash = liveHash(t, c, client)
+	f.snapshot = download(t, client, filepath.Join(dir, "snapshot.db"))
+	db := filepath.Join(c.Members[0].DataDir, "member", "snap", "db")
+	f.running = copyFile(t, db, filepath.Join(dir, "running.db"))
+	c.Members[0].Terminate()
+	f.stopped = copyFile(t, db, filepath.Join(dir, "stopped.db"))
+	return f
+}
+
+// newest is the fixture for tests that look only at our own work.
+func newest(t testing.TB) *fixture { return fixtureOf(t, "3.7") }
+
+func liveHash(t testing.TB, c *testserver.Cluster, client *clientv3.Client) backup.HashKV {
+	t.Helper()
+	resp, err := client.HashKV(t.Context(), c.Endpoints()[0], 0)
+	must(t, err)
+	return backup.HashKV{Hash: resp.Hash, Revision: backup.Revision(resp.Header.Revision), CompactRevision: backup.Revision(resp.CompactRevision)}
+}

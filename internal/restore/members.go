@@ -1,0 +1,128 @@
+package restore
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+
+	"go.etcd.io/etcd/client/pkg/v3/types"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
+	"go.uber.org/zap"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// Member is one member of the cluster that a restore will make.
+type Member struct {
+	Name     string
+	PeerURLs []string
+	// ID is what etcd will compute from the URLs and the token.
+	ID backup.MemberID
+}
+
+// ParseMembers parses etcd's --initial-cluster: name=URL pairs with commas
+// between, a name repeated for each further URL of it. The members come back
+// sorted by name.
+func ParseMembers(s string) ([]Member, error) {
+	urls, err := types.NewURLsMap(s)
+	if err != nil {
+		return nil, fmt.Errorf("parse --initial-cluster %q: %w", s, err)
+	}
+	var out []Member
+	owner := map[string]string{}
+	for name, list := range urls {
+		if name == "" {
+			return nil, fmt.Errorf("parse --initial-cluster %q: a member has no name", s)
+		}
+		for _, u := range list.StringSlice() {
+			if other, ok := owner[u]; ok {
+				return nil, fmt.Errorf("parse --initial-cluster %q: %s stands for both %s and %s", s, u, other, name)
+			}
+			owner[u] = name
+		}
+		out = append(out, Member{Name: name, PeerURLs: list.StringSlice()})
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("parse --initial-cluster: it is empty")
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out, nil
+}
+
+// FormatMembers is the inverse of [ParseMembers].
+func FormatMembers(members []Member) string {
+	var parts []string
+	for _, m := range members {
+		for _, u := range m.PeerURLs {
+			parts = append(parts, m.Name+"="+u)
+		}
+	}
+	return strings.Join(parts, ",")
+}
+
+// recordedMembers plans the cluster that the source came from anew. Learners
+// and members that never started cannot be restored; left tells of each.
+func recordedMembers(recorded []backup.Member) (members []Member, left []string, err error) {
+	for _, m := range recorded {
+		switch {
+		case m.Learner:
+			left = append(left, fmt.Sprintf("member %s (%s) was a learner: add it again after the restore", m.Name, m.ID))
+		case m.Name == "":
+			left = append(left, fmt.Sprintf("member %s was added but never started: add it again after the restore", m.ID))
+		default:
+			members = append(members, Member{Name: m.Name, PeerURLs: m.PeerURLs})
+		}
+	}
+	if len(members) == 0 {
+		return nil, nil, fmt.Errorf("the source records no members: give --initial-cluster")
+	}
+	// The recorded list goes through the parser too: what a restore makes of
+	// it must be what etcd would. A name that two members share, or one that
+	// cannot be written in the flag, comes out as something else.
+	parsed, err := ParseMembers(FormatMembers(members))
+	if err != nil {
+		return nil, nil, fmt.Errorf("members recorded in the source: %w", err)
+	}
+	if got, want := names(parsed), sortedNames(members); got != want {
+		return nil, nil, fmt.Errorf("the source records members (%s) whose names --initial-cluster cannot express: give it", want)
+	}
+	return parsed, left, nil
+}
+
+// identify computes the ids that etcd derives from URLs and token.
+func identify(members []Member, token string) (cluster backup.MemberID, err error) {
+	urls, err := types.NewURLsMap(FormatMembers(members))
+	if err != nil {
+		return 0, err
+	}
+	cl, err := membership.NewClusterFromURLsMap(zap.NewNop(), token, urls)
+	if err != nil {
+		return 0, fmt.Errorf("compute member ids: %w", err)
+	}
+	for i := range members {
+		m := cl.MemberByName(members[i].Name)
+		members[i].ID = backup.MemberID(m.ID)
+	}
+	return backup.MemberID(cl.ID()), nil
+}
+
+func memberNamed(members []Member, name string) (Member, bool) {
+	i := slices.IndexFunc(members, func(m Member) bool { return m.Name == name })
+	if i < 0 {
+		return Member{}, false
+	}
+	return members[i], true
+}
+
+func sortedNames(members []Member) string {
+	return names(slices.SortedFunc(slices.Values(members), func(a, b Member) int { return strings.Compare(a.Name, b.Name) }))
+}
+
+func names(members []Member) string {
+	var out []string
+	for _, m := range members {
+		out = append(out, m.Name)
+	}
+	return strings.Join(out, ", ")
+}

@@ -1,0 +1,116 @@
+package snapshot_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/storage/mem"
+	"github.com/etcd-backupd/backupd/internal/testserver"
+)
+
+// at calls f once, when the taker begins the stage, on its own goroutine.
+func at(taker *snapshot.Taker, stage string, f func()) {
+	done := false
+	taker.Progress = func(s string, _, _ int64) {
+		if s == stage && !done {
+			done = true
+			f()
+		}
+	}
+}
+
+// TestTaker_Take_Compaction: members compact whenever they like, which must
+// never make good data suspect.
+func TestTaker_Take_Compaction(t *testing.T) {
+	real := testserver.StartCluster(t, testserver.Options{})
+	client := real.Client(t)
+	source := connect(t, real.Endpoints()...)
+	seed := uint64(0)
+	compact := func(rev int64) {
+		if _, err := client.Compact(t.Context(), rev, clientv3.WithCompactPhysical()); err != nil {
+			t.Error(err)
+		}
+	}
+	fill := func(prefix string) int64 {
+		seed++
+		return testserver.Fill(t, client, testserver.FillOptions{Keys: 30, Prefix: prefix, Seed: seed}).Revision
+	}
+	// Each case begins with some more history, which ends at revision rev.
+	for _, c := range []struct {
+		name   string
+		before func(rev int64)
+		during func(rev int64) // between the stream and the question for HashKV
+		want   []string
+	}{
+		{"None", nil, nil, []string{backup.HashEqual}},
+		{"BelowRevision", nil, func(rev int64) { compact(rev - 20) }, []string{backup.HashEqual}},
+		{"JustBelowRevision", nil, func(rev int64) { compact(rev - 1) }, []string{backup.HashEqual}},
+		{"AtRevision", nil, compact, []string{backup.HashEqual, backup.HashNotComparable}},
+		{"AtRevisionBefore", compact, nil, []string{backup.HashNotComparable}},
+		{"AboveRevision", nil, func(rev int64) {
+			fill("after/")
+			compact(rev + 2)
+		}, []string{backup.HashNotComparable}},
+		{"WritesOnly", nil, func(int64) { fill("after/") }, []string{backup.HashEqual}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			rev := fill(c.name + "/")
+			if c.before != nil {
+				c.before(rev)
+			}
+			taker := newTaker(t, source, mem.New())
+			if c.during != nil {
+				at(taker, snapshot.StageInspect, func() { c.during(rev) })
+			}
+			m := take(t, taker)
+			if m.Revision != backup.Revision(rev) || len(m.MemberHashes) != 1 {
+				t.Fatalf("got revision %d, want %d, hashes %+v", m.Revision, rev, m.MemberHashes)
+			}
+			if got := m.MemberHashes[0]; !slices.Contains(c.want, got.Result) || !m.Verified() {
+				t.Errorf("got %+v, suspect %q, want %v", got, m.Suspect, c.want)
+			}
+			if err := verify(t, taker.Store, m); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestTaker_Take_SkipHashes(t *testing.T) {
+	db := realDatabase(t)
+	f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
+	taker := newTaker(t, connect(t, f.urls...), mem.New())
+	taker.Hashes = snapshot.SkipHashes
+	if m := take(t, taker); len(m.MemberHashes) != 0 || !m.Verified() || !strings.Contains(marshal(t, m), `"memberHashes": []`) {
+		t.Errorf("got %+v", m)
+	}
+}
+
+// TestTaker_Take_Impostor: what answers at a member's advertised URL need not be
+// that member.
+func TestTaker_Take_Impostor(t *testing.T) {
+	db := realDatabase(t)
+	f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
+	f.add(&pb.Member{ID: 2, Name: "other", PeerURLs: []string{"http://127.0.0.1:1"}, ClientURLs: f.urls})
+	m := take(t, newTaker(t, connect(t, f.urls...), mem.New()))
+	if len(m.MemberHashes) != 2 || m.MemberHashes[0].Result != backup.HashEqual || m.MemberHashes[1].Result != backup.HashUnavailable {
+		t.Errorf("got %+v", m.MemberHashes)
+	}
+}
+
+// TestTaker_Take_Learner: a learner alone tells no members; the database does.
+func TestTaker_Take_Learner(t *testing.T) {
+	real := testserver.StartCluster(t, testserver.Options{})
+	testserver.Fill(t, real.Client(t), testserver.FillOptions{})
+	learner := real.AddLearner(t)
+	m := take(t, newTaker(t, connect(t, learner.ClientURL), mem.New()))
+	if len(m.Members) != 2 || len(m.MemberHashes) != 1 || m.MemberHashes[0].Result != backup.HashEqual || !m.Verified() {
+		t.Errorf("got members %+v, hashes %+v", m.Members, m.MemberHashes)
+	}
+}

@@ -1,0 +1,175 @@
+package snapshot_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/storage/mem"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/testserver"
+)
+
+var moments = map[string]storagetest.When{
+	"Before": storagetest.Before, "After": storagetest.After, "Crash": storagetest.Crash,
+}
+
+// TestCrash_Take fails each operation of the store in turn while a snapshot is
+// taken beside an older one, and then in an empty repository.
+func TestCrash_Take(t *testing.T) {
+	db := realDatabase(t)
+	source := connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...)
+	for moment, when := range moments {
+		for _, older := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/Older=%v", moment, older), func(t *testing.T) {
+				s := mem.New()
+				var kept []*backup.Manifest
+				if older {
+					kept = append(kept, take(t, newTaker(t, source, s)))
+				}
+				for n := 0; ; n++ {
+					faulty := storagetest.FailAt(s, n, when, errFault)
+					trace := storagetest.Trace(faulty)
+					taker := newTaker(t, source, trace)
+					m, err := taker.Take(t.Context())
+					wantEmpty(t, taker.Spool)
+					checkAfterTake(t, s, kept, m, err)
+					if t.Failed() {
+						t.Fatalf("with operation %d failing: %v\n%s", n, err, trace)
+					}
+					if when != storagetest.Crash && err != nil && !strings.Contains(trace.String(), "create prod/snapshots/") {
+						wantNoOrphans(t, s)
+					}
+					if !faulty.Fired() {
+						if err != nil || n < 6 {
+							t.Fatalf("no fault at operation %d, and %v", n, err)
+						}
+						return
+					}
+					again := take(t, newTaker(t, source, s))
+					if err := verify(t, s, again); err != nil {
+						t.Fatalf("retry after a fault at operation %d: %v", n, err)
+					}
+					reset(t, s, kept)
+				}
+			})
+		}
+	}
+}
+
+// checkAfterTake: older snapshots are whole, and the new one is whole or absent.
+func checkAfterTake(t *testing.T, s storage.Store, kept []*backup.Manifest, m *backup.Manifest, err error) {
+	t.Helper()
+	for _, old := range kept {
+		if verr := verify(t, s, old); verr != nil {
+			t.Errorf("older snapshot: %v", verr)
+		}
+	}
+	if (m == nil) == (err == nil) || err != nil && !errors.Is(err, errFault) {
+		t.Errorf("got manifest %v and error %v", m, err)
+	}
+	all := entries(t, s)
+	if err == nil && (len(all) != len(kept)+1 || !slices.Contains(all, entry(m))) {
+		t.Errorf("reported %v, listed %v", m.ID, all)
+	}
+	for _, e := range all {
+		v := snapshot.Verifier{Store: s, Spool: t.TempDir()}
+		if _, verr := v.Verify(t.Context(), e); verr != nil {
+			t.Errorf("listed snapshot: %v", verr)
+		}
+	}
+}
+
+func wantNoOrphans(t *testing.T, s storage.Store) {
+	t.Helper()
+	orphans, err := snapshot.Orphans(t.Context(), s, "", started)
+	if err != nil || len(orphans) > 0 {
+		t.Errorf("left behind: %v, %v", orphans, err)
+	}
+}
+
+// reset deletes everything but the kept snapshots.
+func reset(t *testing.T, s storage.Store, kept []*backup.Manifest) {
+	t.Helper()
+	keep := map[string]bool{backup.MarkerKey: len(kept) > 0}
+	for _, m := range kept {
+		keep[m.Key()], keep[m.DataKey()] = true, true
+	}
+	for o := range s.List(t.Context(), "") {
+		if !keep[o.Key] {
+			if err := s.Delete(t.Context(), o.Key); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestCrash_Delete fails each operation of the store in turn while one of two
+// snapshots is deleted.
+func TestCrash_Delete(t *testing.T) {
+	db := realDatabase(t)
+	source := connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...)
+	for moment, when := range moments {
+		t.Run(moment, func(t *testing.T) {
+			s := mem.New()
+			kept, doomed := take(t, newTaker(t, source, s)), take(t, newTaker(t, source, s))
+			manifest, data := readObject(t, s, doomed.Key()), readObject(t, s, doomed.DataKey())
+			for n := 0; ; n++ {
+				faulty := storagetest.FailAt(s, n, when, errFault)
+				err := snapshot.Delete(t.Context(), faulty, entry(doomed))
+				if (err != nil) != faulty.Fired() {
+					t.Fatalf("operation %d: got %v", n, err)
+				}
+				if verr := verify(t, s, kept); verr != nil {
+					t.Fatalf("operation %d: the other snapshot: %v", n, verr)
+				}
+				if _, oerr := snapshot.Open(t.Context(), s, entry(doomed)); oerr == nil {
+					if verr := verify(t, s, doomed); verr != nil {
+						t.Fatalf("operation %d: it is listed but not whole: %v", n, verr)
+					}
+				}
+				if !faulty.Fired() {
+					if n < 4 {
+						t.Fatalf("only %d operations", n)
+					}
+					wantKeys(t, s, kept)
+					return
+				}
+				if err := snapshot.Delete(t.Context(), s, entry(doomed)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					t.Fatalf("operation %d: again: %v", n, err)
+				}
+				wantKeys(t, s, kept)
+				create(t, s, doomed.DataKey(), data)
+				create(t, s, doomed.Key(), manifest)
+			}
+		})
+	}
+}
+
+// TestTrace holds the order of operations against golden files: the manifest is
+// created last and deleted first.
+func TestTrace(t *testing.T) {
+	db := realDatabase(t)
+	source := connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...)
+	s := mem.New()
+	traced := storagetest.Trace(s)
+	m := take(t, newTaker(t, source, traced))
+	golden(t, "take.trace", traced.String())
+
+	traced = storagetest.Trace(s)
+	if err := snapshot.Delete(t.Context(), traced, entry(m)); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "delete.trace", traced.String())
+
+	if err := snapshot.Delete(t.Context(), s, entry(m)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("deleting it again: got %v", err)
+	}
+	wantKeys(t, s)
+}

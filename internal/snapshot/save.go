@@ -1,0 +1,165 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/cluster"
+)
+
+// Saved tells what [Save] wrote.
+type Saved struct {
+	// Version is the storage version the server names, "" before etcd 3.6.
+	Version  string
+	Endpoint string
+	Bytes    int64
+}
+
+// Saver writes a snapshot to a plain file, as etcdctl snapshot save does.
+type Saver struct {
+	Source   *cluster.Cluster
+	Progress func(done, total int64)
+	// Chosen is told which member was chosen, and which endpoints were passed
+	// over; nil is allowed.
+	Chosen func(*cluster.Survey)
+	// Log is told of members that were lost on the way; nil discards.
+	Log *slog.Logger
+}
+
+// Save writes the database of the best member to path: to a temporary name
+// beside it, checked against etcd's trailer, made durable, then renamed. A file
+// that was there is replaced only by a whole snapshot; what is not a file, such
+// as /dev/null, is never replaced.
+func (s *Saver) Save(ctx context.Context, path string) (Saved, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return Saved{}, fmt.Errorf("save to %s: it is not a regular file", path)
+	}
+	survey, err := s.survey(ctx)
+	if err != nil {
+		return Saved{}, err
+	}
+	dir := filepath.Dir(path)
+	if err := checkSpace(dir, survey.DatabaseBytes()); err != nil {
+		return Saved{}, err
+	}
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.part") // 0600
+	if err != nil {
+		return Saved{}, fmt.Errorf("make temporary file: %w", err)
+	}
+	saved, err := s.saveTo(ctx, survey, f)
+	if cerr := f.Close(); err == nil && cerr != nil {
+		err = fmt.Errorf("close snapshot: %w", cerr)
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return Saved{}, errors.Join(err, removeIfThere(f.Name()))
+	}
+	return saved, syncDir(dir)
+}
+
+func (s *Saver) saveTo(ctx context.Context, survey *cluster.Survey, f *os.File) (Saved, error) {
+	got, err := s.receiver().receive(ctx, survey, &fileSink{f})
+	if err != nil {
+		return Saved{}, err
+	}
+	if err := f.Sync(); err != nil {
+		return Saved{}, fmt.Errorf("sync snapshot: %w", err)
+	}
+	return saved(got), nil
+}
+
+// Stream writes the snapshot to w as it comes. What w got before an error must
+// not be used: only a nil error says that the trailer was right.
+func (s *Saver) Stream(ctx context.Context, w io.Writer) (Saved, error) {
+	survey, err := s.survey(ctx)
+	if err != nil {
+		return Saved{}, err
+	}
+	got, err := s.receiver().receive(ctx, survey, &onceSink{w: w})
+	if err != nil {
+		return Saved{}, err
+	}
+	return saved(got), nil
+}
+
+func (s *Saver) survey(ctx context.Context) (*cluster.Survey, error) {
+	survey, err := s.Source.Survey(ctx)
+	if err == nil && s.Chosen != nil {
+		s.Chosen(survey)
+	}
+	return survey, err
+}
+
+func (s *Saver) receiver() receiver {
+	r := receiver{source: s.Source, log: s.Log, progress: s.Progress}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	if r.progress == nil {
+		r.progress = func(int64, int64) {}
+	}
+	return r
+}
+
+func saved(got received) Saved {
+	return Saved{Version: got.version, Endpoint: got.member.Endpoint, Bytes: got.blob.Bytes}
+}
+
+// fileSink starts its file anew for each try.
+type fileSink struct{ *os.File }
+
+func (s *fileSink) begin(_ context.Context, total int64) error {
+	if err := checkSpace(filepath.Dir(s.Name()), total); err != nil {
+		return err
+	}
+	if err := s.Truncate(0); err != nil {
+		return err
+	}
+	_, err := s.Seek(0, io.SeekStart)
+	return err
+}
+
+func (s *fileSink) end(error) {}
+
+// onceSink cannot take back what it wrote: a second try is possible only while
+// nothing was written.
+type onceSink struct {
+	w    io.Writer
+	n    int64
+	lost error // why the try before ended
+}
+
+func (s *onceSink) begin(context.Context, int64) error {
+	if s.n > 0 {
+		return backup.WithHint(fmt.Errorf("lost the member after %d bytes were passed on: %w", s.n, s.lost),
+			"throw away what was written, or save to a file: that can go on with another member")
+	}
+	return nil
+}
+
+func (s *onceSink) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	s.n += int64(n)
+	return n, err
+}
+
+func (s *onceSink) end(err error) { s.lost = err }
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("open folder: %w", err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("sync folder %s: %w", dir, err)
+	}
+	return nil
+}

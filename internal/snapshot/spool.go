@@ -1,0 +1,225 @@
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// spool is the local file a database is received into at full speed. Readers
+// follow behind the writer and wait for it. The process that made it holds a
+// lock on it, which is how another tells a spool in use from a leftover.
+type spool struct {
+	path   string
+	f      *os.File
+	expect int64 // bytes that were announced, for reports of progress
+
+	mu   sync.Mutex // guards what follows
+	cond *sync.Cond
+	n    int64 // bytes written
+	end  error // io.EOF once complete, or why it never will be; nil while growing
+	gen  int   // counts resets; a reader of an older generation gets an error
+}
+
+var spoolPattern = regexp.MustCompile(`^backupd-[a-z2-7]{12}\.spool$`)
+
+var errSpoolReset = errors.New("the spool was begun anew")
+
+// newSpool makes an empty spool in dir with room for need bytes. Spools of
+// processes that died are removed first.
+func newSpool(dir string, need int64) (*spool, error) {
+	if err := sweepSpools(dir); err != nil {
+		return nil, fmt.Errorf("look through spool folder: %w", err)
+	}
+	if err := checkSpace(dir, need); err != nil {
+		return nil, err
+	}
+	for {
+		s := &spool{path: filepath.Join(dir, "backupd-"+backup.RandomName(12)+".spool")}
+		s.cond = sync.NewCond(&s.mu)
+		f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("make spool: %w", err)
+		}
+		s.f = f
+		switch ours, err := s.lock(); {
+		case err != nil:
+			return nil, errors.Join(fmt.Errorf("lock spool: %w", err), s.remove())
+		case ours:
+			return s, nil
+		}
+		_ = f.Close() // swept before it was locked: what is left of it is nothing
+	}
+}
+
+// lock reports whether the spool is now locked and still there: another
+// process may have swept it in the moment before.
+func (s *spool) lock() (bool, error) {
+	// Shared, for whoever inspects the database takes a shared lock too. Only
+	// the sweep wants it for itself.
+	if err := flock(s.f, unix.LOCK_SH); errors.Is(err, unix.EWOULDBLOCK) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	here, err := s.f.Stat()
+	if err != nil {
+		return false, err
+	}
+	named, err := os.Stat(s.path)
+	return err == nil && os.SameFile(here, named), nil
+}
+
+func flock(f *os.File, how int) error { return unix.Flock(int(f.Fd()), how|unix.LOCK_NB) }
+
+// sweepSpools removes the spools that no living process holds. What it cannot
+// remove, such as another user's, is no reason not to make a backup.
+func sweepSpools(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !spoolPattern.MatchString(e.Name()) || !e.Type().IsRegular() {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			continue
+		}
+		if flock(f, unix.LOCK_EX) == nil {
+			_ = os.Remove(path)
+		}
+		_ = f.Close() // gives the lock back
+	}
+	return nil
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// checkSpace refuses before a byte is received when dir has no room for need
+// bytes and a little more.
+func checkSpace(dir string, need int64) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return fmt.Errorf("ask for free space of %s: %w", dir, err)
+	}
+	free := int64(st.Bavail) * int64(st.Bsize)
+	need += need/10 + 16<<20
+	if free < need {
+		return backup.WithHint(fmt.Errorf("folder %s has %d bytes free, the database needs %d: %w", dir, free, need, unix.ENOSPC),
+			"free some space or name another folder")
+	}
+	return nil
+}
+
+// Write appends.
+func (s *spool) Write(p []byte) (int, error) {
+	n, err := s.f.WriteAt(p, s.n) // only the writer changes n
+	s.mu.Lock()
+	s.n += int64(n)
+	s.mu.Unlock()
+	s.cond.Broadcast()
+	if err != nil {
+		return n, fmt.Errorf("write spool: %w", err)
+	}
+	return n, nil
+}
+
+// finish tells readers that the spool is complete (io.EOF) or never will be.
+func (s *spool) finish(end error) {
+	s.mu.Lock()
+	s.end = end
+	s.mu.Unlock()
+	s.cond.Broadcast()
+}
+
+// reset empties the spool for another try. Readers of what was there end with
+// an error.
+func (s *spool) reset() error {
+	s.mu.Lock()
+	s.n, s.end = 0, nil
+	s.gen++
+	s.mu.Unlock()
+	s.cond.Broadcast()
+	if err := s.f.Truncate(0); err != nil {
+		return fmt.Errorf("empty spool: %w", err)
+	}
+	return nil
+}
+
+// abandonReaders ends all readers with an error, also those that wait.
+func (s *spool) abandonReaders() {
+	s.mu.Lock()
+	s.gen++
+	s.mu.Unlock()
+	s.cond.Broadcast()
+}
+
+// remove closes the spool and leaves nothing of it.
+func (s *spool) remove() error {
+	// The name goes first: while the lock is held nobody else takes it away.
+	return errors.Join(removeIfThere(s.path), s.f.Close())
+}
+
+// reader returns a reader from the beginning that follows the writer.
+func (s *spool) reader() *spoolReader {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &spoolReader{s: s, gen: s.gen}
+}
+
+type spoolReader struct {
+	s   *spool
+	gen int
+	off int64
+}
+
+// Read waits for bytes that were not read yet. Not a context but finish, reset
+// and abandonReaders end the wait.
+func (r *spoolReader) Read(p []byte) (int, error) {
+	n, err := r.wait()
+	if err != nil {
+		return 0, err
+	}
+	k, err := r.s.f.ReadAt(p[:min(int64(len(p)), n-r.off)], r.off)
+	r.off += int64(k)
+	if k > 0 {
+		return k, nil
+	}
+	return 0, fmt.Errorf("read spool: %w", err)
+}
+
+// wait returns how many bytes are there once there are more than were read.
+func (r *spoolReader) wait() (int64, error) {
+	s := r.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		switch {
+		case r.gen != s.gen:
+			return 0, errSpoolReset
+		case s.end != nil && s.end != io.EOF:
+			return 0, s.end
+		case r.off < s.n:
+			return s.n, nil
+		case s.end == io.EOF:
+			return 0, io.EOF
+		}
+		s.cond.Wait()
+	}
+}

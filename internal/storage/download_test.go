@@ -1,0 +1,339 @@
+package storage_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/storage/mem"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+)
+
+func content(n int) []byte {
+	raw := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(raw) // never fails
+	return raw
+}
+
+// stored returns a store with the object "key".
+func stored(t *testing.T, raw []byte) (*mem.Store, storage.Object) {
+	t.Helper()
+	s := mem.New()
+	if err := s.Create(t.Context(), "key", bytes.NewReader(raw)); err != nil {
+		t.Fatal(err)
+	}
+	o, err := s.Stat(t.Context(), "key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, o
+}
+
+// flaky is a store whose readers go through wrap; n counts the opens.
+type flaky struct {
+	storage.Store
+	n    atomic.Int64
+	wrap func(n int64, r io.ReadCloser) io.ReadCloser
+}
+
+func (f *flaky) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	r, err := f.Store.Open(ctx, key, offset, length)
+	if err != nil {
+		return nil, err
+	}
+	return f.wrap(f.n.Add(1)-1, r), nil
+}
+
+var errCut = errors.New("connection cut")
+
+// cutReader fails after some bytes.
+type cutReader struct {
+	io.ReadCloser
+	left int
+	err  error
+	etag string
+}
+
+func (r *cutReader) ETag() string { return r.etag }
+
+func (r *cutReader) Read(p []byte) (int, error) {
+	if r.left <= 0 {
+		return 0, r.err
+	}
+	n, err := r.ReadCloser.Read(p[:min(len(p), r.left)])
+	r.left -= n
+	return n, err
+}
+
+// both runs a test on the two ways to read a whole object.
+func both(t *testing.T, run func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser)) {
+	t.Run("Resuming", func(t *testing.T) { run(t, storage.OpenResuming) })
+	t.Run("Download", func(t *testing.T) {
+		run(t, func(ctx context.Context, s storage.Store, o storage.Object) io.ReadCloser {
+			return storage.Download(ctx, s, o, storage.DownloadOptions{PartBytes: 10_000, Concurrency: 3})
+		})
+	})
+}
+
+func TestRead_OK(t *testing.T) {
+	both(t, func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser) {
+		for _, n := range []int{0, 1, 9_999, 10_000, 10_001, 30_000, 100_001} {
+			want := content(n)
+			s, o := stored(t, want)
+			r := open(t.Context(), s, o)
+			// Odd sizes of reads cross the boundaries of parts.
+			got, err := io.ReadAll(onlyReader{r, 777})
+			if err != nil || !bytes.Equal(got, want) {
+				t.Fatalf("%d bytes: read %d, error %v", n, len(got), err)
+			}
+			if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+				t.Fatalf("after the end: %d, %v", n, err)
+			}
+			if err := r.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.Read(make([]byte, 1)); err == nil {
+				t.Fatal("read after close")
+			}
+		}
+	})
+}
+
+type onlyReader struct {
+	r   io.Reader
+	max int
+}
+
+func (r onlyReader) Read(p []byte) (int, error) { return r.r.Read(p[:min(len(p), r.max)]) }
+
+// TestRead_Resumes: the pauses pass in a bubble, where time costs nothing.
+func TestRead_Resumes(t *testing.T) {
+	both(t, func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser) {
+		synctest.Test(t, func(t *testing.T) {
+			want := content(200_000)
+			s, o := stored(t, want)
+			f := &flaky{Store: s, wrap: func(n int64, r io.ReadCloser) io.ReadCloser {
+				// Most openings yield something, a few in a row nothing.
+				return &cutReader{ReadCloser: r, left: int(n%5) * 1000, err: errCut, etag: storage.ETag(r)}
+			}}
+			r := open(t.Context(), f, o)
+			got, err := io.ReadAll(r)
+			if err != nil || !bytes.Equal(got, want) {
+				t.Fatalf("read %d bytes, error %v", len(got), err)
+			}
+			if err := r.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	})
+}
+
+func TestRead_GivesUp(t *testing.T) {
+	both(t, func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser) {
+		synctest.Test(t, func(t *testing.T) {
+			s, o := stored(t, content(100))
+			f := &flaky{Store: s, wrap: func(_ int64, r io.ReadCloser) io.ReadCloser {
+				return &cutReader{ReadCloser: r, err: errCut}
+			}}
+			r := open(t.Context(), f, o)
+			for range 2 {
+				if _, err := io.ReadAll(r); !errors.Is(err, errCut) || !strings.Contains(err.Error(), "no progress") {
+					t.Fatalf("got error %v", err)
+				}
+			}
+			if n := f.n.Load(); n != 5 {
+				t.Fatalf("%d attempts", n)
+			}
+			_ = r.Close()
+		})
+	})
+}
+
+// TestRead_Final: what is no use to try again.
+func TestRead_Final(t *testing.T) {
+	both(t, func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser) {
+		for name, final := range map[string]error{"Permission": fs.ErrPermission, "NotExist": fs.ErrNotExist, "Corrupt": backup.ErrCorrupt} {
+			t.Run(name, func(t *testing.T) {
+				s, o := stored(t, content(5000))
+				f := &flaky{Store: s, wrap: func(_ int64, r io.ReadCloser) io.ReadCloser {
+					return &cutReader{ReadCloser: r, left: 1000, err: final}
+				}}
+				r := open(t.Context(), f, o)
+				got, err := io.ReadAll(r)
+				if !errors.Is(err, final) || f.n.Load() != 1 || len(got) > 1000 {
+					t.Fatalf("read %d bytes in %d attempts, error %v", len(got), f.n.Load(), err)
+				}
+				_ = r.Close()
+			})
+		}
+		t.Run("Open", func(t *testing.T) {
+			s, o := stored(t, content(5000))
+			r := open(t.Context(), storagetest.FailAt(s, 0, storagetest.Before, errCut), o)
+			if _, err := io.ReadAll(r); !errors.Is(err, errCut) {
+				t.Fatalf("got error %v", err)
+			}
+			_ = r.Close()
+		})
+		t.Run("Truncated", func(t *testing.T) {
+			s, o := stored(t, content(25_000))
+			o.Size += 10_000
+			r := open(t.Context(), s, o)
+			got, err := io.ReadAll(r)
+			if !errors.Is(err, backup.ErrCorrupt) || !errors.Is(err, io.ErrUnexpectedEOF) || len(got) > 25_000 {
+				t.Fatalf("read %d bytes, error %v", len(got), err)
+			}
+			_ = r.Close()
+		})
+		t.Run("Replaced", func(t *testing.T) {
+			s, o := stored(t, content(25_000))
+			f := &flaky{Store: s, wrap: func(n int64, r io.ReadCloser) io.ReadCloser {
+				return &cutReader{ReadCloser: r, left: 1000, err: errCut, etag: map[bool]string{true: o.ETag, false: "another"}[n == 0]}
+			}}
+			r := open(t.Context(), f, o)
+			got, err := io.ReadAll(r)
+			if err == nil || !strings.Contains(err.Error(), "replaced") || len(got) > 1000 {
+				t.Fatalf("read %d bytes, error %v", len(got), err)
+			}
+			_ = r.Close()
+		})
+	})
+}
+
+func TestRead_Cancelled(t *testing.T) {
+	both(t, func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser) {
+		s, o := stored(t, content(500_000))
+		ctx, cancel := context.WithCancel(t.Context())
+		r := open(ctx, s, o)
+		if _, err := io.ReadFull(r, make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		if _, err := io.ReadAll(r); !errors.Is(err, context.Canceled) {
+			t.Fatalf("got error %v", err)
+		}
+		_ = r.Close()
+	})
+}
+
+// TestDownload_Bounded: never more than Concurrency ranges, also when nobody
+// reads, and really that many.
+func TestDownload_Bounded(t *testing.T) {
+	s, o := stored(t, content(100_000))
+	var mu sync.Mutex
+	now, most := 0, 0
+	gate := make(chan struct{})
+	f := &flaky{Store: s, wrap: func(_ int64, r io.ReadCloser) io.ReadCloser {
+		mu.Lock()
+		defer mu.Unlock()
+		now++
+		if most = max(most, now); now == 3 {
+			close(gate)
+		}
+		return &gated{r, gate, func() { mu.Lock(); now--; mu.Unlock() }}
+	}}
+	r := storage.Download(t.Context(), f, o, storage.DownloadOptions{PartBytes: 1000, Concurrency: 3})
+	<-gate // closed once three are in flight, which they are before anything is read
+	if f.n.Load() != 3 {
+		t.Fatalf("%d ranges are fetched ahead", f.n.Load())
+	}
+	_ = r.Close()
+	if most != 3 {
+		t.Fatalf("%d ranges at once", most)
+	}
+}
+
+// gated waits before its first byte.
+type gated struct {
+	io.ReadCloser
+	gate  chan struct{}
+	ended func()
+}
+
+func (g *gated) Read(p []byte) (int, error) {
+	<-g.gate
+	return g.ReadCloser.Read(p)
+}
+
+func (g *gated) Close() error {
+	g.ended()
+	return g.ReadCloser.Close()
+}
+
+// TestDownload_CloseWaits: when Close has returned nothing is read any more.
+func TestDownload_CloseWaits(t *testing.T) {
+	s, o := stored(t, content(100_000))
+	h := &hanging{Store: s, reading: make(chan struct{}, 10)}
+	r := storage.Download(t.Context(), h, o, storage.DownloadOptions{PartBytes: 1000, Concurrency: 3})
+	for range 3 {
+		<-h.reading
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := h.open.Load(); n != 0 {
+		t.Fatalf("%d ranges are still open", n)
+	}
+}
+
+// hanging is a store whose readers yield nothing until their context ends, and
+// are slow even then.
+type hanging struct {
+	storage.Store
+	reading chan struct{}
+	open    atomic.Int64
+}
+
+func (h *hanging) Open(ctx context.Context, key string, _, _ int64) (io.ReadCloser, error) {
+	h.open.Add(1)
+	return &hangingReader{ctx, h}, nil
+}
+
+type hangingReader struct {
+	ctx context.Context
+	h   *hanging
+}
+
+func (r *hangingReader) Read([]byte) (int, error) {
+	r.h.reading <- struct{}{}
+	<-r.ctx.Done()
+	for range 1000 {
+		runtime.Gosched()
+	}
+	return 0, r.ctx.Err()
+}
+
+func (r *hangingReader) Close() error {
+	r.h.open.Add(-1)
+	return nil
+}
+
+// TestDownload_CloseEarly: goleak, after the tests, tells whether a goroutine
+// is left.
+func TestDownload_CloseEarly(t *testing.T) {
+	s, o := stored(t, content(1_000_000))
+	for read := range 50 {
+		r := storage.Download(t.Context(), s, o, storage.DownloadOptions{PartBytes: 1000, Concurrency: 4})
+		if _, err := io.ReadFull(r, make([]byte, read*100)); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := r.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := io.ReadAll(r); !errors.Is(err, fs.ErrClosed) {
+			t.Fatalf("got error %v", err)
+		}
+	}
+}

@@ -1,0 +1,187 @@
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/storage"
+)
+
+// sweepAge is how long a temporary file must have been left alone. One that is
+// being written is younger, however long the whole upload takes.
+const sweepAge = time.Hour
+
+// Create implements [storage.Store]. It makes the folders it needs.
+func (s *Store) Create(ctx context.Context, key string, r io.Reader) error {
+	if err := s.create(ctx, key, r); err != nil {
+		return fmt.Errorf("create %s: %w", key, err)
+	}
+	return nil
+}
+
+func (s *Store) create(ctx context.Context, key string, r io.Reader) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	root, err := s.makeRoot()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	// Only link decides, but there is no sense in writing gigabytes first.
+	if info, err := root.Lstat(name(key)); err == nil {
+		return exists(info)
+	}
+	dir := path.Dir(key)
+	if err := root.MkdirAll(name(dir), 0o700); err != nil {
+		return err
+	}
+	s.sweep(root, dir, time.Now())
+
+	temp := name(path.Join(dir, tempName()))
+	if err := s.write(ctx, root, temp, r); err != nil {
+		return errors.Join(err, remove(root, temp))
+	}
+	return s.publish(ctx, root, temp, key)
+}
+
+// write makes the file temp with everything from r and syncs it. A sync that
+// failed is never tried again: the kernel reports a lost page once and then
+// calls it clean.
+func (s *Store) write(ctx context.Context, root *os.Root, temp string, r io.Reader) (err error) {
+	f, err := s.disk.Create(root, temp)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	n, err := io.Copy(f, storage.ReaderContext(ctx, r))
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() != n {
+		return fmt.Errorf("wrote %d bytes, the file has %d: %w", n, info.Size(), io.ErrShortWrite)
+	}
+	return f.Sync()
+}
+
+// publish gives the written file its name.
+func (s *Store) publish(ctx context.Context, root *os.Root, temp, key string) error {
+	err := ctx.Err()
+	if err == nil {
+		err = s.disk.Link(root, temp, name(key))
+	}
+	if err != nil {
+		if info, lerr := root.Lstat(name(key)); lerr == nil && errors.Is(err, fs.ErrExist) {
+			err = exists(info)
+		}
+		return errors.Join(linkHint(err), remove(root, temp))
+	}
+	// Should this fail the object has two names until the next sweep: litter,
+	// and no reason to call what is stored not stored.
+	_ = root.Remove(temp)
+
+	// All the way up, whoever made the folders: another writer may have made
+	// one a moment ago and not have synced its parent yet.
+	for dir := path.Dir(key); ; dir = path.Dir(dir) {
+		if err := s.disk.SyncDir(root, name(dir)); err != nil {
+			// Nobody knows whether the name will be there after a crash, and an
+			// error must mean that nothing is.
+			return errors.Join(fmt.Errorf("sync folder %s: %w", dir, err), remove(root, name(key)))
+		}
+		if dir == "." {
+			return nil
+		}
+	}
+}
+
+func exists(info fs.FileInfo) error {
+	if info.IsDir() {
+		return fmt.Errorf("a folder has this name: %w", fs.ErrExist)
+	}
+	return fs.ErrExist
+}
+
+func linkHint(err error) error {
+	if noHardLinks(err) {
+		return backup.WithHint(err, "the file system must support hard links; FAT, exFAT and some FUSE mounts do not")
+	}
+	return err
+}
+
+func remove(root *os.Root, name string) error {
+	if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// makeRoot opens the store's folder and makes it if need be, durably: each new
+// folder's parent is synced.
+func (s *Store) makeRoot() (*os.Root, error) {
+	root, err := os.OpenRoot(s.root)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return root, err
+	}
+	abs, err := filepath.Abs(s.root)
+	if err != nil {
+		return nil, err
+	}
+	var parents []string // of what is missing, innermost first
+	for dir := abs; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) || filepath.Dir(dir) == dir {
+			break
+		}
+		parents = append(parents, filepath.Dir(dir))
+	}
+	if err := os.MkdirAll(abs, 0o700); err != nil {
+		return nil, err
+	}
+	for _, dir := range parents {
+		parent, err := os.OpenRoot(dir)
+		if err != nil {
+			return nil, err
+		}
+		err = errors.Join(s.disk.SyncDir(parent, "."), parent.Close())
+		if err != nil {
+			return nil, fmt.Errorf("sync folder %s: %w", dir, err)
+		}
+	}
+	return os.OpenRoot(s.root)
+}
+
+// sweep deletes our own forgotten temporary files in dir, once in a Store's
+// life. Failing to is no reason not to store.
+func (s *Store) sweep(root *os.Root, dir string, now time.Time) {
+	if _, done := s.swept.LoadOrStore(dir, struct{}{}); done {
+		return
+	}
+	f, err := root.Open(name(dir))
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	entries, _ := f.ReadDir(-1)
+	for _, e := range entries {
+		if !e.Type().IsRegular() || !tempPattern.MatchString(e.Name()) {
+			continue
+		}
+		if info, err := e.Info(); err == nil && now.Sub(info.ModTime()) > sweepAge {
+			_ = root.Remove(name(path.Join(dir, e.Name())))
+		}
+	}
+}

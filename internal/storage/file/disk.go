@@ -1,0 +1,57 @@
+package file
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// disk is the durable steps of Create and Delete, apart so that a test can
+// record their order and let each of them fail.
+type disk interface {
+	Create(root *os.Root, name string) (output, error)
+	Link(root *os.Root, old, new string) error
+	SyncDir(root *os.Root, name string) error
+}
+
+type output interface {
+	io.WriteCloser
+	Stat() (fs.FileInfo, error)
+	Sync() error
+}
+
+type osDisk struct{}
+
+// Create makes a file that did not exist. O_EXCL follows no symbolic link, and
+// neither does os.Root.
+func (osDisk) Create(root *os.Root, name string) (output, error) {
+	return root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
+func (osDisk) Link(root *os.Root, old, new string) error { return root.Link(old, new) }
+
+// SyncDir makes the names in a folder durable. Where the file system knows no
+// such thing, as on NFS and some FUSE mounts, it has done what can be done.
+func (osDisk) SyncDir(root *os.Root, name string) error {
+	dir, err := root.Open(name)
+	if err != nil {
+		return err
+	}
+	err = dir.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
+		err = nil
+	}
+	return errors.Join(err, dir.Close())
+}
+
+// notThere reports whether err means that no file has this name: also where a
+// folder of the name is a file.
+func notThere(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+}
+
+func noHardLinks(err error) bool {
+	return errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EMLINK) || errors.Is(err, errors.ErrUnsupported)
+}

@@ -1,0 +1,187 @@
+// Package file is a Store in a folder of a local or network file system. An
+// object is a file named by its key; what is not a regular file, or has a name
+// no key can have, is not ours and is left alone.
+//
+// An object is written under a temporary name in its own folder, synced, and
+// published by link(2), which never replaces a file. The folders up to the
+// store's root are synced after it. A crash at any moment leaves the object
+// whole or absent, and at worst a temporary file, which is never listed and is
+// deleted once it is an hour old by the next Create in that folder.
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/storage"
+)
+
+// Store implements [storage.Store].
+type Store struct {
+	root  string
+	disk  disk
+	swept sync.Map // folder -> struct{}: temporary files were looked for
+}
+
+var _ storage.Store = (*Store)(nil)
+
+// New returns the store in the folder root. It touches nothing: the first
+// Create makes the folder, and until then reading fails with fs.ErrNotExist.
+func New(root string) *Store {
+	return &Store{root: root, disk: osDisk{}}
+}
+
+// Root returns the folder of the store, as given to [New].
+func (s *Store) Root() string { return s.root }
+
+// open opens the store's folder. Every name is resolved below it by os.Root,
+// so neither a key nor a symbolic link can lead out.
+func (s *Store) open() (*os.Root, error) {
+	root, err := os.OpenRoot(s.root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("folder %s does not exist: %w", s.root, fs.ErrNotExist)
+	}
+	return root, err
+}
+
+// Open implements [storage.Store].
+func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	r, err := s.openRange(ctx, key, offset, length)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", key, err)
+	}
+	return r, nil
+}
+
+func (s *Store) openRange(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	root, _, err := s.lookup(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	f, err := root.Open(name(key))
+	if err != nil {
+		return nil, err
+	}
+	// The file that was opened counts, should it be another one by now.
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fs.ErrNotExist
+	}
+	var start, n int64
+	if err == nil {
+		start, n, err = storage.Range(info.Size(), offset, length)
+	}
+	if err == nil {
+		_, err = f.Seek(start, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &reader{storage.ExactReader(storage.ReaderContext(ctx, f), n), f, etag(info)}, nil
+}
+
+// Stat implements [storage.Store].
+func (s *Store) Stat(ctx context.Context, key string) (storage.Object, error) {
+	root, info, err := s.lookup(ctx, key)
+	if err != nil {
+		return storage.Object{}, fmt.Errorf("stat %s: %w", key, err)
+	}
+	return object(key, info), root.Close()
+}
+
+// lookup finds the regular file of key. Looking before opening matters:
+// opening a pipe that somebody left there would block for ever.
+func (s *Store) lookup(ctx context.Context, key string) (*os.Root, fs.FileInfo, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	if err := checkKey(key); err != nil {
+		return nil, nil, err
+	}
+	root, err := s.open()
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := root.Lstat(name(key))
+	if err != nil && notThere(err) || err == nil && !info.Mode().IsRegular() {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, root.Close())
+	}
+	return root, info, nil
+}
+
+// Delete implements [storage.Store]. Folders stay.
+func (s *Store) Delete(ctx context.Context, key string) error {
+	root, _, err := s.lookup(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) && s.exists() {
+		return nil
+	}
+	if err == nil {
+		defer root.Close()
+		if err = root.Remove(name(key)); err == nil || errors.Is(err, fs.ErrNotExist) {
+			err = s.disk.SyncDir(root, name(path.Dir(key)))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("delete %s: %w", key, err)
+	}
+	return nil
+}
+
+func (s *Store) exists() bool {
+	_, err := os.Stat(s.root)
+	return err == nil
+}
+
+// tempPattern is the shape of our own temporary names, and of nothing else.
+var tempPattern = regexp.MustCompile(`^\.backupd-[a-z2-7]{16}\.tmp$`)
+
+func tempName() string { return ".backupd-" + backup.RandomName(16) + ".tmp" }
+
+func checkKey(key string) error {
+	if err := storage.CheckKey(key); err != nil {
+		return err
+	}
+	for segment := range strings.SplitSeq(key, "/") {
+		if tempPattern.MatchString(segment) {
+			return fmt.Errorf("key %q: has the shape of a temporary file: %w", key, fs.ErrInvalid)
+		}
+	}
+	return nil
+}
+
+// name is the file of key below the root.
+func name(key string) string { return filepath.FromSlash(key) }
+
+func object(key string, info fs.FileInfo) storage.Object {
+	return storage.Object{Key: key, Size: info.Size(), ModTime: info.ModTime(), ETag: etag(info)}
+}
+
+// etag is as good as a local file system allows: nobody changes a published
+// file, and one that was deleted and made again has another time.
+func etag(info fs.FileInfo) string {
+	return strconv.FormatInt(info.Size(), 36) + "-" + strconv.FormatInt(info.ModTime().UnixNano(), 36)
+}
+
+type reader struct {
+	io.Reader
+	f    *os.File
+	etag string
+}
+
+func (r *reader) ETag() string { return r.etag }
+func (r *reader) Close() error { return r.f.Close() }

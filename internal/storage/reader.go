@@ -1,0 +1,77 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+)
+
+// ETag tells which bytes r, returned by a Store's Open, reads: the
+// [Object.ETag] of the object as it was opened, or empty where the store does
+// not know. Two readers with the same ETag read the same object.
+func ETag(r io.Reader) string {
+	if t, ok := r.(interface{ ETag() string }); ok {
+		return t.ETag()
+	}
+	return ""
+}
+
+// Range turns what Open was asked for into what there is: the first byte to
+// read and the number of bytes, given the object's size. A negative offset is
+// an error that wraps fs.ErrInvalid.
+func Range(size, offset, length int64) (start, n int64, err error) {
+	if offset < 0 {
+		return 0, 0, fmt.Errorf("offset %d: %w", offset, fs.ErrInvalid)
+	}
+	start = min(offset, size)
+	n = size - start
+	if length >= 0 {
+		n = min(n, length)
+	}
+	return start, n, nil
+}
+
+// ReaderContext returns a reader of r that fails with the context's error once
+// ctx has ended. It cannot interrupt a Read of r that blocks.
+func ReaderContext(ctx context.Context, r io.Reader) io.Reader {
+	return &contextReader{ctx, r}
+}
+
+type contextReader struct {
+	ctx context.Context // a reader has no other way to be told
+	r   io.Reader
+}
+
+func (c *contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+// ExactReader returns a reader of the next n bytes of r. If r ends before
+// them, reading fails with io.ErrUnexpectedEOF.
+func ExactReader(r io.Reader, n int64) io.Reader {
+	return &exactReader{r, n}
+}
+
+type exactReader struct {
+	r    io.Reader
+	left int64
+}
+
+func (e *exactReader) Read(p []byte) (int, error) {
+	if e.left == 0 {
+		return 0, io.EOF
+	}
+	if int64(len(p)) > e.left {
+		p = p[:e.left]
+	}
+	n, err := e.r.Read(p)
+	e.left -= int64(n)
+	if err == io.EOF && e.left > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}

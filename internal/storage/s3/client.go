@@ -1,0 +1,189 @@
+package s3
+
+import (
+	"context"
+	"crypto/md5" //nolint:gosec // the protocol wants the key's MD5
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// connect makes the client. In spite of its name it connects to nothing.
+func (s *Store) connect(ctx context.Context) error {
+	cfg, err := s.config(ctx)
+	if err != nil {
+		return err
+	}
+	pool, err := certPool(s.o.CAFile)
+	if err != nil {
+		return err
+	}
+	var endpoint string
+	s.client = s3.NewFromConfig(cfg, func(o *s3.Options) {
+		if s.o.Endpoint != "" {
+			o.BaseEndpoint = &s.o.Endpoint
+		}
+		endpoint = aws.ToString(o.BaseEndpoint) // may also come from the environment
+		o.UsePathStyle = s.o.PathStyle == PathStyleOn || s.o.PathStyle == "" && endpoint != ""
+		if o.Region == "" && endpoint != "" {
+			o.Region = "us-east-1" // of no meaning there, but part of the signature
+		}
+		cfg.Region = o.Region
+		o.Credentials = &guardedCredentials{inner: o.Credentials, log: s.log}
+		o.HTTPClient = transport(cfg.HTTPClient, pool, s.o.ProgressTimeout)
+		o.Retryer = s.retryer()
+		// Each body gets an explicit checksum. What the SDK would add by
+		// itself, chunked bodies with trailers, many services refuse.
+		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+		o.DisableLogOutputChecksumValidationSkipped = true
+		o.APIOptions = append(o.APIOptions, unsignAcceptEncoding, s.limitAttempts)
+	})
+	if err := checkEndpoint(endpoint); err != nil {
+		return err
+	}
+	if cfg.Region == "" {
+		return backup.WithHint(fmt.Errorf("no region for bucket %q", s.o.Bucket), "set the region, AWS_REGION, or an endpoint")
+	}
+	if s.o.SSECKeyFile == "" {
+		return nil
+	}
+	if strings.HasPrefix(endpoint, "http://") {
+		return fmt.Errorf("a customer key would travel unprotected to %s: want https", endpoint)
+	}
+	s.ssec, err = readCustomerKey(s.o.SSECKeyFile)
+	return err
+}
+
+func (s *Store) config(ctx context.Context) (aws.Config, error) {
+	opts := []func(*config.LoadOptions) error{config.WithAppID("backupd")}
+	if s.o.Region != "" {
+		opts = append(opts, config.WithRegion(s.o.Region))
+	}
+	if s.o.CredentialsFile == "" {
+		if s.o.Profile != "" {
+			opts = append(opts, config.WithSharedConfigProfile(s.o.Profile))
+		}
+		return load(ctx, opts)
+	}
+	file := &fileCredentials{path: s.o.CredentialsFile, profile: s.o.Profile}
+	// A mistake in the file should be known now and not in the night.
+	if _, err := file.Retrieve(ctx); err != nil {
+		return aws.Config{}, err
+	}
+	return load(ctx, append(opts, config.WithCredentialsProvider(aws.NewCredentialsCache(file))))
+}
+
+func load(ctx context.Context, opts []func(*config.LoadOptions) error) (aws.Config, error) {
+	cfg, err := config.LoadDefaultConfig(ctx, opts...)
+	if err != nil {
+		return cfg, fmt.Errorf("load AWS configuration: %w", err)
+	}
+	return cfg, nil
+}
+
+func checkEndpoint(endpoint string) error {
+	if endpoint == "" {
+		return nil
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return fmt.Errorf("parse endpoint: %w", err)
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return fmt.Errorf("endpoint %q: want http://HOST or https://HOST", endpoint)
+	}
+	return nil
+}
+
+// transport is the SDK's own, with what it lacks: a deadline for progress.
+func transport(base aws.HTTPClient, pool *x509.CertPool, progress time.Duration) aws.HTTPClient {
+	// base carries the CA bundle of the environment, if there is one.
+	client, ok := base.(*awshttp.BuildableClient)
+	if !ok {
+		client = awshttp.NewBuildableClient()
+	}
+	dialer := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
+	return client.WithTransportOptions(func(t *http.Transport) {
+		t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return &progressConn{Conn: conn, timeout: progress}, nil
+		}
+		if t.TLSClientConfig == nil {
+			t.TLSClientConfig = &tls.Config{}
+		}
+		t.TLSClientConfig.MinVersion = tls.VersionTLS12
+		if pool != nil {
+			t.TLSClientConfig.RootCAs = pool
+		}
+		// One request per connection at a time: over HTTP/2 a stalled upload
+		// would hide behind the progress of the others.
+		t.ForceAttemptHTTP2 = false
+		t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+		t.DisableCompression = true // stored bytes are wanted, as they are
+		t.MaxIdleConnsPerHost = 32
+	}).Freeze()
+}
+
+func certPool(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read CA file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("read CA file %s: no certificate in it", file)
+	}
+	return pool, nil
+}
+
+// customerKey is a key of SSE-C as the headers want it. Every request that
+// touches an object's bytes or size must bring it.
+type customerKey struct{ algorithm, key, md5 *string }
+
+func (k *customerKey) headers() (algorithm, key, md5 *string) {
+	if k == nil {
+		return nil, nil, nil
+	}
+	return k.algorithm, k.key, k.md5
+}
+
+func readCustomerKey(file string) (*customerKey, error) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read customer key: %w", err)
+	}
+	if len(raw) != 32 {
+		decoded, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(raw)))
+		if err != nil || len(decoded) != 32 {
+			return nil, fmt.Errorf("read customer key %s: want 32 bytes, raw or in base64", file)
+		}
+		raw = decoded
+	}
+	sum := md5.Sum(raw) //nolint:gosec // see above
+	return &customerKey{
+		algorithm: aws.String("AES256"),
+		key:       aws.String(base64.StdEncoding.EncodeToString(raw)),
+		md5:       aws.String(base64.StdEncoding.EncodeToString(sum[:])),
+	}, nil
+}

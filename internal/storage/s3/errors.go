@@ -1,0 +1,168 @@
+package s3
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// response returns what the service answered: its error code and message, and
+// the HTTP status. All are zero where it did not answer.
+func response(err error) (code string, status int, message string) {
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		code, message = api.ErrorCode(), api.ErrorMessage()
+	}
+	var resp *smithyhttp.ResponseError
+	if errors.As(err, &resp) {
+		status = resp.HTTPStatusCode()
+	}
+	return code, status, message
+}
+
+func codeOf(err error) string {
+	code, _, _ := response(err)
+	return code
+}
+
+func statusOf(err error) int {
+	_, status, _ := response(err)
+	return status
+}
+
+// requestError is an error of the SDK in fewer words: "403 AccessDenied: ..."
+type requestError struct {
+	text string
+	kind error // fs.ErrNotExist, fs.ErrPermission or nil
+	err  error
+}
+
+func (e *requestError) Error() string { return e.text }
+
+func (e *requestError) Unwrap() []error {
+	if e.kind == nil {
+		return []error{e.err}
+	}
+	return []error{e.kind, e.err}
+}
+
+// explain translates an error of the SDK. It returns nil for nil.
+func (s *Store) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	code, status, message := response(err)
+	e := &requestError{err: err}
+	switch {
+	case code == "NoSuchBucket":
+		e.kind, e.text = fs.ErrNotExist, fmt.Sprintf("bucket %s does not exist", s.o.Bucket)
+		return e
+	case status == http.StatusNotFound:
+		e.kind = fs.ErrNotExist
+	case status == http.StatusForbidden || status == http.StatusUnauthorized:
+		e.kind = fs.ErrPermission
+	}
+	if status != 0 {
+		e.text = answerText(code, status, message)
+	} else {
+		e.text = causeText(err)
+	}
+	var gaveUp *retry.MaxAttemptsError
+	if errors.As(err, &gaveUp) {
+		e.text += fmt.Sprintf(" (%d attempts)", gaveUp.Attempt)
+	}
+	if hint := s.hint(err, code, status); hint != "" {
+		return backup.WithHint(e, "%s", hint)
+	}
+	return e
+}
+
+func answerText(code string, status int, message string) string {
+	text := strconv.Itoa(status)
+	// An answer to HEAD has no body; the SDK then makes a code of the status.
+	if code != "" && code != text {
+		text += " " + code
+	} else {
+		text += " " + http.StatusText(status)
+	}
+	if message != "" && message != http.StatusText(status) {
+		text += ": " + strings.TrimSuffix(message, ".")
+	}
+	return text
+}
+
+// causeText goes past the layers of the SDK, each of which says that
+// something failed.
+func causeText(err error) string {
+	var creds *credentialsError
+	if errors.As(err, &creds) {
+		return creds.Error()
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err.Error()
+	}
+	var canceled *smithy.CanceledError
+	if errors.As(err, &canceled) && canceled.Err != nil {
+		return canceled.Err.Error()
+	}
+	var op *smithy.OperationError
+	if errors.As(err, &op) {
+		var gaveUp *retry.MaxAttemptsError
+		if errors.As(op.Err, &gaveUp) {
+			return gaveUp.Err.Error()
+		}
+		return op.Err.Error()
+	}
+	return err.Error()
+}
+
+func (s *Store) hint(err error, code string, status int) string {
+	var (
+		creds *credentialsError
+		cert  *tls.CertificateVerificationError
+		resp  *smithyhttp.ResponseError
+	)
+	switch {
+	case errors.As(err, &creds):
+		return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a credentials file, or run with a role"
+	case errors.As(err, &cert):
+		return "if the service has a certificate of its own authority, name its CA file"
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return "the endpoint speaks plain HTTP: write it with http://"
+	case code == "RequestTimeTooSkewed":
+		return "set this machine's clock"
+	case code == "InvalidAccessKeyId" || code == "SignatureDoesNotMatch":
+		return "the access key or the secret key is wrong"
+	case code == "ExpiredToken":
+		return "the credentials have expired: renew them"
+	}
+	if status == http.StatusMovedPermanently && errors.As(err, &resp) {
+		if region := resp.Response.Header.Get("X-Amz-Bucket-Region"); region != "" {
+			return "the bucket is in region " + region
+		}
+		return "the bucket is in another region"
+	}
+	return ""
+}
+
+// orContext prefers the error of ctx, if it has ended, to what it made of a
+// request.
+func orContext(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
+		return ctx.Err()
+	}
+	return err
+}

@@ -1,0 +1,28 @@
+package s3
+
+import (
+	"net"
+	"time"
+)
+
+// Hurry makes the pauses between attempts short.
+func (s *Store) Hurry() *Store {
+	s.delay = backoff{time.Millisecond, 5 * time.Millisecond}
+	return s
+}
+
+// LimitParts is for tests that cannot upload ten thousand parts.
+func (s *Store) LimitParts(n int) *Store {
+	s.maxParts = n
+	return s
+}
+
+// ProgressConn wraps a connection as the store does.
+func ProgressConn(c net.Conn, timeout time.Duration) net.Conn {
+	return &progressConn{Conn: c, timeout: timeout}
+}
+
+// Pause is the pause before another attempt, at the store's own pace.
+func Pause(attempt int) time.Duration {
+	return backoff{250 * time.Millisecond, 30 * time.Second}.pause(attempt)
+}

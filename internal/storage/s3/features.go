@@ -1,0 +1,113 @@
+package s3
+
+import (
+	"crypto/md5" //nolint:gosec // what some services want instead of a better one
+	"encoding/base64"
+	"net/http"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+)
+
+// features is what the service is believed to understand.
+type features struct {
+	checksum    string // ChecksumSHA256, ChecksumMD5 or ChecksumNone
+	conditional bool   // If-None-Match on uploads
+}
+
+func (s *Store) currentFeatures() features {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.features
+}
+
+// scope says which features a kind of request uses: what it does not use
+// cannot be what it was refused for.
+type scope struct{ checksum, condition bool }
+
+var (
+	inPut      = scope{checksum: true, condition: true}
+	inParts    = scope{checksum: true}
+	inComplete = scope{condition: true}
+)
+
+// withFeatures runs do, and again with fewer features for as long as the
+// service refuses one that can be done without. What was refused once is not
+// tried again by this Store.
+func (s *Store) withFeatures(in scope, do func(features) error) error {
+	for {
+		used := s.currentFeatures()
+		err := do(used)
+		if err == nil || !s.concede(err, in, used) {
+			return err
+		}
+	}
+}
+
+// concede reports whether a request that was refused is worth another attempt
+// with other features than those it used.
+func (s *Store) concede(err error, in scope, used features) bool {
+	refused := refusal(err)
+	refusesChecksum, refusesCondition := refused.checksum && in.checksum, refused.condition && in.condition
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !refusesChecksum && !refusesCondition:
+		return false
+	case s.features != used:
+		return true // another upload has found out already
+	case refusesCondition && used.conditional:
+		s.features.conditional = false
+		s.log.Warn("the S3 service has no create-if-absent (If-None-Match): asking before each upload instead", "err", s.explain(err))
+		return true
+	case refusesChecksum && used.checksum == ChecksumSHA256 && s.o.Checksum == ChecksumAuto:
+		s.features.checksum = ChecksumMD5
+		s.log.Warn("the S3 service knows no SHA-256 checksum: using Content-MD5", "err", s.explain(err))
+		return true
+	}
+	return false
+}
+
+// refusal tells which features the service may not know, by what it says: an
+// answer of 501 may be about any, one of 400 must name it.
+func refusal(err error) scope {
+	code, status, message := response(err)
+	message = strings.ToLower(message)
+	named := scope{
+		checksum:  strings.Contains(message, "checksum"),
+		condition: strings.Contains(message, "if-none-match") || strings.Contains(message, "conditional"),
+	}
+	switch {
+	case status == http.StatusNotImplemented && named == scope{}:
+		return scope{checksum: true, condition: true}
+	case status == http.StatusNotImplemented:
+		return named
+	case status == http.StatusBadRequest && (code == "InvalidArgument" || code == "InvalidRequest"):
+		return named
+	}
+	return scope{}
+}
+
+func (f features) ifNoneMatch() *string {
+	if f.conditional {
+		return aws.String("*")
+	}
+	return nil
+}
+
+// checksumSHA256 returns the header for a body whose SHA-256 is sum, if it is
+// to have one.
+func (f features) checksumSHA256(sum [32]byte) *string {
+	if f.checksum != ChecksumSHA256 {
+		return nil
+	}
+	return aws.String(base64.StdEncoding.EncodeToString(sum[:]))
+}
+
+func (f features) contentMD5(body []byte) *string {
+	if f.checksum != ChecksumMD5 {
+		return nil
+	}
+	sum := md5.Sum(body) //nolint:gosec // see above
+	return aws.String(base64.StdEncoding.EncodeToString(sum[:]))
+}

@@ -1,0 +1,136 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/storage"
+)
+
+// List implements [storage.Store]. It holds one page of up to 1,000 keys. Keys
+// that no Store can have, such as "folder/", are left out.
+func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
+	return func(yield func(storage.Object, error) bool) {
+		for o, err := range s.list(ctx, prefix) {
+			if err != nil {
+				yield(storage.Object{}, fmt.Errorf("list %s: %w", prefix, orContext(ctx, err)))
+				return
+			}
+			if !yield(o, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (s *Store) list(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
+	return func(yield func(storage.Object, error) bool) {
+		full, previous := s.key(prefix), ""
+		var token *string
+		for {
+			page, err := s.client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &s.o.Bucket, Prefix: &full, ContinuationToken: token})
+			if err != nil {
+				yield(storage.Object{}, fmt.Errorf("list objects: %w", s.explain(err)))
+				return
+			}
+			s.bucketSeen.Store(true)
+			for _, o := range page.Contents {
+				key := strings.TrimPrefix(aws.ToString(o.Key), s.prefix)
+				if key <= previous && previous != "" {
+					// Also what a service does that gives the same page for ever.
+					yield(storage.Object{}, fmt.Errorf("list objects: the service lists %q after %q", key, previous))
+					return
+				}
+				previous = key
+				if storage.CheckKey(key) != nil {
+					continue
+				}
+				found := storage.Object{Key: key, Size: aws.ToInt64(o.Size), ModTime: aws.ToTime(o.LastModified), ETag: cleanETag(o.ETag)}
+				if !yield(found, nil) {
+					return
+				}
+			}
+			if !aws.ToBool(page.IsTruncated) {
+				return
+			}
+			next := page.NextContinuationToken
+			if aws.ToString(next) == "" || aws.ToString(next) == aws.ToString(token) {
+				yield(storage.Object{}, fmt.Errorf("list objects: the service repeats continuation token %q", aws.ToString(next)))
+				return
+			}
+			token = next
+		}
+	}
+}
+
+// Delete implements [storage.Store]. In a bucket with versions it hides the
+// object behind a delete marker; the bucket's life-cycle rules remove it.
+func (s *Store) Delete(ctx context.Context, key string) error {
+	if err := storage.CheckKey(key); err != nil {
+		return err
+	}
+	full := s.key(key)
+	_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.o.Bucket, Key: &full})
+	if statusOf(err) == http.StatusNotFound && codeOf(err) != "NoSuchBucket" {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("delete %s: %w", key, orContext(ctx, fmt.Errorf("delete object: %w", s.explain(err))))
+	}
+	return nil
+}
+
+// AbortStaleUploads removes the parts of uploads that were begun more than
+// olderThan ago and never finished, as after a power cut, and returns how many
+// uploads they were of. It touches only those whose key backupd would write.
+func (s *Store) AbortStaleUploads(ctx context.Context, olderThan time.Duration) (int, error) {
+	aborted := 0
+	limit := time.Now().Add(-olderThan)
+	in := &s3.ListMultipartUploadsInput{Bucket: &s.o.Bucket, Prefix: &s.prefix}
+	for {
+		page, err := s.client.ListMultipartUploads(ctx, in)
+		if err != nil {
+			return aborted, fmt.Errorf("list multipart uploads: %w", orContext(ctx, s.explain(err)))
+		}
+		for _, u := range page.Uploads {
+			full := aws.ToString(u.Key)
+			if !s.ours(full) || u.Initiated == nil || u.Initiated.After(limit) {
+				continue
+			}
+			if err := s.abort(ctx, full, aws.ToString(u.UploadId)); err != nil {
+				return aborted, fmt.Errorf("abort multipart upload of %s: %w", full, orContext(ctx, err))
+			}
+			aborted++
+		}
+		if !aws.ToBool(page.IsTruncated) {
+			return aborted, nil
+		}
+		if aws.ToString(page.NextKeyMarker) == aws.ToString(in.KeyMarker) &&
+			aws.ToString(page.NextUploadIdMarker) == aws.ToString(in.UploadIdMarker) {
+			return aborted, errors.New("list multipart uploads: the service repeats a page")
+		}
+		in.KeyMarker, in.UploadIdMarker = page.NextKeyMarker, page.NextUploadIdMarker
+	}
+}
+
+// ours reports whether a key of the bucket is one that backupd would write.
+func (s *Store) ours(full string) bool {
+	key, ok := strings.CutPrefix(full, s.prefix)
+	if !ok {
+		return false
+	}
+	if key == backup.MarkerKey {
+		return true
+	}
+	_, err := backup.ParseKey(key)
+	return err == nil
+}

@@ -1,0 +1,145 @@
+package s3
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+)
+
+const maxAttempts = 10
+
+// backoff is the pause before another attempt: random, below a limit that
+// doubles from base to most.
+type backoff struct{ base, most time.Duration }
+
+func (b backoff) pause(attempt int) time.Duration {
+	limit := b.most
+	if attempt < 30 { // a shift of more would overflow
+		limit = min(b.base<<max(attempt-1, 0), b.most)
+	}
+	return rand.N(limit)
+}
+
+// retryer is the SDK's, with more patience and without its token bucket: that
+// one is empty after a long outage, and then every call fails at once.
+func (s *Store) retryer() aws.Retryer {
+	return retry.NewStandard(func(o *retry.StandardOptions) {
+		o.MaxAttempts = maxAttempts
+		o.RateLimiter = ratelimit.None
+		o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(isRetryable)}, o.Retryables...)
+		o.Backoff = retry.BackoffDelayerFunc(func(attempt int, err error) (time.Duration, error) {
+			say := s.log.Debug
+			if attempt > 2 {
+				say = s.log.Warn // this begins to be felt
+			}
+			say("S3 request failed, trying again", "attempt", attempt, "err", s.explain(err))
+			return s.delay.pause(attempt), nil
+		})
+	})
+}
+
+// retryableCodes and retryableStatus are what the SDK's own lists lack.
+var (
+	retryableCodes = map[string]bool{
+		"RequestCanceled":             true,
+		"ConditionalRequestConflict":  true, // another conditional write of the key is under way
+		"OperationAborted":            true,
+		"InternalError":               true,
+		"ServiceUnavailable":          true,
+		"IncompleteBody":              true, // cut or damaged on the way: what is sent again is intact
+		"BadDigest":                   true,
+		"XAmzContentChecksumMismatch": true,
+		"XAmzContentSHA256Mismatch":   true,
+	}
+	retryableStatus = map[int]bool{408: true, 429: true}
+)
+
+func isRetryable(err error) aws.Ternary {
+	var (
+		creds  *credentialsError
+		cert   *tls.CertificateVerificationError
+		record tls.RecordHeaderError
+	)
+	code, status, _ := response(err)
+	switch {
+	case errors.As(err, &creds):
+		return aws.BoolTernary(creds.transient)
+	case errors.As(err, &cert), errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
+		return aws.FalseTernary // the SDK retries whatever happens to a connection
+	case retryableCodes[code] || retryableStatus[status]:
+		return aws.TrueTernary
+	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
+		return aws.UnknownTernary
+	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF):
+		return aws.TrueTernary // an answer that was cut
+	}
+	return aws.UnknownTernary
+}
+
+// slowestBytes per second is what an attempt is given time for. Parts in
+// flight share the line, so this is far below any line worth using.
+const slowestBytes = 32 << 10
+
+// limitAttempts ends an attempt that moves, but so slowly that another one
+// should be made. It spares GetObject, whose answer is read after the attempt.
+func (s *Store) limitAttempts(stack *middleware.Stack) error {
+	return stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("LimitAttempt", func(
+		ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler,
+	) (middleware.FinalizeOutput, middleware.Metadata, error) {
+		var limit time.Duration
+		switch awsmiddleware.GetOperationName(ctx) {
+		case "GetObject":
+			return next.HandleFinalize(ctx, in)
+		case "CompleteMultipartUpload":
+			limit = 10 * time.Minute // some services copy everything now
+		default:
+			limit = s.o.ProgressTimeout
+			if req, ok := in.Request.(*smithyhttp.Request); ok && req.ContentLength > 0 {
+				limit += time.Duration(req.ContentLength) * time.Second / slowestBytes
+			}
+		}
+		attempt, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		out, meta, err := next.HandleFinalize(attempt, in)
+		if err != nil && attempt.Err() != nil && ctx.Err() == nil {
+			err = &stalledError{fmt.Sprintf("attempt not finished in %v", limit)}
+		}
+		return out, meta, err
+	}), "Retry", middleware.After)
+}
+
+// unsignAcceptEncoding stops the SDK from signing a header that Google's
+// service rewrites before it checks the signature.
+func unsignAcceptEncoding(stack *middleware.Stack) error {
+	_, _ = stack.Finalize.Remove("DisableAcceptEncodingGzip") // not every operation has it
+	return nil
+}
+
+// signPayload signs the body by the hash that is known already. The SDK would
+// compute it again over http, and leave the body unsigned over https.
+func signPayload(sum [32]byte) func(*s3.Options) {
+	return func(o *s3.Options) {
+		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
+			return stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("SignPayload", func(
+				ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler,
+			) (middleware.FinalizeOutput, middleware.Metadata, error) {
+				return next.HandleFinalize(v4.SetPayloadHash(ctx, hex.EncodeToString(sum[:])), in)
+			}), "ComputePayloadHash", middleware.Before)
+		})
+	}
+}

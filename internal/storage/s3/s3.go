@@ -1,0 +1,177 @@
+// Package s3 is a Store in a bucket of Amazon S3 or of one of the many services
+// that speak its protocol.
+//
+// Uploads of unknown length go up in parts of equal size from a few buffers in
+// memory, each with its SHA-256, so that the service refuses what was damaged
+// on the way. An object is created only if it is absent, by If-None-Match. A
+// service that answers NotImplemented to that, as Backblaze B2 does, is asked
+// by HEAD before each upload instead: two writers of one key at the same
+// moment may then both succeed, which costs nothing where names are random, as
+// those of snapshots are. A service that ignores If-None-Match silently, as
+// Google's does, cannot be told from one that heeds it without trying.
+//
+// Requests are retried with full jitter for as long as ten attempts last, and
+// no connection may stand still for longer than [Options.ProgressTimeout].
+package s3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/etcd-backupd/backupd/internal/storage"
+)
+
+// Values of [Options.Checksum].
+const (
+	ChecksumAuto   = "auto"   // SHA256 until the service refuses it, then MD5
+	ChecksumSHA256 = "sha256" // x-amz-checksum-sha256
+	ChecksumMD5    = "md5"    // Content-MD5, for services that know no other
+	ChecksumNone   = "none"   // the signature's hash of the body alone
+)
+
+// Values of [Options.PathStyle].
+const (
+	PathStyleOn  = "on"  // https://endpoint/bucket/key
+	PathStyleOff = "off" // https://bucket.endpoint/key
+)
+
+// Values of [Options.SSE].
+const (
+	SSES3  = "AES256"
+	SSEKMS = "aws:kms"
+)
+
+// Options describe the bucket and how to reach it. Only Bucket is required.
+// What is not said comes from where the AWS SDK takes it: AWS_* variables, the
+// shared configuration, the environment's roles.
+type Options struct {
+	Bucket string
+	Prefix string // folder in the bucket; slashes around it make no difference
+
+	Endpoint  string // URL of another service than Amazon's, https:// if it has no scheme
+	Region    string // default with an endpoint, if nothing else says: us-east-1
+	PathStyle string // "" is on if there is an endpoint, else off
+	CAFile    string // PEM; the only certificates trusted, if given
+
+	// CredentialsFile has the shared credentials format. It is read again
+	// when a minute has passed, and goes before every other source.
+	CredentialsFile string
+	Profile         string // section of CredentialsFile or of the shared configuration
+
+	StorageClass string // of new objects
+	SSE          string // server-side encryption of new objects: "", SSES3 or SSEKMS
+	SSEKMSKeyID  string // default: the account's own key for S3
+	SSECKeyFile  string // customer key: 32 bytes, raw or in base64; needs https
+	Checksum     string // default ChecksumAuto
+
+	PartBytes       int64         // default 16 MiB, at least 5 MiB; an object has at most 10,000 parts
+	Concurrency     int           // parts in flight of one upload; default 3. Memory: one part more
+	ProgressTimeout time.Duration // default 60 s
+
+	Logger *slog.Logger // default: discards
+}
+
+// Store implements [storage.Store].
+type Store struct {
+	o      Options
+	prefix string // empty or ends in a slash
+	client *s3.Client
+	ssec   *customerKey
+	log    *slog.Logger
+	delay  backoff
+
+	maxParts   int         // of one object
+	bucketSeen atomic.Bool // the bucket has answered: a 404 is about the key
+	buffers    sync.Pool   // of *[]byte, PartBytes long, between uploads
+
+	mu       sync.Mutex
+	features features // guarded by mu
+}
+
+var _ storage.Store = (*Store)(nil)
+
+const minPartBytes = 5 << 20 // the service's rule for all parts but the last
+
+// New returns the store o describes. It connects to nothing; only files named
+// in o or in the SDK's own configuration are read.
+func New(ctx context.Context, o Options) (*Store, error) {
+	if err := o.complete(); err != nil {
+		return nil, fmt.Errorf("configure s3 store: %w", err)
+	}
+	s := &Store{
+		o:        o,
+		log:      o.Logger,
+		delay:    backoff{250 * time.Millisecond, 30 * time.Second},
+		maxParts: 10_000, // the service's rule
+		features: features{checksum: o.Checksum, conditional: true},
+	}
+	if prefix := strings.Trim(o.Prefix, "/"); prefix != "" {
+		s.prefix = prefix + "/"
+	}
+	if o.Checksum == ChecksumAuto {
+		s.features.checksum = ChecksumSHA256
+	}
+	s.buffers.New = func() any {
+		buf := make([]byte, o.PartBytes)
+		return &buf
+	}
+	if err := s.connect(ctx); err != nil {
+		return nil, fmt.Errorf("configure s3 store: %w", err)
+	}
+	return s, nil
+}
+
+// complete fills in defaults and refuses what cannot be.
+func (o *Options) complete() error {
+	setDefault(&o.Checksum, ChecksumAuto)
+	setDefault(&o.PartBytes, 16<<20)
+	setDefault(&o.Concurrency, 3)
+	setDefault(&o.ProgressTimeout, time.Minute)
+	setDefault(&o.Logger, slog.New(slog.DiscardHandler))
+	if o.Endpoint != "" && !strings.Contains(o.Endpoint, "://") {
+		o.Endpoint = "https://" + o.Endpoint
+	}
+	switch {
+	case o.Bucket == "":
+		return errors.New("no bucket")
+	case strings.ContainsAny(o.Bucket, "/\\ "):
+		return fmt.Errorf("bucket %q: not a name of a bucket", o.Bucket)
+	case o.Prefix != "" && storage.CheckKey(strings.Trim(o.Prefix, "/")) != nil:
+		return fmt.Errorf("prefix: %w", storage.CheckKey(strings.Trim(o.Prefix, "/")))
+	case o.PathStyle != "" && o.PathStyle != PathStyleOn && o.PathStyle != PathStyleOff:
+		return fmt.Errorf("path style %q: want %q, %q or nothing", o.PathStyle, PathStyleOn, PathStyleOff)
+	case o.Checksum != ChecksumAuto && o.Checksum != ChecksumSHA256 && o.Checksum != ChecksumMD5 && o.Checksum != ChecksumNone:
+		return fmt.Errorf("checksum %q: want auto, sha256, md5 or none", o.Checksum)
+	case o.SSE != "" && o.SSE != SSES3 && o.SSE != SSEKMS:
+		return fmt.Errorf("server-side encryption %q: want %q, %q or nothing", o.SSE, SSES3, SSEKMS)
+	case o.SSEKMSKeyID != "" && o.SSE != SSEKMS:
+		return fmt.Errorf("a KMS key needs server-side encryption %q", SSEKMS)
+	case o.SSECKeyFile != "" && o.SSE != "":
+		return fmt.Errorf("a customer key and server-side encryption %q exclude each other", o.SSE)
+	case o.PartBytes < minPartBytes:
+		return fmt.Errorf("parts of %d bytes: want at least %d", o.PartBytes, minPartBytes)
+	case o.Concurrency < 1 || o.ProgressTimeout < 0:
+		return errors.New("concurrency and progress timeout must be positive")
+	}
+	return nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Bucket returns the bucket's name.
+func (s *Store) Bucket() string { return s.o.Bucket }
+
+func (s *Store) key(key string) string { return s.prefix + key }

@@ -1,0 +1,222 @@
+package s3
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/storage"
+)
+
+// cleanUpTimeout bounds what is still done after the caller's context ended.
+const cleanUpTimeout = 15 * time.Second
+
+// smallBytes is read before a whole part's buffer is taken, for most objects
+// are manifests.
+const smallBytes = 64 << 10
+
+// nonceKey is the metadata by which an upload recognizes its own object.
+const nonceKey = "backupd-nonce"
+
+// Create implements [storage.Store]. It holds Options.Concurrency + 1 parts in
+// memory, and 64 KiB for a small object.
+func (s *Store) Create(ctx context.Context, key string, r io.Reader) error {
+	if err := storage.CheckKey(key); err != nil {
+		return err
+	}
+	u := &upload{s: s, key: s.key(key), nonce: backup.RandomName(26)}
+	if err := u.run(ctx, &source{r: storage.ReaderContext(ctx, r)}); err != nil {
+		return fmt.Errorf("create %s: %w", key, orContext(ctx, err))
+	}
+	return nil
+}
+
+// upload is one Create.
+type upload struct {
+	s     *Store
+	key   string // in the bucket
+	nonce string
+}
+
+func (u *upload) run(ctx context.Context, src *source) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	small := make([]byte, smallBytes)
+	n, last, err := src.next(small)
+	if err != nil {
+		return err
+	}
+	if last {
+		return u.put(ctx, small[:n])
+	}
+	buf := u.s.buffers.Get().(*[]byte)
+	n = copy(*buf, small)
+	more, last, err := src.next((*buf)[n:])
+	if err != nil || last {
+		defer u.s.buffers.Put(buf)
+		if err != nil {
+			return err
+		}
+		return u.put(ctx, (*buf)[:n+more])
+	}
+	return u.multipart(ctx, buf, src)
+}
+
+// put uploads a whole object in one request.
+func (u *upload) put(ctx context.Context, body []byte) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	sum := sha256.Sum256(body)
+	err := u.s.withFeatures(inPut, func(f features) error {
+		if err := u.absent(ctx, f); err != nil {
+			return err
+		}
+		in := &s3.PutObjectInput{
+			Bucket: &u.s.o.Bucket, Key: &u.key, Body: bytes.NewReader(body), ContentLength: aws.Int64(int64(len(body))),
+			IfNoneMatch: f.ifNoneMatch(), ChecksumSHA256: f.checksumSHA256(sum), ContentMD5: f.contentMD5(body),
+			Metadata:     map[string]string{nonceKey: u.nonce},
+			StorageClass: types.StorageClass(u.s.o.StorageClass),
+		}
+		in.ServerSideEncryption, in.SSEKMSKeyId, in.BucketKeyEnabled = u.s.encryption()
+		in.SSECustomerAlgorithm, in.SSECustomerKey, in.SSECustomerKeyMD5 = u.s.ssec.headers()
+		_, err := u.s.client.PutObject(ctx, in, signPayload(sum))
+		return err
+	})
+	return u.settle(ctx, "put object", err, int64(len(body)))
+}
+
+// absent stands in for the condition a service does not know.
+func (u *upload) absent(ctx context.Context, f features) error {
+	if f.conditional {
+		return nil
+	}
+	_, err := u.s.head(ctx, u.key)
+	switch {
+	case err == nil:
+		return fs.ErrExist
+	case statusOf(err) == http.StatusNotFound:
+		return nil
+	}
+	return err
+}
+
+// settle decides what the outcome of the request is that makes the object.
+//
+// An error need not mean that nothing was stored. When the answer to a request
+// that succeeded is lost, the next attempt is told that the object exists (412)
+// or that the upload is gone (404), because we have won already; and when ten
+// answers in a row are lost nobody tells anything. So it looks: an object of
+// our size that carries our nonce is ours, and whole.
+func (u *upload) settle(ctx context.Context, what string, err error, size int64) error {
+	if err == nil {
+		u.s.bucketSeen.Store(true)
+		return nil
+	}
+	if errors.Is(err, fs.ErrExist) || !leavesDoubt(err) {
+		return u.explain(what, err)
+	}
+	// Fresh: also a cancelled Create has to know, and one that came too late
+	// to be cancelled has succeeded.
+	fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
+	defer cancel()
+	found, herr := u.s.head(fresh, u.key)
+	switch {
+	case herr == nil && found.nonce == u.nonce && found.Size == size:
+		return nil
+	case herr == nil && ctx.Err() == nil, statusOf(err) == http.StatusPreconditionFailed && statusOf(herr) == http.StatusForbidden:
+		return fs.ErrExist
+	}
+	return u.explain(what, err)
+}
+
+func (u *upload) explain(what string, err error) error {
+	if errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", what, u.s.explain(err))
+}
+
+// leavesDoubt reports whether the object may be there in spite of err: always,
+// unless the service has refused the request itself.
+func leavesDoubt(err error) bool {
+	var creds *credentialsError
+	if errors.As(err, &creds) {
+		return creds.transient // else nothing was ever sent
+	}
+	code, status, _ := response(err)
+	switch status {
+	case http.StatusConflict, http.StatusPreconditionFailed, http.StatusRequestTimeout, http.StatusTooManyRequests:
+		return true
+	case http.StatusNotFound:
+		return code == "NoSuchUpload"
+	}
+	return status < 400 || status >= 500 && status != http.StatusNotImplemented
+}
+
+func (s *Store) encryption() (types.ServerSideEncryption, *string, *bool) {
+	switch {
+	case s.o.SSE == "":
+		return "", nil, nil
+	case s.o.SSE == SSES3:
+		return SSES3, nil, nil
+	case s.o.SSEKMSKeyID == "":
+		return SSEKMS, nil, aws.Bool(true) // one call of KMS for many objects
+	}
+	return SSEKMS, &s.o.SSEKMSKeyID, aws.Bool(true)
+}
+
+// source reads an object's bytes part by part. It looks one byte ahead, to
+// know the last part when it is read.
+type source struct {
+	r     io.Reader
+	ahead [1]byte
+	held  int // bytes in ahead
+}
+
+// next fills p as far as the bytes go and reports whether they were the last.
+// It does not use io.ReadFull, in whose io.ErrUnexpectedEOF the end of r and
+// the cut source of r look the same: a truncated object would be stored.
+func (s *source) next(p []byte) (n int, last bool, err error) {
+	n = copy(p, s.ahead[:s.held])
+	s.held = 0
+	if n, last, err = s.fill(p, n); last || err != nil {
+		return n, last, err
+	}
+	s.held, last, err = s.fill(s.ahead[:], 0)
+	return n, last, err
+}
+
+func (s *source) fill(p []byte, n int) (int, bool, error) {
+	for empty := 0; n < len(p); {
+		m, err := s.r.Read(p[n:])
+		n += m
+		if err == io.EOF && n == len(p) {
+			return n, false, nil // the byte ahead will find the end again
+		}
+		if err == io.EOF {
+			return n, true, nil
+		}
+		if err != nil {
+			return n, false, err
+		}
+		if m > 0 {
+			empty = 0
+		} else if empty++; empty == 100 {
+			return n, false, io.ErrNoProgress
+		}
+	}
+	return n, false, nil
+}

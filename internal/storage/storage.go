@@ -1,0 +1,60 @@
+// Package storage is the port behind which snapshots live: a Store of immutable
+// objects with five methods, and functions over it. The implementations are in
+// the packages mem, file and s3 below it; the law all of them obey is the
+// conformance suite in storagetest.
+package storage
+
+import (
+	"context"
+	"io"
+	"iter"
+	"time"
+)
+
+// Store holds immutable objects under slash-separated keys.
+//
+// Errors wrap [io/fs.ErrNotExist], [io/fs.ErrExist] or [io/fs.ErrPermission]
+// where a caller can act on the difference; test with [errors.Is]. All methods
+// may be called from several goroutines at once. A cancelled ctx ends a call
+// with the context's error, and a Create ended that way leaves nothing.
+//
+// Keys are what [CheckKey] allows. No key may be the folder of another: where
+// "a/b" exists, some stores cannot hold "a".
+type Store interface {
+	// Create stores everything read from r as key, whole or not at all. When
+	// Create returns nil the object is durable. When r or ctx fails nothing is
+	// there, and the error wraps theirs. If key exists Create returns an error
+	// that wraps fs.ErrExist and changes nothing.
+	//
+	// Nothing reads r after Create has returned, so a Read of r that blocks
+	// holds Create up: whoever cancels ctx must see to it that r ends too.
+	Create(ctx context.Context, key string, r io.Reader) error
+
+	// Open returns the object's bytes from offset on, length of them, or all
+	// to the end if length is negative. A range that starts at or goes past
+	// the end yields what is there, down to nothing. The caller must close it.
+	// Reading fewer bytes than were promised is an error, never a short EOF.
+	// ctx covers the reading too. Of a store whose objects have an ETag,
+	// [ETag] tells the one of the bytes being read.
+	Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
+
+	// Stat tells an object's size and time without reading it.
+	Stat(ctx context.Context, key string) (Object, error)
+
+	// List yields every object whose key begins with prefix, in key order
+	// (bytewise). An error ends the listing: it is yielded once, last.
+	List(ctx context.Context, prefix string) iter.Seq2[Object, error]
+
+	// Delete removes key. Deleting what is not there is no error.
+	Delete(ctx context.Context, key string) error
+}
+
+// Object is what a store knows about a key without reading its bytes.
+type Object struct {
+	Key     string
+	Size    int64
+	ModTime time.Time
+	// ETag identifies the bytes where the store has such a thing; else empty.
+	// Two reads with the same ETag read the same object.
+	ETag string
+}
