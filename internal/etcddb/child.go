@@ -31,6 +31,7 @@ type operation string
 
 const (
 	opInspect operation = "inspect"
+	opNewest  operation = "newest"
 	opHash    operation = "hash"
 	opPrepare operation = "prepare"
 )
@@ -46,9 +47,10 @@ type request struct {
 }
 
 type response struct {
-	Facts  *Facts         `json:"facts,omitempty"`
-	HashKV *backup.HashKV `json:"hashKV,omitempty"`
-	Error  *childError    `json:"error,omitempty"`
+	Facts  *Facts          `json:"facts,omitempty"`
+	Newest backup.Revision `json:"newest,omitempty"`
+	HashKV *backup.HashKV  `json:"hashKV,omitempty"`
+	Error  *childError     `json:"error,omitempty"`
 }
 
 // childError carries an error and what callers branch on through JSON.
@@ -114,6 +116,8 @@ func serve(req request) (resp *response, err error) {
 		switch req.Op {
 		case opInspect:
 			resp.Facts, err = inspect(im)
+		case opNewest:
+			resp.Newest, err = newest(im)
 		case opHash:
 			resp.HashKV, err = hashAtCompaction(im, req.Revision, req.CompactRevision)
 		default:

@@ -94,6 +94,17 @@ func Inspect(ctx context.Context, path string) (*Facts, error) {
 	return resp.Facts, nil
 }
 
+// Newest returns the revision of a server that boots the database at path, the
+// one that [Facts] has too. It reads a few pages only, so it verifies next to
+// nothing: it is for what can be begun while [Inspect] still runs.
+func Newest(ctx context.Context, path string) (backup.Revision, error) {
+	resp, err := examine(ctx, path, request{Op: opNewest})
+	if err != nil {
+		return 0, fmt.Errorf("newest revision of %s: %w", path, err)
+	}
+	return resp.Newest, nil
+}
+
 // HashAt returns the HashKV that a server holding the same history answers at
 // revision after it was compacted at compact. A member compacts while its
 // snapshot is being stored, so compact may be later than the file's own

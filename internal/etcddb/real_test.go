@@ -83,6 +83,9 @@ func inspectLive(t testing.TB, c *testserver.Cluster) (string, *etcddb.Facts) {
 	f, err := etcddb.Inspect(t.Context(), path)
 	must(t, err)
 	sameAsEtcdutl(t, c.Version, path, f)
+	if rev, err := etcddb.Newest(t.Context(), path); err != nil || rev != f.Revision {
+		t.Errorf("newest revision %d (%v), the whole file says %d", rev, err, f.Revision)
+	}
 	if live := liveHash(t, c, 0); f.HashKV != live {
 		t.Errorf("HashKV %+v, the member says %+v", f.HashKV, live)
 	}

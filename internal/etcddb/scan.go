@@ -71,6 +71,33 @@ func inspect(im *image) (*Facts, error) {
 	return s.facts, s.finish(records)
 }
 
+// newest reads the newest revision and looks at no more than it needs for that.
+func newest(im *image) (backup.Revision, error) {
+	all, err := newWalker(im, ascending).buckets()
+	if err != nil {
+		return 0, err
+	}
+	f := &Facts{}
+	if err := f.readCompaction(im, all); err != nil {
+		return 0, err
+	}
+	records, err := findBucket(all, keyBucket)
+	if err != nil {
+		return 0, err
+	}
+	last := backup.Revision(0)
+	err = newWalker(im, descending).bucket(records, func(e *element) error {
+		rk, err := parseRecordKey(e.key)
+		if err != nil {
+			return err
+		}
+		last = backup.Revision(rk.main)
+		return errStop
+	})
+	f.settleRevisions(last)
+	return f.Revision, err
+}
+
 // prepareHash decides how the HashKV is computed: on the way if possible.
 func (s *scan) prepareHash(records *bucket) (err error) {
 	s.facts.settleRevisions(0)

@@ -6,90 +6,138 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
 )
 
-// compare asks every voting member for its hash of the keys at the snapshot's
-// revision and holds it against the file. It returns the answers, and what they
-// make suspect.
-func (t *Taker) compare(ctx context.Context, s *cluster.Survey, facts *etcddb.Facts, path string) ([]backup.MemberHash, []string) {
+// questions are being asked of the voting members: what their HashKV is at one
+// revision. A member may take seconds to answer, so they are asked as soon as
+// the revision is known, while the database is still being inspected.
+type questions struct {
+	taker    *Taker
+	survey   *cluster.Survey
+	revision backup.Revision
+	voters   []backup.Member
+	cancel   context.CancelFunc
+	replies  []reply
+	done     chan struct{} // closed when all replies are there
+}
+
+// reply is what became of one question.
+type reply struct {
+	endpoint string
+	answer   backup.HashKV
+	err      error
+}
+
+var errNobodyThere = errors.New("neither an endpoint nor one of its client URLs answers as this member")
+
+// ask begins to ask the voters and returns at once.
+func (t *Taker) ask(ctx context.Context, s *cluster.Survey, voters []backup.Member, rev backup.Revision) *questions {
+	q := &questions{taker: t, survey: s, revision: rev, voters: voters, replies: make([]reply, len(voters)), done: make(chan struct{})}
+	ctx, q.cancel = context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	for i, m := range voters {
+		wg.Go(func() { q.replies[i] = q.ask(ctx, m) })
+	}
+	go func() {
+		wg.Wait()
+		close(q.done)
+	}()
+	return q
+}
+
+// abandon ends questions whose answers nobody wants any more. q may be nil.
+func (q *questions) abandon() {
+	if q != nil {
+		q.cancel()
+		<-q.done
+	}
+}
+
+// askEarly asks for the revision that the database seems to end at. It returns
+// nil where that cannot be told yet: then [Taker.compare] asks.
+func (t *Taker) askEarly(ctx context.Context, s *cluster.Survey, path string) *questions {
+	voters := voting(s.Members)
+	if t.Hashes == SkipHashes || len(voters) == 0 {
+		return nil
+	}
+	rev, err := etcddb.Newest(ctx, path)
+	if err != nil {
+		return nil // the inspection says what is wrong
+	}
+	return t.ask(ctx, s, voters, rev)
+}
+
+func (q *questions) ask(ctx context.Context, m backup.Member) reply {
+	endpoint := q.find(ctx, m)
+	if endpoint == "" {
+		return reply{err: errNobodyThere}
+	}
+	answer, err := q.taker.Source.HashKV(ctx, endpoint, q.revision)
+	return reply{endpoint, answer, err}
+}
+
+// compare holds the answers of every voting member against the file. It returns
+// them, and what they make suspect.
+func (t *Taker) compare(ctx context.Context, s *cluster.Survey, facts *etcddb.Facts, path string, q *questions) ([]backup.MemberHash, []string) {
 	if t.Hashes == SkipHashes {
 		return []backup.MemberHash{}, nil
 	}
-	c := &comparison{
-		taker: t, survey: s, facts: facts, path: path,
-		known: map[backup.Revision]backup.HashKV{facts.HashKV.CompactRevision: facts.HashKV},
+	if q == nil || q.revision != facts.Revision {
+		q.abandon()
+		voters := voting(s.Members)
+		if len(voters) == 0 { // nobody would tell; the database does
+			voters = voting(facts.Members)
+		}
+		q = t.ask(ctx, s, voters, facts.Revision)
 	}
-	voters := c.voters()
-	out := make([]backup.MemberHash, len(voters))
-	var answered atomic.Int64
-	var wg sync.WaitGroup
-	for i, m := range voters {
-		wg.Go(func() {
-			out[i] = c.ask(ctx, m)
-			t.Progress(StageCompare, answered.Add(1), int64(len(voters)))
-		})
-	}
-	wg.Wait()
-	for _, h := range out {
-		t.Log.Info("compared HashKV", "member", h.MemberID, "result", h.Result, "detail", h.Detail)
+	defer q.abandon()
+	t.Progress(StageCompare, 0, int64(len(q.voters)))
+	<-q.done
+	c := &comparison{facts: facts, path: path, known: map[backup.Revision]backup.HashKV{facts.HashKV.CompactRevision: facts.HashKV}}
+	out := make([]backup.MemberHash, len(q.voters))
+	for i, m := range q.voters {
+		out[i] = c.judge(ctx, m, q.replies[i])
+		t.Progress(StageCompare, int64(i+1), int64(len(q.voters)))
+		t.Log.Info("compared HashKV", "member", out[i].MemberID, "result", out[i].Result, "detail", out[i].Detail)
 	}
 	return out, contradictions(out, facts.HashKV)
+}
+
+func voting(members []backup.Member) []backup.Member {
+	return slices.DeleteFunc(slices.Clone(members), func(m backup.Member) bool { return m.Learner })
 }
 
 // comparison holds the hashes of one file, by compact revision: a member may
 // have compacted since the snapshot was taken, and then hashes less.
 type comparison struct {
-	taker  *Taker
-	survey *cluster.Survey
-	facts  *etcddb.Facts
-	path   string
-
-	mu    sync.Mutex // guards known, and lets one member's question wait for another's scan
+	facts *etcddb.Facts
+	path  string
 	known map[backup.Revision]backup.HashKV
 }
 
-// voters are the members that vote, as the cluster tells it, or, where nobody
-// would tell, as the database does.
-func (c *comparison) voters() []backup.Member {
-	members := c.survey.Members
-	if len(members) == 0 {
-		members = c.facts.Members
+func (c *comparison) judge(ctx context.Context, m backup.Member, r reply) backup.MemberHash {
+	out := backup.MemberHash{MemberID: m.ID, Endpoint: r.endpoint, Result: backup.HashUnavailable}
+	if errors.Is(r.err, cluster.ErrCompacted) {
+		out.Result = backup.HashNotComparable
 	}
-	return slices.DeleteFunc(slices.Clone(members), func(m backup.Member) bool { return m.Learner })
-}
-
-func (c *comparison) ask(ctx context.Context, m backup.Member) backup.MemberHash {
-	out := backup.MemberHash{MemberID: m.ID, Result: backup.HashUnavailable}
-	endpoint := c.find(ctx, m)
-	if endpoint == "" {
-		out.Detail = "neither an endpoint nor one of its client URLs answers as this member"
+	if r.err != nil {
+		out.Detail = r.err.Error()
 		return out
 	}
-	out.Endpoint = endpoint
-	answer, err := c.taker.Source.HashKV(ctx, endpoint, c.facts.HashKV.Revision)
-	if errors.Is(err, cluster.ErrCompacted) {
-		out.Result, out.Detail = backup.HashNotComparable, err.Error()
-		return out
-	}
-	if err != nil {
-		out.Detail = err.Error()
-		return out
-	}
-	out.Answer = &answer
-	own, err := c.at(ctx, answer.CompactRevision)
+	out.Answer = &r.answer
+	own, err := c.at(ctx, r.answer.CompactRevision)
 	switch {
 	case err != nil:
 		out.Result, out.Detail = backup.HashNotComparable, err.Error()
-	case own.Hash == answer.Hash:
+	case own.Hash == r.answer.Hash:
 		out.Result = backup.HashEqual
 	default:
 		out.Result = backup.HashDiffers
-		out.Detail = fmt.Sprintf("HashKV %d, the snapshot's is %d (revision %d, compact revision %d)", answer.Hash, own.Hash, answer.Revision, answer.CompactRevision)
+		out.Detail = fmt.Sprintf("HashKV %d, the snapshot's is %d (revision %d, compact revision %d)", r.answer.Hash, own.Hash, r.answer.Revision, r.answer.CompactRevision)
 	}
 	return out
 }
@@ -98,13 +146,13 @@ func (c *comparison) ask(ctx context.Context, m backup.Member) backup.MemberHash
 // URLs it advertises, but not where the survey waited in vain. Who is there is
 // asked again: HashKV may take minutes, so a member lost since would not be
 // noticed for as long.
-func (c *comparison) find(ctx context.Context, m backup.Member) string {
-	urls := append([]string{c.survey.Endpoint(m.ID)}, m.ClientURLs...)
+func (q *questions) find(ctx context.Context, m backup.Member) string {
+	urls := append([]string{q.survey.Endpoint(m.ID)}, m.ClientURLs...)
 	for i, u := range urls {
-		if u == "" || slices.Contains(urls[:i], u) || c.survey.Unreachable(u) {
+		if u == "" || slices.Contains(urls[:i], u) || q.survey.Unreachable(u) {
 			continue
 		}
-		if id, err := c.taker.Source.Identify(ctx, u); err == nil && id == m.ID {
+		if id, err := q.taker.Source.Identify(ctx, u); err == nil && id == m.ID {
 			return u
 		}
 	}
@@ -114,8 +162,6 @@ func (c *comparison) find(ctx context.Context, m backup.Member) string {
 // at returns the file's hash as a server with another compact revision would
 // compute it.
 func (c *comparison) at(ctx context.Context, compact backup.Revision) (backup.HashKV, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if h, ok := c.known[compact]; ok {
 		return h, nil
 	}

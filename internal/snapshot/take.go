@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
@@ -130,16 +131,17 @@ func (t *Taker) takeInto(ctx context.Context, sp *spool, s surveyed) (*backup.Ma
 	// Received at full speed, for while the stream is open etcd cannot reuse
 	// freed pages; stored behind it.
 	var facts *etcddb.Facts
+	var asked *questions
 	from := receiver{source: t.Source, log: t.Log, progress: t.stage(StageReceive)}
 	from.check = func(ctx context.Context, got received) (err error) {
-		facts, err = t.inspect(ctx, got, sp.path)
+		facts, asked, err = t.inspect(ctx, s.Survey, got, sp.path)
 		return err
 	}
 	got, err := from.receive(ctx, s.Survey, &spoolSink{sp, up})
 	if err != nil {
 		return nil, err
 	}
-	hashes, suspect := t.compare(ctx, s.Survey, facts, sp.path)
+	hashes, suspect := t.compare(ctx, s.Survey, facts, sp.path, asked)
 
 	stored, err := up.wait(ctx)
 	if err != nil {
@@ -160,14 +162,20 @@ func (t *Taker) takeInto(ctx context.Context, sp *spool, s surveyed) (*backup.Ma
 	return m, nil
 }
 
-func (t *Taker) inspect(ctx context.Context, got received, path string) (*etcddb.Facts, error) {
+// inspect looks into the database, and has the members asked about it meanwhile.
+func (t *Taker) inspect(ctx context.Context, s *cluster.Survey, got received, path string) (*etcddb.Facts, *questions, error) {
 	t.Progress(StageInspect, 0, got.blob.Bytes)
+	var asked *questions
+	var asking sync.WaitGroup
+	asking.Go(func() { asked = t.askEarly(ctx, s, path) })
 	facts, err := etcddb.Inspect(ctx, path)
+	asking.Wait()
 	if err != nil {
-		return nil, fmt.Errorf("inspect the database of %s: %w", got.member.Endpoint, err)
+		asked.abandon()
+		return nil, nil, fmt.Errorf("inspect the database of %s: %w", got.member.Endpoint, err)
 	}
 	t.Progress(StageInspect, got.blob.Bytes, got.blob.Bytes)
-	return facts, nil
+	return facts, asked, nil
 }
 
 // commit creates the manifest. Until it is there the data object is litter, and
