@@ -85,7 +85,7 @@ func newCluster(t testing.TB, version string) *Cluster {
 			return
 		}
 		for _, m := range c.Members {
-			t.Logf("the end of the log of %s (etcd %s):\n%s", m.Name, version, tail(m.logPath, 25))
+			t.Logf("the end of the log of %s (etcd %s):\n%s", m.Name, version, tail(m.logPath, 8))
 		}
 	})
 	return c

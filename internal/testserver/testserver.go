@@ -53,7 +53,7 @@ func tail(path string, lines int) string {
 	}
 	for i, line := range all {
 		// etcd logs stack traces in one line.
-		all[i] = line[:min(len(line), 400)]
+		all[i] = line[:min(len(line), 220)]
 	}
 	return strings.Join(all, "\n")
 }
