@@ -1,0 +1,195 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/etcd-backupd/backupd/internal/server"
+)
+
+const kindStatus = "backupd/status/v1"
+
+func newStatusCommand(a *app) *cobra.Command {
+	var f daemonFlags
+	cmd := &cobra.Command{
+		Use:   "status [--server URL]",
+		Short: "Show how the clusters of a running daemon stand",
+		Long: `Show how the clusters of a running daemon stand: the age of the last verified
+backup of each, its next run, what is running, what is wrong and what to do.
+
+Exit code 0 means that all is well, 3 that some cluster is not, 1 that the
+daemon did not answer.`,
+		Example: "  backupd status\n  backupd status --server https://backup.example:9387 --token-file token --cacert ca.pem",
+		Args:    arguments(0, "no argument"),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), a, f) },
+	}
+	f.register(cmd)
+	return cmd
+}
+
+// status is what the daemon says, with the running jobs only.
+type status struct {
+	Clusters []server.Cluster `json:"clusters"`
+	Jobs     []server.Job     `json:"jobs"`
+}
+
+func runStatus(ctx context.Context, a *app, f daemonFlags) error {
+	d, err := f.client(a.global.commandTimeout)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	var clusters server.ClusterList
+	if err := d.get(ctx, "/clusters", &clusters); err != nil {
+		return err
+	}
+	var jobs server.JobList
+	if err := d.get(ctx, "/jobs", &jobs); err != nil {
+		return err
+	}
+	running := slices.DeleteFunc(jobs.Jobs, func(j server.Job) bool { return j.State != server.JobRunning })
+	s := status{append([]server.Cluster{}, clusters.Clusters...), append([]server.Job{}, running...)}
+	// The worst stands first.
+	slices.SortStableFunc(s.Clusters, func(x, y server.Cluster) int {
+		return cmp.Or(rank(x.State)-rank(y.State), strings.Compare(x.Name, y.Name))
+	})
+	if err := printClusters(a, s, time.Now()); err != nil {
+		return err
+	}
+	bad := 0
+	for _, c := range s.Clusters {
+		if c.State != server.ClusterOK {
+			bad++
+		}
+	}
+	if bad > 0 {
+		return &partialError{fmt.Errorf("%d of %d clusters need attention", bad, len(s.Clusters))}
+	}
+	return nil
+}
+
+// rank orders states; one that is not known is looked at first.
+func rank(state string) int {
+	return 1 + slices.Index([]string{server.ClusterFailure, server.ClusterWarning, server.ClusterOK}, state)
+}
+
+func printClusters(a *app, s status, now time.Time) error {
+	if a.global.writeOut == "json" {
+		return printJSON(a.stdout, kindStatus, s)
+	}
+	header := []string{"CLUSTER", "STATE", "LAST BACKUP", "NEXT RUN", "RUNNING"}
+	rows := make([][]string, len(s.Clusters))
+	for i, c := range s.Clusters {
+		rows[i] = []string{c.Name, c.State, ago(c.LastSuccess, now), ahead(c.NextRun, now), runningJobs(s.Jobs, c.Name)}
+	}
+	if a.global.writeOut == "table" {
+		for i, c := range s.Clusters {
+			rows[i] = append(rows[i], c.Problem, c.Hint)
+		}
+		return a.printRows(append(header, "PROBLEM", "HINT"), rows)
+	}
+	if len(rows) == 0 {
+		_, err := fmt.Fprintln(a.stdout, "the daemon guards no cluster")
+		return err
+	}
+	return printGlance(a.stdout, s.Clusters, append([][]string{header}, rows...), colourful(a.stdout))
+}
+
+// printGlance prints aligned rows, the first of them the header, and below a
+// cluster's row what is wrong with it and what to do.
+func printGlance(w io.Writer, clusters []server.Cluster, rows [][]string, colours bool) error {
+	widths := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	var out strings.Builder
+	for i, row := range rows {
+		var line strings.Builder
+		for j, cell := range row {
+			padding := strings.Repeat(" ", widths[j]-utf8.RuneCountInString(cell)+2)
+			// A terminal counts no escape sequence; so it goes in after padding.
+			if colours && i > 0 && j == 1 {
+				cell = colour(cell)
+			}
+			line.WriteString(cell + padding)
+		}
+		out.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+		if i > 0 {
+			writeNote(&out, "problem", clusters[i-1].Problem)
+			writeNote(&out, "hint", clusters[i-1].Hint)
+		}
+	}
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+func writeNote(out *strings.Builder, name, text string) {
+	if text != "" {
+		fmt.Fprintf(out, "  %-8s %s\n", name+":", strings.ReplaceAll(text, "\n", "\n           "))
+	}
+}
+
+// colourful reports whether w shows colours and nobody minds them.
+func colourful(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+}
+
+func colour(state string) string {
+	code, ok := map[string]string{server.ClusterOK: "32", server.ClusterWarning: "33", server.ClusterFailure: "1;31"}[state]
+	if !ok {
+		return state
+	}
+	return "\x1b[" + code + "m" + state + "\x1b[0m"
+}
+
+func ago(t, now time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return age(t, now) + " ago"
+}
+
+func ahead(t, now time.Time) string {
+	switch {
+	case t.IsZero():
+		return "-"
+	case t.Before(now):
+		return "due"
+	}
+	return "in " + age(now, t)
+}
+
+// runningJobs tells what is running for a cluster, and how far it is.
+func runningJobs(jobs []server.Job, cluster string) string {
+	var out []string
+	for _, j := range jobs {
+		if j.Cluster != cluster {
+			continue
+		}
+		text := j.Kind
+		if j.Stage != "" && j.Stage != j.Kind {
+			text += ": " + j.Stage
+		}
+		if j.Total > 0 {
+			text += fmt.Sprintf(" %d%%", int(100*float64(j.Done)/float64(j.Total)))
+		}
+		out = append(out, text)
+	}
+	if len(out) == 0 {
+		return "-"
+	}
+	return strings.Join(out, ", ")
+}

@@ -1,0 +1,202 @@
+package server
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// scope is what a caller may do, or what a route asks for.
+type scope int
+
+const (
+	scopeNone    scope = iota // health
+	scopeRead                 // look
+	scopeOperate              // start jobs and pin; includes scopeRead
+)
+
+func (s scope) String() string { return [...]string{"none", "read", "operate"}[s] }
+
+const minTokenLength = 16
+
+// A bearer token as RFC 6750 lets it be spelled.
+var tokenPattern = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
+
+// guard decides who may do what.
+type guard struct {
+	tokens   map[scope]*reloaded[[]digest]
+	certs    bool // client certificates are asked for
+	failures failures
+	log      *slog.Logger
+}
+
+// digest is the SHA-256 of a token: of the same length for all of them, and of
+// no use to who finds it in a core dump.
+type digest [sha256.Size]byte
+
+func newGuard(o Options, log *slog.Logger) (*guard, error) {
+	g := &guard{tokens: map[scope]*reloaded[[]digest]{}, certs: o.ClientCAFile != "", log: log}
+	for s, file := range map[scope]string{scopeRead: o.ReadTokensFile, scopeOperate: o.OperateTokensFile} {
+		if file == "" {
+			continue
+		}
+		var err error
+		if g.tokens[s], err = load(log, parseTokens, file); err != nil {
+			return nil, backup.WithHint(fmt.Errorf("read %s tokens: %w", s, err),
+				"the file holds one or two tokens, one a line; 'openssl rand -hex 32' makes a good one")
+		}
+	}
+	return g, nil
+}
+
+// demands reports whether anyone must show anything.
+func (g *guard) demands() bool { return g.certs || len(g.tokens) > 0 }
+
+// parseTokens reads one token a line, at most two: the old and the new one
+// while they are changed. Its errors never hold a token.
+func parseTokens(contents [][]byte) ([]digest, error) {
+	var out []digest
+	n := 0
+	for line := range strings.Lines(string(contents[0])) {
+		n++
+		token := strings.TrimSpace(line)
+		switch {
+		case token == "":
+			continue
+		case len(token) < minTokenLength:
+			return nil, fmt.Errorf("line %d: a token of %d characters: want at least %d", n, len(token), minTokenLength)
+		case !tokenPattern.MatchString(token):
+			return nil, fmt.Errorf("line %d: a token is made of letters, digits and -._~+/, with = at its end only", n)
+		}
+		out = append(out, sha256.Sum256([]byte(token)))
+	}
+	if len(out) == 0 {
+		return nil, errors.New("holds no token")
+	}
+	if len(out) > 2 {
+		return nil, fmt.Errorf("holds %d tokens: want at most two", len(out))
+	}
+	return out, nil
+}
+
+// check returns why the caller may not do what needs scope need, or nil.
+func (g *guard) check(r *http.Request, need scope) *Problem {
+	if need == scopeNone || !g.demands() {
+		return nil
+	}
+	addr := remoteHost(r)
+	if g.failures.exceeded(addr) {
+		return newProblem(http.StatusTooManyRequests, "too many wrong tokens from %s", addr).
+			withHint("wait a second").withHeader("Retry-After", "1")
+	}
+	has := scopeNone
+	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		has = scopeOperate
+	}
+	token, given := bearer(r)
+	if has == scopeNone && given {
+		if has = g.scopeOf(token); has == scopeNone {
+			if g.failures.count(addr) {
+				g.log.Warn("wrong bearer token", "remote", addr)
+			}
+			return newProblem(http.StatusUnauthorized, "the bearer token is not valid").
+				withHint("compare it with the daemon's token files").
+				withHeader("WWW-Authenticate", `Bearer realm="backupd", error="invalid_token"`)
+		}
+	}
+	switch {
+	case has == scopeNone:
+		return newProblem(http.StatusUnauthorized, "this needs a bearer token%s", map[bool]string{true: " or a client certificate"}[g.certs]).
+			withHint("send 'Authorization: Bearer TOKEN'; of 'backupd status' it is --token-file").
+			withHeader("WWW-Authenticate", `Bearer realm="backupd"`)
+	case has < need:
+		return newProblem(http.StatusForbidden, "this needs the scope %s; the token has %s", need, has).
+			withHint("use a token of operate-tokens-file").
+			withHeader("WWW-Authenticate", fmt.Sprintf(`Bearer realm="backupd", error="insufficient_scope", scope="%s"`, need))
+	}
+	return nil
+}
+
+// scopeOf returns the largest scope that token gives. It always compares with
+// every token there is.
+func (g *guard) scopeOf(token string) scope {
+	sum, has := sha256.Sum256([]byte(token)), scopeNone
+	for s, tokens := range g.tokens {
+		for _, d := range tokens.get() {
+			if subtle.ConstantTimeCompare(sum[:], d[:]) == 1 {
+				has = max(has, s)
+			}
+		}
+	}
+	return has
+}
+
+// bearer returns the request's token, and whether it shows any credentials.
+func bearer(r *http.Request) (token string, given bool) {
+	header := r.Header.Get("Authorization")
+	if header == "" {
+		return "", false
+	}
+	scheme, token, _ := strings.Cut(header, " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", true
+	}
+	return strings.TrimSpace(token), true
+}
+
+func remoteHost(r *http.Request) string {
+	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		return host
+	}
+	return r.RemoteAddr
+}
+
+// Limits of wrong tokens in one second: of one address, and of addresses that
+// are told apart. Beyond the second nothing is counted, for who has a thousand
+// addresses must not be able to lock the others out.
+const (
+	maxFailures  = 10
+	maxAddresses = 1000
+)
+
+// failures counts wrong tokens by address in the current second.
+type failures struct {
+	mu     sync.Mutex // guards what follows
+	second int64
+	counts map[string]int
+}
+
+func (f *failures) exceeded(addr string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.turn()
+	return f.counts[addr] >= maxFailures
+}
+
+// count reports whether there was room to count.
+func (f *failures) count(addr string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.turn()
+	if _, known := f.counts[addr]; !known && len(f.counts) >= maxAddresses {
+		return false
+	}
+	f.counts[addr]++
+	return true
+}
+
+func (f *failures) turn() {
+	if now := time.Now().Unix(); now != f.second || f.counts == nil {
+		f.second, f.counts = now, map[string]int{}
+	}
+}

@@ -1,0 +1,222 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/jsonschema-go/jsonschema"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+const apiPrefix = "/api/v1"
+
+// parameter is one of a query.
+type parameter struct {
+	name, description string
+	schema            *jsonschema.Schema
+	check             func(string) error
+}
+
+const (
+	defaultLimit = 100
+	maxLimit     = 1000
+)
+
+var (
+	limitParameter = parameter{"limit", fmt.Sprintf("how many to return; %d if not given", defaultLimit),
+		&jsonschema.Schema{Type: "integer", Minimum: jsonschema.Ptr(1.0), Maximum: jsonschema.Ptr(float64(maxLimit))},
+		func(s string) error {
+			if n, err := strconv.Atoi(s); err != nil || n < 1 || n > maxLimit {
+				return fmt.Errorf("%q is not a number from 1 to %d", s, maxLimit)
+			}
+			return nil
+		}}
+	afterParameter = parameter{"after", "return what follows this snapshot's id: the field next of the page before",
+		&jsonschema.Schema{Type: "string"},
+		func(s string) error { _, err := backup.ParseSnapshotID(s); return err }}
+)
+
+// routes is everything the server answers. Nothing in it restores or deletes.
+func routes(metrics http.Handler) []route {
+	const (
+		cluster  = apiPrefix + "/clusters/{name}"
+		snapshot = cluster + "/snapshots/{id}"
+	)
+	return []route{
+		{method: "GET", path: "/healthz", scope: scopeNone, id: "health", summary: "Whether the process is alive", endpoint: text(health)},
+		{method: "GET", path: "/readyz", scope: scopeNone, id: "ready", summary: "Whether the daemon guards its clusters, or why not", endpoint: text(ready, http.StatusServiceUnavailable)},
+		{method: "GET", path: "/metrics", scope: scopeRead, id: "metrics", summary: "Metrics for Prometheus", endpoint: pass(metrics)},
+		{method: "GET", path: apiPrefix + "/openapi.json", scope: scopeRead, id: "describe", summary: "This document", endpoint: get(describe)},
+		{method: "GET", path: apiPrefix + "/clusters", scope: scopeRead, id: "listClusters", summary: "How all clusters stand", endpoint: get(listClusters)},
+		{method: "GET", path: cluster, scope: scopeRead, id: "getCluster", summary: "How one cluster stands", endpoint: get(getCluster, http.StatusNotFound)},
+		{method: "GET", path: cluster + "/snapshots", scope: scopeRead, id: "listSnapshots", summary: "The snapshots of a cluster, the newest first", query: []parameter{limitParameter, afterParameter}, endpoint: get(listSnapshots, http.StatusNotFound)},
+		{method: "GET", path: snapshot, scope: scopeRead, id: "getSnapshot", summary: "One snapshot with its manifest", endpoint: get(getSnapshot, http.StatusNotFound)},
+		{method: "PUT", path: snapshot + "/pin", scope: scopeOperate, id: "pinSnapshot", summary: "Pin a snapshot: no prune removes it", endpoint: put(pinSnapshot, http.StatusNotFound, http.StatusConflict)},
+		{method: "POST", path: cluster + "/backups", scope: scopeOperate, id: "startBackup", summary: "Begin a backup now", endpoint: start(startBackup, http.StatusNotFound, http.StatusConflict)},
+		{method: "POST", path: cluster + "/verifications", scope: scopeOperate, id: "startVerification", summary: "Begin to read a snapshot back and verify it", endpoint: start(startVerification, http.StatusNotFound, http.StatusConflict)},
+		{method: "GET", path: cluster + "/prune-plan", scope: scopeRead, id: "getPrunePlan", summary: "What a prune would remove now, and why; nothing is removed", endpoint: get(getPrunePlan, http.StatusNotFound)},
+		{method: "GET", path: apiPrefix + "/jobs", scope: scopeRead, id: "listJobs", summary: "Running jobs and the last finished ones, the newest first", endpoint: get(listJobs)},
+		{method: "GET", path: apiPrefix + "/jobs/{id}", scope: scopeRead, id: "getJob", summary: "One job", endpoint: get(getJob, http.StatusNotFound)},
+		{method: "GET", path: apiPrefix + "/jobs/{id}/events", scope: scopeRead, id: "watchJob", summary: "One job as server-sent events of the type job, until it has ended", endpoint: events(watchJob, http.StatusNotFound)},
+		{method: "GET", path: apiPrefix + "/events", scope: scopeRead, id: "watchJobs", summary: "All jobs as server-sent events of the type job", endpoint: events(watchJobs)},
+	}
+}
+
+// text answers "ok" in plain text unless f says why not.
+func text(f func(s *Server) error, problems ...int) endpoint {
+	return endpoint{status: http.StatusOK, media: "text/plain", problems: problems,
+		serve: func(s *Server, w http.ResponseWriter, _ *http.Request, _ []byte) error {
+			if err := f(s); err != nil {
+				return err
+			}
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			_, _ = w.Write([]byte("ok\n")) // a caller who is gone needs no answer
+			return nil
+		}}
+}
+
+func health(*Server) error { return nil }
+
+func ready(s *Server) error {
+	err := s.backend.Ready()
+	if err == nil {
+		return nil
+	}
+	p := newProblem(http.StatusServiceUnavailable, "%s", err)
+	if hinted := new(backup.HintError); errors.As(err, &hinted) {
+		p.Hint = hinted.Hint
+	}
+	return p
+}
+
+func pass(h http.Handler) endpoint {
+	return endpoint{status: http.StatusOK, media: "text/plain",
+		serve: func(_ *Server, w http.ResponseWriter, r *http.Request, _ []byte) error {
+			h.ServeHTTP(w, r)
+			return nil
+		}}
+}
+
+func listClusters(s *Server, _ *http.Request) (ClusterList, error) {
+	return ClusterList{append([]Cluster{}, s.backend.Clusters()...)}, nil
+}
+
+func getCluster(s *Server, r *http.Request) (Cluster, error) {
+	for _, c := range s.backend.Clusters() {
+		if c.Name == r.PathValue("name") {
+			return c, nil
+		}
+	}
+	return Cluster{}, fmt.Errorf("cluster %q: %w", r.PathValue("name"), ErrNotFound)
+}
+
+func listSnapshots(s *Server, r *http.Request) (SnapshotList, error) {
+	if _, err := getCluster(s, r); err != nil {
+		return SnapshotList{}, err
+	}
+	limit := defaultLimit
+	if given := r.URL.Query().Get("limit"); given != "" {
+		limit, _ = strconv.Atoi(given) // checked before
+	}
+	// One more tells whether there is another page.
+	found, err := s.backend.Snapshots(r.Context(), r.PathValue("name"), r.URL.Query().Get("after"), limit+1)
+	if err != nil {
+		return SnapshotList{}, err
+	}
+	list := SnapshotList{Snapshots: append([]Snapshot{}, found...)}
+	if len(found) > limit {
+		list.Snapshots = list.Snapshots[:limit]
+		list.Next = list.Snapshots[limit-1].ID
+	}
+	return list, nil
+}
+
+// snapshotOf returns the snapshot that the path names.
+func snapshotOf(s *Server, r *http.Request) (cluster, id string, err error) {
+	if _, err := getCluster(s, r); err != nil {
+		return "", "", err
+	}
+	if _, err := backup.ParseSnapshotID(r.PathValue("id")); err != nil {
+		return "", "", newProblem(http.StatusNotFound, "%s", err)
+	}
+	return r.PathValue("name"), r.PathValue("id"), nil
+}
+
+func getSnapshot(s *Server, r *http.Request) (SnapshotDetail, error) {
+	cluster, id, err := snapshotOf(s, r)
+	if err != nil {
+		return SnapshotDetail{}, err
+	}
+	detail, err := s.backend.Snapshot(r.Context(), cluster, id)
+	if err != nil {
+		return SnapshotDetail{}, err
+	}
+	return *detail, nil
+}
+
+const maxReason = 500 // characters
+
+func pinSnapshot(s *Server, r *http.Request, body PinRequest) error {
+	cluster, id, err := snapshotOf(s, r)
+	if err != nil {
+		return err
+	}
+	reason := strings.TrimSpace(body.Reason)
+	if reason == "" || utf8.RuneCountInString(reason) > maxReason || strings.ContainsFunc(reason, unicode.IsControl) {
+		return newProblem(http.StatusBadRequest, "the field reason must say in one line of at most %d characters why the snapshot must stay", maxReason)
+	}
+	return s.backend.Pin(r.Context(), cluster, id, reason)
+}
+
+func startBackup(s *Server, r *http.Request, _ struct{}) (Job, error) {
+	if _, err := getCluster(s, r); err != nil {
+		return Job{}, err
+	}
+	return s.backend.StartBackup(r.PathValue("name"))
+}
+
+func startVerification(s *Server, r *http.Request, body VerificationRequest) (Job, error) {
+	if _, err := getCluster(s, r); err != nil {
+		return Job{}, err
+	}
+	if body.Snapshot != Latest {
+		if _, err := backup.ParseSnapshotID(body.Snapshot); err != nil {
+			return Job{}, newProblem(http.StatusBadRequest, "the field snapshot: %s, or %q", err, Latest)
+		}
+	}
+	return s.backend.StartVerification(r.PathValue("name"), body.Snapshot)
+}
+
+func getPrunePlan(s *Server, r *http.Request) (PrunePlan, error) {
+	if _, err := getCluster(s, r); err != nil {
+		return PrunePlan{}, err
+	}
+	decisions, err := s.backend.PrunePlan(r.Context(), r.PathValue("name"))
+	if err != nil {
+		return PrunePlan{}, err
+	}
+	plan := PrunePlan{append([]PruneDecision{}, decisions...)}
+	for i := range plan.Decisions {
+		plan.Decisions[i].Reasons = append([]string{}, plan.Decisions[i].Reasons...)
+	}
+	return plan, nil
+}
+
+func listJobs(s *Server, _ *http.Request) (JobList, error) {
+	return JobList{append([]Job{}, s.backend.Jobs()...)}, nil
+}
+
+func getJob(s *Server, r *http.Request) (Job, error) {
+	for _, j := range s.backend.Jobs() {
+		if j.ID == r.PathValue("id") {
+			return j, nil
+		}
+	}
+	return Job{}, fmt.Errorf("job %q: %w", r.PathValue("id"), ErrNotFound)
+}

@@ -1,0 +1,188 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/jsonschema-go/jsonschema"
+)
+
+// describe answers with the OpenAPI document.
+func describe(s *Server, _ *http.Request) (any, error) { return json.RawMessage(s.document), nil }
+
+type object = map[string]any
+
+// named are the types that have a place of their own in the document.
+var named = []reflect.Type{
+	reflect.TypeFor[Cluster](), reflect.TypeFor[ClusterList](),
+	reflect.TypeFor[Snapshot](), reflect.TypeFor[SnapshotList](), reflect.TypeFor[SnapshotDetail](),
+	reflect.TypeFor[Job](), reflect.TypeFor[JobList](),
+	reflect.TypeFor[PruneDecision](), reflect.TypeFor[PrunePlan](),
+	reflect.TypeFor[VerificationRequest](), reflect.TypeFor[PinRequest](), reflect.TypeFor[Problem](),
+}
+
+// newDocument describes the routes of a table as OpenAPI 3.1.
+func newDocument(table []route, version string) ([]byte, error) {
+	if version == "" {
+		version = "unknown"
+	}
+	requests := map[reflect.Type]bool{}
+	for _, t := range table {
+		requests[t.endpoint.request] = true
+	}
+	schemas := object{}
+	for _, t := range named {
+		s, err := schemaOf(t)
+		if err != nil {
+			return nil, err
+		}
+		if !requests[t] {
+			s.AdditionalProperties = nil // answers may get more fields in time
+		}
+		schemas[t.Name()] = s
+	}
+	paths := map[string]object{}
+	for _, t := range table {
+		op, err := operation(t)
+		if err != nil {
+			return nil, err
+		}
+		if paths[t.path] == nil {
+			paths[t.path] = object{}
+		}
+		paths[t.path][strings.ToLower(t.method)] = op
+	}
+	raw, err := json.Marshal(object{
+		"openapi": "3.1.0",
+		"info": object{
+			"title": "backupd", "version": version,
+			"description": "Backups of etcd clusters: how they stand, and how to begin one. Nothing here restores or deletes. " +
+				"Where the daemon has no credentials configured, which is possible on loopback only, none are asked for.",
+			"license": object{"name": "Apache-2.0", "identifier": "Apache-2.0"},
+		},
+		"servers": []object{{"url": "/"}},
+		"paths":   paths,
+		"components": object{
+			"schemas": schemas,
+			"securitySchemes": object{
+				"bearer":      object{"type": "http", "scheme": "bearer", "description": "A token of read-tokens-file or operate-tokens-file. Operate includes read."},
+				"certificate": object{"type": "mutualTLS", "description": "A client certificate of client-ca-file. It may do everything."},
+			},
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode OpenAPI document: %w", err)
+	}
+	return raw, nil
+}
+
+func operation(t route) (object, error) {
+	op := object{"operationId": t.id, "summary": t.summary, "security": security(t.scope)}
+	if params := parameters(t); len(params) > 0 {
+		op["parameters"] = params
+	}
+	if t.endpoint.request != nil {
+		s, err := reference(t.endpoint.request)
+		if err != nil {
+			return nil, err
+		}
+		// Nothing is an empty object, which some routes are content with.
+		op["requestBody"] = object{"required": t.endpoint.request.NumField() > 0, "content": object{mediaJSON: object{"schema": s}}}
+	}
+	success := object{"description": http.StatusText(t.endpoint.status)}
+	switch {
+	case t.endpoint.response != nil:
+		s, err := reference(t.endpoint.response)
+		if err != nil {
+			return nil, err
+		}
+		success["content"] = object{t.endpoint.media: object{"schema": s}}
+	case t.endpoint.media != "":
+		success["content"] = object{t.endpoint.media: object{"schema": object{"type": "string"}}}
+	}
+	if t.endpoint.status == http.StatusAccepted {
+		success["headers"] = object{"Location": object{"description": "where the job is", "schema": object{"type": "string"}}}
+	}
+	op["responses"] = object{
+		strconv.Itoa(t.endpoint.status): success,
+		"default":                       problemAnswer("Any other problem"),
+	}
+	for _, status := range t.endpoint.problems {
+		op["responses"].(object)[strconv.Itoa(status)] = problemAnswer(http.StatusText(status))
+	}
+	return op, nil
+}
+
+func problemAnswer(description string) object {
+	return object{"description": description, "content": object{ProblemType: object{"schema": refTo("Problem")}}}
+}
+
+func security(need scope) []object {
+	if need == scopeNone {
+		return []object{}
+	}
+	return []object{{"bearer": []string{need.String()}}, {"certificate": []string{need.String()}}}
+}
+
+func parameters(t route) []object {
+	var out []object
+	for _, segment := range strings.Split(t.path, "/") {
+		if name := strings.Trim(segment, "{}"); name != segment {
+			out = append(out, object{"name": name, "in": "path", "required": true, "schema": object{"type": "string"}})
+		}
+	}
+	for _, p := range t.query {
+		out = append(out, object{"name": p.name, "in": "query", "description": p.description, "schema": p.schema})
+	}
+	return out
+}
+
+func refTo(name string) *jsonschema.Schema {
+	return &jsonschema.Schema{Ref: "#/components/schemas/" + name}
+}
+
+// reference is how a route names a type.
+func reference(t reflect.Type) (*jsonschema.Schema, error) {
+	for _, n := range named {
+		if n == t {
+			return refTo(t.Name()), nil
+		}
+	}
+	return schemaOf(t)
+}
+
+// schemaOf describes a type, by reference where it holds other named ones.
+func schemaOf(t reflect.Type) (*jsonschema.Schema, error) {
+	known := map[reflect.Type]*jsonschema.Schema{
+		reflect.TypeFor[time.Time](): {Type: "string", Format: "date-time"},
+	}
+	for _, n := range named {
+		if n != t && !embeds(t, n) {
+			known[n] = refTo(n.Name())
+		}
+	}
+	s, err := jsonschema.ForType(t, &jsonschema.ForOptions{TypeSchemas: known})
+	if err != nil {
+		return nil, fmt.Errorf("describe %s: %w", t, err)
+	}
+	// The server never sends null for an empty list.
+	for _, p := range s.Properties {
+		if p.Items != nil {
+			p.Types, p.Type = nil, "array"
+		}
+	}
+	return s, nil
+}
+
+func embeds(t, other reflect.Type) bool {
+	if t.Kind() != reflect.Struct {
+		return false
+	}
+	f, ok := t.FieldByName(other.Name())
+	return ok && f.Anonymous && f.Type == other
+}

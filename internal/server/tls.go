@@ -1,0 +1,60 @@
+package server
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+)
+
+// loadTLS returns how to speak TLS with the files that options name, or nil
+// where they name none. Each handshake takes the files as they are then.
+func loadTLS(o Options, log *slog.Logger) (*tls.Config, error) {
+	if o.CertFile == "" && o.KeyFile == "" && o.ClientCAFile == "" {
+		return nil, nil
+	}
+	if o.CertFile == "" || o.KeyFile == "" {
+		return nil, errors.New("configure TLS: cert-file and key-file belong together, and client-ca-file needs both")
+	}
+	pair, err := load(log, parsePair, o.CertFile, o.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read server certificate: %w", err)
+	}
+	var authority *reloaded[*x509.CertPool]
+	if o.ClientCAFile != "" {
+		if authority, err = load(log, parsePool, o.ClientCAFile); err != nil {
+			return nil, fmt.Errorf("read CA of clients: %w", err)
+		}
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			c := &tls.Config{
+				MinVersion:   tls.VersionTLS12,
+				Certificates: []tls.Certificate{pair.get()},
+				// One protocol, one set of time-outs to get right.
+				NextProtos: []string{"http/1.1"},
+				// A resumed session would outlive the authority that vouched for it.
+				SessionTicketsDisabled: true,
+			}
+			if authority != nil {
+				// Probes come without a certificate; who needs one is told by 401.
+				c.ClientAuth, c.ClientCAs = tls.VerifyClientCertIfGiven, authority.get()
+			}
+			return c, nil
+		},
+	}, nil
+}
+
+func parsePair(contents [][]byte) (tls.Certificate, error) {
+	return tls.X509KeyPair(contents[0], contents[1])
+}
+
+func parsePool(contents [][]byte) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(contents[0]) {
+		return nil, errors.New("holds no certificate in PEM")
+	}
+	return pool, nil
+}
