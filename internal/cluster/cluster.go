@@ -1,26 +1,23 @@
 // Package cluster talks to a live etcd cluster: it asks every endpoint how it
 // is, chooses the member to take a snapshot from, streams that member's
 // database with etcd's trailer checked, and asks members for HashKV. It never
-// writes to the cluster.
+// writes to the cluster; [Cluster.Defragment] rewrites the members' files and
+// leaves their content as it is.
 package cluster
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/srv"
-	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -35,13 +32,18 @@ type Config struct {
 	DiscoverySRVName  string
 	InsecureDiscovery bool
 
+	// CAFile, CertFile and KeyFile are read again for each connection. While one
+	// of them is broken what it held before is used.
 	CAFile, CertFile, KeyFile string
 	InsecureSkipVerify        bool
 	// InsecureTransport false forces TLS for endpoints without a scheme.
 	InsecureTransport bool
 
 	Username, Password string
-	Token              string // a JWT, instead of user and password
+	// PasswordFile holds the password, instead of Password. It is read again
+	// for each login.
+	PasswordFile string
+	Token        string // a JWT, instead of user and password
 
 	// RequestTimeout bounds each unary request. Zero means 5 s.
 	RequestTimeout time.Duration
@@ -75,7 +77,8 @@ func (c *Config) setDefaults() {
 type Cluster struct {
 	cfg       Config
 	endpoints []string
-	tls       *tls.Config
+	tls       *tlsFiles      // nil where nothing asks for TLS
+	password  *fresh[string] // nil without a password file
 
 	mu      sync.Mutex // guards clients
 	clients map[string]*clientv3.Client
@@ -101,7 +104,10 @@ func New(cfg Config) (*Cluster, error) {
 	if len(c.endpoints) == 0 {
 		return nil, errors.New("no endpoints")
 	}
-	if c.tls, err = cfg.tlsConfig(); err != nil {
+	if c.tls, err = cfg.tlsFiles(); err != nil {
+		return nil, err
+	}
+	if c.password, err = cfg.passwordFile(); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -146,60 +152,42 @@ func checkEndpoint(ep string) error {
 	return fmt.Errorf("endpoint %q: scheme %q is not known: want http, https, unix or unixs", ep, u.Scheme)
 }
 
-// tlsConfig returns nil when nothing asks for TLS.
-func (c *Config) tlsConfig() (*tls.Config, error) {
-	wanted := !c.InsecureTransport || c.InsecureSkipVerify || c.CAFile != "" || c.CertFile != "" || c.KeyFile != ""
-	for _, ep := range c.Endpoints {
-		wanted = wanted || strings.HasPrefix(ep, "https://") || strings.HasPrefix(ep, "unixs://")
-	}
-	if !wanted && c.DiscoverySRV == "" {
-		return nil, nil
-	}
-	if (c.CertFile == "") != (c.KeyFile == "") {
-		return nil, errors.New("a client certificate and its key belong together: give --cert and --key")
-	}
-	// TLSInfo reads the certificate anew at each handshake, so a renewed one
-	// is used without a restart.
-	info := transport.TLSInfo{CertFile: c.CertFile, KeyFile: c.KeyFile, Logger: zap.NewNop()}
-	conf, err := info.ClientConfig()
-	if err != nil {
-		return nil, fmt.Errorf("read client certificate: %w", err)
-	}
-	conf.InsecureSkipVerify = c.InsecureSkipVerify
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read CA file: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("CA file %s holds no certificate", c.CAFile)
-		}
-		conf.RootCAs = pool
-	}
-	if c.DiscoverySRV != "" && !c.InsecureDiscovery {
-		conf.ServerName = c.DiscoverySRV
-	}
-	return conf, nil
-}
-
 // Endpoints returns the endpoints in the order they were given.
 func (c *Cluster) Endpoints() []string { return c.endpoints }
 
-// client returns the client for one endpoint. Each has its own, because
-// clientv3 would otherwise move a request to whichever endpoint answers, and
-// every question here is about one certain member.
-func (c *Cluster) client(ctx context.Context, endpoint string) (*clientv3.Client, error) {
+// do runs request with the client for endpoint, and once more with a new one
+// when etcd refuses the login of the one at hand: the password may have changed.
+func (c *Cluster) do(ctx context.Context, endpoint string, request func(*clientv3.Client) error) error {
+	cl, loggedIn, err := c.client(ctx, endpoint)
+	if err != nil {
+		return err
+	}
+	err = request(cl)
+	if loggedIn || c.password == nil || !loginRefused(err) {
+		return err
+	}
+	c.forget(endpoint, cl)
+	if cl, _, err = c.client(ctx, endpoint); err != nil {
+		return err
+	}
+	return request(cl)
+}
+
+// client returns the client for one endpoint, and whether it has logged in just
+// now. Each endpoint has its own, because clientv3 would otherwise move a
+// request to whichever endpoint answers, and every question here is about one
+// certain member.
+func (c *Cluster) client(ctx context.Context, endpoint string) (cl *clientv3.Client, loggedIn bool, err error) {
 	c.mu.Lock()
-	cl := c.clients[endpoint]
+	cl = c.clients[endpoint]
 	c.mu.Unlock()
 	if cl != nil {
-		return cl, nil
+		return cl, false, nil
 	}
 	// The client lives on after this call, but its login must end with it.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, end)
-	cl, err := clientv3.New(c.clientConfig(life, endpoint)) // logs in here when a user is given
+	cl, err = clientv3.New(c.clientConfig(life, endpoint)) // logs in here when a user is given
 	if !stop() {
 		err = errors.Join(err, context.Cause(ctx))
 	}
@@ -208,24 +196,27 @@ func (c *Cluster) client(ctx context.Context, endpoint string) (*clientv3.Client
 		if cl != nil {
 			_ = cl.Close() // only reports that its context ended
 		}
-		return nil, explain(err)
+		return nil, false, explain(err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if other := c.clients[endpoint]; other != nil {
 		_ = cl.Close()
-		return other, nil
+		return other, false, nil
 	}
 	c.clients[endpoint] = cl
-	return cl, nil
+	return cl, true, nil
 }
 
 func (c *Cluster) clientConfig(life context.Context, endpoint string) clientv3.Config {
-	return clientv3.Config{
+	password := c.cfg.Password
+	if c.password != nil {
+		password = c.password.get()
+	}
+	conf := clientv3.Config{
 		Endpoints:            []string{endpoint},
-		TLS:                  c.tls,
 		Username:             c.cfg.Username,
-		Password:             c.cfg.Password,
+		Password:             password,
 		Token:                c.cfg.Token,
 		DialTimeout:          c.cfg.RequestTimeout,
 		DialKeepAliveTime:    c.keepAliveTime(),
@@ -241,6 +232,11 @@ func (c *Cluster) clientConfig(life context.Context, endpoint string) clientv3.C
 		Context: life,
 		Logger:  zap.NewNop(),
 	}
+	if c.tls != nil && !strings.HasPrefix(endpoint, "http://") {
+		// Not by its field TLS, which is one configuration for all connections.
+		conf.DialOptions = append(conf.DialOptions, grpc.WithTransportCredentials(c.tls.credentials()))
+	}
+	return conf
 }
 
 // forget ends the connection to one endpoint. The next request makes another.

@@ -16,6 +16,14 @@ import (
 // ErrPermission is returned where etcd's auth refuses a request.
 var ErrPermission = errors.New("etcd refuses")
 
+// What another password may cure.
+var (
+	errPassword = fmt.Errorf("%w: wrong user name or password", ErrPermission)
+	errToken    = fmt.Errorf("%w: the login is not valid any more", ErrPermission)
+)
+
+func loginRefused(err error) bool { return errors.Is(err, errPassword) || errors.Is(err, errToken) }
+
 // NoMemberError is returned when no member could serve a snapshot. It says why
 // each was passed over.
 type NoMemberError struct {
@@ -44,17 +52,23 @@ func (e *NoMemberError) Unwrap() []error {
 	return errs
 }
 
+// rawPermissionDenied is how etcd 3.5 refuses a snapshot: from a stream it sends
+// the error of its auth store as it is, which has no code.
+const rawPermissionDenied = "auth: permission denied"
+
 // explain turns etcd's answers into errors a person can act on.
 func explain(err error) error {
 	if err == nil {
 		return nil
 	}
 	switch etcd := rpctypes.Error(err); {
-	case errors.Is(etcd, rpctypes.ErrPermissionDenied):
+	case errors.Is(etcd, rpctypes.ErrPermissionDenied) || status.Convert(err).Message() == rawPermissionDenied:
 		return backup.WithHint(fmt.Errorf("%w: permission denied: the user lacks the role root", ErrPermission),
 			"snapshots and HashKV need etcd's role root: etcdctl user grant-role USER root")
 	case errors.Is(etcd, rpctypes.ErrAuthFailed):
-		return backup.WithHint(fmt.Errorf("%w: wrong user name or password", ErrPermission), "check --user and --password")
+		return backup.WithHint(errPassword, "check the user name, and the password or its file")
+	case errors.Is(etcd, rpctypes.ErrInvalidAuthToken):
+		return errToken
 	case errors.Is(etcd, rpctypes.ErrUserEmpty):
 		return backup.WithHint(fmt.Errorf("%w: auth is enabled and no user was given", ErrPermission),
 			"give --user NAME:PASSWORD (ETCDCTL_USER) of a user with the role root")

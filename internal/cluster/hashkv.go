@@ -8,6 +8,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
@@ -28,24 +29,32 @@ var ErrCompacted = errors.New("the revision is compacted")
 func (c *Cluster) HashKV(ctx context.Context, endpoint string, rev backup.Revision) (backup.HashKV, error) {
 	ctx, cancel := context.WithTimeout(ctx, hashTimeout)
 	defer cancel()
-	cl, err := c.client(ctx, endpoint)
+	var resp *pb.HashKVResponse
+	err := c.do(ctx, endpoint, func(cl *clientv3.Client) (err error) {
+		resp, err = hashKV(ctx, pb.NewMaintenanceClient(cl.ActiveConnection()), rev)
+		return err
+	})
 	if err != nil {
-		return backup.HashKV{}, fmt.Errorf("ask %s for HashKV: %w", endpoint, err)
+		return backup.HashKV{}, fmt.Errorf("ask %s for HashKV at %d: %w", endpoint, rev, err)
 	}
-	remote := pb.NewMaintenanceClient(cl.ActiveConnection())
+	return backup.HashKV{Hash: resp.Hash, Revision: rev, CompactRevision: backup.Revision(resp.CompactRevision)}, nil
+}
+
+// hashKV asks until the member has reached the revision.
+func hashKV(ctx context.Context, remote pb.MaintenanceClient, rev backup.Revision) (*pb.HashKVResponse, error) {
 	for end := time.Now().Add(catchUp); ; {
 		resp, err := remote.HashKV(ctx, &pb.HashKVRequest{Revision: int64(rev)})
 		switch etcd := rpctypes.Error(err); {
 		case err == nil:
-			return backup.HashKV{Hash: resp.Hash, Revision: rev, CompactRevision: backup.Revision(resp.CompactRevision)}, nil
+			return resp, nil
 		case errors.Is(etcd, rpctypes.ErrCompacted):
-			return backup.HashKV{}, fmt.Errorf("ask %s for HashKV at %d: %w", endpoint, rev, ErrCompacted)
+			return nil, ErrCompacted
 		case !errors.Is(etcd, rpctypes.ErrFutureRev) || time.Now().After(end):
-			return backup.HashKV{}, fmt.Errorf("ask %s for HashKV at %d: %w", endpoint, rev, explain(err))
+			return nil, explain(err)
 		}
 		select {
 		case <-ctx.Done():
-			return backup.HashKV{}, fmt.Errorf("ask %s for HashKV at %d: %w", endpoint, rev, ctx.Err())
+			return nil, ctx.Err()
 		case <-time.After(200 * time.Millisecond):
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
@@ -61,11 +62,20 @@ type Stream struct {
 
 // Stream opens the database of the member behind one endpoint. It returns once
 // the first bytes have come. The caller must close the stream.
-func (c *Cluster) Stream(ctx context.Context, endpoint string) (*Stream, error) {
-	cl, err := c.client(ctx, endpoint)
-	if err != nil {
+func (c *Cluster) Stream(ctx context.Context, endpoint string) (s *Stream, err error) {
+	asked := false
+	err = c.do(ctx, endpoint, func(cl *clientv3.Client) (err error) {
+		asked = true
+		s, err = c.stream(ctx, endpoint, cl)
+		return err
+	})
+	if err != nil && !asked {
 		return nil, fmt.Errorf("stream snapshot from %s: %w", endpoint, err)
 	}
+	return s, err
+}
+
+func (c *Cluster) stream(ctx context.Context, endpoint string, cl *clientv3.Client) (*Stream, error) {
 	s := &Stream{endpoint: endpoint, stall: c.cfg.StallTimeout, sum: sha256.New()}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	s.timer = time.AfterFunc(s.stall, func() {

@@ -48,7 +48,9 @@ type Candidate struct {
 	Revision      backup.Revision
 	RaftTerm      uint64
 	AppliedIndex  uint64
-	DatabaseBytes int64
+	DatabaseBytes int64 // of the file
+	InUseBytes    int64 // of them; the rest is free pages
+	QuotaBytes    int64 // of the file; 0 where it is not told, as before etcd 3.6
 	Leader        bool
 	Learner       bool
 	NoLeader      bool
@@ -188,18 +190,17 @@ func (c *Cluster) ask(ctx context.Context, endpoint string) answer {
 	return answer{endpoint, st, err}
 }
 
-func (c *Cluster) status(ctx context.Context, endpoint string) (*pb.StatusResponse, error) {
-	cl, err := c.client(ctx, endpoint)
-	if err != nil {
-		return nil, err
-	}
-	st, err := pb.NewMaintenanceClient(cl.ActiveConnection()).Status(ctx, &pb.StatusRequest{})
-	if status.Code(err) == codes.Unavailable {
-		// After a failure a connection pauses for up to two minutes before it
-		// tries again. A member that is back should be seen at once.
-		c.forget(endpoint, cl)
-	}
-	return st, explain(err)
+func (c *Cluster) status(ctx context.Context, endpoint string) (st *pb.StatusResponse, err error) {
+	err = c.do(ctx, endpoint, func(cl *clientv3.Client) (err error) {
+		st, err = pb.NewMaintenanceClient(cl.ActiveConnection()).Status(ctx, &pb.StatusRequest{})
+		if status.Code(err) == codes.Unavailable {
+			// After a failure a connection pauses for up to two minutes before it
+			// tries again. A member that is back should be seen at once.
+			c.forget(endpoint, cl)
+		}
+		return explain(err)
+	})
+	return st, err
 }
 
 // healthy reports whether a snapshot of this member would be a good one.
@@ -217,6 +218,8 @@ func newCandidate(a answer) Candidate {
 		RaftTerm:      st.RaftTerm,
 		AppliedIndex:  st.RaftAppliedIndex,
 		DatabaseBytes: st.DbSize,
+		InUseBytes:    st.DbSizeInUse,
+		QuotaBytes:    st.DbSizeQuota,
 		Leader:        st.Leader != 0 && st.Leader == st.Header.GetMemberId(),
 		Learner:       st.IsLearner,
 		NoLeader:      st.Leader == 0,
@@ -253,7 +256,7 @@ func (c *Cluster) membership(ctx context.Context, s *Survey) {
 			s.Members = list
 			return
 		}
-		errs = append(errs, fmt.Errorf("list members by %s: %w", cand.Endpoint, explain(err)))
+		errs = append(errs, fmt.Errorf("list members by %s: %w", cand.Endpoint, err))
 	}
 	s.MembersErr = errors.Join(errs...)
 }
@@ -261,11 +264,11 @@ func (c *Cluster) membership(ctx context.Context, s *Survey) {
 func (c *Cluster) membersBy(ctx context.Context, endpoint string) ([]backup.Member, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
 	defer cancel()
-	cl, err := c.client(ctx, endpoint)
-	if err != nil {
-		return nil, err
-	}
-	list, err := cl.MemberList(ctx, clientv3.WithSerializable())
+	var list *clientv3.MemberListResponse
+	err := c.do(ctx, endpoint, func(cl *clientv3.Client) (err error) {
+		list, err = cl.MemberList(ctx, clientv3.WithSerializable())
+		return explain(err)
+	})
 	if err != nil {
 		return nil, err
 	}

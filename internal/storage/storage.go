@@ -6,10 +6,16 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"io"
 	"iter"
 	"time"
 )
+
+// ErrLocked is what Delete returns for an object that a lock of the store holds
+// until its time has come: retention or legal hold of S3 Object Lock, as far as
+// the service says so. No permission would help.
+var ErrLocked = errors.New("locked")
 
 // Store holds immutable objects under slash-separated keys.
 //

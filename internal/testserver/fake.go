@@ -17,6 +17,7 @@ type FakeMember struct {
 	Alarm      func(context.Context, *pb.AlarmRequest) (*pb.AlarmResponse, error)
 	HashKV     func(context.Context, *pb.HashKVRequest) (*pb.HashKVResponse, error)
 	MemberList func(context.Context, *pb.MemberListRequest) (*pb.MemberListResponse, error)
+	Defragment func(context.Context, *pb.DefragmentRequest) (*pb.DefragmentResponse, error)
 	Snapshot   SnapshotFunc
 
 	// ID is the member's id in the default answers; 1 if it is 0.
@@ -85,6 +86,13 @@ func (m *fakeMaintenance) HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.
 		return m.fake.HashKV(ctx, r)
 	}
 	return &pb.HashKVResponse{Header: m.fake.header(), Hash: 1, CompactRevision: -1, HashRevision: r.Revision}, nil
+}
+
+func (m *fakeMaintenance) Defragment(ctx context.Context, r *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
+	if m.fake.Defragment != nil {
+		return m.fake.Defragment(ctx, r)
+	}
+	return &pb.DefragmentResponse{Header: m.fake.header()}, nil
 }
 
 func (m *fakeMaintenance) Snapshot(r *pb.SnapshotRequest, stream snapshotStream) error {

@@ -28,7 +28,9 @@ func (s *Store) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pool, err := certPool(s.o.CAFile)
+	client, err := newHTTPClient(s.o.CAFile, s.log, func(pool *x509.CertPool) aws.HTTPClient {
+		return transport(cfg.HTTPClient, pool, s.o.ProgressTimeout)
+	})
 	if err != nil {
 		return err
 	}
@@ -44,7 +46,7 @@ func (s *Store) connect(ctx context.Context) error {
 		}
 		cfg.Region = o.Region
 		o.Credentials = &guardedCredentials{inner: o.Credentials, log: s.log}
-		o.HTTPClient = transport(cfg.HTTPClient, pool, s.o.ProgressTimeout)
+		o.HTTPClient = client
 		o.Retryer = s.retryer()
 		// Each body gets an explicit checksum. What the SDK would add by
 		// itself, chunked bodies with trailers, many services refuse.
@@ -140,21 +142,6 @@ func transport(base aws.HTTPClient, pool *x509.CertPool, progress time.Duration)
 		t.DisableCompression = true // stored bytes are wanted, as they are
 		t.MaxIdleConnsPerHost = 32
 	}).Freeze()
-}
-
-func certPool(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read CA file: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("read CA file %s: no certificate in it", file)
-	}
-	return pool, nil
 }
 
 // customerKey is a key of SSE-C as the headers want it. Every request that

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,6 +17,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
 // response returns what the service answered: its error code and message, and
@@ -45,7 +47,7 @@ func statusOf(err error) int {
 // requestError is an error of the SDK in fewer words: "403 AccessDenied: ..."
 type requestError struct {
 	text string
-	kind error // fs.ErrNotExist, fs.ErrPermission or nil
+	kind error // fs.ErrNotExist, fs.ErrPermission, storage.ErrLocked or nil
 	err  error
 }
 
@@ -71,6 +73,8 @@ func (s *Store) explain(err error) error {
 		return e
 	case status == http.StatusNotFound:
 		e.kind = fs.ErrNotExist
+	case isLocked(code, status, message):
+		e.kind = storage.ErrLocked
 	case status == http.StatusForbidden || status == http.StatusUnauthorized:
 		e.kind = fs.ErrPermission
 	}
@@ -87,6 +91,22 @@ func (s *Store) explain(err error) error {
 		return backup.WithHint(e, "%s", hint)
 	}
 	return e
+}
+
+// isLocked tells an object that is locked from one that we may not touch. Most
+// services, Amazon's first, call both AccessDenied, and only the message
+// tells: where it does not, a locked object is taken for a forbidden one.
+func isLocked(code string, status int, message string) bool {
+	switch code {
+	case "ObjectLocked", "ObjectUnderActiveHold", "RetentionPolicyNotMet", "FileImmutable":
+		return true
+	case "AccessDenied", "InvalidRequest", "MethodNotAllowed", "Forbidden":
+	default:
+		return false
+	}
+	message = strings.ToLower(message)
+	return status/100 == 4 && slices.ContainsFunc([]string{"object lock", "worm", "legal hold", "retention period"},
+		func(word string) bool { return strings.Contains(message, word) })
 }
 
 func answerText(code string, status int, message string) string {

@@ -3,6 +3,8 @@ package s3
 import (
 	"net"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
 )
 
 // Hurry makes the pauses between attempts short.
@@ -25,4 +27,9 @@ func ProgressConn(c net.Conn, timeout time.Duration) net.Conn {
 // Pause is the pause before another attempt, at the store's own pace.
 func Pause(attempt int) time.Duration {
 	return backoff{250 * time.Millisecond, 30 * time.Second}.pause(attempt)
+}
+
+// FileCredentials are the keys in a file, as the store caches them.
+func FileCredentials(path string) aws.CredentialsProvider {
+	return aws.NewCredentialsCache(&fileCredentials{path: path})
 }

@@ -20,7 +20,7 @@ import (
 // that no Store can have, such as "folder/", are left out.
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
 	return func(yield func(storage.Object, error) bool) {
-		for o, err := range s.list(ctx, prefix) {
+		for o, err := range s.list(ctx, prefix, 0) {
 			if err != nil {
 				yield(storage.Object{}, fmt.Errorf("list %s: %w", prefix, orContext(ctx, err)))
 				return
@@ -32,12 +32,17 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Objec
 	}
 }
 
-func (s *Store) list(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
+// list asks for pages of at most pageKeys keys, or of as many as the service
+// likes if it is 0.
+func (s *Store) list(ctx context.Context, prefix string, pageKeys int32) iter.Seq2[storage.Object, error] {
 	return func(yield func(storage.Object, error) bool) {
 		full, previous := s.key(prefix), ""
-		var token *string
+		in := &s3.ListObjectsV2Input{Bucket: &s.o.Bucket, Prefix: &full}
+		if pageKeys > 0 {
+			in.MaxKeys = &pageKeys
+		}
 		for {
-			page, err := s.client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &s.o.Bucket, Prefix: &full, ContinuationToken: token})
+			page, err := s.client.ListObjectsV2(ctx, in)
 			if err != nil {
 				yield(storage.Object{}, fmt.Errorf("list objects: %w", s.explain(err)))
 				return
@@ -63,11 +68,11 @@ func (s *Store) list(ctx context.Context, prefix string) iter.Seq2[storage.Objec
 				return
 			}
 			next := page.NextContinuationToken
-			if aws.ToString(next) == "" || aws.ToString(next) == aws.ToString(token) {
+			if aws.ToString(next) == "" || aws.ToString(next) == aws.ToString(in.ContinuationToken) {
 				yield(storage.Object{}, fmt.Errorf("list objects: the service repeats continuation token %q", aws.ToString(next)))
 				return
 			}
-			token = next
+			in.ContinuationToken = next
 		}
 	}
 }

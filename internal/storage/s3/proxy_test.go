@@ -106,6 +106,10 @@ func operation(r *http.Request) string {
 		return "ListMultipartUploads"
 	case q.Has("list-type"):
 		return "ListObjectsV2"
+	case q.Has("versioning"):
+		return "GetBucketVersioning"
+	case q.Has("object-lock"):
+		return "GetObjectLockConfiguration"
 	}
 	return "GetObject"
 }

@@ -59,7 +59,7 @@ type Options struct {
 	Endpoint  string // URL of another service than Amazon's, https:// if it has no scheme
 	Region    string // default with an endpoint, if nothing else says: us-east-1
 	PathStyle string // "" is on if there is an endpoint, else off
-	CAFile    string // PEM; the only certificates trusted, if given
+	CAFile    string // PEM; the only CAs trusted, if given. Read again when it changes
 
 	// CredentialsFile has the shared credentials format. It is read again
 	// when a minute has passed, and goes before every other source.

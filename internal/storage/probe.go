@@ -1,0 +1,286 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// Level says how much a [Finding] matters.
+type Level string
+
+// The levels of a Finding.
+const (
+	LevelOK      Level = "ok"
+	LevelWarning Level = "warning" // backups work, but something should be known
+	LevelFailure Level = "failure" // backups fail, or a promise is not kept
+)
+
+// Finding is what one step of a [Probe] found.
+type Finding struct {
+	Step  string
+	Level Level
+	Text  string // what was found
+	Todo  string // what a person can do; empty if nothing
+}
+
+// Inspector is a Store that can tell more of its service than the port does.
+type Inspector interface {
+	// Inspect tells it. Some objects lie below folder, as long as this runs.
+	Inspect(ctx context.Context, folder string) []Finding
+}
+
+// ProbeOptions say how a [Probe] is done.
+type ProbeOptions struct {
+	// PartBytes is the size of the parts in which a store uploads what is
+	// large. The probe's large object has one byte more. Zero means 16 MiB.
+	PartBytes int64
+}
+
+// probePrefix begins the folder of a probe. No cluster can have such a name, so
+// nothing in there is ever taken for a part of a repository.
+const probePrefix = ".backupd-probe-"
+
+// maxSkew is how much the clocks may differ before it is worth a warning.
+const maxSkew = time.Minute
+
+// Probe finds out what s really does, by doing it: it creates, reads, lists and
+// deletes objects in a folder of its own at the root of s, and asks the store
+// for what only it can tell, see [Inspector]. Credentials that may not delete
+// leave the objects behind; a finding tells their names.
+func Probe(ctx context.Context, s Store, o ProbeOptions) []Finding {
+	if o.PartBytes <= 0 {
+		o.PartBytes = 16 << 20
+	}
+	p := &probe{s: s, folder: probePrefix + backup.RandomName(16), partBytes: o.PartBytes}
+	p.run(ctx)
+	p.remove(ctx)
+	return p.findings
+}
+
+// probe is one run of Probe.
+type probe struct {
+	s         Store
+	folder    string
+	partBytes int64
+
+	created  []string // keys
+	listing  bool     // the store lists
+	findings []Finding
+}
+
+func (p *probe) run(ctx context.Context) {
+	small := p.folder + "/small"
+	if !p.create(ctx, small) {
+		return // nothing else can be tried
+	}
+	content := p.createAgain(ctx, small)
+	p.read(ctx, small, content)
+	p.missing(ctx)
+	p.list(ctx)
+	p.large(ctx)
+	if ctx.Err() == nil {
+		p.findings = append(p.findings, inspect(ctx, p.s, p.folder)...)
+	}
+	if ctx.Err() != nil {
+		p.fail("probe", "", "ended before all was tried: %v", context.Cause(ctx))
+	}
+}
+
+// inspect finds the Inspector below what wraps it.
+func inspect(ctx context.Context, s Store, folder string) []Finding {
+	switch s := s.(type) {
+	case Inspector:
+		return s.Inspect(ctx, folder)
+	case *observed:
+		return inspect(ctx, s.s, folder)
+	case *prefixed:
+		return inspect(ctx, s.s, s.prefix+folder)
+	}
+	return nil
+}
+
+func (p *probe) ok(step, format string, args ...any) {
+	p.findings = append(p.findings, Finding{step, LevelOK, fmt.Sprintf(format, args...), ""})
+}
+
+func (p *probe) warn(step, todo, format string, args ...any) {
+	p.findings = append(p.findings, Finding{step, LevelWarning, fmt.Sprintf(format, args...), todo})
+}
+
+func (p *probe) fail(step, todo, format string, args ...any) {
+	p.findings = append(p.findings, Finding{step, LevelFailure, fmt.Sprintf(format, args...), todo})
+}
+
+// failed is fail for an error of the store. What the error itself advises goes
+// before the permission that the step needs.
+func (p *probe) failed(step string, err error, permission string) {
+	var hint *backup.HintError
+	todo := ""
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		todo = "the credentials must be allowed to " + permission
+	case errors.As(err, &hint):
+		todo = hint.Hint
+	}
+	p.fail(step, todo, "%v", err)
+}
+
+func (p *probe) create(ctx context.Context, key string) bool {
+	const step = "create"
+	began := time.Now()
+	if err := p.s.Create(ctx, key, newPattern(seedFirst, smallSize)); err != nil {
+		p.failed(step, err, "write below the repository's prefix (s3:PutObject)")
+		return false
+	}
+	ended := time.Now()
+	p.created = append(p.created, key)
+	p.ok(step, "an object of %d bytes was stored", smallSize)
+	p.stat(ctx, key, began, ended)
+	return true
+}
+
+// stat also compares the clocks. The object was made between began and ended.
+func (p *probe) stat(ctx context.Context, key string, began, ended time.Time) {
+	const step = "stat"
+	obj, err := p.s.Stat(ctx, key)
+	switch {
+	case err != nil:
+		p.failed(step, err, "read below the repository's prefix (s3:GetObject)")
+		return
+	case obj.Key != key || obj.Size != smallSize:
+		p.fail(step, "", "asked for %s of %d bytes, got %q of %d bytes", key, smallSize, obj.Key, obj.Size)
+		return
+	}
+	p.ok(step, "its size is told")
+	p.clock(obj.ModTime, began, ended)
+}
+
+func (p *probe) clock(made, began, ended time.Time) {
+	const step, todo = "clock", "set both clocks by a time service (NTP): the age of an object is told by them"
+	switch skew := skew(made, began, ended); {
+	case made.IsZero():
+		p.warn(step, "", "the store does not tell when an object was made")
+	case skew > maxSkew:
+		p.warn(step, todo, "the store's clock is %v ahead of this machine's", skew.Round(time.Second))
+	case skew < -maxSkew:
+		p.warn(step, todo, "the store's clock is %v behind this machine's", -skew.Round(time.Second))
+	default:
+		p.ok(step, "this machine and the store agree on the time, to a minute")
+	}
+}
+
+// skew is how far a time is outside of an interval. Stores cut off fractions of
+// seconds.
+func skew(t, from, to time.Time) time.Duration {
+	from = from.Truncate(time.Second)
+	switch {
+	case t.Before(from):
+		return t.Sub(from)
+	case t.After(to):
+		return t.Sub(to)
+	}
+	return 0
+}
+
+// createAgain returns the seed of what the object holds afterwards, as far as
+// the store's answer goes.
+func (p *probe) createAgain(ctx context.Context, key string) seed {
+	const step = "create if absent"
+	switch err := p.s.Create(ctx, key, newPattern(seedSecond, smallSize)); {
+	case err == nil:
+		p.fail(step, replacedTodo, "the store replaced an object that must not be replaced: it ignores the condition that the key be absent (If-None-Match)")
+		return seedSecond
+	case errors.Is(err, fs.ErrExist):
+		p.ok(step, "an object that exists is not replaced")
+	case errors.Is(err, fs.ErrPermission):
+		p.warn(step, "", "the store refuses to replace an object, but does not tell that it exists: %v", err)
+	default:
+		p.failed(step, err, "write below the repository's prefix (s3:PutObject)")
+	}
+	return seedFirst
+}
+
+const replacedTodo = "keep backups in a store that has conditional writes; until then turn on the bucket's versioning, so that what is replaced can be got back"
+
+// missing asks for what is not there: backupd must be able to tell.
+func (p *probe) missing(ctx context.Context) {
+	const step = "missing object"
+	_, err := p.s.Stat(ctx, p.folder+"/missing")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		p.ok(step, "the store tells that an object does not exist")
+	case err == nil:
+		p.fail(step, "", "the store tells of an object that was never made")
+	case errors.Is(err, fs.ErrPermission):
+		p.warn(step, "allow the credentials to list the repository's prefix (s3:ListBucket)",
+			"an object that is missing cannot be told from one that may not be read: %v", err)
+	default:
+		p.failed(step, err, "read below the repository's prefix (s3:GetObject)")
+	}
+}
+
+// remove deletes everything that was created, also when ctx has ended.
+func (p *probe) remove(ctx context.Context) {
+	if len(p.created) == 0 {
+		return
+	}
+	const step = "delete"
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	var left []string
+	var first error
+	for _, key := range p.created {
+		if err := p.s.Delete(ctx, key); err != nil {
+			left = append(left, key)
+			if first == nil {
+				first = err
+			}
+		}
+	}
+	switch {
+	case errors.Is(first, fs.ErrPermission):
+		p.warn(step, "delete them by hand; where this machine shall also remove old snapshots, allow it to delete (s3:DeleteObject)",
+			"the credentials may not delete, so these objects stay: %s (%v)", strings.Join(left, ", "), first)
+	case errors.Is(first, ErrLocked):
+		p.warn(step, "delete them by hand when the lock ends", "these objects are locked by the store and stay: %s (%v)", strings.Join(left, ", "), first)
+	case first != nil:
+		p.fail(step, "delete them by hand", "these objects stay: %s (%v)", strings.Join(left, ", "), first)
+	default:
+		p.removed(ctx, step)
+	}
+}
+
+// removed looks whether what was deleted is gone.
+func (p *probe) removed(ctx context.Context, step string) {
+	key := p.created[0]
+	if err := p.s.Delete(ctx, key); err != nil {
+		p.fail(step, "", "deleting what is deleted already is an error: %v", err)
+		return
+	}
+	_, err := p.open(ctx, key, 0, -1)
+	switch {
+	case err == nil:
+		p.fail(step, "", "an object that was deleted can be read")
+		return
+	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission): // which hides what is missing
+		p.failed(step, err, "")
+		return
+	}
+	if p.listing {
+		for obj, err := range p.s.List(ctx, p.folder+"/") {
+			if err != nil {
+				p.failed(step, err, "list the repository's prefix (s3:ListBucket)")
+			} else {
+				p.fail(step, "", "an object that was deleted is listed: %s", obj.Key)
+			}
+			return
+		}
+	}
+	p.ok(step, "all %d objects were deleted and are gone", len(p.created))
+}

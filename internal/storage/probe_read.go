@@ -1,0 +1,178 @@
+package storage
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"slices"
+	"strings"
+)
+
+const smallSize = 1000
+
+// seed names one of the contents that a probe writes.
+type seed byte
+
+const (
+	seedFirst seed = iota + 1
+	seedSecond
+)
+
+// newPattern returns n bytes that look like nothing: a store that compresses,
+// or sends back something else, cannot get them right by chance.
+func newPattern(s seed, n int64) io.Reader {
+	return io.LimitReader(rand.NewChaCha8([32]byte{byte(s)}), n)
+}
+
+// patternAt returns n bytes of it from offset on.
+func patternAt(s seed, offset, n int64) []byte {
+	r := newPattern(s, offset+n)
+	_, _ = io.CopyN(io.Discard, r, offset) // never fails
+	out := make([]byte, n)
+	_, _ = io.ReadFull(r, out) // never fails
+	return out
+}
+
+// read reads the small object whole and in ranges.
+func (p *probe) read(ctx context.Context, key string, content seed) {
+	const permission = "read below the repository's prefix (s3:GetObject)"
+	if err := p.readRange(ctx, key, content, smallSize, 0, -1); err != nil {
+		p.failed("read", err, permission)
+		return
+	}
+	p.ok("read", "the bytes came back as they were stored")
+	for _, r := range []struct{ offset, length int64 }{
+		{0, 10}, {500, 100}, {smallSize - 1, 1}, {900, -1}, {990, 100}, {smallSize, 10}, {smallSize + 5, 10},
+	} {
+		if err := p.readRange(ctx, key, content, smallSize, r.offset, r.length); err != nil {
+			p.failed("read ranges", err, permission)
+			return
+		}
+	}
+	p.ok("read ranges", "ranges at the start, in the middle, over the end and past it came as asked for")
+}
+
+// readRange compares a range of an object with what it should hold.
+func (p *probe) readRange(ctx context.Context, key string, content seed, size, offset, length int64) error {
+	got, err := p.open(ctx, key, offset, length)
+	if err != nil {
+		return err
+	}
+	start, n, err := Range(size, offset, length)
+	if err != nil {
+		return err
+	}
+	if want := patternAt(content, start, n); !bytes.Equal(got, want) {
+		return fmt.Errorf("%s holds other bytes than were stored: asked for %d bytes from %d on, got %d bytes, which differ or are too few or many", key, n, offset, len(got))
+	}
+	return nil
+}
+
+func (p *probe) open(ctx context.Context, key string, offset, length int64) ([]byte, error) {
+	r, err := p.s.Open(ctx, key, offset, length)
+	if err != nil {
+		return nil, err
+	}
+	got, err := io.ReadAll(r)
+	return got, errors.Join(err, r.Close())
+}
+
+// probeNames sort otherwise in a file system's tree, by letters or by chance
+// than they do by bytes.
+var probeNames = []string{"a0", "a/1", "a-1", "B"}
+
+func (p *probe) list(ctx context.Context) {
+	const step, permission = "list", "list the repository's prefix (s3:ListBucket)"
+	folder := p.folder + "/list/"
+	for _, name := range probeNames {
+		if err := p.s.Create(ctx, folder+name, strings.NewReader(name)); err != nil {
+			p.failed(step, err, "write below the repository's prefix (s3:PutObject)")
+			return
+		}
+		p.created = append(p.created, folder+name)
+	}
+	for _, prefix := range []string{folder, folder + "a", folder + "a/", p.folder + "/none"} {
+		var want []string
+		for _, name := range slices.Sorted(slices.Values(probeNames)) {
+			if strings.HasPrefix(folder+name, prefix) {
+				want = append(want, folder+name)
+			}
+		}
+		var got []string
+		for obj, err := range p.s.List(ctx, prefix) {
+			if err != nil {
+				p.failed(step, err, permission)
+				return
+			}
+			if name := strings.TrimPrefix(obj.Key, folder); obj.Size != int64(len(name)) {
+				p.fail(step, "", "%s is listed with %d bytes, it has %d", obj.Key, obj.Size, len(name))
+				return
+			}
+			got = append(got, obj.Key)
+		}
+		if !slices.Equal(got, want) {
+			p.fail(step, "", "below %s these keys should be listed, in this order: %q; got %q", prefix, want, got)
+			return
+		}
+	}
+	p.listing = true
+	p.ok(step, "new objects are listed at once, in the order of their keys")
+}
+
+// large is about an object that is uploaded in parts.
+func (p *probe) large(ctx context.Context) {
+	const step, again = "large object", "large object if absent"
+	key, size := p.folder+"/large", p.partBytes+1
+	if err := p.s.Create(ctx, key, newPattern(seedFirst, size)); err != nil {
+		p.failed(step, err, "write below the repository's prefix, in parts too (s3:PutObject, s3:AbortMultipartUpload)")
+		return
+	}
+	p.created = append(p.created, key)
+	if err := p.compareLarge(ctx, key, size); err != nil {
+		p.failed(step, err, "read below the repository's prefix (s3:GetObject)")
+		return
+	}
+	p.ok(step, "an object of %d bytes, more than one part, came back as it was stored", size)
+
+	// Its size is another one too, by which a replaced object is told at once.
+	err := p.s.Create(ctx, key, newPattern(seedSecond, size+1))
+	switch {
+	case err == nil:
+		p.fail(again, replacedTodo, "the store replaced a large object that must not be replaced: it ignores the condition when an upload in parts is completed (If-None-Match)")
+		return
+	case errors.Is(err, fs.ErrPermission):
+		p.warn(again, "", "the store refuses to replace a large object, but does not tell that it exists: %v", err)
+	case !errors.Is(err, fs.ErrExist):
+		p.failed(again, err, "write below the repository's prefix, in parts too (s3:PutObject, s3:AbortMultipartUpload)")
+		return
+	}
+	if err := p.readRange(ctx, key, seedFirst, size, size-100, -1); err != nil {
+		p.failed(again, fmt.Errorf("after an attempt to replace it: %w", err), "read below the repository's prefix (s3:GetObject)")
+		return
+	}
+	p.ok(again, "a large object that exists is not replaced")
+}
+
+// compareLarge reads a large object whole, and a range over the border of its
+// parts.
+func (p *probe) compareLarge(ctx context.Context, key string, size int64) (err error) {
+	r, err := p.s.Open(ctx, key, 0, -1)
+	if err != nil {
+		return err
+	}
+	got, want := sha256.New(), sha256.New()
+	n, err := io.Copy(got, r)
+	if err := errors.Join(err, r.Close()); err != nil {
+		return fmt.Errorf("read %s: %w", key, err)
+	}
+	_, _ = io.Copy(want, newPattern(seedFirst, size)) // never fails
+	if !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
+		return fmt.Errorf("%s holds other bytes than were stored: %d came, %d were sent", key, n, size)
+	}
+	return p.readRange(ctx, key, seedFirst, size, p.partBytes-50, 51)
+}
