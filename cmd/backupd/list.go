@@ -5,9 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
@@ -17,20 +18,36 @@ import (
 )
 
 func newListCommand(a *app) *cobra.Command {
-	var repo repoFlags
+	var o listOptions
 	cmd := &cobra.Command{
 		Use:   "list --repo REPO [--cluster NAME]",
 		Short: "List the snapshots of a repository, the newest first",
-		Long: `List the snapshots of a repository, the newest first, of one cluster or of all.
+		Long: `List the snapshots of a repository, the newest first, of one cluster or of all. What is
+listed is what the names of objects tell, so that thousands take a moment; with
+--long each manifest is read, which tells the plain size, and which of them are damaged.
 
 ` + exitHelp,
-		Example: "  backupd list --repo s3://backups/etcd\n  backupd list --repo file:///var/backups/etcd --cluster prod -w json",
+		Example: "  backupd list --repo s3://backups/etcd\n  backupd list --repo file:///var/backups/etcd --cluster prod --long -w json",
 		Args:    arguments(0, "no argument"),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return runList(cmd.Context(), a, repo) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runList(cmd.Context(), a, o) },
 	}
-	repo.register(cmd)
+	o.repo.register(cmd)
+	cmd.Flags().BoolVar(&o.long, "long", false, "read every manifest")
 	return cmd
 }
+
+type listOptions struct {
+	repo repoFlags
+	long bool
+}
+
+// States of a listed snapshot.
+const (
+	stateVerified   = "verified"
+	stateSuspect    = "suspect"
+	stateDamaged    = "damaged"    // by the names of its objects
+	stateUnreadable = "unreadable" // its manifest
+)
 
 // listed is one row of a listing.
 type listed struct {
@@ -38,69 +55,128 @@ type listed struct {
 	ID          backup.SnapshotID `json:"id"`
 	Time        time.Time         `json:"time"`
 	Revision    backup.Revision   `json:"revision"`
-	State       string            `json:"state"` // verified, suspect or unreadable
+	State       string            `json:"state"`
 	Reason      string            `json:"reason,omitempty"`
-	PlainBytes  int64             `json:"plainBytes"`
+	PlainBytes  *int64            `json:"plainBytes,omitempty"` // only with --long
 	StoredBytes int64             `json:"storedBytes"`
 	Encoding    string            `json:"encoding"`
+	Pinned      bool              `json:"pinned"`
+
+	entry snapshot.Entry
+	err   error // of a damaged or unreadable one
 }
 
-func newListed(l snapshot.Listed) listed {
-	row := listed{Cluster: l.Cluster, ID: l.ID, Time: l.ID.Time(), Revision: l.ID.Revision()}
-	if l.Err != nil {
-		row.State, row.Reason = "unreadable", l.Err.Error()
-		return row
+func newListed(i snapshot.Item) listed {
+	row := listed{
+		Cluster: i.Cluster, ID: i.ID, Time: i.ID.Time(), Revision: i.ID.Revision(), State: stateVerified,
+		StoredBytes: i.StoredBytes(), Encoding: i.Encoding(), Pinned: i.Pinned, entry: i.Entry,
 	}
-	m := l.Manifest
-	row.State, row.PlainBytes, row.StoredBytes, row.Encoding = "verified", m.Plain.Bytes, m.Stored.Bytes, m.Encoding.String()
-	if !m.Verified() {
-		row.State, row.Reason = "suspect", m.Suspect[0]
+	switch {
+	case i.DataMissing():
+		row.damaged(snapshot.DataMissing, i.Key(), "its data object is not there")
+	case i.Clash:
+		row.damaged(snapshot.ManifestDamaged, i.Key(), "another manifest names the same data")
+	case i.Suspect:
+		row.State = stateSuspect
 	}
 	return row
 }
 
-func runList(ctx context.Context, a *app, repo repoFlags) error {
-	store, err := repo.openExisting(ctx, a)
-	if err != nil {
-		return err
-	}
-	entries, err := snapshot.Entries(ctx, store, repo.cluster)
-	if err != nil {
-		return err
-	}
-	var rows []listed
-	var unreadable []error
-	for l := range snapshot.List(ctx, store, entries) {
-		// One that went away while the list was read is not listed.
-		if isNotFound(l.Err) {
-			continue
-		}
-		rows = append(rows, newListed(l))
-		if l.Err != nil {
-			unreadable = append(unreadable, l.Err)
-		}
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return errors.Join(append([]error{printList(a, rows)}, unreadable...)...)
+func (r *listed) damaged(kind snapshot.DefectKind, key, reason string) {
+	r.State, r.Reason = stateDamaged, reason
+	r.err = &snapshot.DefectError{Kind: kind, Key: key, Err: backup.Corruptf("%s", reason)}
 }
 
-func printList(a *app, rows []listed) error {
-	if a.global.writeOut == "json" {
-		list := struct {
-			Snapshots []listed `json:"snapshots"`
-		}{append([]listed{}, rows...)}
-		return printJSON(a.stdout, kindSnapshotList, list)
+// addManifest adds what the manifest tells.
+func (r *listed) addManifest(l snapshot.Listed) {
+	if l.Err != nil {
+		r.State, r.Reason, r.err = stateUnreadable, l.Err.Error(), l.Err
+		return
 	}
-	header := []string{"CLUSTER", "ID", "AGE", "REVISION", "SIZE", "STORED", "ENCODING", "STATE"}
-	var cells [][]string
-	now := time.Now()
+	r.PlainBytes = &l.Manifest.Plain.Bytes
+	if r.State == stateSuspect {
+		r.Reason = l.Manifest.Suspect[0]
+	}
+}
+
+func runList(ctx context.Context, a *app, o listOptions) error {
+	store, err := o.repo.openExisting(ctx, a)
+	if err != nil {
+		return err
+	}
+	out := a.newListPrinter(o.long)
+	var damaged []error
+	for rows, err := range listRows(ctx, store, o) {
+		if err != nil {
+			return errors.Join(err, out.flush()) // what is cut is not made to look whole
+		}
+		for _, r := range rows {
+			if err := out.row(r); err != nil {
+				return err
+			}
+			if r.err != nil {
+				damaged = append(damaged, r.err)
+			}
+		}
+	}
+	return errors.Join(append([]error{out.end()}, damaged...)...)
+}
+
+// listAtOnce is how many rows are aligned with each other, and how many manifests
+// are held.
+const listAtOnce = 500
+
+// listRows yields rows, a few hundred at once: cluster by cluster, the newest
+// first. A store lists the oldest first, so the rows of one cluster are held:
+// some hundred bytes each.
+func listRows(ctx context.Context, store storage.Store, o listOptions) iter.Seq2[[]listed, error] {
+	return func(yield func([]listed, error) bool) {
+		var rows []listed
+		emit := func() bool {
+			slices.Reverse(rows)
+			for part := range slices.Chunk(rows, listAtOnce) {
+				if o.long {
+					part = withManifests(ctx, store, part)
+				}
+				if !yield(part, context.Cause(ctx)) {
+					return false
+				}
+			}
+			rows = rows[:0]
+			return true
+		}
+		for i, err := range snapshot.Catalog(ctx, store, o.repo.cluster) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !i.Manifest {
+				continue
+			}
+			if len(rows) > 0 && rows[0].Cluster != i.Cluster && !emit() {
+				return
+			}
+			rows = append(rows, newListed(i))
+		}
+		if emit() && ctx.Err() != nil {
+			yield(nil, context.Cause(ctx))
+		}
+	}
+}
+
+// withManifests adds what the manifests tell. One that went away while the list
+// was read is not listed.
+func withManifests(ctx context.Context, store storage.Store, rows []listed) []listed {
+	var entries []snapshot.Entry
 	for _, r := range rows {
-		cells = append(cells, []string{r.Cluster, string(r.ID), age(r.Time, now), r.Revision.String(),
-			humanize.IBytes(uint64(r.PlainBytes)), humanize.IBytes(uint64(r.StoredBytes)), r.Encoding, r.State})
+		entries = append(entries, r.entry)
 	}
-	return a.printRows(header, cells)
+	n := 0
+	for l := range snapshot.List(ctx, store, entries) {
+		rows[n].addManifest(l)
+		n++
+	}
+	return slices.DeleteFunc(rows, func(r listed) bool { return r.State == stateUnreadable && isNotFound(r.err) })
 }
 
 func newShowCommand(a *app) *cobra.Command {
@@ -159,7 +235,14 @@ func runShow(ctx context.Context, a *app, repo repoFlags, identity identityFlag,
 		fmt.Fprintln(a.stdout, string(raw))
 		return nil
 	}
+	pin, err := snapshot.FindPin(ctx, store, e)
+	if err != nil {
+		return err
+	}
 	fmt.Fprintf(a.stdout, "snapshot %s (%s ago)\n", m.ID, age(m.ID.Time(), time.Now()))
+	if pin != nil {
+		fmt.Fprintf(a.stdout, "  PINNED: %s\n", pinText(pin))
+	}
 	for _, why := range m.Suspect {
 		fmt.Fprintf(a.stdout, "  SUSPECT: %s\n", why)
 	}

@@ -11,8 +11,9 @@ import (
 )
 
 type rmOptions struct {
-	repo   repoFlags
-	dryRun bool
+	repo        repoFlags
+	dryRun      bool
+	forcePinned bool
 }
 
 func newRmCommand(a *app) *cobra.Command {
@@ -21,7 +22,7 @@ func newRmCommand(a *app) *cobra.Command {
 		Use:   "rm --repo REPO ID",
 		Short: "Delete one snapshot",
 		Long: `Delete one snapshot: its manifest first, so that it stops existing before it stops
-being whole, then its data.
+being whole, then its data. A pinned snapshot is refused.
 
 ` + exitHelp,
 		Example:           "  backupd rm --repo s3://backups/etcd 20261120T101500Z-r123456-k7q2xd",
@@ -33,6 +34,8 @@ being whole, then its data.
 	}
 	o.repo.register(cmd)
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "say what would be deleted")
+	cmd.Flags().BoolVar(&o.forcePinned, "force-pinned", false, "delete it although it is pinned, and the pin too")
+	annotate(cmd.Flags(), "force-pinned", flagOnly)
 	return cmd
 }
 
@@ -52,12 +55,25 @@ func runRm(ctx context.Context, a *app, o rmOptions, arg string) error {
 	} else if err != nil {
 		return err
 	}
+	pin, err := snapshot.FindPin(ctx, store, e)
+	if err != nil {
+		return err
+	}
+	if pin != nil && !o.forcePinned {
+		return &backup.RefusedError{Reason: fmt.Sprintf("snapshot %s is pinned: %s", e.ID, pin.Reason), Override: "--force-pinned"}
+	}
 	if o.dryRun {
 		fmt.Fprintf(a.stdout, "Would delete snapshot %s of cluster %s\n", e.ID, e.Cluster)
 		return nil
 	}
 	if err := snapshot.Delete(ctx, store, e); err != nil {
 		return fmt.Errorf("delete %s: %w", e.ID, err)
+	}
+	// The pin goes last: what an interrupted deletion leaves is still held by it.
+	if pin != nil {
+		if err := snapshot.Unpin(ctx, store, e); err != nil && !isNotFound(err) {
+			return fmt.Errorf("delete %s: %w", e.ID, err)
+		}
 	}
 	fmt.Fprintf(a.stdout, "Deleted snapshot %s of cluster %s\n", e.ID, e.Cluster)
 	return nil

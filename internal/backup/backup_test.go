@@ -97,7 +97,8 @@ func TestSnapshotID_Malformed(t *testing.T) {
 
 func TestParseKey(t *testing.T) {
 	for _, s := range []string{
-		"prod/snapshots/20261120T101500Z-r1-k7q2xd.json",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.json", "prod/snapshots/20261120T101500Z-r1-k7q2xd.suspect.json",
+		"prod/pins/20261120T101500Z-r1-k7q2xd.json",
 		"a.b_c-D9/data/20261120T101500Z-k7q2xd.db", "prod/data/20261120T101500Z-k7q2xd.db.zst",
 		"prod/data/20261120T101500Z-k7q2xd.db.age", "prod/data/20261120T101500Z-k7q2xd.db.zst.age",
 	} {
@@ -111,6 +112,9 @@ func TestParseKey(t *testing.T) {
 		".hidden/snapshots/20261120T101500Z-r1-k7q2xd.json", "prod/data/20261120T101500Z-k7q2xd", "prod/data/20261120T101500Z-k7q2xd.db.gz",
 		"prod/data/20261120T101500Z-k7q2xd.db.age.zst", "prod/data/20261120T101500Z-r1-k7q2xd.db", "prod/other/20261120T101500Z-r1-k7q2xd.json",
 		"backupd.json/snapshots/20261120T101500Z-r1-k7q2xd.json", "a b/data/20261120T101500Z-k7q2xd.db",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.suspect.suspect.json", "prod/snapshots/20261120T101500Z-r1-k7q2xd.suspect",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.Suspect.json", "prod/pins/20261120T101500Z-r1-k7q2xd.suspect.json",
+		"prod/pins/20261120T101500Z-r1-k7q2xd", "prod/pins/20261120T101500Z-k7q2xd.json", "prod/data/20261120T101500Z-k7q2xd.suspect.db",
 	} {
 		if k, err := backup.ParseKey(bad); err == nil {
 			t.Errorf("%q: got %+v", bad, k)

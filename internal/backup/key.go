@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -13,16 +14,23 @@ const MarkerKey = "backupd.json"
 const (
 	KindManifest = "manifest"
 	KindData     = "data"
+	KindPin      = "pin"
 )
+
+// suspectSuffix stands in the name of a suspect snapshot's manifest, so that a
+// listing tells it from a verified one.
+const suspectSuffix = ".suspect"
 
 // Key is the parsed name of an object of a repository:
 //
-//	<cluster>/snapshots/<id>.json             the manifest, the commit point
+//	<cluster>/snapshots/<id>[.suspect].json   the manifest, the commit point
 //	<cluster>/data/<data name>.db[.zst][.age] the snapshot's bytes
+//	<cluster>/pins/<id>.json                  the snapshot must stay
 type Key struct {
 	Cluster string
 	Kind    string
-	ID      SnapshotID // of a manifest
+	ID      SnapshotID // of a manifest or a pin
+	Suspect bool       // of a manifest: the content is not trusted
 	Data    DataName   // of a data object
 	// Suffix is a data object's encoding suffix: "", ".zst", ".age" or
 	// ".zst.age".
@@ -31,10 +39,15 @@ type Key struct {
 
 // String returns the object's name below the repository's root.
 func (k Key) String() string {
-	if k.Kind == KindManifest {
-		return ManifestPrefix(k.Cluster) + string(k.ID) + ".json"
+	switch {
+	case k.Kind == KindData:
+		return DataPrefix(k.Cluster) + string(k.Data) + ".db" + k.Suffix
+	case k.Kind == KindPin:
+		return PinPrefix(k.Cluster) + string(k.ID) + ".json"
+	case k.Suspect:
+		return ManifestPrefix(k.Cluster) + string(k.ID) + suspectSuffix + ".json"
 	}
-	return DataPrefix(k.Cluster) + string(k.Data) + ".db" + k.Suffix
+	return ManifestPrefix(k.Cluster) + string(k.ID) + ".json"
 }
 
 // ManifestPrefix is the prefix all manifests of a cluster share.
@@ -43,10 +56,8 @@ func ManifestPrefix(cluster string) string { return cluster + "/snapshots/" }
 // DataPrefix is the prefix all data objects of a cluster share.
 func DataPrefix(cluster string) string { return cluster + "/data/" }
 
-// ManifestKey names the manifest of a snapshot.
-func ManifestKey(cluster string, id SnapshotID) string {
-	return Key{Cluster: cluster, Kind: KindManifest, ID: id}.String()
-}
+// PinPrefix is the prefix all pins of a cluster share.
+func PinPrefix(cluster string) string { return cluster + "/pins/" }
 
 // ParseKey parses an object's name below the repository's root. It refuses
 // everything that backupd would not have written, so that foreign objects are
@@ -60,30 +71,42 @@ func ParseKey(s string) (Key, error) {
 	if err := CheckClusterName(k.Cluster); err != nil {
 		return Key{}, fmt.Errorf("parse key %q: %w", s, err)
 	}
-	var err error
-	switch parts[1] {
+	if err := k.parseName(parts[1], parts[2]); err != nil {
+		return Key{}, fmt.Errorf("parse key %q: %w", s, err)
+	}
+	return k, nil
+}
+
+// parseName parses what stands after the cluster's name.
+func (k *Key) parseName(folder, name string) (err error) {
+	switch folder {
 	case "snapshots":
 		k.Kind = KindManifest
-		stem, ok := strings.CutSuffix(parts[2], ".json")
+		stem, ok := strings.CutSuffix(name, ".json")
 		if !ok {
-			return Key{}, fmt.Errorf("parse key %q: a manifest ends in .json", s)
+			return errors.New("a manifest ends in .json")
+		}
+		stem, k.Suspect = strings.CutSuffix(stem, suspectSuffix)
+		k.ID, err = ParseSnapshotID(stem)
+	case "pins":
+		k.Kind = KindPin
+		stem, ok := strings.CutSuffix(name, ".json")
+		if !ok {
+			return errors.New("a pin ends in .json")
 		}
 		k.ID, err = ParseSnapshotID(stem)
 	case "data":
 		k.Kind = KindData
-		stem, suffix, ok := strings.Cut(parts[2], ".db")
+		stem, suffix, ok := strings.Cut(name, ".db")
 		if !ok || suffix != "" && suffix != ".zst" && suffix != ".age" && suffix != ".zst.age" {
-			return Key{}, fmt.Errorf("parse key %q: snapshot data ends in .db, .db.zst, .db.age or .db.zst.age", s)
+			return errors.New("snapshot data ends in .db, .db.zst, .db.age or .db.zst.age")
 		}
 		k.Suffix = suffix
 		k.Data, err = ParseDataName(stem)
 	default:
-		return Key{}, fmt.Errorf("parse key %q: unknown folder %q", s, parts[1])
+		return fmt.Errorf("unknown folder %q", folder)
 	}
-	if err != nil {
-		return Key{}, fmt.Errorf("parse key %q: %w", s, err)
-	}
-	return k, nil
+	return err
 }
 
 var clusterNamePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)

@@ -3,6 +3,7 @@ package backup
 import (
 	"fmt"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -66,6 +67,19 @@ type Manifest struct {
 	Tool string `json:"tool"`
 }
 
+// ParseSuffix returns the encoding that a data object's suffix tells of: all but
+// the recipients.
+func ParseSuffix(suffix string) Encoding {
+	var e Encoding
+	if strings.Contains(suffix, ".zst") {
+		e.Compression = "zstd"
+	}
+	if strings.Contains(suffix, ".age") {
+		e.Encryption = "age"
+	}
+	return e
+}
+
 // Encoding says how Plain became Stored: compressed first, then encrypted.
 type Encoding struct {
 	Compression string `json:"compression,omitempty"` // "zstd" or empty
@@ -99,7 +113,9 @@ func (e Encoding) String() string {
 }
 
 // Key names the manifest below the repository's root.
-func (m *Manifest) Key() string { return ManifestKey(m.Cluster, m.ID) }
+func (m *Manifest) Key() string {
+	return Key{Cluster: m.Cluster, Kind: KindManifest, ID: m.ID, Suspect: !m.Verified()}.String()
+}
 
 // DataKey names the data object below the repository's root.
 func (m *Manifest) DataKey() string {

@@ -49,7 +49,7 @@ func TestManifest_RoundTrip(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, m) {
 		t.Errorf("got %+v, %v, want %+v", got, err, m)
 	}
-	if m.Key() != "prod/snapshots/20261120T101500Z-r123456-k7q2xd.json" || m.DataKey() != "prod/data/20261120T101500Z-k7q2xd.db.zst.age" || m.Verified() {
+	if m.Key() != "prod/snapshots/20261120T101500Z-r123456-k7q2xd.suspect.json" || m.DataKey() != "prod/data/20261120T101500Z-k7q2xd.db.zst.age" || m.Verified() {
 		t.Errorf("got %s, %s, verified %v", m.Key(), m.DataKey(), m.Verified())
 	}
 }
@@ -185,6 +185,8 @@ func FuzzParseManifest(f *testing.F) {
 // FuzzParseKey: what is accepted is written the same way again.
 func FuzzParseKey(f *testing.F) {
 	f.Add("prod/snapshots/20261120T101500Z-r1-k7q2xd.json")
+	f.Add("prod/snapshots/20261120T101500Z-r1-k7q2xd.suspect.json")
+	f.Add("prod/pins/20261120T101500Z-r1-k7q2xd.json")
 	f.Add("prod/data/20261120T101500Z-k7q2xd.db.zst.age")
 	f.Add("backupd.json")
 	f.Fuzz(func(t *testing.T, s string) {
@@ -195,7 +197,7 @@ func FuzzParseKey(f *testing.F) {
 		if k.String() != s {
 			t.Fatalf("%q became %q", s, k)
 		}
-		if k.Kind == backup.KindManifest && k.ID.DataName() == "" || k.Kind == backup.KindData && k.Data == "" {
+		if k.Kind != backup.KindData && k.ID.DataName() == "" || k.Kind == backup.KindData && k.Data == "" {
 			t.Fatalf("%q: %+v tells nothing", s, k)
 		}
 	})

@@ -24,6 +24,25 @@ const manifestReaders = 16
 type Entry struct {
 	Cluster string
 	ID      backup.SnapshotID
+	Suspect bool
+}
+
+func entryOf(k backup.Key) Entry { return Entry{Cluster: k.Cluster, ID: k.ID, Suspect: k.Suspect} }
+
+// Key names the manifest.
+func (e Entry) Key() string {
+	return backup.Key{Cluster: e.Cluster, Kind: backup.KindManifest, ID: e.ID, Suspect: e.Suspect}.String()
+}
+
+// compareSuspect puts the suspect one of two entries last.
+func compareSuspect(a, b Entry) int {
+	if a.Suspect == b.Suspect {
+		return 0
+	}
+	if b.Suspect {
+		return -1
+	}
+	return 1
 }
 
 // NotFoundError is returned where no snapshot is what was asked for.
@@ -47,12 +66,12 @@ func Entries(ctx context.Context, s storage.Store, cluster string) ([]Entry, err
 			return nil, fmt.Errorf("list snapshots: %w", err)
 		}
 		if k, err := backup.ParseKey(obj.Key); err == nil && k.Kind == backup.KindManifest {
-			out = append(out, Entry{k.Cluster, k.ID})
+			out = append(out, entryOf(k))
 		}
 	}
 	slices.SortFunc(out, func(a, b Entry) int {
 		return cmp.Or(strings.Compare(a.Cluster, b.Cluster), b.ID.Time().Compare(a.ID.Time()),
-			cmp.Compare(b.ID.Revision(), a.ID.Revision()), strings.Compare(string(b.ID), string(a.ID)))
+			cmp.Compare(b.ID.Revision(), a.ID.Revision()), strings.Compare(string(b.ID), string(a.ID)), compareSuspect(b, a))
 	})
 	return out, nil
 }
@@ -75,7 +94,7 @@ func List(ctx context.Context, s storage.Store, entries []Entry) iter.Seq[Listed
 			for i, e := range batch {
 				g.Go(func() error {
 					out[i].Entry = e
-					out[i].Manifest, out[i].Err = readManifest(ctx, s, e.Cluster, e.ID)
+					out[i].Manifest, out[i].Err = readManifest(ctx, s, e)
 					return nil
 				})
 			}
@@ -92,14 +111,14 @@ func List(ctx context.Context, s storage.Store, entries []Entry) iter.Seq[Listed
 // Open reads the manifest of one snapshot. It returns a [*NotFoundError] when
 // there is none.
 func Open(ctx context.Context, s storage.Store, e Entry) (*backup.Manifest, error) {
-	return readManifest(ctx, s, e.Cluster, e.ID)
+	return readManifest(ctx, s, e)
 }
 
-func readManifest(ctx context.Context, s storage.Store, cluster string, id backup.SnapshotID) (*backup.Manifest, error) {
-	key := backup.ManifestKey(cluster, id)
+func readManifest(ctx context.Context, s storage.Store, e Entry) (*backup.Manifest, error) {
+	key := e.Key()
 	r, err := s.Open(ctx, key, 0, -1)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &NotFoundError{string(id)}
+		return nil, &NotFoundError{string(e.ID)}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open manifest %s: %w", key, err)
@@ -113,8 +132,12 @@ func readManifest(ctx context.Context, s storage.Store, cluster string, id backu
 		return nil, fmt.Errorf("read manifest %s: %w", key, err)
 	}
 	// A manifest under another's name would restore what nobody asked for.
-	if m.Cluster != cluster || m.ID != id {
+	if m.Cluster != e.Cluster || m.ID != e.ID {
 		return nil, &DefectError{Swapped, key, backup.Corruptf("this is the manifest %s", m.Key())}
+	}
+	// And listings, and what is decided by them, go by the name.
+	if m.Verified() == e.Suspect {
+		return nil, &DefectError{ManifestDamaged, key, backup.Corruptf("by what it says its name is %s", m.Key())}
 	}
 	return m, nil
 }
@@ -126,8 +149,14 @@ func newest(ctx context.Context, s storage.Store, cluster string) (*backup.Manif
 	if err != nil {
 		return nil, err
 	}
+	return firstReadable(ctx, s, entries)
+}
+
+// firstReadable returns the first manifest of entries that can be read, or nil
+// if there is none.
+func firstReadable(ctx context.Context, s storage.Store, entries []Entry) (*backup.Manifest, error) {
 	for _, e := range entries {
-		m, err := readManifest(ctx, s, e.Cluster, e.ID)
+		m, err := readManifest(ctx, s, e)
 		if err == nil {
 			return m, nil
 		}
@@ -156,7 +185,9 @@ func Resolve(ctx context.Context, s storage.Store, cluster, ref string) (Entry, 
 	clusters := map[string]bool{}
 	for _, e := range entries {
 		clusters[e.Cluster] = true
-		if ref != Latest && strings.HasPrefix(string(e.ID), ref) {
+		// Should an id stand there both as verified and as suspect, which backupd
+		// never makes, it is taken for suspect.
+		if ref != Latest && strings.HasPrefix(string(e.ID), ref) && (len(found) == 0 || found[len(found)-1].ID != e.ID || found[len(found)-1].Cluster != e.Cluster) {
 			found = append(found, e)
 		}
 	}
@@ -192,47 +223,4 @@ func sortedKeys(m map[string]bool) []string {
 	}
 	slices.Sort(out)
 	return out
-}
-
-// Delete removes a snapshot: it stops existing before it stops being whole, so
-// the manifest goes first. Deleting again what was deleted in part removes the
-// rest; err wraps [fs.ErrNotExist] only when nothing at all was there.
-func Delete(ctx context.Context, s storage.Store, e Entry) error {
-	keys, err := dataKeys(ctx, s, e)
-	if err != nil {
-		return err
-	}
-	manifest := backup.ManifestKey(e.Cluster, e.ID)
-	_, err = s.Stat(ctx, manifest)
-	if errors.Is(err, fs.ErrNotExist) && len(keys) == 0 {
-		return &NotFoundError{string(e.ID)}
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("look for manifest: %w", err)
-	}
-	if err := s.Delete(ctx, manifest); err != nil {
-		return fmt.Errorf("delete manifest: %w", err)
-	}
-	for _, key := range keys {
-		if err := s.Delete(ctx, key); err != nil {
-			return fmt.Errorf("delete data: %w", err)
-		}
-	}
-	return nil
-}
-
-// dataKeys lists a snapshot's data objects. They are found by name, not by what
-// the manifest says, so that one whose manifest is damaged or gone can still be
-// deleted.
-func dataKeys(ctx context.Context, s storage.Store, e Entry) ([]string, error) {
-	var out []string
-	for obj, err := range s.List(ctx, backup.DataPrefix(e.Cluster)+string(e.ID.DataName())) {
-		if err != nil {
-			return nil, fmt.Errorf("look for data: %w", err)
-		}
-		if k, err := backup.ParseKey(obj.Key); err == nil && k.Kind == backup.KindData && k.Data == e.ID.DataName() {
-			out = append(out, obj.Key)
-		}
-	}
-	return out, nil
 }

@@ -69,7 +69,7 @@ func TestList(t *testing.T) {
 		addManifest(t, s, manifest("prod", started.Add(time.Duration(i)*time.Second), backup.Revision(i+1)))
 	}
 	bad, _ := backup.ParseSnapshotID("20200101T000000Z-r5-aaaaaa")
-	create(t, s, backup.ManifestKey("prod", bad), []byte("nonsense"))
+	create(t, s, snapshot.Entry{Cluster: "prod", ID: bad}.Key(), []byte("nonsense"))
 	all := entries(t, s)
 	i := 0
 	for l := range snapshot.List(t.Context(), s, all) {
@@ -105,7 +105,7 @@ func TestOpen(t *testing.T) {
 	}
 	// The manifest of another snapshot, or of another cluster, under this name.
 	for name, other := range map[string]snapshot.Entry{"OtherID": missing, "OtherCluster": {Cluster: "lab", ID: m.ID}} {
-		create(t, s, backup.ManifestKey(other.Cluster, other.ID), []byte(marshal(t, m)))
+		create(t, s, other.Key(), []byte(marshal(t, m)))
 		var defect *snapshot.DefectError
 		if _, err := snapshot.Open(t.Context(), s, other); !errors.As(err, &defect) || defect.Kind != snapshot.Swapped || !errors.Is(err, backup.ErrCorrupt) {
 			t.Errorf("%s: got %v", name, err)
@@ -166,11 +166,14 @@ func TestOrphans(t *testing.T) {
 		want = append(want, key)
 	}
 	create(t, s, "prod/data/notes.txt", []byte("not ours"))
-	got, err := snapshot.Orphans(t.Context(), s, "", started)
-	if err != nil || len(got) != 2 || got[0].Key != want[0] || got[1].Key != want[1] || got[0].Age != 48*time.Hour || got[0].Fresh() || got[1].Fresh() {
-		t.Errorf("got %v, %v", got, err)
+	// They were stored just now, though begun long ago.
+	for later, fresh := range map[time.Duration]bool{time.Hour: true, 25 * time.Hour: false} {
+		got, err := snapshot.Orphans(t.Context(), s, "", time.Now().Add(later))
+		if err != nil || len(got) != 2 || got[0].Key != want[0] || got[1].Key != want[1] || got[0].Fresh() != fresh || got[1].Fresh() != fresh {
+			t.Errorf("%v later: got %v, %v", later, got, err)
+		}
 	}
-	got, err = snapshot.Orphans(t.Context(), s, "prod", started.Add(-12*time.Hour))
+	got, err := snapshot.Orphans(t.Context(), s, "prod", started.Add(-12*time.Hour))
 	if err != nil || len(got) != 1 || got[0].Key != want[1] || !got[0].Fresh() {
 		t.Errorf("of prod, a day earlier: got %v, %v", got, err)
 	}

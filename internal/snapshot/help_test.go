@@ -90,7 +90,9 @@ func verify(t *testing.T, s storage.Store, m *backup.Manifest, ids ...age.Identi
 	return err
 }
 
-func entry(m *backup.Manifest) snapshot.Entry { return snapshot.Entry{Cluster: m.Cluster, ID: m.ID} }
+func entry(m *backup.Manifest) snapshot.Entry {
+	return snapshot.Entry{Cluster: m.Cluster, ID: m.ID, Suspect: !m.Verified()}
+}
 
 func entries(t *testing.T, s storage.Store) []snapshot.Entry {
 	t.Helper()
@@ -160,9 +162,22 @@ func create(t *testing.T, s storage.Store, key string, raw []byte) {
 	}
 }
 
-func newS3(t *testing.T) (storage.Store, *testserver.S3) {
+func newS3(t testing.TB) (storage.Store, *testserver.S3) {
 	t.Helper()
 	server := testserver.StartS3(t)
+	return openS3(t, server, server.Endpoint), server
+}
+
+// newProxiedS3 returns a bucket as it is, and behind a proxy.
+func newProxiedS3(t *testing.T) (direct, proxied storage.Store, proxy *testserver.Proxy) {
+	t.Helper()
+	server := testserver.StartS3(t)
+	proxy = testserver.StartProxy(t, strings.TrimPrefix(server.Endpoint, "http://"))
+	return openS3(t, server, server.Endpoint), openS3(t, server, proxy.URL), proxy
+}
+
+func openS3(t testing.TB, server *testserver.S3, endpoint string) storage.Store {
+	t.Helper()
 	t.Setenv("AWS_CONFIG_FILE", "/dev/null")
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 	credentials := filepath.Join(t.TempDir(), "credentials")
@@ -170,11 +185,11 @@ func newS3(t *testing.T) (storage.Store, *testserver.S3) {
 	if err := os.WriteFile(credentials, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := s3.New(t.Context(), s3.Options{Bucket: server.Bucket, Endpoint: server.Endpoint, Region: server.Region, CredentialsFile: credentials})
+	s, err := s3.New(t.Context(), s3.Options{Bucket: server.Bucket, Endpoint: endpoint, Region: server.Region, CredentialsFile: credentials})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s, server
+	return s
 }
 
 // encryptTo returns options that encrypt to the recipient.
@@ -327,6 +342,7 @@ func startFakes(t *testing.T, db database, snapshots ...testserver.SnapshotFunc)
 
 var (
 	idPattern   = regexp.MustCompile(`\d{8}T\d{6}Z-r\d+-[a-z2-7]{6}`)
+	timePattern = regexp.MustCompile(`\d{8}T\d{6}Z`)
 	namePattern = regexp.MustCompile(`\d{8}T\d{6}Z-[a-z2-7]{6}`)
 )
 
@@ -334,6 +350,7 @@ var (
 func golden(t *testing.T, name, text string) {
 	t.Helper()
 	got := namePattern.ReplaceAllString(idPattern.ReplaceAllString(text, "ID"), "NAME")
+	got = timePattern.ReplaceAllString(got, "TIME")
 	path := filepath.Join("testdata", name)
 	if *update {
 		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {

@@ -2,6 +2,7 @@ package snapshot_test
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"testing"
 
@@ -15,6 +16,13 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func TestMain(m *testing.M) {
 	if code, ok := etcddb.ChildMain(); ok {
 		os.Exit(code)
+	}
+	if job := os.Getenv(killEnv); job != "" {
+		if err := runKillJob(job); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	goleak.VerifyTestMain(m)
 }

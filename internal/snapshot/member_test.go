@@ -333,33 +333,24 @@ func TestTaker_Take_SpoolLies(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := &gatedStore{Store: mem.New(), gate: make(chan struct{})}
-	taker := newTaker(t, connect(t, real.Endpoints()...), s)
-	taker.Codec = codec.Options{}
-	at(taker, snapshot.StageInspect, func() {
-		defer close(s.gate)
-		spools, err := filepath.Glob(filepath.Join(taker.Spool, "*.spool"))
-		if err != nil || len(spools) != 1 {
-			t.Fatalf("got spools %v, %v", spools, err)
+	for _, keep := range []bool{false, true} {
+		s := &gatedStore{Store: mem.New(), gate: make(chan struct{})}
+		taker := newTaker(t, connect(t, real.Endpoints()...), s)
+		taker.Codec, taker.KeepPending = codec.Options{}, keep
+		at(taker, snapshot.StageInspect, func() {
+			defer close(s.gate)
+			// In the trailer, where the inspection of the database does not look.
+			damage(t, taker.Spool, func(f *os.File, size int64) error {
+				_, err := f.WriteAt([]byte("lies"), size-10)
+				return err
+			})
+		})
+		if _, err := taker.Take(t.Context()); !errors.Is(err, backup.ErrCorrupt) || !strings.Contains(err.Error(), "spooled copy") {
+			t.Errorf("got %v", err)
 		}
-		f, err := os.OpenFile(spools[0], os.O_RDWR, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		info, err := f.Stat()
-		if err != nil {
-			t.Fatal(err)
-		}
-		// In the trailer, where the inspection of the database does not look.
-		_, err = f.WriteAt([]byte("lies"), info.Size()-10)
-		if err := errors.Join(err, f.Close()); err != nil {
-			t.Fatal(err)
-		}
-	})
-	if _, err := taker.Take(t.Context()); !errors.Is(err, backup.ErrCorrupt) || !strings.Contains(err.Error(), "spooled copy") {
-		t.Errorf("got %v", err)
+		wantKeys(t, s)
+		wantEmpty(t, taker.Spool)
 	}
-	wantKeys(t, s)
 }
 
 // gatedStore takes no data before the gate is open.

@@ -127,6 +127,10 @@ func (s *spoolSink) begin(ctx context.Context, total int64) error {
 	if err := s.reset(); err != nil {
 		return err
 	}
+	// It may have grown since the survey.
+	if err := s.up.taker.reserve(s.spool, total); err != nil {
+		return err
+	}
 	s.expect = total
 	s.up.start(ctx)
 	return nil

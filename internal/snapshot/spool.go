@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,7 +21,8 @@ import (
 type spool struct {
 	path   string
 	f      *os.File
-	expect int64 // bytes that were announced, for reports of progress
+	expect int64          // bytes that were announced, for reports of progress
+	record *pendingRecord // what lies beside it; nil: nothing
 
 	mu   sync.Mutex // guards what follows
 	cond *sync.Cond
@@ -80,28 +82,63 @@ func (s *spool) lock() (bool, error) {
 
 func flock(f *os.File, how int) error { return unix.Flock(int(f.Fd()), how|unix.LOCK_NB) }
 
-// sweepSpools removes the spools that no living process holds. What it cannot
-// remove, such as another user's, is no reason not to make a backup.
+// sweepSpools removes the spools that no living process holds, but not what is
+// pending. What it cannot remove, such as another user's, is no reason not to
+// make a backup.
 func sweepSpools(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if !spoolPattern.MatchString(e.Name()) || !e.Type().IsRegular() {
-			continue
-		}
 		path := filepath.Join(dir, e.Name())
-		f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
-		if err != nil {
-			continue
+		switch record := recordPattern.FindStringSubmatch(e.Name()); {
+		case !e.Type().IsRegular():
+		case spoolPattern.MatchString(e.Name()):
+			sweepSpool(path)
+		case record != nil:
+			// A spool is there before its record is. Without one it is a leftover.
+			if _, err := os.Lstat(filepath.Join(dir, record[1]+spoolSuffix)); errors.Is(err, os.ErrNotExist) {
+				_ = os.Remove(path)
+			}
 		}
-		if flock(f, unix.LOCK_EX) == nil {
-			_ = os.Remove(path)
-		}
-		_ = f.Close() // gives the lock back
 	}
 	return nil
+}
+
+func sweepSpool(path string) {
+	f, err := openPlain(path, os.O_RDWR)
+	if err != nil {
+		return
+	}
+	if s := (&spool{path: path, f: f}); flock(f, unix.LOCK_EX) == nil && !staysPending(path) {
+		_ = s.remove()
+		return
+	}
+	_ = f.Close() // gives the lock back
+}
+
+// staysPending reports whether a spool nobody holds waits to be stored.
+func staysPending(path string) bool {
+	r, err := readRecord(path)
+	var unknown *unknownRecordError
+	switch {
+	case err == nil:
+		return !r.expired(time.Now())
+	case errors.As(err, &unknown):
+		info, err := os.Lstat(recordPath(path))
+		return err != nil || time.Since(info.ModTime()) < maxPendingAge
+	}
+	// One that is another user's cannot be read: it is not ours to judge.
+	return !errors.Is(err, os.ErrNotExist) && !errors.Is(err, backup.ErrCorrupt)
+}
+
+// spoolFolder is the folder for spools that dir names.
+func spoolFolder(dir string) string {
+	if dir == "" {
+		return os.TempDir()
+	}
+	return dir
 }
 
 func removeIfThere(path string) error {
@@ -114,17 +151,25 @@ func removeIfThere(path string) error {
 // checkSpace refuses before a byte is received when dir has no room for need
 // bytes and a little more.
 func checkSpace(dir string, need int64) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return fmt.Errorf("ask for free space of %s: %w", dir, err)
+	free, want, err := room(dir, need)
+	if err != nil {
+		return err
 	}
-	free := int64(st.Bavail) * int64(st.Bsize)
-	need += need/10 + 16<<20
-	if free < need {
-		return backup.WithHint(fmt.Errorf("folder %s has %d bytes free, the database needs %d: %w", dir, free, need, unix.ENOSPC),
+	if free < want {
+		return backup.WithHint(fmt.Errorf("folder %s has %d bytes free, the database needs %d: %w", dir, free, want, unix.ENOSPC),
 			"free some space or name another folder")
 	}
 	return nil
+}
+
+// room tells how much is free in dir, and how much must be to receive need
+// bytes.
+func room(dir string, need int64) (free, want int64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, 0, fmt.Errorf("ask for free space of %s: %w", dir, err)
+	}
+	return int64(st.Bavail) * int64(st.Bsize), need + need/10 + 16<<20, nil
 }
 
 // Write appends.
@@ -172,8 +217,10 @@ func (s *spool) abandonReaders() {
 
 // remove closes the spool and leaves nothing of it.
 func (s *spool) remove() error {
-	// The name goes first: while the lock is held nobody else takes it away.
-	return errors.Join(removeIfThere(s.path), s.f.Close())
+	// The record goes first: a spool without one is a leftover, which a sweep
+	// removes. And the names go before the lock does.
+	record := recordPath(s.path)
+	return errors.Join(removeIfThere(record+tempSuffix), removeIfThere(record), removeIfThere(s.path), s.f.Close())
 }
 
 // reader returns a reader from the beginning that follows the writer.

@@ -9,9 +9,10 @@ package snapshot
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
@@ -49,6 +50,18 @@ type Taker struct {
 	// RetryPause is how long a store that failed is left alone before it is
 	// offered the spool again; the pause after that is longer. Zero means 2 s.
 	RetryPause time.Duration
+	// KeepPending says whether what was received stays in the spool when it
+	// cannot be stored. Then Take begins with [Taker.StorePending], and returns a
+	// [*PendingError] where it kept something.
+	KeepPending bool
+	// Repository is the id of the repository, if it is known. With it and
+	// KeepPending a database is received, and kept, even while the repository
+	// cannot be reached.
+	Repository string
+	// SpoolLimit is how many bytes the spools in the folder may take together,
+	// those of other clusters included. Pending ones give way to it. Zero means
+	// no limit.
+	SpoolLimit int64
 	// Tool is the version recorded in the manifest.
 	Tool     string
 	Log      *slog.Logger
@@ -65,9 +78,7 @@ const (
 )
 
 func (t *Taker) setDefaults() {
-	if t.Spool == "" {
-		t.Spool = os.TempDir()
-	}
+	t.Spool = spoolFolder(t.Spool)
 	if t.RetryPause <= 0 {
 		t.RetryPause = 2 * time.Second
 	}
@@ -89,10 +100,7 @@ func (t *Taker) Take(ctx context.Context) (*backup.Manifest, error) {
 	}
 	// The repository comes first: a store that refuses us should say so before
 	// etcd is asked for anything.
-	if _, err := storage.InitRepository(ctx, t.Store); err != nil {
-		return nil, fmt.Errorf("open repository: %w", err)
-	}
-	previous, err := newest(ctx, t.Store, t.Cluster)
+	repo, err := t.reach(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -102,11 +110,15 @@ func (t *Taker) Take(ctx context.Context) (*backup.Manifest, error) {
 		return nil, err
 	}
 	LogSurvey(t.Log, survey)
-	sp, err := newSpool(t.Spool, survey.DatabaseBytes())
+	sp, err := t.makeSpool(survey.DatabaseBytes())
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, repo.pending) // which may be why there is no room
 	}
-	m, err := t.takeInto(ctx, sp, surveyed{survey, started, previous})
+	m, err := t.takeInto(ctx, sp, surveyed{survey, started, repo})
+	var damaged *damagedSpoolError
+	if err != nil && sp.record != nil && !errors.As(err, &damaged) {
+		return nil, t.keep(sp, err)
+	}
 	if rerr := sp.remove(); rerr != nil {
 		// The snapshot exists or not whatever becomes of the local copy, but
 		// the copy holds the cluster's secrets.
@@ -115,17 +127,65 @@ func (t *Taker) Take(ctx context.Context) (*backup.Manifest, error) {
 	return m, err
 }
 
+// repository is what is known of where the snapshot goes.
+type repository struct {
+	id       string
+	previous *backup.Manifest // the newest; nil: none, or not known
+	down     error            // why it cannot be reached now
+	pending  error            // why something in the spool is still pending
+}
+
+// reach opens the repository, stores what waits for it, and looks for the newest
+// snapshot. Where a database may wait for it, one that is down is no error.
+func (t *Taker) reach(ctx context.Context) (r repository, err error) {
+	r.id = t.Repository
+	marker, err := t.open(ctx)
+	if err != nil {
+		err = fmt.Errorf("open repository: %w", err)
+	} else {
+		r.id = marker.ID
+		if t.KeepPending {
+			if _, r.pending = t.storePending(ctx, r.id); r.pending != nil {
+				t.Log.Warn("what is pending cannot be stored yet", "err", r.pending)
+			}
+		}
+		r.previous, err = newest(ctx, t.Store, t.Cluster)
+	}
+	switch {
+	case err == nil:
+		return r, nil
+	case !t.KeepPending || r.id == "" || ctx.Err() != nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, backup.ErrCorrupt):
+		return r, err
+	}
+	t.Log.Warn("the repository is down, the snapshot will be kept in the spool", "err", err)
+	r.down = err
+	return r, nil
+}
+
+// reachTime bounds the wait for a repository that a snapshot need not wait for.
+// A store tries again for a minute and more before it gives up.
+const reachTime = 15 * time.Second
+
+func (t *Taker) open(ctx context.Context) (storage.Marker, error) {
+	if t.KeepPending && t.Repository != "" {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, reachTime, fmt.Errorf("no answer within %v", reachTime))
+		defer cancel()
+	}
+	return storage.InitRepository(ctx, t.Store)
+}
+
 // surveyed is what is known before the first byte is received.
 type surveyed struct {
 	*cluster.Survey
-	started  time.Time
-	previous *backup.Manifest
+	started time.Time
+	repo    repository
 }
 
 func (t *Taker) takeInto(ctx context.Context, sp *spool, s surveyed) (*backup.Manifest, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	up := &upload{taker: t, spool: sp, started: s.started}
+	up := &upload{taker: t, spool: sp, started: s.started, refused: s.repo.down}
 	defer up.stop(ctx) // before the spool goes
 
 	// Received at full speed, for while the stream is open etcd cannot reuse
@@ -141,25 +201,33 @@ func (t *Taker) takeInto(ctx context.Context, sp *spool, s surveyed) (*backup.Ma
 	if err != nil {
 		return nil, err
 	}
-	hashes, suspect := t.compare(ctx, s.Survey, facts, sp.path, asked)
-
+	m := t.manifest(s, got, facts)
+	m.MemberHashes, m.Suspect = t.compare(ctx, s.Survey, facts, sp.path, asked)
+	m.Suspect = append(m.Suspect, doubts(s.Survey, got, facts)...)
+	if t.KeepPending && ctx.Err() == nil {
+		t.remember(sp, s.repo.id, m)
+	}
 	stored, err := up.wait(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// What was stored was read from the spool; what etcd's trailer vouched for
-	// came over the wire. A spool disk that lies makes the two differ.
-	if stored.plain != got.check {
-		discard(ctx, t.Store, t.dataKey(stored.name))
-		return nil, backup.Corruptf("the spooled copy is damaged: %d bytes with CRC-32C %08x were read back, %d with %08x were received",
-			stored.plain.Bytes, stored.plain.CRC32C, got.check.Bytes, got.check.CRC32C)
-	}
-	m := t.manifest(s, got, facts, stored)
-	m.MemberHashes, m.Suspect = hashes, append(suspect, doubts(s.Survey, got, facts)...)
-	if err := t.commit(ctx, m); err != nil {
+	if err := t.finish(ctx, m, stored, got.check); err != nil {
 		return nil, err
 	}
 	return m, nil
+}
+
+// finish completes the manifest of what was stored and creates it. received is
+// what came over the wire, where etcd's trailer vouched for it. What was stored
+// was read from the spool, and a spool disk that lies makes the two differ.
+func (t *Taker) finish(ctx context.Context, m *backup.Manifest, stored storedBlobs, received backup.Checksum) error {
+	if stored.plain != received {
+		discard(ctx, t.Store, t.dataKey(stored.name))
+		return &damagedSpoolError{backup.Corruptf("%d bytes with CRC-32C %08x were read back, %d with %08x were received",
+			stored.plain.Bytes, stored.plain.CRC32C, received.Bytes, received.CRC32C)}
+	}
+	m.ID, m.Stored, m.Encoding = stored.name.WithRevision(m.Revision), stored.stored, t.Codec.Encoding()
+	return t.commit(ctx, m)
 }
 
 // inspect looks into the database, and has the members asked about it meanwhile.
@@ -201,37 +269,50 @@ func (t *Taker) commit(ctx context.Context, m *backup.Manifest) error {
 	// later it must find it, and if not it is litter, which prune collects.
 	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
-	if found, rerr := readManifest(asking, t.Store, m.Cluster, m.ID); rerr == nil && found.Stored == m.Stored {
+	if found, rerr := readManifest(asking, t.Store, Entry{m.Cluster, m.ID, !m.Verified()}); rerr == nil && found.Stored == m.Stored {
 		return nil
 	}
 	return fmt.Errorf("create manifest: %w", err)
 }
 
-func (t *Taker) manifest(s surveyed, got received, facts *etcddb.Facts, stored storedBlobs) *backup.Manifest {
+// manifest tells all that is known of a snapshot before it is stored.
+func (t *Taker) manifest(s surveyed, got received, facts *etcddb.Facts) *backup.Manifest {
 	m := &backup.Manifest{
-		Format: backup.ManifestFormat, ID: stored.name.WithRevision(facts.Revision), Cluster: t.Cluster,
+		Format: backup.ManifestFormat, Cluster: t.Cluster,
 		ClusterID: s.ClusterID, StartedAt: s.started, Source: s.Member(got.member.MemberID), Endpoint: got.member.Endpoint,
 		Members: s.Members, EtcdVersion: got.member.Version, StorageVersion: facts.StorageVersion,
 		Revision: facts.Revision, CompactRevision: facts.CompactRevision, HighWaterRevision: max(s.HighWater, facts.Revision),
 		HashKV: facts.HashKV, Keys: facts.TotalKeys, Leases: facts.Leases, Alarms: facts.Alarms, AuthEnabled: facts.AuthEnabled,
 		RaftTerm: facts.RaftTerm, RaftIndex: facts.ConsistentIndex,
-		Plain: got.blob, Stored: stored.stored, Encoding: t.Codec.Encoding(), Tool: t.Tool,
+		Plain: got.blob, Tool: t.Tool,
 	}
 	if len(m.Members) == 0 {
 		m.Members = facts.Members
 	}
-	m.Timeline = timeline(m, s.previous)
+	m.Timeline = timeline(m, s.repo.previous, nil)
 	return m
 }
 
 // timeline continues that of the snapshot before, unless the cluster was
-// replaced or went back in time. The high-water revision tells, not the
-// snapshot's own: that of a lagging member may be older than the one before.
-func timeline(m, previous *backup.Manifest) string {
-	if previous != nil && previous.ClusterID == m.ClusterID && previous.HighWaterRevision <= m.HighWaterRevision {
-		return previous.Timeline
+// replaced or went back in time. One that is stored late has a snapshot after it
+// too, and must fit in between, or it stands for itself.
+func timeline(m, before, after *backup.Manifest) string {
+	same := before != nil && after != nil && before.Timeline == after.Timeline
+	fits := after != nil && continues(after, m)
+	switch {
+	case before != nil && continues(m, before) && (fits || !same):
+		return before.Timeline
+	case fits && !same:
+		return after.Timeline
 	}
 	return backup.RandomName(10)
+}
+
+// continues reports whether m may be of one history with the snapshot before it.
+// The high-water revision tells, not the snapshot's own: that of a lagging
+// member may be older than the one before.
+func continues(m, before *backup.Manifest) bool {
+	return m.ClusterID == before.ClusterID && before.HighWaterRevision <= m.HighWaterRevision
 }
 
 // doubts tells what speaks against the content besides the hashes.

@@ -285,9 +285,9 @@ func TestTaker_Take_Timeline(t *testing.T) {
 			create(t, s, old.Key(), []byte(marshal(t, &old)))
 			// What cannot be read does not count.
 			newer, _ := backup.ParseSnapshotID("29991231T000000Z-r9-aaaaaa")
-			create(t, s, backup.ManifestKey("prod", newer), []byte(`{"format": "backupd/snapshot/v9"}`))
+			create(t, s, snapshot.Entry{Cluster: "prod", ID: newer}.Key(), []byte(`{"format": "backupd/snapshot/v9"}`))
 			newer, _ = backup.ParseSnapshotID("29991231T000000Z-r9-bbbbbb")
-			create(t, s, backup.ManifestKey("prod", newer), []byte("nonsense"))
+			create(t, s, snapshot.Entry{Cluster: "prod", ID: newer}.Key(), []byte("nonsense"))
 			if m := take(t, newTaker(t, source, s)); (m.Timeline == timeline) != c.same {
 				t.Errorf("got timeline %s after %s", m.Timeline, timeline)
 			}

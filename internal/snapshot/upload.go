@@ -34,6 +34,7 @@ type upload struct {
 	taker   *Taker
 	spool   *spool
 	started time.Time
+	refused error // why the store is not even tried; nil if it is
 
 	running *try // nil when there is none, or its outcome was taken
 }
@@ -48,6 +49,9 @@ type try struct {
 
 // start begins to store what the spool receives.
 func (u *upload) start(ctx context.Context) {
+	if u.refused != nil {
+		return
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	r := &try{cancel: cancel, done: make(chan struct{})}
 	src := u.spool.reader()
@@ -77,6 +81,9 @@ func (u *upload) stop(ctx context.Context) {
 // spool again: etcd is not asked twice for a fault of the store. When wait
 // returns an error the upload must still be stopped.
 func (u *upload) wait(ctx context.Context) (storedBlobs, error) {
+	if u.refused != nil {
+		return storedBlobs{}, u.refused
+	}
 	pause := u.taker.RetryPause
 	for n := 1; ; n++ {
 		r := u.running

@@ -76,7 +76,7 @@ func (v *Verifier) setDefaults() {
 // snapshot could not be read, and say nothing about it.
 func (v *Verifier) Verify(ctx context.Context, e Entry) (*backup.Manifest, error) {
 	v.setDefaults()
-	m, err := readManifest(ctx, v.Store, e.Cluster, e.ID)
+	m, err := readManifest(ctx, v.Store, e)
 	if err != nil {
 		return nil, v.manifestDefect(ctx, e, err)
 	}
@@ -92,15 +92,14 @@ func (v *Verifier) Verify(ctx context.Context, e Entry) (*backup.Manifest, error
 }
 
 func (v *Verifier) manifestDefect(ctx context.Context, e Entry, err error) error {
-	key := backup.ManifestKey(e.Cluster, e.ID)
 	if known := (*DefectError)(nil); errors.As(err, &known) {
 		return known
 	}
 	if errors.Is(err, backup.ErrCorrupt) {
-		return &DefectError{ManifestDamaged, key, err}
+		return &DefectError{ManifestDamaged, e.Key(), err}
 	}
-	if keys, lerr := dataKeys(ctx, v.Store, e); errors.Is(err, fs.ErrNotExist) && lerr == nil && len(keys) > 0 {
-		return &DefectError{ManifestMissing, keys[0], backup.Corruptf("no manifest %s", key)}
+	if data, lerr := dataOf(ctx, v.Store, e.Cluster, e.ID.DataName()); errors.Is(err, fs.ErrNotExist) && lerr == nil && len(data) > 0 {
+		return &DefectError{ManifestMissing, data[0].Key, backup.Corruptf("no manifest %s", e.Key())}
 	}
 	return err
 }
@@ -209,6 +208,8 @@ const litterAge = 24 * time.Hour
 // Orphan is a data object that no manifest names.
 type Orphan struct {
 	Key string
+	// Age is how long ago its backup was begun, or it was stored: a backup may
+	// wait long for a store that is down.
 	Age time.Duration
 }
 
@@ -218,33 +219,21 @@ func (o Orphan) Fresh() bool { return o.Age < litterAge }
 // Orphans lists the data objects of a cluster, or of all if cluster is empty,
 // that have no manifest.
 func Orphans(ctx context.Context, s storage.Store, cluster string, now time.Time) ([]Orphan, error) {
-	type owner struct {
-		cluster string
-		data    backup.DataName
-	}
-	owned := map[owner]bool{}
-	var data []backup.Key
-	prefix := ""
-	if cluster != "" {
-		prefix = cluster + "/"
-	}
-	for obj, err := range s.List(ctx, prefix) {
-		if err != nil {
-			return nil, fmt.Errorf("list data: %w", err)
-		}
-		switch k, err := backup.ParseKey(obj.Key); {
-		case err != nil: // not ours
-		case k.Kind == backup.KindManifest:
-			owned[owner{k.Cluster, k.ID.DataName()}] = true
-		default:
-			data = append(data, k)
-		}
-	}
 	var out []Orphan
-	for _, k := range data {
-		if !owned[owner{k.Cluster, k.Data}] {
-			out = append(out, Orphan{k.String(), now.Sub(k.Data.Time())})
+	for i, err := range Catalog(ctx, s, cluster) {
+		if err != nil {
+			return nil, err
+		}
+		if i.Manifest {
+			continue
+		}
+		for _, o := range i.Data {
+			out = append(out, Orphan{o.Key, orphanAge(i, o, now)})
 		}
 	}
 	return out, nil
+}
+
+func orphanAge(i Item, o storage.Object, now time.Time) time.Duration {
+	return min(now.Sub(i.Name.Time()), now.Sub(o.ModTime))
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -77,7 +76,7 @@ func TestVerifier_Unreadable(t *testing.T) {
 // Debian ships them, turn it back into etcd's file, which etcdutl accepts.
 func TestInterop(t *testing.T) {
 	for _, tool := range []string{"age", "zstd"} {
-		install(t, tool)
+		testserver.Debian(t, tool, tool)
 	}
 	db := realDatabase(t)
 	source := connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...)
@@ -108,19 +107,5 @@ func TestInterop(t *testing.T) {
 			}
 			checkStatus(t, got, m)
 		})
-	}
-}
-
-// install gets a Debian package of the same name as its program.
-func install(t *testing.T, tool string) {
-	t.Helper()
-	if _, err := exec.LookPath(tool); err == nil {
-		return
-	}
-	apt := []string{"-q", "-o", "DPkg::Lock::Timeout=120"}
-	run(t, "apt-get", append(apt, "update")...)
-	run(t, "apt-get", append(apt, "install", "-y", "--no-install-recommends", tool)...)
-	if _, err := exec.LookPath(tool); err != nil {
-		t.Fatalf("after its installation: %v", err)
 	}
 }

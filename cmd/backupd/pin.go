@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
+)
+
+func newPinCommand(a *app) *cobra.Command {
+	var repo repoFlags
+	var reason string
+	cmd := &cobra.Command{
+		Use:   "pin --repo REPO ID|latest --reason TEXT",
+		Short: "Keep a snapshot, whatever retention says",
+		Long: `Keep a snapshot, whatever retention says, until 'backupd unpin'. The pin is an object
+of the repository with the reason, the time, and who it was.
+
+` + exitHelp,
+		Example:           `  backupd pin --repo s3://backups/etcd latest --reason "before the upgrade to 3.7"`,
+		Args:              arguments(1, "one snapshot: an id, the beginning of one, or latest"),
+		ValidArgsFunction: completeIDs(a, &repo),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runPin(cmd.Context(), a, repo, args, reason)
+		},
+	}
+	repo.register(cmd)
+	cmd.Flags().StringVar(&reason, "reason", "", "why it must stay (required)")
+	return cmd
+}
+
+func runPin(ctx context.Context, a *app, repo repoFlags, args []string, reason string) error {
+	if reason == "" {
+		return &usageError{errors.New("no reason: say with --reason why the snapshot must stay")}
+	}
+	store, err := repo.openExisting(ctx, a)
+	if err != nil {
+		return err
+	}
+	e, err := repo.resolve(ctx, store, args)
+	if err != nil {
+		return err
+	}
+	err = snapshot.Pin(ctx, store, e, reason, whoami())
+	var already *snapshot.PinnedError
+	if errors.As(err, &already) {
+		return backup.WithHint(err, "to give another reason: backupd unpin %s, then pin it again", e.ID)
+	}
+	if err != nil {
+		return fmt.Errorf("pin %s: %w", e.ID, err)
+	}
+	fmt.Fprintf(a.stdout, "Pinned snapshot %s of cluster %s\n", e.ID, e.Cluster)
+	return nil
+}
+
+// pinText tells why a snapshot is pinned, and by whom.
+func pinText(p *snapshot.PinRecord) string {
+	if p.PinnedAt.IsZero() {
+		return p.Reason
+	}
+	return fmt.Sprintf("%s (%s, %s)", p.Reason, p.By, p.PinnedAt.UTC().Format(time.RFC3339))
+}
+
+// whoami names the user and the machine, as far as they are known.
+func whoami() string {
+	name := "unknown"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	if host, err := os.Hostname(); err == nil {
+		name += "@" + host
+	}
+	return name
+}
+
+func newUnpinCommand(a *app) *cobra.Command {
+	var repo repoFlags
+	cmd := &cobra.Command{
+		Use:   "unpin --repo REPO ID",
+		Short: "Leave a pinned snapshot to retention again",
+		Long: `Leave a pinned snapshot to retention again: the next prune may remove it.
+
+` + exitHelp,
+		Example:           "  backupd unpin --repo s3://backups/etcd 20261120T101500Z-r123456-k7q2xd",
+		Args:              arguments(1, "one snapshot: an id or the beginning of one"),
+		ValidArgsFunction: completeIDs(a, &repo),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runUnpin(cmd.Context(), a, repo, args)
+		},
+	}
+	repo.register(cmd)
+	return cmd
+}
+
+func runUnpin(ctx context.Context, a *app, repo repoFlags, args []string) error {
+	store, err := repo.openExisting(ctx, a)
+	if err != nil {
+		return err
+	}
+	e, err := repo.resolve(ctx, store, args)
+	if isNotFound(err) {
+		// The pin of a snapshot that is gone is found by the full id.
+		if id, perr := backup.ParseSnapshotID(args[0]); perr == nil && repo.cluster != "" {
+			e, err = snapshot.Entry{Cluster: repo.cluster, ID: id}, nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := snapshot.Unpin(ctx, store, e); err != nil {
+		return fmt.Errorf("unpin: %w", err)
+	}
+	fmt.Fprintf(a.stdout, "Unpinned snapshot %s of cluster %s\n", e.ID, e.Cluster)
+	return nil
+}

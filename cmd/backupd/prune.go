@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+	_ "time/tzdata" // time zones, where the machine has none
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/retention"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/storage"
+)
+
+type pruneOptions struct {
+	repo        repoFlags
+	config      string
+	allClusters bool
+	policy      retention.Policy
+	maxBytes    byteSize
+	timeZone    string
+	spool       string
+	dryRun      bool
+}
+
+func newPruneCommand(a *app) *cobra.Command {
+	var o pruneOptions
+	cmd := &cobra.Command{
+		Use:   "prune --repo REPO --cluster NAME --keep-... | --config FILE",
+		Short: "Remove the snapshots that no rule keeps",
+		Long: `Remove the snapshots that no rule keeps, and what interrupted work left behind: data
+that no manifest names and that is older than a day, unfinished uploads, pins of
+snapshots that are gone, local copies of processes that died.
+
+The rules add up: a snapshot stays if any of them keeps it, and without a keep rule all
+stay. The newest verified ones (--min-verified) and pinned ones always stay. Suspect ones
+count for nothing, and while the newest snapshot is suspect no verified one goes.
+
+--dry-run shows the same decisions and removes nothing. What a lock of the store holds is
+skipped and told. The first deletion that fails ends the work on its cluster.
+
+With --config the clusters, repositories and rules are those of the daemon's
+configuration.
+
+` + exitHelp,
+		Example: `  backupd prune --repo s3://backups/etcd --cluster prod --keep-daily 14 --keep-weekly 8 --dry-run
+  backupd prune --config /etc/backupd/backupd.yaml`,
+		Args: arguments(0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runPrune(cmd, a, o) },
+	}
+	o.repo.register(cmd)
+	o.register(cmd)
+	return cmd
+}
+
+// policyFlags are the flags that --config takes the place of.
+var policyFlags = []string{
+	"keep-last", "keep-hourly", "keep-daily", "keep-weekly", "keep-monthly", "keep-yearly", "keep-within", "min-verified", "min-age", "max-bytes", "time-zone",
+}
+
+func (o *pruneOptions) register(cmd *cobra.Command) {
+	f, p := cmd.Flags(), &o.policy
+	f.IntVar(&p.Last, "keep-last", 0, "keep that many newest snapshots")
+	f.IntVar(&p.Hourly, "keep-hourly", 0, "keep the newest of each of that many hours that have one")
+	f.IntVar(&p.Daily, "keep-daily", 0, "keep the newest of each of that many days")
+	f.IntVar(&p.Weekly, "keep-weekly", 0, "keep the newest of each of that many weeks")
+	f.IntVar(&p.Monthly, "keep-monthly", 0, "keep the newest of each of that many months")
+	f.IntVar(&p.Yearly, "keep-yearly", 0, "keep the newest of each of that many years")
+	f.DurationVar(&p.Within, "keep-within", 0, "keep what is younger than the newest verified one by less than this, as 168h")
+	f.IntVar(&p.MinVerified, "min-verified", 3, "that many newest verified snapshots always stay, at least 1")
+	f.DurationVar(&p.MinAge, "min-age", 0, "how old a snapshot must be to go")
+	f.Var(&o.maxBytes, "max-bytes", "limit of stored data, as 500GiB: what the keep rules keep goes too, the oldest first, until it is met")
+	f.StringVar(&o.timeZone, "time-zone", "UTC", "where hours, days and weeks begin")
+	f.BoolVar(&o.allClusters, "all-clusters", false, "prune every cluster of the repository by these rules")
+	f.StringVar(&o.config, "config", "", "configuration of the daemon, instead of --repo and the rules")
+	f.StringVar(&o.spool, "spool", "", "folder to remove leftover local copies from (default: the system's temporary folder)")
+	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be removed")
+	annotate(f, "all-clusters", flagOnly)
+}
+
+// byteSize is a flag for a number of bytes, with a unit or without.
+type byteSize int64
+
+func (b *byteSize) String() string { return fmt.Sprint(int64(*b)) }
+func (b *byteSize) Type() string   { return "bytes" }
+
+func (b *byteSize) Set(text string) error {
+	n, err := humanize.ParseBytes(text)
+	if err != nil || n > 1<<62 {
+		return errors.New("want a number of bytes, as 500GiB")
+	}
+	*b = byteSize(n)
+	return nil
+}
+
+func runPrune(cmd *cobra.Command, a *app, o pruneOptions) error {
+	ctx := cmd.Context()
+	pruners, err := o.pruners(cmd, a)
+	if err != nil {
+		return err
+	}
+	var out []pruned
+	var failed []error
+	for _, p := range pruners {
+		done := o.prune(ctx, p)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if done.err != nil {
+			failed = append(failed, fmt.Errorf("cluster %s: %w", p.Cluster, done.err))
+		}
+		out = append(out, done)
+	}
+	if err := printPruned(a, out, o.dryRun); err != nil {
+		return err
+	}
+	if err := errors.Join(failed...); len(failed) == 0 || len(failed) == len(out) {
+		return err
+	}
+	return &partialError{errors.Join(failed...)}
+}
+
+// pruned is what became of one cluster.
+type pruned struct {
+	plan   *snapshot.PrunePlan
+	result *snapshot.PruneResult // nil in a dry run
+	limit  int64
+	err    error
+}
+
+func (o *pruneOptions) prune(ctx context.Context, p *snapshot.Pruner) pruned {
+	plan, err := p.Plan(ctx)
+	if err != nil {
+		return pruned{plan: &snapshot.PrunePlan{Cluster: p.Cluster}, err: err}
+	}
+	done := pruned{plan: plan, limit: p.Policy.MaxBytes}
+	if !o.dryRun {
+		done.result, done.err = p.Run(ctx, plan)
+	}
+	return done
+}
+
+// pruners returns one for each cluster that is meant.
+func (o *pruneOptions) pruners(cmd *cobra.Command, a *app) ([]*snapshot.Pruner, error) {
+	if o.spool == "" && !cmd.Flags().Changed("spool") {
+		o.spool = os.TempDir()
+	}
+	if o.config != "" {
+		return o.configured(cmd, a)
+	}
+	location, err := time.LoadLocation(o.timeZone)
+	if err != nil {
+		return nil, &usageError{fmt.Errorf("--time-zone %q is not known: want a name such as Europe/Berlin", o.timeZone)}
+	}
+	policy := o.policy
+	policy.MaxBytes, policy.Location = int64(o.maxBytes), location
+	if err := policy.Check(); err != nil {
+		return nil, &usageError{fmt.Errorf("--%w", err)}
+	}
+	if policy.MinVerified < 1 {
+		return nil, &usageError{errors.New("--min-verified: want at least 1")}
+	}
+	if (o.repo.cluster == "") == !o.allClusters {
+		return nil, &usageError{errors.New("name the cluster with --cluster, or give --all-clusters")}
+	}
+	store, err := o.repo.openExisting(cmd.Context(), a)
+	if err != nil {
+		return nil, err
+	}
+	clusters := []string{o.repo.cluster}
+	if o.allClusters {
+		if clusters, err = snapshot.Clusters(cmd.Context(), store); err != nil {
+			return nil, err
+		}
+	}
+	var out []*snapshot.Pruner
+	for _, c := range clusters {
+		out = append(out, &snapshot.Pruner{Store: store, Cluster: c, Policy: policy, Spool: o.spool, Log: a.log.slog})
+	}
+	return out, nil
+}
+
+// configured returns the pruners of a configuration.
+func (o *pruneOptions) configured(cmd *cobra.Command, a *app) ([]*snapshot.Pruner, error) {
+	for _, name := range append(policyFlags, "repo", "all-clusters") {
+		if cmd.Flags().Changed(name) {
+			return nil, &usageError{fmt.Errorf("--%s (or its variable) and --config exclude each other: the configuration says it", name)}
+		}
+	}
+	conf, err := config.Load(o.config)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	if o.repo.cluster != "" {
+		names = strings.Split(o.repo.cluster, ",")
+	}
+	var out []*snapshot.Pruner
+	for _, c := range conf.Clusters {
+		if i := slices.Index(names, c.Name); i >= 0 {
+			names = slices.Delete(names, i, i+1)
+		} else if o.repo.cluster != "" {
+			continue
+		}
+		p := &snapshot.Pruner{Cluster: c.Name, Policy: c.Retention.Policy(), Spool: o.spool, Log: a.log.slog}
+		if !cmd.Flags().Changed("spool") && conf.Daemon.Spool.Folder != "" {
+			p.Spool = conf.Daemon.Spool.Folder
+		}
+		if p.Store, err = openConfigured(cmd.Context(), a, conf, c.Repository); err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	if len(names) > 0 {
+		return nil, &usageError{fmt.Errorf("--cluster %s: not in %s", strings.Join(names, ","), o.config)}
+	}
+	return out, nil
+}
+
+func openConfigured(ctx context.Context, a *app, conf *config.Config, name string) (storage.Store, error) {
+	repo := conf.Repositories[name]
+	store, err := repo.Open(ctx, a.log.slog)
+	if err != nil {
+		return nil, fmt.Errorf("repository %s: %w", name, err)
+	}
+	if _, err := storage.OpenRepository(ctx, store); err != nil {
+		return nil, fmt.Errorf("open repository %s: %w", name, err)
+	}
+	return store, nil
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
+)
+
+// prunedCluster is what a prune did, or would do, to one cluster.
+type prunedCluster struct {
+	Cluster   string          `json:"cluster"`
+	Snapshots []pruneDecision `json:"snapshots"`
+	// Litter are data objects that no manifest names, Pins those of snapshots that
+	// are gone: in a dry run what would be removed, else what was.
+	Litter  []string            `json:"litter"`
+	Pins    []backup.SnapshotID `json:"pins"`
+	Removed []backup.SnapshotID `json:"removed"`
+	Skipped []prunedSkipped     `json:"skipped"`
+	Locked  []string            `json:"locked"`
+	// KeptBytes and RemovedBytes are sizes of stored data.
+	KeptBytes      int64  `json:"keptBytes"`
+	RemovedBytes   int64  `json:"removedBytes"`
+	AbortedUploads int    `json:"abortedUploads"`
+	Error          string `json:"error,omitempty"`
+}
+
+type pruneDecision struct {
+	ID          backup.SnapshotID `json:"id"`
+	Time        time.Time         `json:"time"`
+	Revision    backup.Revision   `json:"revision"`
+	StoredBytes int64             `json:"storedBytes"`
+	State       string            `json:"state"` // verified, suspect or damaged
+	Doubt       string            `json:"doubt,omitempty"`
+	Pinned      string            `json:"pinned,omitempty"`
+	Keep        bool              `json:"keep"`
+	Reasons     []string          `json:"reasons"`
+}
+
+type prunedSkipped struct {
+	ID     backup.SnapshotID `json:"id"`
+	Reason string            `json:"reason"`
+}
+
+func newPruneDecision(d snapshot.PruneDecision) pruneDecision {
+	row := pruneDecision{
+		ID: d.ID, Time: d.ID.Time(), Revision: d.ID.Revision(), StoredBytes: d.StoredBytes, State: stateVerified,
+		Pinned: d.Pinned, Keep: d.Keep, Reasons: d.Reasons,
+	}
+	switch {
+	case d.Doubt != nil:
+		row.State, row.Doubt = stateDamaged, d.Doubt.Error()
+	case d.Suspect:
+		row.State = stateSuspect
+	}
+	return row
+}
+
+func newPrunedCluster(p pruned) prunedCluster {
+	out := prunedCluster{
+		Cluster: p.plan.Cluster, Snapshots: []pruneDecision{}, Litter: []string{}, Pins: []backup.SnapshotID{},
+		Removed: []backup.SnapshotID{}, Skipped: []prunedSkipped{}, Locked: []string{}, KeptBytes: p.plan.KeptBytes(),
+	}
+	for _, d := range p.plan.Decisions {
+		out.Snapshots = append(out.Snapshots, newPruneDecision(d))
+	}
+	if p.err != nil {
+		out.Error = p.err.Error()
+	}
+	if r := p.result; r != nil {
+		out.Litter, out.Pins = append(out.Litter, r.Litter...), append(out.Pins, r.Pins...)
+		out.Removed, out.Locked = append(out.Removed, r.Removed...), append(out.Locked, r.Locked...)
+		for _, s := range r.Skipped {
+			out.Skipped = append(out.Skipped, prunedSkipped{s.ID, s.Why})
+		}
+		out.RemovedBytes, out.AbortedUploads = r.Bytes, r.Uploads
+		return out
+	}
+	for _, o := range p.plan.Litter {
+		out.Litter = append(out.Litter, o.Key)
+	}
+	out.Pins = append(out.Pins, p.plan.Pins...)
+	return out
+}
+
+func printPruned(a *app, all []pruned, dryRun bool) error {
+	clusters := []prunedCluster{}
+	for _, p := range all {
+		clusters = append(clusters, newPrunedCluster(p))
+	}
+	if a.global.writeOut == "json" {
+		return printJSON(a.stdout, kindPrune, struct {
+			DryRun   bool            `json:"dryRun"`
+			Clusters []prunedCluster `json:"clusters"`
+		}{dryRun, clusters})
+	}
+	if err := printDecisions(a, clusters); err != nil {
+		return err
+	}
+	for i, c := range clusters {
+		printPrunedSummary(a, c, dryRun)
+		if limit := all[i].limit; limit > 0 && c.KeptBytes > limit {
+			fmt.Fprintf(a.stdout, "%s: %s stay, more than --max-bytes: what always stays is larger\n", c.Cluster, humanize.IBytes(uint64(c.KeptBytes)))
+		}
+	}
+	return nil
+}
+
+func printDecisions(a *app, clusters []prunedCluster) error {
+	var cells [][]string
+	now := time.Now()
+	for _, c := range clusters {
+		for _, d := range c.Snapshots {
+			action := "remove"
+			if d.Keep {
+				action = "keep"
+			}
+			reasons := strings.Join(d.Reasons, "; ")
+			if d.Doubt != "" {
+				reasons += " (" + d.Doubt + ")"
+			}
+			cells = append(cells, []string{c.Cluster, string(d.ID), age(d.Time, now), humanize.IBytes(uint64(d.StoredBytes)), d.State, action, reasons})
+		}
+	}
+	return a.printRows([]string{"CLUSTER", "ID", "AGE", "STORED", "STATE", "ACTION", "REASONS"}, cells)
+}
+
+func printPrunedSummary(a *app, c prunedCluster, dryRun bool) {
+	say := func(format string, args ...any) { fmt.Fprintf(a.stdout, c.Cluster+": "+format+"\n", args...) }
+	verb := map[bool]string{true: "would remove", false: "removed"}[dryRun]
+	for _, key := range c.Litter {
+		say("%s %s: no manifest names it", verb, key)
+	}
+	for _, id := range c.Pins {
+		say("%s the pin of %s: the snapshot is gone", verb, id)
+	}
+	for _, key := range c.Locked {
+		say("skipped %s: locked by the store", key)
+	}
+	for _, s := range c.Skipped {
+		say("skipped %s: %s meanwhile", s.ID, s.Reason)
+	}
+	if c.AbortedUploads > 0 {
+		say("removed %d unfinished uploads from the repository", c.AbortedUploads)
+	}
+	if dryRun {
+		n, bytes := 0, int64(0)
+		for _, d := range c.Snapshots {
+			if !d.Keep {
+				n, bytes = n+1, bytes+d.StoredBytes
+			}
+		}
+		say("would remove %d of %d snapshots, %s", n, len(c.Snapshots), humanize.IBytes(uint64(bytes)))
+		return
+	}
+	say("removed %d of %d snapshots, %s", len(c.Removed), len(c.Snapshots), humanize.IBytes(uint64(c.RemovedBytes)))
+}

@@ -1,0 +1,196 @@
+package retention_test
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	_ "time/tzdata"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/retention"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// now is a Friday.
+var now = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+
+// at makes a verified snapshot that was begun then.
+func at(t time.Time) retention.Snapshot {
+	rev := backup.Revision(t.Unix() / 60)
+	return retention.Snapshot{ID: backup.SnapshotID(fmt.Sprintf("%s-r%d-aaaaaa", t.UTC().Format("20060102T150405Z"), rev)), StoredBytes: 100}
+}
+
+// every makes n snapshots, the newest a minute ago, with a step in between.
+func every(n int, step time.Duration) []retention.Snapshot {
+	var out []retention.Snapshot
+	for i := range n {
+		out = append(out, at(now.Add(-time.Minute-time.Duration(i)*step)))
+	}
+	return out
+}
+
+func suspect(s retention.Snapshot) retention.Snapshot {
+	s.Suspect = true
+	return s
+}
+
+func pinned(s retention.Snapshot, why string) retention.Snapshot {
+	s.Pinned = why
+	return s
+}
+
+func zone(t *testing.T, name string) *time.Location {
+	t.Helper()
+	loc, err := time.LoadLocation(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return loc
+}
+
+// TestApply_Golden shows what each rule does, and what the rules do together.
+func TestApply_Golden(t *testing.T) {
+	const day = 24 * time.Hour
+	ages := func(mark func(i int, s retention.Snapshot) retention.Snapshot, all []retention.Snapshot) []retention.Snapshot {
+		for i, s := range all {
+			all[i] = mark(i, s)
+		}
+		return all
+	}
+	for name, c := range map[string]struct {
+		policy retention.Policy
+		all    []retention.Snapshot
+	}{
+		"no-rule":        {retention.Policy{MinVerified: 2}, every(4, day)},
+		"last":           {retention.Policy{Last: 3}, every(6, time.Hour)},
+		"hourly":         {retention.Policy{Hourly: 3}, every(8, 20*time.Minute)},
+		"daily-berlin":   {retention.Policy{Daily: 3, Location: zone(t, "Europe/Berlin")}, every(10, 11*time.Hour)},
+		"weekly":         {retention.Policy{Weekly: 3, MinVerified: 1}, every(12, 2*day)},
+		"monthly-yearly": {retention.Policy{Monthly: 2, Yearly: 3}, every(12, 75*day)},
+		"within":         {retention.Policy{Within: 2 * day}, append(every(4, 20*time.Hour), suspect(at(now.Add(-30*time.Hour))), suspect(at(now.Add(-49*time.Hour))))},
+		"all-together": {
+			retention.Policy{Last: 3, Hourly: 2, Daily: 7, Weekly: 4, Monthly: 12, Yearly: 3, Within: 36 * time.Hour, MinVerified: 3, MinAge: 6 * time.Hour},
+			ages(func(i int, s retention.Snapshot) retention.Snapshot {
+				switch i {
+				case 5, 40:
+					return suspect(s)
+				case 33:
+					return pinned(s, "before the upgrade")
+				}
+				return s
+			}, every(60, 30*time.Hour)),
+		},
+		"a-gap-uses-nothing-up": {retention.Policy{Daily: 4}, append(every(2, day), at(now.Add(-100*day)), at(now.Add(-101*day)), at(now.Add(-102*day)))},
+		"newest-is-suspect":     {retention.Policy{Last: 1, MaxBytes: 1}, append(every(4, day)[1:], suspect(at(now.Add(-time.Hour))))},
+		"suspect-in-between": {
+			retention.Policy{Last: 2, MinVerified: 2},
+			append(every(2, day), suspect(at(now.Add(-time.Hour))), suspect(at(now.Add(-30*time.Hour))), at(now.Add(-50*time.Hour))),
+		},
+		"all-suspect": {retention.Policy{Last: 1}, ages(func(_ int, s retention.Snapshot) retention.Snapshot { return suspect(s) }, every(3, day))},
+		"future": {
+			retention.Policy{Last: 1, MinVerified: 2, Within: time.Hour},
+			append(every(4, day), at(now.Add(100*day)), at(now.Add(time.Second))),
+		},
+		"future-is-suspect": {retention.Policy{Last: 1, MinVerified: 1}, append(every(3, day), suspect(at(now.Add(day))))},
+		"max-bytes": {
+			retention.Policy{Last: 6, MinVerified: 2, MinAge: 60 * time.Hour, MaxBytes: 350},
+			append(every(7, day), pinned(at(now.Add(-200*day)), "release")),
+		},
+		"max-bytes-cannot-be-met": {retention.Policy{Last: 6, MinVerified: 2, MaxBytes: 50}, every(4, day)},
+		"clocks-set-back": {
+			retention.Policy{Hourly: 4, Location: zone(t, "Europe/Berlin")},
+			// 2026-10-25: 02:30 CEST, and an hour later 02:30 CET.
+			[]retention.Snapshot{
+				at(time.Date(2026, 10, 24, 23, 30, 0, 0, time.UTC)), at(time.Date(2026, 10, 25, 0, 30, 0, 0, time.UTC)),
+				at(time.Date(2026, 10, 25, 1, 30, 0, 0, time.UTC)), at(time.Date(2026, 10, 25, 2, 30, 0, 0, time.UTC)),
+			},
+		},
+		"clocks-set-back-at-midnight": {
+			retention.Policy{Daily: 2, MinVerified: 1, Location: zone(t, "America/St_Johns")},
+			// 1990-10-28: 00:00:30, set back at 00:01 to the day before, and after midnight again.
+			[]retention.Snapshot{
+				at(time.Date(1990, 10, 28, 2, 30, 30, 0, time.UTC)), at(time.Date(1990, 10, 28, 3, 0, 0, 0, time.UTC)),
+				at(time.Date(1990, 10, 28, 5, 0, 0, 0, time.UTC)), at(time.Date(1990, 10, 26, 5, 0, 0, 0, time.UTC)),
+			},
+		},
+		"turn-of-the-year-by-weeks": {
+			retention.Policy{Weekly: 2, Yearly: 1, MinVerified: 1},
+			[]retention.Snapshot{
+				at(time.Date(2025, 12, 28, 1, 0, 0, 0, time.UTC)), at(time.Date(2025, 12, 29, 1, 0, 0, 0, time.UTC)), at(time.Date(2026, 1, 4, 1, 0, 0, 0, time.UTC)),
+				at(time.Date(2025, 12, 21, 1, 0, 0, 0, time.UTC)),
+			},
+		},
+		"no-time": {retention.Policy{Last: 1}, append(every(3, day), retention.Snapshot{ID: "nonsense"})},
+		"empty":   {retention.Policy{Last: 1}, nil},
+	} {
+		t.Run(name, func(t *testing.T) { golden(t, name, show(c.policy.Apply(c.all, now))) })
+	}
+}
+
+func show(all []retention.Decision) string {
+	var b strings.Builder
+	for _, d := range all {
+		what, mark := "remove", ""
+		if d.Keep {
+			what = "keep"
+		}
+		if d.Suspect {
+			mark = " SUSPECT"
+		}
+		fmt.Fprintf(&b, "%-6s %s%s: %s\n", what, d.ID, mark, strings.Join(d.Reasons, "; "))
+	}
+	return b.String()
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (- want, + got):\n%s", path, diff)
+	}
+}
+
+func TestPolicy_Check(t *testing.T) {
+	for _, good := range []retention.Policy{{}, {Last: 1, MaxBytes: 1}, {MinAge: time.Hour}} {
+		if err := good.Check(); err != nil {
+			t.Errorf("%+v: %v", good, err)
+		}
+	}
+	for want, bad := range map[string]retention.Policy{
+		"keep-daily is negative": {Daily: -1}, "min-age is negative": {Last: 1, MinAge: -1}, "max-bytes without a keep rule": {MaxBytes: 1},
+	} {
+		if err := bad.Check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: got %v", bad, err)
+		}
+	}
+}
+
+// TestApply_ChangesNothing: the input is the caller's.
+func TestApply_ChangesNothing(t *testing.T) {
+	all := every(5, time.Hour)
+	slices.Reverse(all)
+	before := slices.Clone(all)
+	retention.Policy{Last: 1}.Apply(all, now)
+	if diff := cmp.Diff(before, all); diff != "" {
+		t.Error(diff)
+	}
+}
