@@ -3,7 +3,12 @@
 // backup.
 package notify
 
-import "time"
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Kind is what happened.
 type Kind string
@@ -29,4 +34,41 @@ type Event struct {
 	Hint     string            `json:"hint,omitempty"`
 	// Since is when the job first failed, of failures and recoveries.
 	Since time.Time `json:"since,omitzero"`
+
+	// repeat marks a failure that was told already not long ago.
+	repeat bool
+}
+
+// jobs name jobs in sentences.
+var jobs = map[string]string{"backup": "Backup", "verify": "Verification", "prune": "Pruning", "defragment": "Defragmentation"}
+
+// String says in a sentence or two what happened.
+func (e Event) String() string {
+	job := cmp.Or(jobs[e.Job], e.Job)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s of cluster %s ", job, e.Cluster)
+	switch e.Kind {
+	case Started:
+		b.WriteString("begins")
+	case Succeeded:
+		b.WriteString("succeeded")
+	case Failed:
+		fmt.Fprintf(&b, "failed: %s", e.Error)
+	case Recovered:
+		b.WriteString("works again")
+	}
+	if e.Kind != Failed && e.Snapshot != "" {
+		fmt.Fprintf(&b, ": snapshot %s", e.Snapshot)
+	}
+	if e.Hint != "" {
+		fmt.Fprintf(&b, "\nHint: %s", e.Hint)
+	}
+	if !e.Since.IsZero() && !e.Since.Equal(e.Time) {
+		verb := "It has failed since"
+		if e.Kind == Recovered {
+			verb = "It had failed since"
+		}
+		fmt.Fprintf(&b, "\n%s %s.", verb, e.Since.UTC().Format("2006-01-02 15:04:05 MST"))
+	}
+	return b.String()
 }

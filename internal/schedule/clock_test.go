@@ -1,0 +1,395 @@
+package schedule_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/schedule"
+)
+
+// repository remembers when a job was last done, as a real one does.
+type repository struct {
+	b *bench
+
+	mu   sync.Mutex
+	last time.Time
+	err  error
+	asks int
+}
+
+func (r *repository) set(last time.Time, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last, r.err = last, err
+}
+
+func (r *repository) asked() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.asks
+}
+
+func (r *repository) guard(j schedule.Job) schedule.Job {
+	j.Last = func(context.Context) (time.Time, error) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.asks++
+		return r.last, r.err
+	}
+	run := j.Run
+	j.Run = func(ctx context.Context, why schedule.Reason) error {
+		began := r.b.wall()
+		err := run(ctx, why)
+		if err == nil {
+			r.set(began, nil)
+		}
+		return err
+	}
+	return j
+}
+
+func TestCatchUp(t *testing.T) {
+	bubble(t, "a run that was missed", func(t *testing.T) {
+		b := newBench(t, 1)
+		r := &repository{b: b, last: b.start.Add(-61 * time.Minute)}
+		b.Set([]schedule.Job{r.guard(b.job("a", "30 * * * *", 0))})
+		b.run()
+		defer b.stop()
+		pass(time.Hour)
+		b.want("0s a caught up", "30m0s a scheduled")
+	})
+	bubble(t, "many that were missed, once", func(t *testing.T) {
+		b := newBench(t, 1)
+		r := &repository{b: b, last: b.start.AddDate(-1, 0, 0)}
+		b.Set([]schedule.Job{r.guard(b.job("a", "* * * * * *", time.Hour))})
+		b.run()
+		defer b.stop()
+		pass(time.Minute)
+		b.want("0s a caught up")
+	})
+	bubble(t, "none was missed", func(t *testing.T) {
+		b := newBench(t, 1)
+		r := &repository{b: b, last: b.start.Add(-25 * time.Minute)}
+		b.Set([]schedule.Job{r.guard(b.job("a", "30 * * * *", 0))})
+		b.run()
+		defer b.stop()
+		pass(31 * time.Minute)
+		b.want("30m0s a scheduled")
+	})
+	bubble(t, "never done", func(t *testing.T) {
+		b := newBench(t, 1)
+		r := &repository{b: b}
+		b.Set([]schedule.Job{r.guard(b.job("a", "@yearly", 0))})
+		b.run()
+		defer b.stop()
+		pass(time.Minute)
+		b.want("0s a caught up")
+	})
+	bubble(t, "distances count from the last time", func(t *testing.T) {
+		b := newBench(t, 1)
+		r := &repository{b: b, last: b.start.Add(-5 * time.Hour)}
+		b.Set([]schedule.Job{r.guard(b.job("a", "@every 6h", 0))})
+		b.run()
+		defer b.stop()
+		pass(8 * time.Hour)
+		b.want("1h0m0s a scheduled", "7h0m0s a scheduled")
+	})
+	bubble(t, "a last time in the future", func(t *testing.T) {
+		for _, line := range []string{"30 * * * *", "@every 30m"} {
+			b := newBench(t, 1)
+			r := &repository{b: b, last: b.start.AddDate(3, 0, 0)}
+			b.Set([]schedule.Job{r.guard(b.job("a", line, 0))})
+			b.run()
+			pass(31 * time.Minute)
+			b.want("30m0s a scheduled")
+			b.stop()
+		}
+	})
+	bubble(t, "the store is down, and comes back", func(t *testing.T) {
+		b := newBench(t, 1)
+		r := &repository{b: b, last: b.start.AddDate(0, 0, -2), err: errors.New("connection refused")}
+		b.Set([]schedule.Job{r.guard(b.job("a", "@daily", 0))})
+		b.run()
+		defer b.stop()
+		pass(time.Hour)
+		b.want()
+		if n := r.asked(); n < 60/8 || n > 30 {
+			t.Errorf("asked %d times in an hour", n)
+		}
+		r.set(b.start.AddDate(0, 0, -2), nil)
+		pass(8 * time.Minute)
+		if len(b.lines()) != 1 || b.state("a").Started.Before(b.start.Add(time.Hour)) {
+			t.Errorf("not caught up: %q", b.lines())
+		}
+		asks := r.asked()
+		pass(time.Hour)
+		if r.asked() != asks {
+			t.Error("asked on after the answer")
+		}
+	})
+	bubble(t, "the store is down, and the schedule goes on", func(t *testing.T) {
+		b := newBench(t, 1)
+		r := &repository{b: b, err: errors.New("connection refused")}
+		b.Set([]schedule.Job{r.guard(b.job("a", "@hourly", 0))})
+		b.run()
+		defer b.stop()
+		pass(61 * time.Minute)
+		b.want("1h0m0s a scheduled")
+		// What was run meanwhile is not caught up.
+		r.set(b.start.AddDate(0, 0, -2), nil)
+		pass(10 * time.Minute)
+		b.want()
+	})
+	bubble(t, "a question that hangs is asked again", func(t *testing.T) {
+		b := newBench(t, 1)
+		j := b.job("a", "@daily", 0)
+		asked := 0
+		j.Last = func(ctx context.Context) (time.Time, error) {
+			if asked++; asked == 1 {
+				<-ctx.Done()
+				return time.Time{}, ctx.Err()
+			}
+			if asked == 2 {
+				panic("oh")
+			}
+			return time.Time{}, nil
+		}
+		b.Set([]schedule.Job{j})
+		b.run()
+		defer b.stop()
+		pass(6 * time.Minute)
+		if len(b.lines()) != 1 {
+			t.Errorf("not caught up: %q", b.lines())
+		}
+	})
+}
+
+func TestClock(t *testing.T) {
+	bubble(t, "a suspended host catches up once", func(t *testing.T) {
+		b := newBench(t, 1)
+		r := &repository{b: b, last: b.start}
+		b.Set([]schedule.Job{r.guard(b.job("a", "@hourly", 0)), b.job("never caught up", "@hourly", 0)})
+		b.run()
+		defer b.stop()
+		pass(45 * time.Minute)
+		b.putClock(10 * time.Hour) // now 10:45
+		pass(time.Minute)
+		if len(b.lines()) != 1 || b.state("a").Started.Before(b.start.Add(10*time.Hour)) {
+			t.Errorf("not caught up once: %q", b.lines())
+		}
+		b.forget()
+		pass(25 * time.Minute) // 11:11
+		if len(b.lines()) != 2 {
+			t.Errorf("the schedule does not go on: %q", b.lines())
+		}
+	})
+	bubble(t, "a suspended host in which another did the job", func(t *testing.T) {
+		b := newBench(t, 1)
+		r := &repository{b: b, last: b.start}
+		b.Set([]schedule.Job{r.guard(b.job("a", "@hourly", 0))})
+		b.run()
+		defer b.stop()
+		pass(45 * time.Minute)
+		b.putClock(10 * time.Hour)
+		r.set(b.start.Add(10*time.Hour+time.Minute), nil)
+		pass(time.Minute)
+		b.want()
+	})
+	bubble(t, "a jump that passes no slot is a reason to ask", func(t *testing.T) {
+		b := newBench(t, 1)
+		r := &repository{b: b, last: b.start}
+		b.Set([]schedule.Job{r.guard(b.job("a", "@hourly", 0))})
+		b.run()
+		defer b.stop()
+		pass(time.Minute)
+		for i, by := range []time.Duration{20 * time.Minute, -20 * time.Minute} {
+			b.putClock(by)
+			pass(time.Minute)
+			if n := r.asked(); n != i+2 {
+				t.Errorf("asked %d times after %d jumps", n, i+1)
+			}
+		}
+		b.want()
+	})
+	bubble(t, "a wrong clock is put right", func(t *testing.T) {
+		b := newBench(t, 1)
+		// At start it is 2000, and the repository says 2026.
+		r := &repository{b: b, last: b.start.AddDate(26, 0, 0)}
+		b.Set([]schedule.Job{r.guard(b.job("a", "@weekly", 0))})
+		b.run()
+		defer b.stop()
+		pass(time.Minute)
+		b.want()
+		b.putClock(b.start.AddDate(26, 0, 10).Sub(b.start))
+		pass(time.Minute)
+		if len(b.lines()) != 1 {
+			t.Errorf("not caught up: %q", b.lines())
+		}
+	})
+	for _, line := range []string{"@hourly", "@every 1h"} {
+		bubble(t, "put back: not silent, no storm, "+line, func(t *testing.T) {
+			b := newBench(t, 1)
+			r := &repository{b: b, last: b.start}
+			b.Set([]schedule.Job{r.guard(b.job("a", line, 0))})
+			b.run()
+			defer b.stop()
+			pass(210 * time.Minute)
+			b.putClock(-48 * time.Hour)
+			pass(31 * time.Minute)
+			if n := len(b.lines()); n != 4 {
+				t.Errorf("%d runs, want three before and one after: %q", n, b.lines())
+			}
+			pass(3 * time.Hour)
+			if n := len(b.lines()); n != 7 {
+				t.Errorf("%d runs, want 7: %q", n, b.lines())
+			}
+		})
+		bubble(t, "put to and fro: no storm, "+line, func(t *testing.T) {
+			b := newBench(t, 1)
+			r := &repository{b: b, last: b.start}
+			b.Set([]schedule.Job{r.guard(b.job("a", line, 0))})
+			b.run()
+			defer b.stop()
+			for range 180 {
+				b.putClock(3 * time.Hour)
+				pass(time.Minute)
+				b.putClock(-3 * time.Hour)
+				pass(time.Minute)
+			}
+			if n := len(b.lines()); n < 3 || n > 30 {
+				t.Errorf("%d runs in six hours: %q", n, b.lines())
+			}
+		})
+	}
+	bubble(t, "a process that was stopped runs late what it may", func(t *testing.T) {
+		b := newBench(t, 1)
+		b.Set([]schedule.Job{b.job("a", "@hourly", 0)})
+		b.run()
+		defer b.stop()
+		pass(59*time.Minute + 45*time.Second)
+		b.putClock(50 * time.Second) // less than a jump
+		pass(time.Minute)
+		if len(b.lines()) != 1 {
+			t.Errorf("%q", b.lines())
+		}
+	})
+}
+
+func TestSet(t *testing.T) {
+	bubble(t, "what is the same goes on", func(t *testing.T) {
+		b := newBench(t, 2)
+		b.Set([]schedule.Job{b.job("a", "@every 1h", 10*time.Minute), b.job("b", "@every 1h", 0)})
+		b.run()
+		defer b.stop()
+		pass(30 * time.Minute)
+		b.Set([]schedule.Job{b.job("a", "@every 1h", 20*time.Minute), b.job("b", "@every 15m", 0), b.job("c", "@every 45m", 0)})
+		pass(31 * time.Minute)
+		b.want("45m0s b scheduled", "1h0m0s a scheduled", "1h0m0s b scheduled")
+		pass(15 * time.Minute)
+		b.want("1h15m0s b scheduled", "1h15m0s c scheduled")
+		if !b.state("a").Running {
+			t.Error("the new function is not used")
+		}
+	})
+	bubble(t, "a plan that moves nearer is seen at once", func(t *testing.T) {
+		b := newBench(t, 1)
+		b.Set([]schedule.Job{b.job("a", "@yearly", 0)})
+		b.run()
+		defer b.stop()
+		pass(time.Second)
+		b.Set([]schedule.Job{b.job("a", "@every 1s", 0)})
+		pass(1500 * time.Millisecond)
+		b.want("2s a scheduled")
+	})
+	bubble(t, "new jobs catch up, and others do not", func(t *testing.T) {
+		b := newBench(t, 2)
+		old := &repository{b: b, last: b.start}
+		b.Set([]schedule.Job{old.guard(b.job("old", "@daily", 0))})
+		b.run()
+		defer b.stop()
+		pass(time.Minute)
+		never := &repository{b: b}
+		b.Set([]schedule.Job{old.guard(b.job("old", "@daily", 0)), never.guard(b.job("new", "@daily", 0))})
+		pass(time.Minute)
+		b.want("1m0s new caught up")
+		if n := old.asked(); n != 1 {
+			t.Errorf("asked %d times", n)
+		}
+	})
+	bubble(t, "running ones of jobs that are no more are let finish", func(t *testing.T) {
+		b := newBench(t, 1)
+		failing := b.failing("failing", "@hourly", 9)
+		failing.Retries, failing.Pause, failing.Group = 9, time.Minute, "x"
+		waiting, running := b.job("waiting", "@hourly", 0), b.job("running", "@hourly", 10*time.Minute)
+		hanging := b.job("hanging", "@daily", 0)
+		var asks atomic.Int32
+		hanging.Last = func(ctx context.Context) (time.Time, error) { asks.Add(1); <-ctx.Done(); return time.Time{}, ctx.Err() }
+		b.Set([]schedule.Job{failing, running, waiting, hanging})
+		b.run()
+		defer b.stop()
+		pass(time.Hour + time.Second)
+		b.Set(nil)
+		synctest.Wait()
+		asked := asks.Load()
+		if err := b.Trigger("running"); !errors.Is(err, schedule.ErrUnknown) {
+			t.Errorf("triggered: %v", err)
+		}
+		if s := b.States(); len(s) != 1 || s[0].Name != "running" || !s[0].Next.IsZero() {
+			t.Errorf("states %+v", s)
+		}
+		pass(10 * time.Minute)
+		if s := b.States(); len(s) != 0 {
+			t.Errorf("states %+v", s)
+		}
+		pass(2 * time.Hour)
+		b.want("1h0m0s failing scheduled", "1h0m0s running scheduled")
+		if n := asks.Load(); n != asked || n == 0 {
+			t.Errorf("asked %d times, then %d times", asked, n)
+		}
+	})
+	bubble(t, "a job that comes back does not overlap its old run", func(t *testing.T) {
+		b := newBench(t, 5)
+		b.Set([]schedule.Job{b.job("a", "@hourly", 90*time.Minute)})
+		b.run()
+		defer b.stop()
+		pass(61 * time.Minute)
+		b.Set(nil)
+		pass(time.Minute)
+		b.Set([]schedule.Job{b.job("a", "@hourly", 0)})
+		if err := b.Trigger("a"); !errors.Is(err, schedule.ErrRunning) {
+			t.Errorf("triggered: %v", err)
+		}
+		pass(2 * time.Hour)
+		b.want("1h0m0s a scheduled", "3h0m0s a scheduled")
+	})
+	bubble(t, "the next try is made with what was set meanwhile", func(t *testing.T) {
+		b := newBench(t, 1)
+		j := b.failing("a", "@hourly", 9)
+		j.Retries, j.Pause = 3, time.Minute
+		b.Set([]schedule.Job{j})
+		b.run()
+		defer b.stop()
+		pass(time.Hour + time.Second)
+		j.Run = func(context.Context, schedule.Reason) error { b.note("mended"); return nil }
+		b.Set([]schedule.Job{j})
+		if err := b.Trigger("a"); err != nil {
+			t.Error(err)
+		}
+		pass(time.Minute)
+		b.want("1h0m0s a scheduled", "1h0m1s mended")
+	})
+	t.Run("two of one name", func(t *testing.T) {
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		b := newBench(t, 1)
+		b.Set([]schedule.Job{{Name: "a"}, {Name: "a"}})
+	})
+}

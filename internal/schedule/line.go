@@ -1,0 +1,228 @@
+package schedule
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	_ "time/tzdata" // zones must be known in an image that has no /usr/share/zoneinfo
+	"unicode"
+
+	"github.com/robfig/cron/v3"
+)
+
+// Line is a parsed cron line. The zero Line never comes: a job with it runs
+// only when it is triggered.
+//
+// A line means wall clock times of its zone. A run that falls into the hour a
+// clock is put forward is done when that hour ends, and an hour that comes twice
+// is served once. Lines for every hour run on through both hours instead.
+type Line struct {
+	text  string
+	loc   *time.Location
+	every time.Duration
+	spec  *cron.SpecSchedule // nil with every
+}
+
+var parser = cron.NewParser(cron.SecondOptional | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
+
+const forms = "want five fields (minute hour day month weekday), a sixth for seconds in front, " +
+	"or @hourly, @daily, @weekly, @monthly, @yearly, or @every with a duration such as 6h30m"
+
+// Parse reads a cron line of five fields, or of six with seconds in front, or
+// one of @hourly, @daily (@midnight), @weekly, @monthly, @yearly (@annually) and
+// @every DURATION. CRON_TZ=ZONE or TZ=ZONE in front says in which time zone it
+// is meant; without, it is loc, or UTC where loc is nil.
+func Parse(line string, loc *time.Location) (Line, error) {
+	l, err := parse(strings.TrimSpace(line), loc)
+	if err != nil {
+		return Line{}, fmt.Errorf("schedule %q: %w", line, err)
+	}
+	return l, nil
+}
+
+func parse(line string, loc *time.Location) (Line, error) {
+	l := Line{text: line, loc: loc}
+	if loc == nil {
+		l.loc = time.UTC
+	}
+	// robfig/cron panics over a zone without a line, so it never sees one.
+	rest, err := l.cutZone(line)
+	if err != nil {
+		return Line{}, err
+	}
+	if rest == "" {
+		return Line{}, errors.New("it is empty: " + forms)
+	}
+	parsed, err := parser.Parse(rest)
+	if err != nil {
+		return Line{}, fmt.Errorf("%w: %s", err, forms)
+	}
+	if _, ok := parsed.(cron.ConstantDelaySchedule); ok {
+		// The parser rounds; what was written is asked again.
+		l.every, err = time.ParseDuration(strings.TrimSpace(strings.TrimPrefix(rest, "@every")))
+		if err != nil {
+			return Line{}, err
+		}
+		if l.every < time.Second || l.every%time.Second != 0 {
+			return Line{}, fmt.Errorf("@every needs whole seconds, at least one, not %s", l.every)
+		}
+		return l, nil
+	}
+	spec, ok := parsed.(*cron.SpecSchedule)
+	if !ok {
+		return Line{}, fmt.Errorf("the parser returned a %T", parsed)
+	}
+	spec.Location = time.UTC // only ever asked in wall clock times
+	l.spec = spec
+	// A fixed day, so that a line is not right today and wrong tomorrow.
+	if l.Next(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
+		return Line{}, errors.New("no such date ever comes: check the day and the month")
+	}
+	return l, nil
+}
+
+// cutZone takes the zone off the front of a line.
+func (l *Line) cutZone(line string) (rest string, err error) {
+	zone, ok := strings.CutPrefix(line, "CRON_TZ=")
+	if !ok {
+		if zone, ok = strings.CutPrefix(line, "TZ="); !ok {
+			return line, nil
+		}
+	}
+	if i := strings.IndexFunc(zone, unicode.IsSpace); i >= 0 {
+		zone, rest = zone[:i], strings.TrimSpace(zone[i:])
+	}
+	if zone == "" {
+		return "", errors.New("the time zone is empty: want CRON_TZ=Europe/Berlin, say, before the line")
+	}
+	if l.loc, err = time.LoadLocation(zone); err != nil {
+		return "", fmt.Errorf("time zone: %w", err)
+	}
+	return rest, nil
+}
+
+// String returns the line as it was written.
+func (l Line) String() string { return l.text }
+
+// IsZero tells whether l is the zero Line.
+func (l Line) IsZero() bool { return l.loc == nil }
+
+// Location is the zone of the line.
+func (l Line) Location() *time.Location {
+	if l.loc == nil {
+		return time.UTC
+	}
+	return l.loc
+}
+
+// Equal tells whether two lines mean the same times.
+func (l Line) Equal(m Line) bool {
+	return l.text == m.text && l.Location().String() == m.Location().String()
+}
+
+// Next returns the first time after t, in the zone of the line. It is the zero
+// time for the zero Line, and where none comes in five years.
+func (l Line) Next(t time.Time) time.Time {
+	switch {
+	case l.IsZero():
+		return time.Time{}
+	case l.every > 0:
+		return t.In(l.loc).Truncate(0).Add(l.every - time.Duration(t.Nanosecond()))
+	case l.everyHour():
+		return l.nextElapsed(t)
+	default:
+		return l.nextWall(t)
+	}
+}
+
+// everyHour tells whether every hour of the day is meant. Such a line is about
+// distances, not about times of the day.
+func (l Line) everyHour() bool {
+	const hours = 1<<24 - 1
+	return l.spec.Hour&hours == hours
+}
+
+// nextWall is Next of a line that means times of the day.
+func (l Line) nextWall(t time.Time) time.Time {
+	for wall := wallClock(t.In(l.loc)); ; {
+		wall = l.spec.Next(wall)
+		if wall.IsZero() {
+			return wall
+		}
+		// In an hour that comes again, what the first one served is passed over.
+		if next := firstAt(wall, l.loc); next.After(t) {
+			return next
+		}
+	}
+}
+
+// nextElapsed is Next of a line for every hour: it goes from one change of the
+// clock to the next, and in between the clock is even.
+func (l Line) nextElapsed(t time.Time) time.Time {
+	t = t.In(l.loc)
+	limit := t.AddDate(5, 0, 0)
+	for !t.After(limit) {
+		wall := wallClock(t)
+		next := l.spec.Next(wall)
+		if next.IsZero() {
+			return next
+		}
+		// In seconds: a Duration ends after 292 years.
+		at := time.Unix(t.Unix()+next.Unix()-wall.Unix(), 0).In(l.loc)
+		end := nextChange(t)
+		if end.IsZero() || at.Before(end) {
+			return at
+		}
+		// The new period begins at end, which is itself a candidate.
+		if wall := wallClock(end); l.spec.Next(wall.Add(-time.Second)).Equal(wall) {
+			return end.In(l.loc)
+		}
+		t = end.In(l.loc)
+	}
+	return time.Time{}
+}
+
+// nextChange returns when the clock of t's zone is next put on or back, or the
+// zero time.
+func nextChange(t time.Time) time.Time {
+	for {
+		_, end := t.ZoneBounds()
+		if end.IsZero() || end.After(t) {
+			return end
+		}
+		// On the last day of a leap year that the zone's table does not list,
+		// package time returns an end that is over. Nobody changes clocks then.
+		t = t.AddDate(0, 0, 1)
+	}
+}
+
+// wallClock returns what the clock of t's zone shows, to the second, as if it
+// were UTC.
+func wallClock(t time.Time) time.Time {
+	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), 0, time.UTC)
+}
+
+// firstAt returns the first moment at which a clock in loc shows wall or more:
+// the end of the gap if it never shows wall, and the first of two.
+func firstAt(wall time.Time, loc *time.Location) time.Time {
+	t := time.Date(wall.Year(), wall.Month(), wall.Day(), wall.Hour(), wall.Minute(), wall.Second(), 0, loc)
+	start, end := t.ZoneBounds()
+	switch shown := wallClock(t); {
+	case shown.Before(wall): // in a gap, before the change
+		return end.In(loc)
+	case shown.After(wall): // in a gap, after the change
+		return start.In(loc)
+	}
+	// The same was shown before the last change if that put the clock back far
+	// enough.
+	if !start.IsZero() {
+		before := start.Add(-time.Nanosecond)
+		_, was := before.Zone()
+		_, is := t.Zone()
+		if earlier := t.Add(-time.Duration(was-is) * time.Second); was > is && earlier.Before(start) {
+			return earlier
+		}
+	}
+	return t
+}
