@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +12,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/file"
+	"github.com/etcd-backupd/backupd/internal/storage/location"
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
 )
 
@@ -56,35 +53,13 @@ func (r *repoFlags) open(ctx context.Context, a *app) (storage.Store, error) {
 	if r.repo == "" {
 		return nil, &usageError{errors.New("no repository: give --repo (or BACKUPD_REPO) as file:///path or s3://bucket/prefix")}
 	}
-	scheme, rest, ok := strings.Cut(r.repo, "://")
-	switch {
-	case ok && scheme == "file":
-		return openFile(rest)
-	case ok && scheme == "s3":
-		opts := r.s3
-		opts.Bucket, opts.Prefix, _ = strings.Cut(rest, "/")
-		if opts.Bucket == "" {
-			return nil, &usageError{fmt.Errorf("--repo %s names no bucket", r.repo)}
-		}
-		opts.Logger = a.log.slog
-		s, err := s3.New(ctx, opts)
-		if err != nil {
-			return nil, &usageError{fmt.Errorf("--repo %s: %w", r.repo, err)}
-		}
-		return s, nil
-	}
-	return nil, &usageError{fmt.Errorf("--repo %q is not known: want file:///path or s3://bucket/prefix", r.repo)}
-}
-
-func openFile(rest string) (storage.Store, error) {
-	path, err := url.PathUnescape(rest)
+	opts := r.s3
+	opts.Logger = a.log.slog
+	s, err := location.Open(ctx, r.repo, opts)
 	if err != nil {
-		return nil, &usageError{fmt.Errorf("--repo file://%s: %w", rest, err)}
+		return nil, &usageError{fmt.Errorf("--repo %w", err)}
 	}
-	if !filepath.IsAbs(path) {
-		return nil, &usageError{fmt.Errorf("--repo file://%s: want an absolute path, with three slashes: file:///path", rest)}
-	}
-	return file.New(path), nil
+	return s, nil
 }
 
 // openExisting opens a repository to read: it must be there.

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/schedule"
+)
+
+func newConfigCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Check and explain the daemon's configuration",
+		Args:  arguments(0, "a subcommand"),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newConfigCheckCommand(a),
+		newPrintCommand(a, "example", "Print a complete commented configuration", "  backupd config example > backupd.yaml", config.Example),
+		newPrintCommand(a, "schema", "Print the JSON Schema of the configuration, for editors", "  backupd config schema > backupd.schema.json", config.Schema))
+	return cmd
+}
+
+func newPrintCommand(a *app, name, short, example string, text []byte) *cobra.Command {
+	return &cobra.Command{
+		Use:     name,
+		Short:   short,
+		Example: example,
+		Args:    arguments(0, "no argument"),
+		RunE: func(*cobra.Command, []string) error {
+			_, err := a.stdout.Write(text)
+			return err
+		},
+	}
+}
+
+func newConfigCheckCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check FILE",
+		Short: "Find every mistake in a configuration, and show when it would run",
+		Long: `Find every mistake in a configuration, and show when it would run.
+
+Tells all mistakes at once, with line, column and excerpt; looks whether the
+files it names can be read and are what they should be; and prints the next five
+runs of every schedule. It connects to nothing. Exit code 78 means that
+something is wrong.
+
+` + exitHelp,
+		Example: `  backupd config check /etc/backupd/backupd.yaml`,
+		Args:    arguments(1, "one configuration file"),
+		RunE:    func(_ *cobra.Command, args []string) error { return runConfigCheck(a, args[0], time.Now()) },
+	}
+}
+
+// runs is when one schedule of a cluster comes next.
+type runs struct {
+	Cluster  string      `json:"cluster"`
+	Job      string      `json:"job"`
+	Schedule string      `json:"schedule"`
+	TimeZone string      `json:"timeZone"`
+	Next     []time.Time `json:"next"`
+}
+
+// nextRuns is how many runs of each schedule are shown.
+const nextRuns = 5
+
+func runConfigCheck(a *app, path string, now time.Time) error {
+	c, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	if problems := c.CheckFiles(); len(problems) > 0 {
+		return &config.Error{Problems: problems}
+	}
+	all, err := plannedRuns(c, now)
+	if err != nil {
+		return err
+	}
+	if a.global.writeOut == "json" {
+		return printJSON(a.stdout, kindConfigCheck, map[string]any{"file": path, "schedules": all})
+	}
+	if err := printRuns(a, all); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(a.stdout, "\n%s is good: %s, %s\n", path, count(len(c.Clusters), "cluster", "clusters"), count(len(c.Repositories), "repository", "repositories"))
+	return err
+}
+
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+func plannedRuns(c *config.Config, now time.Time) ([]runs, error) {
+	var out []runs
+	for i := range c.Clusters {
+		cl := &c.Clusters[i]
+		snapshot, err1 := cl.Snapshot.Line()
+		verify, err2 := cl.Verify.Line()
+		defragment, err3 := cl.Defragment.Line()
+		if err := errors.Join(err1, err2, err3); err != nil {
+			return nil, err
+		}
+		for _, job := range []struct {
+			name string
+			line schedule.Line
+		}{{"backup", snapshot}, {"verify", verify}, {"defragment", defragment}} {
+			if job.line.IsZero() {
+				continue
+			}
+			r := runs{Cluster: cl.Name, Job: job.name, Schedule: job.line.String(), TimeZone: job.line.Location().String()}
+			for t := job.line.Next(now); !t.IsZero() && len(r.Next) < nextRuns; t = job.line.Next(t) {
+				r.Next = append(r.Next, t)
+			}
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+func printRuns(a *app, all []runs) error {
+	var rows [][]string
+	for _, r := range all {
+		for i, t := range r.Next {
+			row := []string{r.Cluster, r.Job, r.Schedule, t.Format("Mon 2006-01-02 15:04:05 MST"), t.UTC().Format("2006-01-02T15:04:05Z")}
+			if i > 0 {
+				row[0], row[1], row[2] = "", "", ""
+			}
+			rows = append(rows, row)
+		}
+	}
+	return a.printRows([]string{"CLUSTER", "JOB", "SCHEDULE", "NEXT RUNS", "IN UTC"}, rows)
+}

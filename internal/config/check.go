@@ -1,0 +1,289 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/schedule"
+	"github.com/etcd-backupd/backupd/internal/storage/location"
+)
+
+// check finds what the types cannot tell: impossible values, and values that do
+// not fit together.
+func check(d *decoder, c *Config) {
+	checkMinima(d, reflect.ValueOf(c).Elem(), "")
+	eachPath(c, func(path, value string) {
+		if d.usable(path) && !filepath.IsAbs(value) {
+			d.add(path, "%q is a relative path: want an absolute one", value)
+		}
+	})
+	for _, name := range sortedKeys(c.Repositories) {
+		r := c.Repositories[name]
+		if path := join("repositories", name); !d.at[path].failed {
+			checkRepository(d, path, name, &r)
+		}
+	}
+	names := map[string]string{}
+	for i := range c.Clusters {
+		path := fmt.Sprintf("clusters[%d]", i)
+		cluster := &c.Clusters[i]
+		if d.at[path].failed {
+			continue
+		}
+		checkCluster(d, path, cluster)
+		if first := names[cluster.Name]; first != "" && cluster.Name != "" {
+			d.add(path+".name", "%q is the name of %s already, in line %d: every cluster needs its own", cluster.Name, first, d.at[first+".name"].line)
+		} else {
+			names[cluster.Name] = path
+		}
+		chooseRepository(d, path, c, cluster)
+	}
+	checkDaemon(d, c)
+}
+
+// checkMinima compares numbers with the tag min of their fields.
+func checkMinima(d *decoder, v reflect.Value, path string) {
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			f := v.Type().Field(i)
+			if !f.IsExported() {
+				continue
+			}
+			field := join(path, f.Tag.Get("yaml"))
+			if least, err := strconv.ParseInt(f.Tag.Get("min"), 10, 64); err == nil && v.Field(i).Int() < least && d.usable(field) {
+				d.add(field, "must be at least %d", least)
+			}
+			checkMinima(d, v.Field(i), field)
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			checkMinima(d, v.Index(i), fmt.Sprintf("%s[%d]", path, i))
+		}
+	}
+}
+
+func checkRepository(d *decoder, path, name string, r *Repository) {
+	if err := backup.CheckClusterName(name); err != nil {
+		d.add(path, "%s", strings.Replace(err.Error(), "cluster name", "repository name", 1))
+	}
+	loc, err := location.Parse(r.URL)
+	switch {
+	case !d.usable(path + ".url"):
+	case err != nil:
+		d.add(path+".url", "%v", err)
+	case strings.Contains(loc.Bucket, "@"):
+		d.hide(d.at[path+".url"].line, d.at[path+".url"].column)
+		d.add(path+".url", "credentials have no place in the URL: use s3.credentials-file, or AWS_* variables")
+	case strings.ContainsAny(loc.Bucket, "\\ ?#"):
+		d.add(path+".url", "%q is no name of a bucket", loc.Bucket)
+	case loc.Bucket == "" && r.S3 != (S3{Checksum: r.S3.Checksum}):
+		d.add(path+".s3", "has no effect on a repository in a folder: remove it, or make the URL s3://bucket/prefix")
+	}
+	checkS3(d, path+".s3", &r.S3)
+	for i, key := range r.Recipients {
+		at := fmt.Sprintf("%s.recipients[%d]", path, i)
+		if _, err := codec.ParseRecipients([]string{key}, nil); err != nil && !d.at[at].failed {
+			d.hide(d.at[at].line, d.at[at].column) // it may be a secret key
+			d.add(at, "this is no age public key: want age1... or age1pq1...")
+		}
+	}
+	if _, err := codec.ParseRecipients(r.Recipients, nil); err != nil && !slices.ContainsFunc(d.problems, func(p Problem) bool { return strings.HasPrefix(p.Path, path+".recipients") }) {
+		d.add(path+".recipients", "%v", err)
+	}
+}
+
+func checkS3(d *decoder, path string, s *S3) {
+	if d.usable(path + ".endpoint") {
+		text := s.Endpoint
+		if !strings.Contains(text, "://") {
+			text = "https://" + text
+		}
+		if err := checkURL(text, "http", "https"); err != nil {
+			d.hide(d.at[path+".endpoint"].line, d.at[path+".endpoint"].column)
+			d.add(path+".endpoint", "%v", err)
+		} else if d.given(path+".sse-c-key-file") && strings.HasPrefix(text, "http://") {
+			d.add(path+".sse-c-key-file", "a customer key would travel in the clear: it needs an endpoint with https://")
+		}
+	}
+	if d.given(path+".sse-kms-key-id") && s.SSE != "aws:kms" {
+		d.add(path+".sse-kms-key-id", "needs sse: aws:kms")
+	}
+	if d.given(path+".sse-c-key-file") && d.given(path+".sse") {
+		d.add(path+".sse-c-key-file", "a customer key and sse exclude each other: choose one")
+	}
+}
+
+// checkURL reports what is wrong with a URL, without quoting it: it may hold a
+// secret.
+func checkURL(text string, schemes ...string) error {
+	u, err := url.Parse(text)
+	if err != nil {
+		var urlErr *url.Error
+		if errors.As(err, &urlErr) {
+			err = urlErr.Err
+		}
+		return fmt.Errorf("this is no URL: %w", err)
+	}
+	switch {
+	case !slices.Contains(schemes, u.Scheme):
+		return fmt.Errorf("want a URL that begins with %s://", strings.Join(schemes, ":// or "))
+	case u.Host == "" || u.Hostname() == "":
+		return errors.New("the URL names no host")
+	case u.User != nil:
+		return errors.New("user and password have no place in a URL")
+	}
+	return nil
+}
+
+func checkCluster(d *decoder, path string, c *Cluster) {
+	if d.usable(path + ".name") {
+		if err := backup.CheckClusterName(c.Name); err != nil {
+			d.add(path+".name", "%v", err)
+		}
+	}
+	seen := map[string]bool{}
+	for i, ep := range c.Endpoints {
+		at := fmt.Sprintf("%s.endpoints[%d]", path, i)
+		checkEndpoint(d, at, ep, c.TLS != (TLS{}))
+		if seen[ep] && d.usable(at) {
+			d.add(at, "stands here twice")
+		}
+		seen[ep] = true
+	}
+	if d.given(path + ".local-endpoint") {
+		checkEndpoint(d, path+".local-endpoint", c.LocalEndpoint, c.TLS != (TLS{}))
+	}
+	both(d, path+".tls", "cert-file", "key-file")
+	if c.TLS.InsecureSkipVerify && d.given(path+".tls.ca-file") {
+		d.add(path+".tls.insecure-skip-verify", "excludes ca-file: certificates are verified or not")
+	}
+	both(d, path, "user", "password-file")
+	checkTimes(d, path, c)
+	checkRetention(d, path+".retention", &c.Retention)
+	for name := range c.Labels {
+		if name == "" {
+			d.add(path+".labels", "a label has no name")
+		}
+	}
+}
+
+// both reports where one of two keys is given that belong together.
+func both(d *decoder, path, a, b string) {
+	a, b = path+"."+a, path+"."+b
+	for _, p := range [][2]string{{a, b}, {b, a}} {
+		if d.given(p[0]) && !d.given(p[1]) {
+			d.add(p[0], "needs %s too", p[1][strings.LastIndex(p[1], ".")+1:])
+		}
+	}
+}
+
+func checkEndpoint(d *decoder, path, ep string, tls bool) {
+	if d.at[path].failed {
+		return
+	}
+	scheme, rest, ok := strings.Cut(ep, "://")
+	switch {
+	case ok && (scheme == "unix" || scheme == "unixs"):
+		if rest == "" {
+			d.add(path, "the endpoint names no socket")
+		}
+	case ok:
+		if err := checkURL(ep, "http", "https"); err != nil {
+			d.hide(d.at[path].line, d.at[path].column)
+			d.add(path, "%v", err)
+			return
+		}
+		u, _ := url.Parse(ep) // checkURL has
+		if u.Port() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+			d.add(path, "%q: want an endpoint such as https://10.0.0.1:2379, with its port and no path", ep)
+		}
+	default:
+		if err := checkHostPort(ep); err != nil {
+			d.add(path, "%v: want an endpoint such as https://10.0.0.1:2379", err)
+		}
+	}
+	if ok && (scheme == "http" || scheme == "unix") && tls {
+		d.add(path, "the endpoint has no TLS, but tls is given: write https:// or unixs://, or remove tls")
+	}
+}
+
+func checkHostPort(text string) error {
+	host, port, err := net.SplitHostPort(text)
+	if err != nil || strings.ContainsAny(host, "/@ ") {
+		return fmt.Errorf("%q is no host with a port", text)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("%q has no port from 0 to 65535", text)
+	}
+	return nil
+}
+
+// chooseRepository finds the cluster's repository and enters its name.
+func chooseRepository(d *decoder, path string, c *Config, cluster *Cluster) {
+	names := sortedKeys(c.Repositories)
+	at := path + ".repository"
+	_, known := c.Repositories[cluster.Repository]
+	switch {
+	case d.at[at].failed || len(names) == 0:
+	case d.given(at) && !known:
+		d.add(at, "there is no repository %q%s", cluster.Repository, didYouMean(cluster.Repository, names))
+	case !d.given(at) && len(names) > 1:
+		d.add(at, "is missing: there are several, so say which: %s", orList(names))
+	case !d.given(at):
+		cluster.Repository = names[0]
+	}
+}
+
+// checkFrom is a fixed day, so that a file is not right today and wrong
+// tomorrow.
+var checkFrom = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func checkTimes(d *decoder, path string, c *Cluster) {
+	for _, s := range []struct{ path, line string }{
+		{path + ".snapshot.schedule", c.Snapshot.Schedule},
+		{path + ".verify.schedule", c.Verify.Schedule},
+		{path + ".defragment.schedule", c.Defragment.Schedule},
+	} {
+		if !d.usable(s.path) {
+			continue
+		}
+		if _, err := schedule.Parse(s.line, time.UTC); err != nil {
+			d.add(s.path, "%v", err)
+		}
+	}
+	if line, err := schedule.Parse(c.Snapshot.Schedule, time.UTC); err == nil && d.usable(path+".snapshot.jitter") {
+		if shortest := line.Shortest(checkFrom); c.Snapshot.Jitter >= shortest {
+			d.add(path+".snapshot.jitter", "must be less than the shortest time between two runs, which is %s", shortest)
+		}
+	}
+	for key, value := range map[string]time.Duration{"timeout": c.Snapshot.Timeout, "stall-timeout": c.Snapshot.StallTimeout, "request-timeout": c.Snapshot.RequestTimeout} {
+		if at := path + ".snapshot." + key; d.usable(at) && value == 0 {
+			d.add(at, "must be more than 0")
+		}
+	}
+}
+
+func checkRetention(d *decoder, path string, r *Retention) {
+	if d.given(path+".time-zone") && !d.at[path+".time-zone"].failed {
+		if _, err := time.LoadLocation(r.TimeZone); err != nil {
+			d.add(path+".time-zone", "%v: want a name such as Europe/Berlin", err)
+		}
+	}
+	keeps := r.KeepLast+r.KeepHourly+r.KeepDaily+r.KeepWeekly+r.KeepMonthly+r.KeepYearly > 0 || r.KeepWithin > 0
+	for key, limits := range map[string]bool{"max-bytes": r.MaxBytes > 0, "min-age": r.MinAge > 0} {
+		if limits && !keeps {
+			d.add(path+"."+key, "has no effect: nothing is ever removed without a keep rule, such as keep-last")
+		}
+	}
+}

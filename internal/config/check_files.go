@@ -1,0 +1,140 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+
+	"github.com/etcd-backupd/backupd/internal/codec"
+)
+
+// CheckFiles looks at everything the configuration names on this machine: can
+// it be read, and is it what it should be? It connects to nothing.
+func (c *Config) CheckFiles() []Problem {
+	var problems []Problem
+	add := func(path string, err error) {
+		problems = append(problems, c.source.problem(path, err.Error()))
+	}
+	eachPath(c, func(path, value string) {
+		if err := checkPath(lastKey(path), value); err != nil {
+			add(path, fmt.Errorf("%s: %w", value, err))
+		}
+	})
+	if len(problems) == 0 {
+		c.checkTogether(add)
+	}
+	for i, n := range c.Daemon.Notifications {
+		if len(n.Command) == 0 {
+			continue
+		}
+		if _, err := exec.LookPath(n.Command[0]); err != nil {
+			add(fmt.Sprintf("daemon.notifications[%d].command", i), err)
+		}
+	}
+	var e *Error
+	if errors.As(c.source.finish(problems), &e) {
+		return e.Problems
+	}
+	return nil
+}
+
+// checkTogether checks files that must fit each other.
+func (c *Config) checkTogether(add func(path string, err error)) {
+	pair := func(path, cert, key string) {
+		if cert == "" || key == "" {
+			return
+		}
+		if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
+			add(path+".cert-file", fmt.Errorf("%s with key %s: %w", cert, key, err))
+		}
+	}
+	for i := range c.Clusters {
+		t := &c.Clusters[i].TLS
+		pair(fmt.Sprintf("clusters[%d].tls", i), t.CertFile, t.KeyFile)
+	}
+	pair("daemon.server", c.Daemon.Server.CertFile, c.Daemon.Server.KeyFile)
+	for _, name := range sortedKeys(c.Repositories) {
+		r := c.Repositories[name]
+		if _, err := r.Codec(); err != nil {
+			add(join("repositories", name)+".recipients", err)
+		}
+	}
+}
+
+// checkPath looks at one file, or at the spool folder, by the key that names it.
+// Errors do not repeat the name, and never quote what is in the file.
+func checkPath(key, path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return withoutPath(err)
+	}
+	if key == "folder" {
+		if !info.IsDir() {
+			return errors.New("this is no folder")
+		}
+		return nil
+	}
+	if !info.Mode().IsRegular() {
+		return errors.New("this is no regular file")
+	}
+	raw, err := readFile(path, maxBytes)
+	if err != nil {
+		return err
+	}
+	switch text := strings.TrimSpace(string(raw)); {
+	case text == "":
+		return errors.New("the file is empty")
+	case key == "cert-file" || isCAFile(key):
+		if !x509.NewCertPool().AppendCertsFromPEM(raw) {
+			return errors.New("the file holds no certificate in PEM")
+		}
+	case key == "recipients-files":
+		_, err = codec.ParseRecipients(nil, []string{path})
+	case key == "identity-files":
+		_, err = codec.ReadIdentities([]string{path})
+	case key == "password-file":
+		_, err = readPassword(path)
+	case key == "read-tokens-file" || key == "operate-tokens-file":
+		return checkTokens(text)
+	case key == "bearer-token-file":
+		if len(strings.Fields(text)) > 1 {
+			return errors.New("want one token, and nothing else")
+		}
+	case key == "url-file":
+		return checkURL(text, "https", "http")
+	case key == "sse-c-key-file":
+		return checkCustomerKey(raw)
+	}
+	return err
+}
+
+var tokenPattern = regexp.MustCompile(`^[A-Za-z0-9._~+/-]{16,}=*$`)
+
+func checkTokens(text string) error {
+	tokens := strings.Fields(text)
+	if len(tokens) > 2 {
+		return fmt.Errorf("the file holds %d tokens: want one or two, one a line", len(tokens))
+	}
+	for i, t := range tokens {
+		if !tokenPattern.MatchString(t) {
+			return fmt.Errorf("token %d: want at least 16 letters, digits and -._~+/; 'openssl rand -hex 32' makes a good one", i+1)
+		}
+	}
+	return nil
+}
+
+func checkCustomerKey(raw []byte) error {
+	if len(raw) == 32 {
+		return nil
+	}
+	if key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(raw))); err == nil && len(key) == 32 {
+		return nil
+	}
+	return errors.New("want a key of 32 bytes, raw or in base64; 'openssl rand 32' makes one")
+}

@@ -1,0 +1,298 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/agnivade/levenshtein"
+	"go.yaml.in/yaml/v4"
+)
+
+// maxValues bounds how much a file can hold, aliases followed.
+const maxValues = 200_000
+
+// decoder turns YAML nodes into the file's types. It goes on after a mistake,
+// so that all of them are told at once.
+type decoder struct {
+	*source
+	lookup   func(string) (string, bool)
+	values   int
+	problems []Problem
+}
+
+// add reports a problem with the value at path.
+func (d *decoder) add(path, format string, args ...any) {
+	d.problems = append(d.problems, d.problem(path, fmt.Sprintf(format, args...)))
+	at := d.at[path]
+	at.failed = true
+	d.at[path] = at
+}
+
+// given reports whether the file says something at path.
+func (d *decoder) given(path string) bool { return d.at[path].line > 0 && !d.at[path].empty }
+
+// usable reports whether the file says something at path, and nothing was wrong
+// with it.
+func (d *decoder) usable(path string) bool { return d.given(path) && !d.at[path].failed }
+
+// addAt reports a problem at a node that is no value of the file's types, such
+// as an unknown key.
+func (d *decoder) addAt(n *yaml.Node, path, format string, args ...any) {
+	d.problems = append(d.problems, Problem{File: d.name, Line: n.Line, Column: n.Column, Path: path, Message: fmt.Sprintf(format, args...)})
+}
+
+// decode fills v from n.
+func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
+	d.at[path] = place{line: n.Line, column: n.Column}
+	if v.Type() == secretType {
+		d.hide(n.Line, n.Column)
+	}
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if d.values++; d.values > maxValues {
+		if d.values == maxValues+1 {
+			d.add(path, "the file holds too many values")
+		}
+		return
+	}
+	switch {
+	case n.Style&yaml.TaggedStyle != 0:
+		d.add(path, "YAML tags such as %s have no place here", n.Tag)
+		return
+	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null":
+		d.add(path, "has no value: give it one, or remove the key")
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		d.decode(n, v.Elem(), path)
+	case reflect.Struct:
+		d.decodeStruct(n, v, path)
+	case reflect.Map:
+		d.decodeMap(n, v, path)
+	case reflect.Slice:
+		d.decodeSlice(n, v, path)
+	default:
+		d.decodeScalar(n, v, path)
+	}
+}
+
+// is reports whether n is of the kind that is wanted.
+func (d *decoder) is(n *yaml.Node, kind yaml.Kind, want, path string) bool {
+	if n.Kind == kind {
+		return true
+	}
+	// A secret may stand where a section was wanted.
+	at := d.at[path]
+	d.hide(at.line, at.column)
+	got := map[yaml.Kind]string{yaml.ScalarNode: "a single value", yaml.MappingNode: "a section with keys", yaml.SequenceNode: "a list"}[n.Kind]
+	d.add(path, "want %s, not %s", want, got)
+	return false
+}
+
+func (d *decoder) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
+	setDefaults(v)
+	if !d.is(n, yaml.MappingNode, "a section with keys", path) {
+		return
+	}
+	t := v.Type()
+	fields := map[string]int{}
+	for i := range t.NumField() {
+		if key := t.Field(i).Tag.Get("yaml"); key != "" {
+			fields[key] = i
+		}
+	}
+	for key, value := range d.pairs(n, path) {
+		i, ok := fields[key.Value]
+		if !ok {
+			d.hide(value.Line, value.Column)
+			d.addAt(key, path, "unknown key %q%s", key.Value, didYouMean(key.Value, sortedKeys(fields)))
+			continue
+		}
+		field := join(path, key.Value)
+		d.decode(value, v.Field(i), field)
+		if text, ok := t.Field(i).Tag.Lookup("default"); ok && d.at[field].empty {
+			setDefault(t.Field(i).Name, v.Field(i), text)
+		}
+		d.checkChoice(t.Field(i), v.Field(i), field)
+	}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if f.Tag.Get("required") == "" {
+			continue
+		}
+		field := join(path, f.Tag.Get("yaml"))
+		switch at := d.at[field]; {
+		case at.line == 0:
+			d.add(field, "is missing")
+		case !at.failed && f.Type.Kind() != reflect.Struct && v.Field(i).Len() == 0:
+			d.add(field, "must not be empty")
+		}
+	}
+}
+
+// checkChoice compares values with those that the field's tag allows.
+func (d *decoder) checkChoice(f reflect.StructField, v reflect.Value, path string) {
+	choices := strings.Fields(f.Tag.Get("oneof"))
+	if len(choices) == 0 {
+		return
+	}
+	check := func(text, path string) {
+		if !slices.Contains(choices, text) && text != "" {
+			d.add(path, "%q is not known: want %s%s", text, orList(choices), suggestion(text, choices))
+		}
+	}
+	if v.Kind() == reflect.String {
+		check(v.String(), path)
+		return
+	}
+	for i := range v.Len() {
+		check(v.Index(i).String(), fmt.Sprintf("%s[%d]", path, i))
+	}
+}
+
+func (d *decoder) decodeMap(n *yaml.Node, v reflect.Value, path string) {
+	if !d.is(n, yaml.MappingNode, "a section with names as keys", path) {
+		return
+	}
+	v.Set(reflect.MakeMap(v.Type()))
+	for key, value := range d.pairs(n, path) {
+		elem := reflect.New(v.Type().Elem()).Elem()
+		d.decode(value, elem, join(path, key.Value))
+		v.SetMapIndex(reflect.ValueOf(key.Value), elem)
+	}
+}
+
+func (d *decoder) decodeSlice(n *yaml.Node, v reflect.Value, path string) {
+	if !d.is(n, yaml.SequenceNode, "a list", path) {
+		return
+	}
+	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
+	for i, item := range n.Content {
+		d.decode(item, v.Index(i), fmt.Sprintf("%s[%d]", path, i))
+	}
+}
+
+func (d *decoder) decodeScalar(n *yaml.Node, v reflect.Value, path string) {
+	if !d.is(n, yaml.ScalarNode, "a single value", path) {
+		return
+	}
+	text, err := expand(n.Value, d.lookup)
+	if err != nil {
+		for line := range strings.Lines(err.Error()) {
+			d.add(path, "%s", strings.TrimSuffix(line, "\n"))
+		}
+		return
+	}
+	at := d.at[path]
+	expanded := text != n.Value
+	if expanded {
+		at.written, at.expanded = n.Value, text
+	}
+	at.empty = text == ""
+	d.at[path] = at
+	if quoted := n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0; quoted && !expanded && !isText(v.Type()) {
+		d.add(path, "want the value without quotes: it is not a text")
+		return
+	}
+	if err := setScalar(v, text); err != nil {
+		d.add(path, "%v", err)
+	}
+}
+
+// pairs yields the keys of a mapping with their values. What cannot be a key
+// here is a problem and left out.
+func (d *decoder) pairs(n *yaml.Node, path string) func(yield func(key, value *yaml.Node) bool) {
+	return func(yield func(key, value *yaml.Node) bool) {
+		first := map[string]int{}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key, value := n.Content[i], n.Content[i+1]
+			problem := ""
+			switch {
+			case key.Kind != yaml.ScalarNode || key.Style&yaml.TaggedStyle != 0 || key.Value == "":
+				problem = "a key must be a plain word"
+			case key.Value == "<<":
+				problem = "merge keys (<<) are not part of YAML 1.2: use an alias for the whole section, or write it out"
+			case first[key.Value] > 0:
+				problem = fmt.Sprintf("the key %q stands here twice: first in line %d", key.Value, first[key.Value])
+			}
+			if problem != "" {
+				d.hide(value.Line, value.Column)
+				d.addAt(key, path, "%s", problem)
+				continue
+			}
+			first[key.Value] = key.Line
+			if !yield(key, value) {
+				return
+			}
+		}
+	}
+}
+
+// setDefaults fills a struct and the structs in it with what their tags say.
+func setDefaults(v reflect.Value) {
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		if f.Type.Kind() == reflect.Struct && f.IsExported() {
+			setDefaults(v.Field(i))
+		}
+		if text, ok := f.Tag.Lookup("default"); ok {
+			setDefault(f.Name, v.Field(i), text)
+		}
+	}
+}
+
+func setDefault(name string, v reflect.Value, text string) {
+	if err := setScalar(v, text); err != nil {
+		panic("config: internal error: default of " + name + ": " + err.Error())
+	}
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// suggestion is a question for the likeliest of what someone meant, or empty.
+func suggestion(got string, known []string) string {
+	if len(got) > 100 {
+		return ""
+	}
+	got = strings.ToLower(strings.ReplaceAll(got, "_", "-"))
+	best, distance := "", 1+min(3, 1+len(got)/4)
+	for _, k := range known {
+		if n := levenshtein.ComputeDistance(got, strings.ToLower(k)); n < distance {
+			best, distance = k, n
+		}
+	}
+	for _, k := range known {
+		if best == "" && len(got) > 2 && (strings.HasPrefix(k, got) || strings.HasPrefix(got, k)) {
+			best = k
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(": did you mean %q?", best)
+}
+
+// didYouMean is suggestion, or else all that is known.
+func didYouMean(got string, known []string) string {
+	if s := suggestion(got, known); s != "" {
+		return s
+	}
+	return ": want " + orList(known)
+}
+
+func orList(words []string) string {
+	if n := len(words); n > 1 {
+		return strings.Join(words[:n-1], ", ") + " or " + words[n-1]
+	}
+	return strings.Join(words, "")
+}
