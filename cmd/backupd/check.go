@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/etcd-backupd/backupd/internal/check"
+	"github.com/etcd-backupd/backupd/internal/config"
+)
+
+// Kinds of JSON documents.
+const (
+	kindCheck    = "backupd/check/v1"
+	kindPolicies = "backupd/iam-policies/v1"
+)
+
+type checkFlags struct {
+	config   string
+	clusters []string
+	notify   bool
+	policy   bool
+}
+
+func newCheckCommand(a *app) *cobra.Command {
+	var f checkFlags
+	cmd := &cobra.Command{
+		Use:   "check --config FILE",
+		Short: "Tell before the disaster what will fail in it",
+		Long: `Tell before the disaster what will fail in it: try everything that a
+configuration names, and say of each thing whether it is right and what to do if
+not. It looks at files, certificates, schedules and retention; connects to every
+endpoint of every cluster and takes the first bytes of a snapshot; writes to the
+spool folder; and creates, reads, lists and deletes objects in every repository,
+below a name of their own.
+
+It leaves nothing behind, except where the credentials of a repository may not
+delete. Run it where and as whom the daemon runs, also beside a running one.
+
+Exit code 0 means that there is no failure, though there may be warnings; 1 that
+there is one; 78 that the configuration cannot be read at all.`,
+		Example: `  backupd check --config /etc/backupd/backupd.yaml
+  backupd check --config backupd.yaml --cluster prod,staging --notify
+  backupd check --config backupd.yaml --iam-policy`,
+		Args: arguments(0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runCheck(cmd.Context(), a, f) },
+	}
+	registerConfig(cmd, &f.config)
+	cmd.Flags().StringSliceVar(&f.clusters, "cluster", nil, "names of the clusters to look at, with commas between (default: all)")
+	cmd.Flags().BoolVar(&f.notify, "notify", false, "send a test to every receiver of notifications")
+	cmd.Flags().BoolVar(&f.policy, "iam-policy", false, "check nothing, and print the smallest IAM policy for the buckets")
+	return cmd
+}
+
+func runCheck(ctx context.Context, a *app, f checkFlags) error {
+	if f.config == "" {
+		return &usageError{errors.New("no configuration: give --config (or BACKUPD_CONFIG)")}
+	}
+	conf, err := config.Load(f.config)
+	if err != nil {
+		return err
+	}
+	for _, name := range f.clusters {
+		if !slices.ContainsFunc(conf.Clusters, func(c config.Cluster) bool { return c.Name == name }) {
+			return &usageError{fmt.Errorf("--cluster: there is no cluster %q in %s", name, f.config)}
+		}
+	}
+	policies, err := check.Policies(conf)
+	if err != nil {
+		return err
+	}
+	if f.policy {
+		return printPolicies(a, policies)
+	}
+	findings := check.Run(ctx, conf, check.Options{Clusters: f.clusters, Notify: f.notify, Log: a.log.slog})
+	if ctx.Err() != nil {
+		return fmt.Errorf("check: %w", context.Cause(ctx))
+	}
+	if err := printFindings(a, findings, policies); err != nil {
+		return err
+	}
+	if n := countFindings(findings)[check.Failure]; n > 0 {
+		return fmt.Errorf("%s of %s", count(n, "failure", "failures"), count(len(findings), "finding", "findings"))
+	}
+	return nil
+}
+
+func countFindings(findings []check.Finding) map[check.Level]int {
+	n := map[check.Level]int{}
+	for _, f := range findings {
+		n[f.Level]++
+	}
+	return n
+}
+
+func printFindings(a *app, findings []check.Finding, policies []check.Policy) error {
+	n := countFindings(findings)
+	switch a.global.writeOut {
+	case "json":
+		return printJSON(a.stdout, kindCheck, struct {
+			Failures int             `json:"failures"`
+			Warnings int             `json:"warnings"`
+			Findings []check.Finding `json:"findings"`
+			Policies []check.Policy  `json:"policies"`
+		}{n[check.Failure], n[check.Warning], findings, policies})
+	case "table":
+		var rows [][]string
+		for _, f := range findings {
+			rows = append(rows, []string{f.Section, f.Subject, string(f.Level), f.Text, f.Hint})
+		}
+		return a.printRows([]string{"SECTION", "SUBJECT", "LEVEL", "FINDING", "WHAT TO DO"}, rows)
+	}
+	return printByHeading(a.stdout, findings, n, colourful(a.stdout))
+}
+
+func printByHeading(w io.Writer, findings []check.Finding, n map[check.Level]int, colours bool) error {
+	var out strings.Builder
+	heading := ""
+	for _, f := range findings {
+		if h := f.Section + ": " + f.Subject; h != heading {
+			heading = h
+			fmt.Fprintf(&out, "%s\n", h)
+		}
+		level := fmt.Sprintf("%-8s", f.Level)
+		if colours {
+			level = strings.Replace(level, string(f.Level), colour(string(f.Level)), 1)
+		}
+		fmt.Fprintf(&out, "  %s %s\n", level, indentMore(f.Text))
+		if f.Hint != "" {
+			fmt.Fprintf(&out, "           -> %s\n", indentMore(f.Hint))
+		}
+	}
+	fmt.Fprintf(&out, "\n%d ok, %s, %s\n", n[check.OK], count(n[check.Warning], "warning", "warnings"), count(n[check.Failure], "failure", "failures"))
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+// printPolicies prints a single policy as it can be given to a service.
+func printPolicies(a *app, policies []check.Policy) error {
+	if len(policies) == 0 {
+		return errors.New("no repository of the configuration is in a bucket, so there is no policy")
+	}
+	if a.global.writeOut == "json" {
+		return printJSON(a.stdout, kindPolicies, struct {
+			Policies []check.Policy `json:"policies"`
+		}{policies})
+	}
+	for _, p := range policies {
+		if len(policies) > 1 {
+			fmt.Fprintf(a.stdout, "# repository %s\n", p.Repository)
+		}
+		fmt.Fprintf(a.stdout, "%s\n", p.Policy)
+	}
+	return nil
+}
+
+func indentMore(text string) string { return strings.ReplaceAll(text, "\n", "\n           ") }

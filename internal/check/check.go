@@ -1,0 +1,167 @@
+// Package check tells before the disaster what will fail in it: it tries
+// everything a configuration says, from the certificates to the bucket, and
+// says of each thing whether it is right and what to do if not.
+//
+// It looks by doing, and leaves nothing behind: of etcd it asks what any backup
+// asks, and what it creates in a repository or a folder to see whether it can, it
+// removes. No finding holds a secret.
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/config"
+)
+
+// Level says how bad a finding is.
+type Level string
+
+// Levels, the better first.
+const (
+	OK      Level = "ok"
+	Warning Level = "warning" // it works, and something speaks against it
+	Failure Level = "failure" // it does not work, or will not when it is needed
+)
+
+// Sections of the findings, in their order.
+const (
+	SectionConfiguration = "configuration"
+	SectionCluster       = "cluster"
+	SectionSpool         = "spool"
+	SectionRepository    = "repository"
+	SectionServer        = "server"
+	SectionNotifications = "notifications"
+)
+
+// Finding is what one check found.
+type Finding struct {
+	Section string `json:"section"`
+	// Subject is what of the section it is about: the name of a cluster or of a
+	// repository, the path of a key.
+	Subject string `json:"subject"`
+	Level   Level  `json:"level"`
+	Text    string `json:"text"`
+	Hint    string `json:"hint,omitempty"` // what to do
+}
+
+// Options say what is checked.
+type Options struct {
+	// Clusters are the names of those to look at, with their repositories; nil is
+	// all of them, and the repositories that none uses. What is not of one cluster
+	// is looked at in any case.
+	Clusters []string
+	// Notify sends an event to each receiver of notifications, to see it arrive.
+	Notify bool
+	Log    *slog.Logger // nil discards
+}
+
+// Limits of a run: a check that hangs must not hold up the others, and many
+// clusters must not be asked at the same moment.
+const (
+	maxConcurrent = 8
+	checkTimeout  = 3 * time.Minute
+)
+
+// checker is one run.
+type checker struct {
+	conf     *config.Config
+	options  Options
+	clusters []config.Cluster // the chosen ones
+	now      time.Time
+
+	// What was found out, for the checks that put things together.
+	lives  []*live  // by the index in clusters
+	stored []stored // by the index in clusters
+}
+
+// task is a check that depends on no other.
+type task func(context.Context) []Finding
+
+// Run checks a configuration and returns the findings by section. What it asks
+// of the outside ends with ctx.
+func Run(ctx context.Context, conf *config.Config, o Options) []Finding {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	c := &checker{conf: conf, options: o, now: time.Now()}
+	for _, cluster := range conf.Clusters {
+		if len(o.Clusters) == 0 || slices.Contains(o.Clusters, cluster.Name) {
+			c.clusters = append(c.clusters, cluster)
+		}
+	}
+	c.lives, c.stored = make([]*live, len(c.clusters)), make([]stored, len(c.clusters))
+
+	static := []task{c.checkFiles, c.checkCertificates}
+	for i := range c.clusters {
+		static = append(static, func(context.Context) []Finding { return c.checkPlan(i) })
+	}
+	var clusters, repositories []task
+	for i := range c.clusters {
+		clusters = append(clusters, func(ctx context.Context) (out []Finding) {
+			c.lives[i], out = c.checkCluster(ctx, &c.clusters[i])
+			return out
+		})
+	}
+	for _, name := range c.repositories() {
+		repositories = append(repositories, func(ctx context.Context) []Finding { return c.checkRepository(ctx, name) })
+	}
+	rest := []task{c.checkServer, c.checkNotifications}
+	results := runAll(ctx, slices.Concat(static, clusters, repositories, rest))
+
+	next := func(n int) []Finding {
+		part := slices.Concat(results[:n]...)
+		results = results[n:]
+		return part
+	}
+	return slices.Concat(next(len(static)), c.checkTogether(), next(len(clusters)), c.checkSpool(), next(len(repositories)), next(len(rest)))
+}
+
+// runAll runs tasks, some at once, and returns what each found.
+func runAll(ctx context.Context, tasks []task) [][]Finding {
+	results := make([][]Finding, len(tasks))
+	turns := make(chan struct{}, maxConcurrent)
+	var wg sync.WaitGroup
+	for i, t := range tasks {
+		wg.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			ctx, cancel := context.WithTimeoutCause(ctx, checkTimeout, fmt.Errorf("no end after %v", checkTimeout))
+			defer cancel()
+			results[i] = t(ctx)
+		})
+	}
+	wg.Wait()
+	return results
+}
+
+// list collects the findings about one subject.
+type list struct {
+	section, subject string
+	findings         []Finding
+}
+
+func (l *list) ok(format string, args ...any) { l.add(OK, "", format, args...) }
+
+func (l *list) warn(hint, format string, args ...any) { l.add(Warning, hint, format, args...) }
+
+func (l *list) fail(hint, format string, args ...any) { l.add(Failure, hint, format, args...) }
+
+func (l *list) add(level Level, hint, format string, args ...any) {
+	l.findings = append(l.findings, Finding{l.section, l.subject, level, fmt.Sprintf(format, args...), hint})
+}
+
+// hintOf returns the hint that err carries, or another.
+func hintOf(err error, otherwise string) string {
+	var h *backup.HintError
+	if errors.As(err, &h) {
+		return h.Hint
+	}
+	return otherwise
+}

@@ -1,0 +1,251 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/cluster"
+	"github.com/etcd-backupd/backupd/internal/config"
+)
+
+// maxLag is how many raft entries a member may be behind the newest.
+const maxLag = 1000
+
+// live is what a cluster told, for the checks that put things together.
+type live struct {
+	id       backup.MemberID // of the cluster
+	database int64           // bytes of the largest
+}
+
+// checkCluster asks each endpoint of a cluster by itself, and then the cluster
+// for a snapshot. It returns nil where no member answered.
+func (c *checker) checkCluster(ctx context.Context, conf *config.Cluster) (*live, []Finding) {
+	l := list{section: SectionCluster, subject: conf.Name}
+	client, err := conf.ClientConfig()
+	if err != nil {
+		l.fail("correct the cluster's password-file", "%v", err)
+		return nil, l.findings
+	}
+	endpoints := slices.Clone(conf.Endpoints)
+	if conf.LocalEndpoint != "" && !slices.Contains(endpoints, conf.LocalEndpoint) {
+		endpoints = append(endpoints, conf.LocalEndpoint)
+	}
+	members := make([]*member, len(endpoints))
+	var wg sync.WaitGroup
+	for i, ep := range endpoints {
+		wg.Go(func() { members[i] = c.checkMember(ctx, conf, client, ep) })
+	}
+	wg.Wait()
+
+	var facts *live
+	if answered := answering(members); len(answered) > 0 {
+		facts = c.judge(ctx, &l, conf, client, members, answered)
+	} else {
+		l.fail("see the endpoints below; 'etcdctl endpoint status' with the same settings should work", "no endpoint answers: no snapshot can be taken")
+	}
+	out := l.findings
+	for _, m := range members {
+		m.explainSilence(facts != nil)
+		out = append(out, m.findings...)
+	}
+	return facts, out
+}
+
+func answering(members []*member) []*member {
+	var out []*member
+	for _, m := range members {
+		if m.answered {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// explainSilence tells of a member that does not answer. One of several is no
+// obstacle to a backup.
+func (m *member) explainSilence(othersAnswer bool) {
+	if m.down == nil {
+		return
+	}
+	const hint = "start the member, correct the endpoint, or let this host through to it"
+	if othersAnswer {
+		m.warn(hint, "no answer: %v; snapshots are taken from the others meanwhile", m.down)
+	} else {
+		m.fail(hintOf(m.down, hint), "no answer: %v", m.down)
+	}
+}
+
+// judge looks at what the answers of a cluster tell together.
+func (c *checker) judge(ctx context.Context, l *list, conf *config.Cluster, client cluster.Config, members, answered []*member) *live {
+	facts := &live{id: answered[0].survey.ClusterID}
+	for _, m := range answered {
+		facts.database = max(facts.database, m.DatabaseBytes)
+		if m.survey.ClusterID != facts.id {
+			l.fail("one of them is an endpoint of another cluster, or of one that was restored: correct endpoints",
+				"%s is in cluster %s, and %s in cluster %s", answered[0].endpoint, facts.id, m.endpoint, m.survey.ClusterID)
+			return facts
+		}
+	}
+	l.ok("cluster %s: %d of %d endpoints answer", facts.id, len(answered), len(members))
+	checkAlarms(l, answered)
+	checkMembership(l, conf, members, answered)
+	checkAgreement(l, answered)
+	c.checkStream(ctx, l, conf, client, answered)
+	return facts
+}
+
+// checkAlarms tells of the alarms that are up. Every member tells of all.
+func checkAlarms(l *list, answered []*member) {
+	var seen []backup.Alarm
+	for _, m := range answered {
+		for _, a := range m.survey.Alarms {
+			if slices.Contains(seen, a) {
+				continue
+			}
+			seen = append(seen, a)
+			who := "member " + a.MemberID.String()
+			if a.MemberID == 0 {
+				who = "no certain member"
+			}
+			hint := "compact, defragment, then etcdctl alarm disarm"
+			text := "it refuses writes"
+			if a.Type == "CORRUPT" {
+				hint = "find out which member is right (etcdctl endpoint hashkv --cluster) and replace the others; keep older snapshots"
+				text = "its data differs from the others', and snapshots are marked suspect"
+			}
+			l.fail(hint, "the alarm %s is up, of %s: %s", a.Type, who, text)
+		}
+	}
+}
+
+// checkMembership compares the endpoints with the members that the cluster says
+// it has.
+func checkMembership(l *list, conf *config.Cluster, members, answered []*member) {
+	byID := map[backup.MemberID]string{}
+	for _, m := range answered {
+		first, twice := byID[m.MemberID]
+		if twice && m.endpoint != conf.LocalEndpoint {
+			l.warn("name each member by an endpoint of its own, and not a load balancer", "%s and %s are the same member: fewer can be chosen from than it seems", first, m.endpoint)
+		} else if !twice {
+			byID[m.MemberID] = m.endpoint
+		}
+	}
+	list, err := membership(answered)
+	if list == nil {
+		l.warn(hintOf(err, ""), "the members of the cluster cannot be listed: %v", err)
+		return
+	}
+	voters, down := 0, 0
+	for _, known := range list {
+		if !known.Learner {
+			voters++
+		}
+		if !known.Learner && byID[known.ID] == "" && silent(members, known) {
+			down++
+		}
+		if byID[known.ID] != "" || silent(members, known) {
+			continue // a silent one is told of by its endpoint
+		}
+		l.warn("add its client URL to endpoints: the best member is chosen from them", "member %s is behind no endpoint", describe(known))
+	}
+	// A member takes a while to notice that it has no leader any more.
+	if down > (voters-1)/2 && !slices.ContainsFunc(answered, func(m *member) bool { return m.NoLeader }) {
+		l.fail("start them; a snapshot can be taken all the same", "%d of %d voting members do not answer: without the majority the cluster serves no writes", down, voters)
+	}
+	if voters == 1 {
+		l.ok("it has one voting member: nothing can be compared with it, so only what etcd itself checks is found")
+	}
+}
+
+// membership returns the list of the first member that tells it, or why none
+// does.
+func membership(answered []*member) ([]backup.Member, error) {
+	var errs []error
+	for _, m := range answered {
+		if len(m.survey.Members) > 0 {
+			return m.survey.Members, nil
+		}
+		errs = append(errs, m.survey.MembersErr)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// silent reports whether a member is known to be behind an endpoint that does
+// not answer.
+func silent(members []*member, known backup.Member) bool {
+	return slices.ContainsFunc(members, func(m *member) bool {
+		return !m.answered && slices.ContainsFunc(known.ClientURLs, func(u string) bool { return address(u) == address(m.endpoint) })
+	})
+}
+
+func describe(m backup.Member) string {
+	name := m.Name
+	if name == "" {
+		name = "not started yet" // only then has it none
+	}
+	return fmt.Sprintf("%s (%s, %s)", m.ID, name, strings.Join(m.ClientURLs, " "))
+}
+
+// checkAgreement compares what the members say of themselves.
+func checkAgreement(l *list, answered []*member) {
+	versions := map[string]bool{}
+	newest := uint64(0)
+	for _, m := range answered {
+		if r, ok := parseRelease(m.Version); ok {
+			versions[fmt.Sprintf("%d.%d", r.major, r.minor)] = true
+		}
+		newest = max(newest, m.AppliedIndex)
+	}
+	if len(versions) > 1 {
+		l.warn("finish the upgrade", "the members have different versions of etcd")
+	}
+	for _, m := range answered {
+		if lag := newest - m.AppliedIndex; lag > maxLag {
+			l.warn("look at the disk and the network of this member", "%s is %d raft entries behind the newest", m.endpoint, lag)
+		}
+	}
+}
+
+// checkStream takes the first bytes of a snapshot from the member that a backup
+// would take it from. Nothing less proves that it may: etcd has no other
+// request that needs the same permission, changes nothing and costs as little.
+// HashKV needs it as well. One member is asked, since all have the same users.
+func (c *checker) checkStream(ctx context.Context, l *list, conf *config.Cluster, client cluster.Config, answered []*member) {
+	client.Endpoints = nil
+	for _, m := range answered {
+		client.Endpoints = append(client.Endpoints, m.url)
+	}
+	client.Log = c.options.Log
+	cl, err := cluster.New(client)
+	if err != nil {
+		l.fail("", "%v", err)
+		return
+	}
+	defer cl.Close()
+	survey, err := cl.Survey(ctx)
+	if err != nil {
+		l.fail(hintOf(err, "run the check again"), "%v", err)
+		return
+	}
+	from := survey.Candidates[0]
+	stream, err := cl.Stream(ctx, from.Endpoint)
+	switch {
+	case errors.Is(err, cluster.ErrPermission):
+		hint := fmt.Sprintf("etcdctl user grant-role %s root", conf.User)
+		if conf.User == "" {
+			hint = loginHint(conf, err)
+		}
+		l.fail(hint, "%v; snapshots and HashKV need etcd's role root", err)
+	case err != nil:
+		l.fail(hintOf(err, "look at the member's log"), "%v", err)
+	default:
+		total := stream.Total
+		_ = stream.Close() // it only ends the stream
+		l.ok("a snapshot may be taken: %s sent the first bytes of %s", from.Endpoint, size(total))
+	}
+}

@@ -1,0 +1,250 @@
+package check
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/etcd-backupd/backupd/internal/cluster"
+	"github.com/etcd-backupd/backupd/internal/config"
+)
+
+// Limits of what is still right.
+const (
+	maxClockOffset = 2 * time.Second
+	defaultTimeout = 5 * time.Second
+	nearQuota      = 0.8
+	defaultQuota   = 2 << 30   // of an etcd that does not tell
+	muchFree       = 0.5       // of a database file
+	worthATry      = 100 << 20 // of free space, to defragment
+)
+
+// member is what one endpoint told.
+type member struct {
+	list
+	endpoint string // as the configuration has it
+	url      string // with its scheme
+	down     error  // there was no answer; what that means the others decide
+	answered bool
+	survey   *cluster.Survey
+	cluster.Candidate
+}
+
+// secure reports whether an endpoint is met by TLS: one without a scheme is if
+// anything asks for TLS.
+func secure(conf *config.Cluster, endpoint string) bool {
+	scheme, _, ok := strings.Cut(endpoint, "://")
+	if ok {
+		return scheme == "https" || scheme == "unixs"
+	}
+	if conf.TLS != (config.TLS{}) {
+		return true
+	}
+	for _, ep := range conf.Endpoints {
+		if strings.HasPrefix(ep, "https://") || strings.HasPrefix(ep, "unixs://") {
+			return true
+		}
+	}
+	return false
+}
+
+// withScheme returns an endpoint as a URL.
+func withScheme(conf *config.Cluster, endpoint string) string {
+	switch {
+	case strings.Contains(endpoint, "://"):
+		return endpoint
+	case secure(conf, endpoint):
+		return "https://" + endpoint
+	}
+	return "http://" + endpoint
+}
+
+// checkMember asks one endpoint everything that is about it alone.
+func (c *checker) checkMember(ctx context.Context, conf *config.Cluster, client cluster.Config, endpoint string) *member {
+	m := &member{list: list{section: SectionCluster, subject: conf.Name + " " + endpoint}, endpoint: endpoint, url: withScheme(conf, endpoint)}
+	if !m.meet(ctx, conf, c.now) {
+		return m
+	}
+	client.Endpoints = []string{m.url}
+	client.Log = c.options.Log
+	cl, err := cluster.New(client)
+	if err != nil {
+		m.fail("correct the cluster's endpoints and tls", "%v", err)
+		return m
+	}
+	defer cl.Close()
+	survey, err := cl.Survey(ctx)
+	switch {
+	case errors.Is(err, cluster.ErrPermission):
+		m.fail(loginHint(conf, err), "%v", lastRefusal(err))
+	case err != nil:
+		m.down = lastRefusal(err)
+	default:
+		m.answered, m.survey, m.Candidate = true, survey, survey.Candidates[0]
+		m.standing(conf)
+	}
+	return m
+}
+
+// lastRefusal takes the reason out of the error of a survey of one endpoint.
+func lastRefusal(err error) error {
+	var none *cluster.NoMemberError
+	if errors.As(err, &none) && len(none.Refusals) == 1 {
+		return none.Refusals[0].Err
+	}
+	return err
+}
+
+func loginHint(conf *config.Cluster, err error) string {
+	if conf.User == "" {
+		return "give the cluster user and password-file of an etcd user with the role root, or a client certificate whose common name is one"
+	}
+	return hintOf(err, "check user and password-file of the cluster")
+}
+
+// meet connects as anybody could, and reports whether it makes sense to go on.
+func (m *member) meet(ctx context.Context, conf *config.Cluster, now time.Time) bool {
+	u, err := url.Parse(m.url)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" {
+		return true // a socket has no certificate for a host
+	}
+	tlsConf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if secure(conf, m.endpoint) {
+		if tlsConf, err = clientTLS(&conf.TLS); err != nil {
+			m.fail("correct the files of the cluster's tls", "%v", err)
+			return false
+		}
+	}
+	timeout := conf.Snapshot.RequestTimeout
+	if timeout <= 0 {
+		timeout = defaultTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	g := greet(ctx, m.url, tlsConf)
+	if g.err != nil && unreachable(g.err) && g.chain == nil {
+		m.down = g.err
+		return false
+	}
+	if u.Scheme == "http" {
+		return m.plain(ctx, u, g)
+	}
+	if g.chain == nil && !refused(g.err) {
+		if other := greet(ctx, "http://"+u.Host, tlsConf); other.status != 0 {
+			m.fail("write the endpoint with http://, or give the member a certificate", "the member does not speak TLS at this address")
+		} else {
+			m.down = g.err
+		}
+		return false
+	}
+	if g.chain != nil && !m.certificate(conf, g, tlsConf, u.Hostname(), now) {
+		return false
+	}
+	if g.err != nil && !refused(g.err) {
+		g.err = ending(ctx, u.Host, tlsConf)
+	}
+	if refused(g.err) {
+		m.fail(whyRefused(&conf.TLS, now), "the member refuses the connection: %v", g.err)
+		return false
+	}
+	m.clock(g)
+	return true
+}
+
+// clock compares the member's clock with ours.
+func (m *member) clock(g greeting) {
+	if !g.dated || g.offset.Abs() <= maxClockOffset {
+		return
+	}
+	word := "ahead of"
+	if g.offset < 0 {
+		word = "behind"
+	}
+	m.warn("synchronize the clocks (NTP): leases, certificates and the names of snapshots go by them", "the member's clock is %s %s this host's", span(g.offset.Abs()), word)
+}
+
+// plain looks at a connection without TLS, and reports whether to go on.
+func (m *member) plain(ctx context.Context, u *url.URL, g greeting) bool {
+	if g.err != nil || g.status == http.StatusBadRequest {
+		if other := greet(ctx, "https://"+u.Host, &tls.Config{MinVersion: tls.VersionTLS12}); other.chain != nil {
+			m.fail("write the endpoint with https://, and name the CA of the members in tls.ca-file", "the member speaks TLS at this address")
+			return false
+		}
+	}
+	if ip := net.ParseIP(u.Hostname()); u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		m.warn("give the members certificates and write https://", "the connection is not encrypted: whoever is on the way can read the whole database")
+	}
+	m.clock(g)
+	return true
+}
+
+// certificate looks at what the member showed, and reports whether to go on.
+func (m *member) certificate(conf *config.Cluster, g greeting, tlsConf *tls.Config, host string, now time.Time) bool {
+	if !conf.TLS.InsecureSkipVerify {
+		return verify(&m.list, g.chain, tlsConf.RootCAs, host, now)
+	}
+	m.warn("name the CA of the members in tls.ca-file, and remove insecure-skip-verify", "the member's certificate is not verified: whoever answers at this address could hand over any database")
+	return true
+}
+
+// unreachable reports whether err is about the network and not about what the
+// other side said.
+func unreachable(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial" || errors.Is(err, context.DeadlineExceeded)
+}
+
+// standing tells how a member that answered is.
+func (m *member) standing(conf *config.Cluster) {
+	role := "follower"
+	switch {
+	case m.Learner:
+		role = "learner"
+	case m.Leader:
+		role = "leader"
+	}
+	name := m.survey.Member(m.MemberID).Name
+	if name == "" {
+		name = "member"
+	}
+	m.ok("%s (%s) answers: %s, etcd %s, revision %d, database of %s", name, m.MemberID, role, m.Version, m.Revision, size(m.DatabaseBytes))
+	checkVersion(&m.list, m.Version)
+	if m.Learner {
+		m.ok("it is a learner: no snapshot is taken from it while a voting member answers")
+	}
+	if m.NoLeader {
+		m.fail("start the other members; a snapshot can be taken all the same", "it sees no leader: the cluster has no majority, and serves no writes")
+	}
+	m.room()
+	m.fragmentation(conf)
+}
+
+// room compares a database with its quota.
+func (m *member) room() {
+	used := func(quota int64) float64 { return float64(m.DatabaseBytes) / float64(quota) }
+	const hint = "compact and defragment, or raise --quota-backend-bytes, before the alarm NOSPACE stops all writes"
+	switch {
+	case m.QuotaBytes > 0 && used(m.QuotaBytes) >= nearQuota:
+		m.warn(hint, "the database has %.0f%% of its quota of %s", 100*used(m.QuotaBytes), size(m.QuotaBytes))
+	case m.QuotaBytes == 0 && used(defaultQuota) >= nearQuota:
+		m.warn(hint, "the database has %s, and the quota is %s if --quota-backend-bytes does not say otherwise", size(m.DatabaseBytes), size(defaultQuota))
+	}
+}
+
+// fragmentation tells of free pages, all of which a snapshot carries along.
+func (m *member) fragmentation(conf *config.Cluster) {
+	free := m.DatabaseBytes - m.InUseBytes
+	if m.InUseBytes == 0 || conf.Defragment.Schedule != "" || free < worthATry || float64(free) < muchFree*float64(m.DatabaseBytes) {
+		return
+	}
+	m.warn("defragment it (etcdctl defrag), or set the cluster's defragment.schedule", "%s of the database's %s are free pages, which every snapshot carries along", size(free), size(m.DatabaseBytes))
+}
+
+func size(n int64) string { return humanize.IBytes(uint64(max(0, n))) }

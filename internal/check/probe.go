@@ -1,0 +1,101 @@
+package check
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/storage/location"
+	"github.com/etcd-backupd/backupd/internal/storage/s3"
+)
+
+// probeFolder begins the names of what [storage.Probe] makes.
+const probeFolder = ".backupd-probe-"
+
+// probe tries what the store can do.
+func probe(ctx context.Context, l *list, r *config.Repository, s storage.Store) {
+	loc, err := location.Parse(r.URL)
+	if err != nil {
+		return // opening it has told
+	}
+	if loc.Path != "" {
+		defer removeFolders(loc.Path, existing(loc.Path))
+	}
+	for _, f := range storage.Probe(ctx, s, storage.ProbeOptions{}) {
+		l.add(Level(f.Level), f.Todo, "%s: %s", f.Step, f.Text)
+	}
+}
+
+// removeFolders removes the empty folders that a probe leaves in a store of
+// files, and the store's own, down to the one that was there before: the daemon
+// may run as another user, to whom they should belong. What holds anything
+// stays.
+func removeFolders(root, before string) {
+	probes, _ := filepath.Glob(filepath.Join(root, probeFolder+"*")) // the pattern is right
+	for _, top := range probes {
+		var folders []string
+		_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				folders = append(folders, path)
+			}
+			return nil
+		})
+		for _, folder := range slices.Backward(folders) { // those inside come later
+			_ = os.Remove(folder)
+		}
+	}
+	for ; root != before && os.Remove(root) == nil; root = filepath.Dir(root) {
+	}
+}
+
+// Policy is the smallest IAM policy for one repository.
+type Policy struct {
+	Repository string          `json:"repository"`
+	Policy     json.RawMessage `json:"policy"`
+}
+
+// Policies returns the policies of all repositories in buckets, by name. They
+// allow to delete where retention removes snapshots.
+func Policies(conf *config.Config) ([]Policy, error) {
+	out := []Policy{}
+	for _, name := range slices.Sorted(maps.Keys(conf.Repositories)) {
+		repo := conf.Repositories[name]
+		loc, err := location.Parse(repo.URL)
+		if err != nil {
+			return nil, fmt.Errorf("repository %s: %w", name, err)
+		}
+		if loc.Bucket == "" {
+			continue
+		}
+		o := repo.S3Options()
+		o.Bucket, o.Prefix = loc.Bucket, loc.Prefix
+		removes := slices.ContainsFunc(conf.Clusters, func(c config.Cluster) bool { return c.Repository == name && c.Retention.Policy().HasRule() })
+		text, err := s3.Policy(o, removes)
+		if err != nil {
+			return nil, fmt.Errorf("repository %s: %w", name, err)
+		}
+		out = append(out, Policy{name, json.RawMessage(text)})
+	}
+	return out, nil
+}
+
+// foreign reports whether a store holds anything but what a probe left.
+func foreign(ctx context.Context, s storage.Store) (bool, error) {
+	for obj, err := range s.List(ctx, "") {
+		if err != nil {
+			return false, err
+		}
+		if !strings.HasPrefix(obj.Key, probeFolder) {
+			return true, nil
+		}
+	}
+	return false, nil
+}

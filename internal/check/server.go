@@ -1,0 +1,78 @@
+package check
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+	"syscall"
+
+	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/server"
+)
+
+// checkServer makes the daemon's server as the daemon would, address included,
+// and lets it go.
+func (c *checker) checkServer(context.Context) []Finding {
+	s := &c.conf.Daemon.Server
+	l := list{section: SectionServer, subject: s.Listen}
+	if s.Listen == "" || s.Listen == "off" {
+		l.subject = "off"
+		l.ok("there is no server: no metrics, no API, no 'backupd status'")
+		return l.findings
+	}
+	err := tryServer(s, s.Listen)
+	taken := errors.Is(err, syscall.EADDRINUSE)
+	if taken {
+		// By the daemon itself, most likely. Everything else can be tried at any port.
+		if host, _, splitErr := net.SplitHostPort(s.Listen); splitErr == nil {
+			err = tryServer(s, net.JoinHostPort(host, "0"))
+		}
+	}
+	switch {
+	case err != nil:
+		l.fail(hintOf(err, "correct daemon.server"), "the server would not start: %v", err)
+	case taken:
+		l.add(OK, "if the daemon does not run see who has the address: ss -ltnp", "the server is right; something listens there, as the daemon does when it runs")
+	default:
+		l.ok("the server can start")
+	}
+	checkServerNames(&l, s)
+	return l.findings
+}
+
+func tryServer(s *config.Server, listen string) error {
+	srv, err := server.New(server.Options{
+		Listen: listen, CertFile: s.CertFile, KeyFile: s.KeyFile, ClientCAFile: s.ClientCAFile,
+		ReadTokensFile: s.ReadTokensFile, OperateTokensFile: s.OperateTokensFile, AllowedHosts: s.AllowedHosts,
+		Metrics: http.NotFoundHandler(), // nobody is ever answered
+	})
+	if err != nil {
+		return err
+	}
+	return srv.Close()
+}
+
+// checkServerNames compares the server's certificate with the names that the
+// server is called by.
+func checkServerNames(l *list, s *config.Server) {
+	if s.CertFile == "" {
+		return
+	}
+	certs, err := readCertificates(s.CertFile)
+	if err != nil {
+		return // told with the files
+	}
+	hosts := slices.Clone(s.AllowedHosts)
+	if host, _, err := net.SplitHostPort(s.Listen); err == nil && host != "" && !net.ParseIP(host).IsUnspecified() {
+		hosts = append(hosts, host)
+	}
+	for _, host := range hosts {
+		var wrong x509.HostnameError
+		if errors.As(certs[0].VerifyHostname(host), &wrong) {
+			l.warn("issue a certificate with this name or address, or call the server otherwise", "the server's certificate is for %s, and not for %s", names(certs[0]), host)
+		}
+	}
+}
