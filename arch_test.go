@@ -24,7 +24,7 @@ var stairs = map[string]int{
 	"internal/drill":               4,
 	"internal/restore":             3,
 	"internal/snapshot":            2,
-	"internal/config":              2,
+	"internal/config":              3,
 	"internal/storage":             1,
 	"internal/codec":               1,
 	"internal/cluster":             1,
@@ -35,6 +35,7 @@ var stairs = map[string]int{
 	"internal/server":              1,
 	"internal/backup":              0,
 	"internal/storage/file":        1, // below storage: its own subfolders may import it
+	"internal/storage/location":    2, // knows the implementations
 	"internal/storage/mem":         1,
 	"internal/storage/s3":          1,
 	"internal/storage/storagetest": 1,

@@ -40,7 +40,8 @@ func newWorld(b *testing.B) *world {
 	}
 	w.tools["backupd"] = filepath.Join(w.dir, "backupd")
 	run(b, nil, "go", "build", "-o", w.tools["backupd"], "../cmd/backupd")
-	debian(b, "zstd", "curl")
+	testserver.Debian(b, "zstd", "zstd")
+	testserver.Debian(b, "curl", "curl")
 	c := testserver.StartCluster(b, testserver.Options{Version: "3.7", Args: []string{"--quota-backend-bytes", strconv.Itoa(16 << 30)}})
 	w.endpoint = c.Members[0].Endpoint
 	w.s3 = testserver.StartS3(b)
@@ -48,17 +49,6 @@ func newWorld(b *testing.B) *world {
 		"ETCDCTL_ENDPOINTS="+w.endpoint, "BACKUPD_SPOOL="+w.dir, "TMPDIR="+w.dir)
 	fill(b, c.Client(b), mib)
 	return w
-}
-
-// debian installs the script's tools where they are missing.
-func debian(b *testing.B, names ...string) {
-	b.Helper()
-	for _, name := range names {
-		if _, err := exec.LookPath(name); err != nil {
-			run(b, nil, "apt-get", "update")
-			run(b, nil, "apt-get", "install", "-y", name)
-		}
-	}
 }
 
 func run(b *testing.B, env []string, name string, args ...string) string {

@@ -21,12 +21,14 @@ type backupOptions struct {
 	compression    string
 	spool          string
 	noHashCheck    bool
+	config         string
+	once           bool
 }
 
 func newBackupCommand(a *app) *cobra.Command {
 	var o backupOptions
 	cmd := &cobra.Command{
-		Use:   "backup --repo REPO --cluster NAME",
+		Use:   "backup --repo REPO --cluster NAME | --config FILE",
 		Short: "Take one verified snapshot into a repository",
 		Long: `Take one verified snapshot into a repository.
 
@@ -38,14 +40,25 @@ stored object back, and only then writes the manifest: now the backup exists.
 A snapshot whose content is in doubt (a member holds other data, a CORRUPT alarm
 is up) is stored and marked suspect, and the exit code is 4.
 
+With --config it does what the daemon does in one slot of its schedule, for all
+clusters of the configuration or those named with --cluster a,b: what is pending
+in the spool is stored first, a cluster that has not changed is skipped, old
+snapshots are pruned, notifications are sent. Use it in a CronJob or timer.
+
 ` + exitHelp,
 		Example: `  backupd backup --repo file:///var/backups/etcd --cluster prod
   backupd backup --repo s3://backups/etcd --cluster prod --recipient age1... \
     --endpoints https://10.0.0.1:2379,https://10.0.0.2:2379 \
-    --cacert ca.crt --cert client.crt --key client.key`,
+    --cacert ca.crt --cert client.crt --key client.key
+  backupd backup --once --config /etc/backupd/backupd.yaml`,
 		Args:        arguments(0, "no argument"),
 		Annotations: needsEtcd,
-		RunE:        func(cmd *cobra.Command, _ []string) error { return runBackup(cmd.Context(), a, o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.config != "" {
+				return runOnce(cmd, a, o.config, o.repo.cluster)
+			}
+			return runBackup(cmd.Context(), a, o)
+		},
 	}
 	o.repo.register(cmd)
 	f := cmd.Flags()
@@ -54,6 +67,8 @@ is up) is stored and marked suspect, and the exit code is 4.
 	f.StringVar(&o.compression, "compression", "zstd", "compression: zstd, none")
 	f.StringVar(&o.spool, "spool", "", "folder for the local copy, which takes as much as the database (default: the system's temporary folder)")
 	f.BoolVar(&o.noHashCheck, "no-hash-check", false, "do not compare HashKV with the members")
+	registerConfig(cmd, &o.config)
+	f.BoolVar(&o.once, "once", false, "back up once and end: what this command always does, for the daemon is 'backupd run'")
 	mustRegister(cmd.RegisterFlagCompletionFunc("compression", fixed("zstd", "none")))
 	return cmd
 }

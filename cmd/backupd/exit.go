@@ -12,23 +12,27 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
+	"github.com/etcd-backupd/backupd/internal/config"
 )
 
 // Exit codes. 2 stays free: it is what a crashed Go program exits with.
 const (
 	exitOK          = 0
 	exitFailed      = 1
+	exitPartial     = 3
 	exitIntegrity   = 4
 	exitNotFound    = 5
 	exitRefused     = 6
 	exitUsage       = 64
+	exitConfig      = 78
 	exitInterrupted = 130
 	exitTerminated  = 143
 )
 
 // exitHelp is the table for --help; the code that follows is the law.
-const exitHelp = `Exit codes: 0 done, 1 failed, 4 corrupt, tampered or diverged,
-5 no such snapshot, 6 refused for safety, 64 wrong usage, 130/143 interrupted.`
+const exitHelp = `Exit codes: 0 done, 1 failed, 3 done in part (some clusters),
+4 corrupt, tampered or diverged, 5 no such snapshot, 6 refused for safety,
+64 wrong usage, 78 configuration, 130/143 interrupted.`
 
 // usageError is a mistake in the command line.
 type usageError struct{ err error }
@@ -44,7 +48,9 @@ func exitCode(err error) int {
 	var (
 		interrupt *interruptError
 		usage     *usageError
+		conf      *config.Error
 		refused   *backup.RefusedError
+		partial   *partialError
 	)
 	switch {
 	case err == nil:
@@ -56,6 +62,10 @@ func exitCode(err error) int {
 		return exitInterrupted
 	case errors.As(err, &usage):
 		return exitUsage
+	case errors.As(err, &conf):
+		return exitConfig
+	case errors.As(err, &partial):
+		return exitPartial
 	case errors.As(err, &refused):
 		return exitRefused
 	case errors.Is(err, backup.ErrCorrupt):
@@ -71,6 +81,7 @@ func hint(err error) string {
 	var (
 		given   *backup.HintError
 		refused *backup.RefusedError
+		conf    *config.Error
 		lost    *cluster.NoMemberError
 	)
 	switch {
@@ -78,6 +89,8 @@ func hint(err error) string {
 		return given.Hint
 	case errors.As(err, &refused) && refused.Override != "":
 		return "override with " + refused.Override
+	case errors.As(err, &conf):
+		return "'backupd config example' shows every key with its meaning"
 	case errors.As(err, &lost):
 		return "check --endpoints and the TLS flags; etcdctl endpoint status with the same flags should work"
 	case errors.Is(err, syscall.ENOSPC):

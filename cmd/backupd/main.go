@@ -95,9 +95,13 @@ can be given as BACKUPD_<FLAG> in the environment.`,
 	root.SetErr(a.stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	a.global.register(root)
-	root.AddGroup(&cobra.Group{ID: "repo", Title: "Backups in a repository:"}, &cobra.Group{ID: "file", Title: "Snapshots as plain files, like etcdctl and etcdutl:"})
-	for _, c := range []*cobra.Command{newBackupCommand(a), newListCommand(a), newShowCommand(a), newVerifyCommand(a), newRestoreCommand(a), newRmCommand(a)} {
+	root.AddGroup(&cobra.Group{ID: "daemon", Title: "The daemon and its configuration:"}, &cobra.Group{ID: "repo", Title: "Backups in a repository:"}, &cobra.Group{ID: "file", Title: "Snapshots as plain files, like etcdctl and etcdutl:"})
+	for _, c := range []*cobra.Command{newBackupCommand(a), newListCommand(a), newShowCommand(a), newVerifyCommand(a), newRestoreCommand(a), newPinCommand(a), newUnpinCommand(a), newPruneCommand(a), newRmCommand(a)} {
 		c.GroupID = "repo"
+		root.AddCommand(c)
+	}
+	for _, c := range []*cobra.Command{newRunCommand(a), newCheckCommand(a), newConfigCommand(a), newStatusCommand(a)} {
+		c.GroupID = "daemon"
 		root.AddCommand(c)
 	}
 	snap := newSnapshotCommand(a)

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 // TestScripts runs every scenario of the command line against a real etcd of
 // three members and a real S3 server. What a script may use:
 //
-//	$EP        endpoints of all members        $EP1  the first alone
+//	$EP        endpoints of all members        $EP1 to $EP3  each alone
 //	$REPO      a fresh file:// repository      $S3   a fresh s3:// repository
 //	$ETCDCTL, $ETCDUTL                         etcd's own tools
 //	field NAME WANT                            of the JSON on the last stdout
@@ -53,7 +53,9 @@ func TestScripts(t *testing.T) {
 			env.Setenv("S3", s3.URL("prefix"))
 			env.Setenv("S3DIR", s3.Dir())
 			env.Setenv("EP", strings.Join(c.Endpoints(), ","))
-			env.Setenv("EP1", c.Endpoints()[0])
+			for i, ep := range c.Endpoints() {
+				env.Setenv(fmt.Sprintf("EP%d", i+1), ep)
+			}
 			env.Setenv("REPO", "file://"+filepath.Join(env.WorkDir, "repo"))
 			env.Setenv("ETCDCTL", testserver.Binary(t, "3.7", "etcdctl"))
 			env.Setenv("ETCDUTL", testserver.Binary(t, "3.7", "etcdutl"))

@@ -23,9 +23,12 @@ func quietLogs() logs { return logs{slog: slog.New(slog.DiscardHandler), zap: za
 const (
 	kindSnapshot     = "backupd/snapshot/v1"
 	kindSnapshotList = "backupd/snapshot-list/v1"
+	kindBackups      = "backupd/backups/v1"
+	kindPrune        = "backupd/prune/v1"
 	kindVerification = "backupd/verification/v1"
 	kindRestore      = "backupd/restore/v1"
 	kindVersion      = "backupd/version/v1"
+	kindConfigCheck  = "backupd/config-check/v1"
 )
 
 // printJSON prints one document: v's fields and the kind they are of.

@@ -88,8 +88,9 @@ func newRunbook(t *testing.T, source *testserver.Cluster) *runbook {
 	} {
 		r.set(name, value)
 	}
-	r.sh(t, `command -v age-keygen && command -v zstd || (apt-get update && apt-get install -y age zstd)
-age-keygen -o "$BACKUPD_IDENTITY" && age-keygen -y "$BACKUPD_IDENTITY" > "$BACKUPD_RECIPIENTS_FILE"`)
+	testserver.Debian(t, "age-keygen", "age")
+	testserver.Debian(t, "zstd", "zstd")
+	r.sh(t, `age-keygen -o "$BACKUPD_IDENTITY" && age-keygen -y "$BACKUPD_IDENTITY" > "$BACKUPD_RECIPIENTS_FILE"`)
 	return r
 }
 

@@ -1,0 +1,173 @@
+package bench
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/testserver"
+)
+
+const (
+	daemonClusters  = 50
+	daemonSnapshots = 10_000 // in the repository, of all clusters together
+)
+
+// BenchmarkDaemon measures a daemon that guards many clusters in a repository
+// with many snapshots: memory, start-up, and a listing of everything.
+func BenchmarkDaemon(b *testing.B) {
+	d := newDaemonWorld(b)
+	b.Run("List", d.benchList)
+	b.Run("Run", d.benchRun)
+}
+
+type daemonWorld struct {
+	dir    string
+	bin    string
+	env    []string
+	url    string
+	config string
+	server string
+}
+
+func newDaemonWorld(b *testing.B) *daemonWorld {
+	b.Helper()
+	d := &daemonWorld{dir: b.TempDir(), server: testserver.FreeURL(b)}
+	d.bin, d.config = filepath.Join(d.dir, "backupd"), filepath.Join(d.dir, "backupd.yaml")
+	run(b, nil, "go", "build", "-o", d.bin, "../cmd/backupd")
+	server := testserver.StartS3(b)
+	d.url = server.URL("daemon")
+	d.env = append(append(os.Environ(), server.Env()...), "TMPDIR="+d.dir)
+
+	clusters := make([]*testserver.Cluster, daemonClusters)
+	for i := range clusters {
+		clusters[i] = testserver.StartCluster(b, testserver.Options{Version: "3.7", Args: []string{"--heartbeat-interval=500", "--election-timeout=5000"}})
+	}
+	var conf strings.Builder
+	fmt.Fprintf(&conf, "repositories:\n  main:\n    url: %s\n    s3: {endpoint: %q, region: %s}\nclusters:\n", d.url, server.Endpoint, server.Region)
+	for i, c := range clusters {
+		fmt.Fprintf(&conf, "  - name: cluster-%d\n    endpoints: [%s]\n    snapshot: {schedule: \"@every 20s\", jitter: 15s, max-age: 0s}\n    retention: {keep-last: 100000}\n", i, c.Endpoints()[0])
+	}
+	fmt.Fprintf(&conf, "daemon:\n  server: {listen: %q}\n  log: {level: warn}\n", strings.TrimPrefix(d.server, "http://"))
+	if err := os.WriteFile(d.config, []byte(conf.String()), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	// Real snapshots first, of which copies under other names make the rest.
+	run(b, d.env, d.bin, "backup", "--config", d.config)
+	d.multiply(b, server)
+	return d
+}
+
+// multiply fills the repository: manifests and data with the right names.
+func (d *daemonWorld) multiply(b *testing.B, server *testserver.S3) {
+	b.Helper()
+	_, prefix, _ := strings.Cut(strings.TrimPrefix(d.url, "s3://"), "/")
+	begin := time.Now().Add(-365 * 24 * time.Hour)
+	for i := range daemonSnapshots {
+		cluster := fmt.Sprintf("cluster-%d", i%daemonClusters)
+		name := backup.NewDataName(begin.Add(time.Duration(i) * 45 * time.Minute))
+		data := backup.Key{Cluster: cluster, Kind: backup.KindData, Data: name, Suffix: ".zst"}.String()
+		manifest := backup.Key{Cluster: cluster, Kind: backup.KindManifest, ID: name.WithRevision(backup.Revision(i + 1))}.String()
+		for _, key := range []string{data, manifest} {
+			// The file behind the object is written: a hundredth of the time.
+			path := filepath.Join(server.Dir(), prefix, key)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				b.Fatal(err)
+			}
+			if err := os.WriteFile(path, bytes.Repeat([]byte("x"), 1000), 0o644); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
+
+func (d *daemonWorld) benchList(b *testing.B) {
+	var took []time.Duration
+	var peak int
+	for b.Loop() {
+		cmd := exec.Command(d.bin, "list", "--repo", d.url)
+		cmd.Env, cmd.Stdout, cmd.Stderr = d.env, io.Discard, os.Stderr
+		start := time.Now()
+		if err := cmd.Start(); err != nil {
+			b.Fatal(err)
+		}
+		ended := make(chan struct{})
+		peaked := make(chan int)
+		go func() { peaked <- watchMemory(cmd.Process.Pid, ended) }()
+		err := cmd.Wait()
+		took = append(took, time.Since(start))
+		close(ended)
+		peak = max(peak, <-peaked)
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(median(took).Seconds(), "list-s")
+	b.ReportMetric(float64(peak)/1024, "RssAnon-MiB")
+	b.ReportMetric(0, "ns/op")
+}
+
+// watchMemory returns the most anonymous memory of a process, in KiB.
+func watchMemory(pid int, ended <-chan struct{}) int {
+	peak := 0
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			return peak
+		case <-tick.C:
+			peak = max(peak, rssAnon(pid))
+		}
+	}
+}
+
+// benchRun starts the daemon and lets it work for a while.
+func (d *daemonWorld) benchRun(b *testing.B) {
+	for b.Loop() {
+		cmd := exec.Command(d.bin, "run", "--config", d.config)
+		cmd.Env, cmd.Stderr = d.env, os.Stderr
+		start := time.Now()
+		if err := cmd.Start(); err != nil {
+			b.Fatal(err)
+		}
+		ended := make(chan struct{})
+		peaked := make(chan int)
+		go func() { peaked <- watchMemory(cmd.Process.Pid, ended) }()
+		for !d.up("/healthz") {
+			time.Sleep(10 * time.Millisecond)
+		}
+		up := time.Since(start)
+		for !d.up("/readyz") {
+			time.Sleep(10 * time.Millisecond)
+		}
+		known := time.Since(start)
+		time.Sleep(60 * time.Second) // three rounds of the schedule
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			b.Fatal(err)
+		}
+		_ = cmd.Wait() // it was told to
+		close(ended)
+		b.ReportMetric(float64(<-peaked)/1024, "RssAnon-MiB")
+		b.ReportMetric(up.Seconds(), "up-s")
+		b.ReportMetric(known.Seconds(), "ready-s")
+		b.ReportMetric(0, "ns/op")
+	}
+}
+
+func (d *daemonWorld) up(path string) bool {
+	resp, err := http.Get(d.server + path)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/daemon"
+)
+
+// partialError says that some clusters are done and some are not.
+type partialError struct{ err error }
+
+func (e *partialError) Error() string { return e.err.Error() }
+func (e *partialError) Unwrap() error { return e.err }
+
+// once is one cluster's row of the answer.
+type once struct {
+	Cluster  string            `json:"cluster"`
+	Result   string            `json:"result"` // verified, suspect, skipped or failed
+	Snapshot backup.SnapshotID `json:"snapshot,omitempty"`
+	Reason   string            `json:"reason,omitempty"`
+}
+
+// runOnce backs up the clusters of a configuration as the daemon would.
+func runOnce(cmd *cobra.Command, a *app, path, clusters string) error {
+	d, err := a.newDaemon(cmd, path)
+	if err != nil {
+		return err
+	}
+	var names []string
+	if clusters != "" {
+		names = strings.Split(clusters, ",")
+	}
+	outcomes, err := d.Once(cmd.Context(), names)
+	if err != nil {
+		return &usageError{fmt.Errorf("--cluster: %w", err)}
+	}
+	a.progress.stop()
+	var rows []once
+	var failed []error
+	for _, o := range outcomes {
+		rows = append(rows, newOnce(o))
+		if o.Err != nil {
+			failed = append(failed, fmt.Errorf("cluster %s: %w", o.Cluster, o.Err))
+		}
+	}
+	if err := printOnce(a, rows); err != nil {
+		return err
+	}
+	if err = errors.Join(failed...); len(failed) > 0 && len(failed) < len(outcomes) {
+		return &partialError{err}
+	}
+	return err
+}
+
+func newOnce(o daemon.Outcome) once {
+	r := once{Cluster: o.Cluster, Reason: o.Skipped}
+	switch {
+	case o.Manifest != nil && o.Manifest.Verified():
+		r.Result, r.Snapshot = "verified", o.Manifest.ID
+	case o.Manifest != nil:
+		r.Result, r.Snapshot, r.Reason = "suspect", o.Manifest.ID, o.Manifest.Suspect[0]
+	case o.Err != nil:
+		r.Result, r.Reason = "failed", o.Err.Error()
+	default:
+		r.Result = "skipped"
+	}
+	return r
+}
+
+func printOnce(a *app, rows []once) error {
+	if a.global.writeOut == "json" {
+		return printJSON(a.stdout, kindBackups, struct {
+			Clusters []once `json:"clusters"`
+		}{rows})
+	}
+	var cells [][]string
+	for _, r := range rows {
+		cells = append(cells, []string{r.Cluster, r.Result, string(r.Snapshot), r.Reason})
+	}
+	return a.printRows([]string{"CLUSTER", "RESULT", "SNAPSHOT", "REASON"}, cells)
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/daemon"
+)
+
+func newRunCommand(a *app) *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "run --config FILE",
+		Short: "Guard one or many clusters: the daemon",
+		Long: `Guard one or many clusters by the schedules of a configuration file, until told
+to stop.
+
+Signals: SIGHUP reads the configuration again (a changed file is noticed by
+itself), SIGUSR1 backs up every cluster now, SIGTERM and SIGINT stop; what is being
+uploaded then stays in the spool and is stored after the next start.
+
+` + exitHelp,
+		Example: "  backupd config example > /etc/backupd/backupd.yaml\n  backupd config check /etc/backupd/backupd.yaml\n  backupd run --config /etc/backupd/backupd.yaml",
+		Args:    arguments(0, "no argument"),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runDaemon(cmd, a, path) },
+	}
+	registerConfig(cmd, &path)
+	return cmd
+}
+
+func registerConfig(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVar(path, "config", "", "configuration file (backupd config example prints one)")
+}
+
+func runDaemon(cmd *cobra.Command, a *app, path string) error {
+	d, err := a.newDaemon(cmd, path)
+	if err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1)
+	defer signal.Stop(signals)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case sig := <-signals:
+				if sig == syscall.SIGHUP {
+					d.Reload(ctx)
+				} else {
+					d.Trigger()
+				}
+			}
+		}
+	}()
+	err = d.Run(ctx)
+	var interrupt *interruptError
+	if err == nil && errors.As(context.Cause(ctx), &interrupt) {
+		a.log.slog.Info("stopped", "signal", interrupt.sig.String())
+	}
+	return err
+}
+
+// newDaemon makes the daemon that a configuration file describes.
+func (a *app) newDaemon(cmd *cobra.Command, path string) (*daemon.Daemon, error) {
+	if path == "" {
+		return nil, &usageError{errors.New("no configuration: give --config (or BACKUPD_CONFIG)")}
+	}
+	watcher := config.NewWatcher(path)
+	conf, err := config.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	if problems := conf.CheckFiles(); len(problems) > 0 {
+		return nil, &config.Error{Problems: problems}
+	}
+	if err := a.logAs(cmd, conf.Daemon.Log); err != nil {
+		return nil, err
+	}
+	v := version()
+	return daemon.New(cmd.Context(), daemon.Options{
+		Config: conf, Path: path, Watcher: watcher, Hint: hint, Log: a.log.slog,
+		Version: daemon.Version{Tool: v.String(), Version: v.Version, Revision: v.Commit, Go: v.Go},
+	})
+}
+
+// logAs makes log lines what the configuration says, unless a flag says otherwise.
+func (a *app) logAs(cmd *cobra.Command, conf config.Log) error {
+	format, level := a.global.logFormat, a.global.logLevel
+	if f := cmd.Flags().Lookup("log-format"); !f.Changed {
+		format = conf.Format
+	}
+	if f := cmd.Flags().Lookup("log-level"); !f.Changed {
+		level = conf.Level
+	}
+	var err error
+	if a.log, err = newLogs(a.progress, format, level); err != nil {
+		return &usageError{err}
+	}
+	return nil
+}

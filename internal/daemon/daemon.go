@@ -1,0 +1,190 @@
+// Package daemon guards etcd clusters for years: it wires schedules, snapshots,
+// retention, notifications and the HTTP side together. It keeps nothing but a
+// spool: what it knows of the past it reads from the repositories.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/notify"
+	"github.com/etcd-backupd/backupd/internal/schedule"
+	"github.com/etcd-backupd/backupd/internal/server"
+)
+
+// Version is what the daemon tells of itself.
+type Version struct {
+	Tool     string // as in manifests
+	Version  string
+	Revision string
+	Go       string
+}
+
+// Options are what a daemon is made of.
+type Options struct {
+	Config *config.Config
+	// Path is the configuration's file, for reloads.
+	Path string
+	// Watcher, if not nil, tells when the file changes. It was made before the
+	// file was read, so that no change is missed.
+	Watcher *config.Watcher
+	Version Version
+	// Hint tells what a person can do about an error, or "".
+	Hint func(error) string
+	Log  *slog.Logger
+}
+
+// Daemon guards the clusters of one configuration. Its methods may be called
+// concurrently; Run only once.
+type Daemon struct {
+	opts      Options
+	log       *slog.Logger
+	started   time.Time
+	board     *board
+	metrics   *metrics
+	scheduler *schedule.Scheduler
+	notifier  *notify.Notifier
+	loaded    reloads
+	inFlight  sync.WaitGroup // verifications asked for by hand
+
+	mu     sync.Mutex // guards what a reload replaces
+	conf   *config.Config
+	guards []*guard
+	ctx    context.Context // of Run; nil before
+}
+
+// New makes a daemon. It connects to nothing; files that the configuration
+// names must be readable.
+func New(ctx context.Context, o Options) (*Daemon, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Hint == nil {
+		o.Hint = func(error) string { return "" }
+	}
+	d := &Daemon{opts: o, log: o.Log, started: time.Now(), board: newBoard()}
+	d.metrics = newMetrics(d)
+	d.loaded.succeeded(d.started)
+	d.scheduler = schedule.New(max(o.Config.Daemon.Concurrency, 1), o.Log)
+	var err error
+	if d.notifier, err = newNotifier(o.Config, o.Log, d.metrics); err != nil {
+		return nil, err
+	}
+	guards, err := d.newGuards(ctx, o.Config, nil)
+	if err != nil {
+		return nil, err
+	}
+	d.conf, d.guards = o.Config, guards
+	return d, nil
+}
+
+// Run guards the clusters until ctx is done, then waits for what is running to
+// end: uploads are stopped and stay pending in the spool.
+func (d *Daemon) Run(ctx context.Context) error {
+	d.mu.Lock()
+	if d.ctx != nil {
+		d.mu.Unlock()
+		return errors.New("the daemon runs already")
+	}
+	d.ctx = ctx
+	d.mu.Unlock()
+	defer d.close()
+	srv, err := d.newServer()
+	if err != nil {
+		return err
+	}
+
+	d.scheduler.Set(d.jobs())
+	g, ctx := errgroup.WithContext(ctx)
+	// Told of what still happens while everything else ends.
+	telling, told := context.WithCancel(context.WithoutCancel(ctx))
+	var notifier sync.WaitGroup
+	notifier.Go(func() { _ = d.notifier.Run(telling) }) // it ends as it is told to
+	defer notifier.Wait()
+	defer told()
+
+	g.Go(func() error { return d.scheduler.Run(ctx) })
+	g.Go(func() error { return d.reloadOnChange(ctx) })
+	g.Go(func() error { return d.refresh(ctx) })
+	g.Go(func() error { return d.tellSystemd(ctx) })
+	if srv != nil {
+		g.Go(func() error { return srv.Run(ctx) })
+	}
+	err = g.Wait()
+	d.inFlight.Wait()
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("run daemon: %w", err)
+	}
+	return nil
+}
+
+// Trigger runs the backups of all clusters now.
+func (d *Daemon) Trigger() {
+	for _, g := range d.all() {
+		if err := d.scheduler.Trigger(g.jobName(kindBackup)); err != nil {
+			d.log.Warn("backup not started", "cluster", g.conf.Name, "err", err)
+		}
+	}
+}
+
+// all returns the guards as they are now.
+func (d *Daemon) all() []*guard {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.guards
+}
+
+func (d *Daemon) find(cluster string) (*guard, error) {
+	for _, g := range d.all() {
+		if g.conf.Name == cluster {
+			return g, nil
+		}
+	}
+	return nil, fmt.Errorf("cluster %s: %w", cluster, server.ErrNotFound)
+}
+
+// config returns the configuration as it is now.
+func (d *Daemon) config() *config.Config {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.conf
+}
+
+func (d *Daemon) close() {
+	for _, g := range d.all() {
+		g.retire()
+	}
+}
+
+// refreshEvery is how often the repositories are looked at for what others did
+// there.
+const refreshEvery = 15 * time.Minute
+
+// refresh keeps what is known of the repositories current.
+func (d *Daemon) refresh(ctx context.Context) error {
+	tick := time.NewTicker(refreshEvery)
+	defer tick.Stop()
+	for {
+		var g errgroup.Group
+		g.SetLimit(4)
+		for _, guard := range d.all() {
+			g.Go(func() error {
+				guard.refresh(ctx)
+				return nil
+			})
+		}
+		_ = g.Wait() // each guard keeps its own error
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/storage"
+)
+
+// metrics counts what happens while the daemon runs. What is true at a moment is
+// read off the guards when it is asked for; see [gauges].
+type metrics struct {
+	registry      *prometheus.Registry // our own: etcd's libraries fill the default one
+	backups       *prometheus.CounterVec
+	disagreements *prometheus.CounterVec
+	verifications *prometheus.CounterVec
+	requests      *prometheus.CounterVec
+	errors        *prometheus.CounterVec
+	removed       *prometheus.CounterVec
+	pruneErrors   *prometheus.CounterVec
+	notifications *prometheus.CounterVec
+}
+
+func newMetrics(d *Daemon) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry()}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+		m.registry.MustRegister(c)
+		return c
+	}
+	m.backups = counter("backupd_backups_total", "Attempts to back up, by what became of them: verified, suspect, skipped, failed.", "cluster", "result")
+	m.disagreements = counter("backupd_hashkv_disagreements_total", "Answers of members whose HashKV was not the snapshot's.", "cluster")
+	m.verifications = counter("backupd_verifications_total", "Verifications of stored snapshots, by what they found: ok, defect, failed.", "cluster", "result")
+	m.requests = counter("backupd_store_requests_total", "Operations on a repository that ended.", "repository", "operation")
+	m.errors = counter("backupd_store_errors_total", "Operations on a repository that failed.", "repository", "operation", "code")
+	m.removed = counter("backupd_prune_removed_total", "Snapshots removed by retention.", "cluster")
+	m.pruneErrors = counter("backupd_prune_errors_total", "Prunes that failed.", "cluster")
+	m.notifications = counter("backupd_notifications_total", "Notifications, by what became of them: sent, dropped.", "kind", "result")
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{d})
+	return m
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
+}
+
+// prepare makes the counters of a cluster appear before anything is counted, so
+// that the first failure is an increase.
+func (m *metrics) prepare(cluster string) {
+	for _, result := range []string{"verified", "suspect", "skipped", "failed"} {
+		m.backups.WithLabelValues(cluster, result)
+	}
+	for _, result := range []string{"ok", "defect", "failed"} {
+		m.verifications.WithLabelValues(cluster, result)
+	}
+	for _, c := range []*prometheus.CounterVec{m.disagreements, m.removed, m.pruneErrors} {
+		c.WithLabelValues(cluster)
+	}
+}
+
+// forget drops the counters of a cluster that is guarded no more.
+func (m *metrics) forget(cluster string) {
+	for _, c := range []*prometheus.CounterVec{m.backups, m.verifications, m.disagreements, m.removed, m.pruneErrors} {
+		c.DeletePartialMatch(prometheus.Labels{"cluster": cluster})
+	}
+}
+
+// backup counts an attempt; m is nil where no snapshot was taken.
+func (m *metrics) backup(cluster, result string, taken *backup.Manifest) {
+	m.backups.WithLabelValues(cluster, result).Inc()
+	if taken == nil {
+		return
+	}
+	for _, h := range taken.MemberHashes {
+		if h.Result == backup.HashDiffers {
+			m.disagreements.WithLabelValues(cluster).Inc()
+		}
+	}
+}
+
+func (m *metrics) prune(cluster string, removed int, err error) {
+	m.removed.WithLabelValues(cluster).Add(float64(removed))
+	if err != nil {
+		m.pruneErrors.WithLabelValues(cluster).Inc()
+	}
+}
+
+// store counts one operation. That something is not there, or there already, is
+// an answer and no error.
+func (m *metrics) store(repository string, e storage.Event) {
+	m.requests.WithLabelValues(repository, string(e.Op)).Inc()
+	if e.Err == nil || errors.Is(e.Err, fs.ErrNotExist) || errors.Is(e.Err, fs.ErrExist) || errors.Is(e.Err, context.Canceled) {
+		return
+	}
+	m.errors.WithLabelValues(repository, string(e.Op), errorCode(e.Err)).Inc()
+}
+
+// errorCode puts an error into one of a few classes: labels must not multiply.
+func errorCode(err error) string {
+	var timeout interface{ Timeout() bool }
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return "permission"
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return "timeout"
+	case errors.Is(err, backup.ErrCorrupt):
+		return "corrupt"
+	}
+	return "other"
+}

@@ -1,0 +1,96 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/schedule"
+)
+
+// Outcome is what became of one cluster's backup.
+type Outcome struct {
+	Cluster  string
+	Manifest *backup.Manifest // nil where none was taken
+	Skipped  string           // why none was needed
+	Err      error
+}
+
+// Once backs up the named clusters, or all, as a slot of the schedule would,
+// and returns what became of each. It is for a CronJob: nothing listens, and
+// notifications are delivered before it returns.
+func (d *Daemon) Once(ctx context.Context, names []string) ([]Outcome, error) {
+	defer d.close()
+	guards, err := d.chosen(names)
+	if err != nil {
+		return nil, err
+	}
+	telling, told := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = d.notifier.Run(telling) // it ends as it is told to
+	}()
+	out := make([]Outcome, len(guards))
+	var g errgroup.Group
+	g.SetLimit(max(d.config().Daemon.Concurrency, 1))
+	for i, guard := range guards {
+		g.Go(func() error {
+			out[i] = guard.once(ctx)
+			return nil
+		})
+	}
+	_ = g.Wait() // each outcome has its error
+	told()
+	<-done
+	return out, nil
+}
+
+func (d *Daemon) chosen(names []string) ([]*guard, error) {
+	if len(names) == 0 {
+		return d.all(), nil
+	}
+	var out []*guard
+	for _, name := range names {
+		g, err := d.find(name)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(out, g) {
+			out = append(out, g)
+		}
+	}
+	return out, nil
+}
+
+// once does what the scheduler does with a job: retries, within a time.
+func (g *guard) once(ctx context.Context) Outcome {
+	ctx, cancel := context.WithTimeout(ctx, g.conf.Snapshot.Timeout)
+	defer cancel()
+	out := Outcome{Cluster: g.conf.Name}
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval = 10*time.Second, 5*time.Minute
+	for try := 0; ; try++ {
+		out.Manifest, out.Skipped, out.Err = g.slot(ctx, schedule.Scheduled)
+		if out.Err == nil || try == g.conf.Snapshot.Retries || schedule.IsPermanent(out.Err) || ctx.Err() != nil {
+			break
+		}
+		pause := pauses.NextBackOff()
+		g.log.Warn("backup failed, trying again", "err", out.Err, "pause", pause)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) && out.Err != nil {
+		out.Err = fmt.Errorf("not done within %v: %w", g.conf.Snapshot.Timeout, out.Err)
+	}
+	g.backupDone(out.Err)
+	return out
+}

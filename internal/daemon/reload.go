@@ -1,0 +1,92 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"sync"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"github.com/etcd-backupd/backupd/internal/config"
+)
+
+// reloads remembers what became of the last reload.
+type reloads struct {
+	mu   sync.Mutex
+	ok   bool
+	last time.Time // when the configuration in use was read
+}
+
+func (r *reloads) succeeded(at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ok, r.last = true, at
+}
+
+func (r *reloads) failed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ok = false
+}
+
+func (r *reloads) state() (ok bool, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ok, r.last
+}
+
+// reloadOnChange reads the configuration again whenever its file changes.
+func (d *Daemon) reloadOnChange(ctx context.Context) error {
+	if d.opts.Watcher == nil {
+		return nil
+	}
+	d.opts.Watcher.Run(ctx, func() { d.Reload(ctx) })
+	return nil
+}
+
+// Reload reads the configuration's file again. One that is not valid changes
+// nothing but a metric and a line in the log.
+func (d *Daemon) Reload(ctx context.Context) {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // it exists on every Linux
+	d.notifySystemd(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, now.Nano()/1000))
+	defer d.notifySystemd(sd.SdNotifyReady)
+	if err := d.reload(ctx); err != nil {
+		d.loaded.failed()
+		d.log.Error("configuration not reloaded, the old one stays in use", "file", d.opts.Path, "err", err)
+		return
+	}
+	d.loaded.succeeded(time.Now())
+	d.log.Info("configuration reloaded", "file", d.opts.Path)
+}
+
+func (d *Daemon) reload(ctx context.Context) error {
+	conf, err := config.Load(d.opts.Path)
+	if err != nil {
+		return err
+	}
+	old := d.config()
+	guards, err := d.newGuards(ctx, conf, d.all())
+	if err != nil {
+		return err
+	}
+	targets, err := notifyTargets(conf)
+	if err != nil {
+		closeNew(guards, d.all())
+		return err
+	}
+	if !reflect.DeepEqual(old.Daemon.Server, conf.Daemon.Server) || old.Daemon.Concurrency != conf.Daemon.Concurrency || old.Daemon.Log != conf.Daemon.Log {
+		d.log.Warn("changes of daemon.server, daemon.concurrency and daemon.log take effect when the daemon is started again")
+	}
+	d.notifier.Set(targets)
+	d.mu.Lock()
+	before := d.guards
+	d.conf, d.guards = conf, guards
+	d.mu.Unlock()
+	d.scheduler.Set(d.jobs())
+	d.retire(before, guards)
+	return nil
+}
