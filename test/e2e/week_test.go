@@ -44,7 +44,12 @@ func TestWeek(t *testing.T) {
 	w.outage(t)
 
 	waitFor(t, "retention", func() bool { return w.count("plain") <= 8 && w.count("secure") <= 8 })
-	if down := w.cluster(t, "down"); down.State != "failure" || down.Hint == "" || down.LastSuccess != "" {
+	var down clusterState
+	waitFor(t, "word of the cluster that is down", func() bool {
+		down = w.cluster(t, "down")
+		return down.State == "failure"
+	})
+	if down.Hint == "" || down.LastSuccess != "" || w.get("/readyz") != "" {
 		t.Errorf("the cluster that is down: %+v", down)
 	}
 	w.stop(t, syscall.SIGTERM)
