@@ -1,0 +1,256 @@
+package snapshot_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/storage/mem"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/testserver"
+)
+
+// TestPending_OthersAffair: what belongs to another repository or cluster, or
+// may have been planted by another user, is neither stored nor swept away.
+func TestPending_OthersAffair(t *testing.T) {
+	db := realDatabase(t)
+	url := startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls[0]
+	s, folder := mem.New(), t.TempDir()
+	spool := outage(t, keeper(t, url, s, folder)).Path
+	record := strings.TrimSuffix(spool, ".spool") + ".pending.json"
+	wantNothing := func(t *testing.T, taker *snapshot.Taker, want error) {
+		t.Helper()
+		if stored, err := taker.StorePending(t.Context()); len(stored) != 0 || !errors.Is(err, want) {
+			t.Errorf("got %v, %v", stored, err)
+		}
+		for _, path := range []string{spool, record} {
+			if _, err := os.Lstat(path); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	other := mem.New()
+	taker := keeper(t, url, other, folder)
+	t.Run("NoRepository", func(t *testing.T) { wantNothing(t, taker, fs.ErrNotExist) })
+	t.Run("OtherRepository", func(t *testing.T) {
+		if _, err := storage.InitRepository(t.Context(), other); err != nil {
+			t.Fatal(err)
+		}
+		wantNothing(t, taker, nil)
+	})
+	t.Run("OtherCluster", func(t *testing.T) {
+		taker := keeper(t, url, s, folder)
+		taker.Cluster = "test"
+		wantNothing(t, taker, nil)
+	})
+	t.Run("OneShot", func(t *testing.T) {
+		taker := keeper(t, url, other, folder)
+		taker.KeepPending = false
+		m := take(t, taker)
+		v := snapshot.Verifier{Store: other, Spool: folder}
+		if _, err := v.Verify(t.Context(), entry(m)); err != nil {
+			t.Error(err)
+		}
+		wantNothing(t, taker, nil)
+	})
+	t.Run("OtherUser", func(t *testing.T) {
+		for _, path := range []string{spool, record} {
+			if err := os.Chmod(path, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			wantNothing(t, keeper(t, url, s, folder), nil)
+			if p := pending(t, folder); len(p) != 0 {
+				t.Errorf("listed %+v", p)
+			}
+			if err := os.Chmod(path, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if os.Geteuid() != 0 {
+				continue
+			}
+			if err := os.Chown(path, 65534, 65534); err != nil {
+				t.Fatal(err)
+			}
+			wantNothing(t, keeper(t, url, s, folder), nil)
+			if err := os.Chown(path, 0, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	t.Run("Link", func(t *testing.T) {
+		away := filepath.Join(t.TempDir(), "record")
+		if err := errors.Join(os.Rename(record, away), os.Symlink(away, record)); err != nil {
+			t.Fatal(err)
+		}
+		wantNothing(t, keeper(t, url, s, folder), nil)
+		if err := os.Rename(away, record); err != nil {
+			t.Fatal(err)
+		}
+	})
+	wantStored(t, s, folder, 1)
+}
+
+// TestPending_TwoAtOnce: of two processes that store what is pending one does,
+// and a sweep takes nothing away from it.
+func TestPending_TwoAtOnce(t *testing.T) {
+	db := realDatabase(t)
+	url := startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls[0]
+	inner, folder := mem.New(), t.TempDir()
+	outage(t, keeper(t, url, inner, folder))
+	gate := make(chan struct{})
+	first, second := keeper(t, testserver.FreeURL(t), &gatedStore{inner, gate}, folder), keeper(t, testserver.FreeURL(t), inner, folder)
+	var stored []*backup.Manifest
+	var err error
+	begun, done := make(chan struct{}), make(chan struct{})
+	at(first, snapshot.StageStore, func() { close(begun) })
+	go func() {
+		defer close(done)
+		stored, err = first.StorePending(t.Context())
+	}()
+	go func() { // the encoder reads only once the store takes
+		eventually(t, "the spool is claimed", func() bool { return claimed(folder) })
+		others, err := second.StorePending(t.Context())
+		if len(others) != 0 || err != nil {
+			t.Errorf("the second got %v, %v", others, err)
+		}
+		if p, err := snapshot.Pending(folder); err != nil || len(p) != 1 {
+			t.Errorf("meanwhile: got pending %v, %v", p, err)
+		}
+		close(gate)
+	}()
+	<-begun
+	<-done
+	if err != nil || len(stored) != 1 {
+		t.Fatalf("the first got %v, %v", stored, err)
+	}
+	wantEmpty(t, folder)
+	wantKeys(t, inner, stored...)
+}
+
+// claimed reports whether somebody holds a spool of the folder.
+func claimed(folder string) bool {
+	spools, err := filepath.Glob(filepath.Join(folder, "*.spool"))
+	if err != nil || len(spools) == 0 {
+		return false
+	}
+	f, err := os.Open(spools[0])
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
+}
+
+// TestPending_Count: the newest of each cluster are kept, and stored in the
+// order in which they were taken.
+func TestPending_Count(t *testing.T) {
+	db := realDatabase(t)
+	f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
+	s, folder := mem.New(), t.TempDir()
+	var taken []snapshot.PendingSpool
+	for range 5 {
+		taken = append(taken, outage(t, keeper(t, f.urls[0], s, folder)))
+	}
+	other := keeper(t, f.urls[0], s, folder)
+	other.Cluster = "test"
+	outage(t, other)
+	if got := pending(t, folder); !slices.Equal(got[:len(got)-1], taken[2:]) {
+		t.Errorf("got %+v, want the last three of %+v", got, taken)
+	}
+	if n := f.streams.Load(); n != 6 {
+		t.Errorf("%d streams", n)
+	}
+	stored, err := storePending(t, s, folder)
+	if err != nil || len(stored) != 3 {
+		t.Fatalf("got %v, %v", stored, err)
+	}
+	for i, m := range stored {
+		if !m.StartedAt.Equal(taken[i+2].Since) || m.ID.Time() != m.StartedAt.Truncate(time.Second) || m.ID.Revision() != db.facts.Revision {
+			t.Errorf("%d: got %s, begun at %v", i, m.ID, m.StartedAt)
+		}
+		if m.Timeline != stored[0].Timeline {
+			t.Errorf("%d: timeline %s is not %s", i, m.Timeline, stored[0].Timeline)
+		}
+	}
+	// Take stores what is pending too.
+	last := take(t, other)
+	if n := len(entries(t, s)); n != 5 || last.Cluster != "test" {
+		t.Errorf("%d are listed", n)
+	}
+	wantEmpty(t, folder)
+}
+
+// TestPending_SpoolLimit: older pending snapshots give way to newer ones, the
+// newest of a cluster to nothing.
+func TestPending_SpoolLimit(t *testing.T) {
+	db := realDatabase(t)
+	f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
+	s, folder, size := mem.New(), t.TempDir(), int64(len(db.raw))
+	try := func(cluster string, limit int64) (*snapshot.Taker, error) {
+		taker := keeper(t, f.urls[0], storagetest.FailAt(s, 0, storagetest.Crash, errFault), folder)
+		taker.Cluster, taker.SpoolLimit, taker.Repository = cluster, limit, "some"
+		_, err := taker.Take(t.Context())
+		return taker, err
+	}
+	list := func() (out []string) {
+		for _, p := range pending(t, folder) {
+			out = append(out, fmt.Sprint(p.Cluster, p.Since.UnixNano()))
+		}
+		return out
+	}
+	var kept *snapshot.PendingError
+	for _, cluster := range []string{"a", "a", "b"} {
+		if _, err := try(cluster, 0); !errors.As(err, &kept) {
+			t.Fatal(err)
+		}
+	}
+	all := list()
+	// One has to go: the only one that may is the first of a.
+	if _, err := try("b", 7*size/2); !errors.As(err, &kept) {
+		t.Fatal(err)
+	}
+	if got := list(); len(got) != 3 || !slices.Equal(got[:2], all[1:]) {
+		t.Errorf("got %v after %v", got, all)
+	}
+	// Not even without everything that may go is there room for another.
+	all = list()
+	streams := f.streams.Load()
+	_, err := try("a", 3*size/2)
+	var hint *backup.HintError
+	if !errors.Is(err, unix.ENOSPC) || !errors.As(err, &hint) || !strings.Contains(err.Error(), fmt.Sprint("may hold ", 3*size/2)) {
+		t.Errorf("got %v", err)
+	}
+	if got := list(); !slices.Equal(got, all) || f.streams.Load() != streams {
+		t.Errorf("got %v after %v, %d streams", got, all, f.streams.Load()-streams)
+	}
+	// Without a pending one in the way the limit is enough for one.
+	folder = t.TempDir()
+	if _, err := try("a", 3*size/2); !errors.As(err, &kept) {
+		t.Error(err)
+	}
+}
+
+// TestPending_Grown: a database that grew since the survey is held against the
+// limit too.
+func TestPending_Grown(t *testing.T) {
+	db := realDatabase(t)
+	small := db
+	small.raw = db.raw[:4096] // what the members' status tells
+	taker := keeper(t, startFakes(t, small, testserver.GoodSnapshot(db.raw)).urls[0], mem.New(), t.TempDir())
+	taker.SpoolLimit = int64(len(db.raw)) / 2
+	if _, err := taker.Take(t.Context()); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("got %v", err)
+	}
+	wantEmpty(t, taker.Spool)
+}
