@@ -1,7 +1,7 @@
 package bench
 
 import (
-	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/storage/file"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
@@ -66,24 +68,41 @@ func newDaemonWorld(b *testing.B) *daemonWorld {
 	return d
 }
 
-// multiply fills the repository: manifests and data with the right names.
+// multiply fills the repository with copies of the first snapshots, which differ
+// in time and revision. The files behind the objects are written: a hundredth
+// of the time.
 func (d *daemonWorld) multiply(b *testing.B, server *testserver.S3) {
 	b.Helper()
 	_, prefix, _ := strings.Cut(strings.TrimPrefix(d.url, "s3://"), "/")
+	repo := file.New(filepath.Join(server.Dir(), prefix))
 	begin := time.Now().Add(-365 * 24 * time.Hour)
-	for i := range daemonSnapshots {
-		cluster := fmt.Sprintf("cluster-%d", i%daemonClusters)
-		name := backup.NewDataName(begin.Add(time.Duration(i) * 45 * time.Minute))
-		data := backup.Key{Cluster: cluster, Kind: backup.KindData, Data: name, Suffix: ".zst"}.String()
-		manifest := backup.Key{Cluster: cluster, Kind: backup.KindManifest, ID: name.WithRevision(backup.Revision(i + 1))}.String()
-		for _, key := range []string{data, manifest} {
-			// The file behind the object is written: a hundredth of the time.
-			path := filepath.Join(server.Dir(), prefix, key)
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	for c := range daemonClusters {
+		name := fmt.Sprintf("cluster-%d", c)
+		e, err := snapshot.Resolve(b.Context(), repo, name, snapshot.Latest)
+		if err != nil {
+			b.Fatal(err)
+		}
+		m, err := snapshot.Open(b.Context(), repo, e)
+		if err != nil {
+			b.Fatal(err)
+		}
+		data, err := os.ReadFile(filepath.Join(server.Dir(), prefix, m.DataKey()))
+		if err != nil {
+			b.Fatal(err)
+		}
+		for i := range daemonSnapshots / daemonClusters {
+			copied := *m
+			copied.StartedAt = begin.Add(time.Duration(i) * 36 * time.Hour / 2)
+			copied.Revision = backup.Revision(i + 1)
+			copied.ID = backup.NewDataName(copied.StartedAt).WithRevision(copied.Revision)
+			raw, err := copied.Marshal()
+			if err != nil {
 				b.Fatal(err)
 			}
-			if err := os.WriteFile(path, bytes.Repeat([]byte("x"), 1000), 0o644); err != nil {
-				b.Fatal(err)
+			for key, content := range map[string][]byte{copied.DataKey(): data, copied.Key(): raw} {
+				if err := os.WriteFile(filepath.Join(server.Dir(), prefix, key), content, 0o644); err != nil {
+					b.Fatal(err)
+				}
 			}
 		}
 	}
@@ -146,8 +165,8 @@ func (d *daemonWorld) benchRun(b *testing.B) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		up := time.Since(start)
-		for !d.up("/readyz") {
-			time.Sleep(10 * time.Millisecond)
+		for d.unknown() {
+			time.Sleep(50 * time.Millisecond)
 		}
 		known := time.Since(start)
 		time.Sleep(60 * time.Second) // three rounds of the schedule
@@ -158,9 +177,29 @@ func (d *daemonWorld) benchRun(b *testing.B) {
 		close(ended)
 		b.ReportMetric(float64(<-peaked)/1024, "RssAnon-MiB")
 		b.ReportMetric(up.Seconds(), "up-s")
-		b.ReportMetric(known.Seconds(), "ready-s")
+		b.ReportMetric(known.Seconds(), "all-known-s")
 		b.ReportMetric(0, "ns/op")
 	}
+}
+
+// unknown tells whether of some cluster the daemon does not know the newest
+// snapshot yet.
+func (d *daemonWorld) unknown() bool {
+	resp, err := http.Get(d.server + "/api/v1/clusters")
+	if err != nil {
+		return true
+	}
+	defer resp.Body.Close()
+	var list struct{ Clusters []struct{ Snapshot string } }
+	if json.NewDecoder(resp.Body).Decode(&list) != nil || len(list.Clusters) != daemonClusters {
+		return true
+	}
+	for _, c := range list.Clusters {
+		if c.Snapshot == "" {
+			return true
+		}
+	}
+	return false
 }
 
 func (d *daemonWorld) up(path string) bool {
