@@ -95,11 +95,13 @@ func (r receiver) receiveFrom(ctx context.Context, c cluster.Candidate, dst sink
 	return got, nil
 }
 
+// copyStream writes in large pieces: a page cache made of large folios is quicker
+// to fill, to read and to let go.
 func copyStream(dst io.Writer, stream *cluster.Stream, progress func(done, total int64)) error {
 	buf := make([]byte, 256<<10)
 	done := int64(0)
 	for {
-		n, err := stream.Read(buf)
+		n, err := fill(stream, buf)
 		if n > 0 {
 			if _, werr := dst.Write(buf[:n]); werr != nil {
 				return &sinkError{werr}
@@ -114,6 +116,16 @@ func copyStream(dst io.Writer, stream *cluster.Stream, progress func(done, total
 			return err
 		}
 	}
+}
+
+// fill is [io.ReadFull], but the end keeps its error: io.EOF is a good one.
+func fill(r io.Reader, buf []byte) (n int, err error) {
+	for n < len(buf) && err == nil {
+		var k int
+		k, err = r.Read(buf[n:])
+		n += k
+	}
+	return n, err
 }
 
 // spoolSink brings a database into the spool and has it stored behind.
@@ -131,6 +143,9 @@ func (s *spoolSink) begin(ctx context.Context, total int64) error {
 	if err := s.up.taker.reserve(s.spool, total); err != nil {
 		return err
 	}
+	// Writing into blocks that are there already is quicker than finding them
+	// when the kernel writes back.
+	allocate(s.f, total)
 	s.expect = total
 	s.up.start(ctx)
 	return nil
