@@ -28,9 +28,10 @@ type globalFlags struct {
 
 // Annotations on flags.
 const (
-	fromEtcdctl = "etcdctl"   // ETCDCTL_<NAME> is honoured
-	noEffect    = "ignored"   // accepted because etcd's tools have it
-	flagOnly    = "flag-only" // an override of a safety check, which no environment may set
+	fromEtcdctl = "etcdctl"     // ETCDCTL_<NAME> is honoured
+	noEffect    = "ignored"     // accepted because etcd's tools have it
+	fromEnv     = "environment" // the value comes from a variable
+	flagOnly    = "flag-only"   // an override of a safety check, which no environment may set
 )
 
 func (g *globalFlags) register(root *cobra.Command) {
@@ -123,11 +124,23 @@ func applyEnvironment(cmd *cobra.Command, lookup func(string) (string, bool)) er
 				if err := cmd.Flags().Set(f.Name, value); err != nil {
 					errs = append(errs, &usageError{fmt.Errorf("%s: %w", name, err)})
 				}
+				annotate(cmd.Flags(), f.Name, fromEnv)
 				return
 			}
 		}
 	})
 	return errors.Join(errs...)
+}
+
+// excludeConfig refuses flags that say what a configuration file says too.
+// Variables give way to the file: they are there for other commands.
+func excludeConfig(cmd *cobra.Command, names ...string) error {
+	for _, name := range names {
+		if f := cmd.Flags().Lookup(name); f.Changed && f.Annotations[fromEnv] == nil {
+			return &usageError{fmt.Errorf("--%s and --config exclude each other: the configuration says it", name)}
+		}
+	}
+	return nil
 }
 
 func (g *globalFlags) check() error {

@@ -38,5 +38,7 @@ func newLogs(w io.Writer, format, level string) (logs, error) {
 		return logs{}, fmt.Errorf("log format %q is not known: want text or json", format)
 	}
 	core := zapcore.NewCore(e, zapcore.Lock(zapcore.AddSync(w)), lvl)
-	return logs{slog: slog.New(zapslog.NewHandler(core)), zap: zap.New(core)}, nil
+	// An error of a cluster or a store is no fault of the code.
+	const noStacktrace = slog.LevelError + 1
+	return logs{slog: slog.New(zapslog.NewHandler(core, zapslog.AddStacktraceAt(noStacktrace))), zap: zap.New(core)}, nil
 }

@@ -189,10 +189,8 @@ func (o *pruneOptions) pruners(cmd *cobra.Command, a *app) ([]*snapshot.Pruner, 
 
 // configured returns the pruners of a configuration.
 func (o *pruneOptions) configured(cmd *cobra.Command, a *app) ([]*snapshot.Pruner, error) {
-	for _, name := range append(policyFlags, "repo", "all-clusters") {
-		if cmd.Flags().Changed(name) {
-			return nil, &usageError{fmt.Errorf("--%s (or its variable) and --config exclude each other: the configuration says it", name)}
-		}
+	if err := excludeConfig(cmd, append(policyFlags, "repo", "all-clusters")...); err != nil {
+		return nil, err
 	}
 	conf, err := config.Load(o.config)
 	if err != nil {
