@@ -96,9 +96,9 @@ func (r receiver) receiveFrom(ctx context.Context, c cluster.Candidate, dst sink
 }
 
 // copyStream writes in large pieces: a page cache made of large folios is quicker
-// to fill, to read and to let go.
+// to fill, to read and to let go. A small database comes in several all the same.
 func copyStream(dst io.Writer, stream *cluster.Stream, progress func(done, total int64)) error {
-	buf := make([]byte, 256<<10)
+	buf := make([]byte, min(max(4<<10, stream.Total/16), 256<<10))
 	done := int64(0)
 	for {
 		n, err := fill(stream, buf)
