@@ -39,14 +39,15 @@ func registerConfig(cmd *cobra.Command, path *string) {
 }
 
 func runDaemon(cmd *cobra.Command, a *app, path string) error {
+	// Before anything else: one that comes meanwhile would end the process.
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1)
+	defer signal.Stop(signals)
 	d, err := a.newDaemon(cmd, path)
 	if err != nil {
 		return err
 	}
 	ctx := cmd.Context()
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1)
-	defer signal.Stop(signals)
 	go func() {
 		for {
 			select {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,6 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/server"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
@@ -33,9 +33,10 @@ func (d *Daemon) Ready() error {
 // Clusters returns how each cluster stands.
 func (d *Daemon) Clusters() []server.Cluster {
 	now := time.Now()
+	plan := d.plan()
 	out := []server.Cluster{}
 	for _, g := range d.all() {
-		out = append(out, g.status(now))
+		out = append(out, g.status(now, plan))
 	}
 	return out
 }
@@ -65,7 +66,7 @@ func (d *Daemon) Snapshots(ctx context.Context, cluster, after string, limit int
 		if !item.Manifest {
 			continue
 		}
-		if after != "" && string(item.ID) >= after {
+		if after != "" && compareAge(item.ID, backup.SnapshotID(after)) >= 0 {
 			break
 		}
 		if out = append(out, row(item, pins)); len(out) > 2*limit {
@@ -75,6 +76,12 @@ func (d *Daemon) Snapshots(ctx context.Context, cluster, after string, limit int
 	out = out[max(0, len(out)-limit):]
 	slices.Reverse(out)
 	return out, nil
+}
+
+// compareAge orders ids as the catalogue does. Text would not do: revisions have
+// no leading zeros.
+func compareAge(a, b backup.SnapshotID) int {
+	return cmp.Or(a.Time().Compare(b.Time()), cmp.Compare(a.Revision(), b.Revision()), cmp.Compare(a, b))
 }
 
 func row(i snapshot.Item, pins map[backup.SnapshotID]snapshot.PinRecord) server.Snapshot {
@@ -127,45 +134,22 @@ func (d *Daemon) StartBackup(cluster string) (server.Job, error) {
 	if err != nil {
 		return server.Job{}, err
 	}
-	// On the board before it is asked for, so that the caller has its id.
-	j := d.board.begin(kindBackup, cluster, string(schedule.Manual))
-	err = schedule.ErrRunning
-	if g.expect(j) {
-		if err = d.scheduler.Trigger(g.jobName(kindBackup)); err == nil {
-			return j.current(), nil
-		}
-		g.expected()
-	}
-	d.board.remove(j)
-	if errors.Is(err, schedule.ErrRunning) {
-		err = fmt.Errorf("%w: %w", server.ErrConflict, err)
-	}
-	return server.Job{}, fmt.Errorf("start backup of %s: %w", cluster, err)
+	return g.askFor(kindBackup, "")
 }
 
-// StartVerification verifies one snapshot now.
+// StartVerification verifies one snapshot as soon as the cluster's other jobs
+// let it.
 func (d *Daemon) StartVerification(cluster, id string) (server.Job, error) {
 	g, err := d.find(cluster)
 	if err != nil {
 		return server.Job{}, err
 	}
-	d.mu.Lock()
-	ctx := d.ctx
-	d.mu.Unlock()
-	if ctx == nil || ctx.Err() != nil {
-		return server.Job{}, errors.New("the daemon is not running")
-	}
-	if d.board.running(kindVerify, cluster) {
-		return server.Job{}, fmt.Errorf("%w: a verification of %s runs already", server.ErrConflict, cluster)
-	}
-	if id != snapshot.Latest {
+	if id != server.Latest {
 		if _, err := backup.ParseSnapshotID(id); err != nil {
 			return server.Job{}, fmt.Errorf("%w: %w", server.ErrNotFound, err)
 		}
 	}
-	j := d.board.begin(kindVerify, cluster, string(schedule.Manual))
-	d.inFlight.Go(func() { g.outcome(kindVerify, "", g.verify(ctx, j, id)) })
-	return j.current(), nil
+	return g.askFor(kindVerify, id)
 }
 
 // Pin keeps a snapshot from being pruned.

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -111,6 +112,13 @@ func (j *job) end(state, snapshot string, err error) {
 		j.Error = err.Error()
 	}
 	j.board.tell(j)
+}
+
+// abandon ends the job should it still run, as after a panic.
+func (j *job) abandon() {
+	if j.current().State == server.JobRunning {
+		j.end(server.JobFailed, "", errors.New("it ended without a result; this is a bug of backupd"))
+	}
 }
 
 // durations returns how long each stage took, and all of them ("total").

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -52,7 +53,8 @@ type Daemon struct {
 	scheduler *schedule.Scheduler
 	notifier  *notify.Notifier
 	loaded    reloads
-	inFlight  sync.WaitGroup // verifications asked for by hand
+	beat      atomic.Pointer[time.Time] // when the scheduler last looked at the clock
+	reloading sync.Mutex                // held over a reload: a later one must find what the one before has done
 
 	mu     sync.Mutex // guards what a reload replaces
 	conf   *config.Config
@@ -73,6 +75,7 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 	d.metrics = newMetrics(d)
 	d.loaded.succeeded(d.started)
 	d.scheduler = schedule.New(max(o.Config.Daemon.Concurrency, 1), o.Log)
+	d.scheduler.Beat = func() { d.beat.Store(new(time.Now())) }
 	var err error
 	if d.notifier, err = newNotifier(o.Config, o.Log, d.metrics); err != nil {
 		return nil, err
@@ -81,28 +84,22 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.conf, d.guards = o.Config, guards
+	d.replace(o.Config, guards)
 	return d, nil
 }
 
 // Run guards the clusters until ctx is done, then waits for what is running to
 // end: uploads are stopped and stay pending in the spool.
 func (d *Daemon) Run(ctx context.Context) error {
-	d.mu.Lock()
-	if d.ctx != nil {
-		d.mu.Unlock()
-		return errors.New("the daemon runs already")
+	g, ctx := errgroup.WithContext(ctx)
+	if err := d.begin(ctx); err != nil {
+		return err
 	}
-	d.ctx = ctx
-	d.mu.Unlock()
 	defer d.close()
 	srv, err := d.newServer()
 	if err != nil {
 		return err
 	}
-
-	d.scheduler.Set(d.jobs())
-	g, ctx := errgroup.WithContext(ctx)
 	// Told of what still happens while everything else ends.
 	telling, told := context.WithCancel(context.WithoutCancel(ctx))
 	var notifier sync.WaitGroup
@@ -118,17 +115,41 @@ func (d *Daemon) Run(ctx context.Context) error {
 		g.Go(func() error { return srv.Run(ctx) })
 	}
 	err = g.Wait()
-	d.inFlight.Wait()
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("run daemon: %w", err)
 	}
 	return nil
 }
 
+// begin plans all jobs.
+func (d *Daemon) begin(ctx context.Context) error {
+	d.reloading.Lock() // one before Run may not have set its jobs yet
+	defer d.reloading.Unlock()
+	d.mu.Lock()
+	again := d.ctx != nil
+	if !again {
+		d.ctx = ctx
+	}
+	d.mu.Unlock()
+	if again {
+		return errors.New("the daemon runs already")
+	}
+	d.beat.Store(new(time.Now()))
+	d.scheduler.Set(d.jobs())
+	return nil
+}
+
+// stopping tells whether Run is to end.
+func (d *Daemon) stopping() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ctx != nil && d.ctx.Err() != nil
+}
+
 // Trigger runs the backups of all clusters now.
 func (d *Daemon) Trigger() {
 	for _, g := range d.all() {
-		if err := d.scheduler.Trigger(g.jobName(kindBackup)); err != nil {
+		if err := d.scheduler.Trigger(jobName(kindBackup, g.conf.Name)); err != nil {
 			d.log.Warn("backup not started", "cluster", g.conf.Name, "err", err)
 		}
 	}
@@ -150,6 +171,18 @@ func (d *Daemon) find(cluster string) (*guard, error) {
 	return nil, fmt.Errorf("cluster %s: %w", cluster, server.ErrNotFound)
 }
 
+// enter returns the guard of a cluster, which must be left again.
+func (d *Daemon) enter(cluster string) (*guard, error) {
+	d.mu.Lock() // so that it is not replaced and retired in between
+	defer d.mu.Unlock()
+	for _, g := range d.guards {
+		if g.conf.Name == cluster && g.enter() {
+			return g, nil
+		}
+	}
+	return nil, fmt.Errorf("cluster %s is guarded no more", cluster)
+}
+
 // config returns the configuration as it is now.
 func (d *Daemon) config() *config.Config {
 	d.mu.Lock()
@@ -159,6 +192,7 @@ func (d *Daemon) config() *config.Config {
 
 func (d *Daemon) close() {
 	for _, g := range d.all() {
+		g.known.giveUp(errors.New("the daemon was stopped"))
 		g.retire()
 	}
 }
@@ -166,6 +200,16 @@ func (d *Daemon) close() {
 // refreshEvery is how often the repositories are looked at for what others did
 // there.
 const refreshEvery = 15 * time.Minute
+
+// lookIn looks at the repository, and has stored what waits for it.
+func (g *guard) lookIn(ctx context.Context) {
+	if g.refresh(ctx) != nil || len(g.pending()) == 0 {
+		return // the standing has the error
+	}
+	if err := g.daemon.scheduler.Trigger(jobName(kindUpload, g.conf.Name)); err != nil && ctx.Err() == nil {
+		g.log.Info("what waits in the spool is stored later", "err", err)
+	}
+}
 
 // refresh keeps what is known of the repositories current.
 func (d *Daemon) refresh(ctx context.Context) error {
@@ -176,7 +220,7 @@ func (d *Daemon) refresh(ctx context.Context) error {
 		g.SetLimit(4)
 		for _, guard := range d.all() {
 			g.Go(func() error {
-				guard.refresh(ctx)
+				guard.lookIn(ctx)
 				return nil
 			})
 		}

@@ -200,7 +200,7 @@ func TestDaemon_Unchanged(t *testing.T) {
 	if id, skipped := once(); first == "" || id != "" || !strings.Contains(skipped, "revision") {
 		t.Errorf("a second one of the same revision: %q, skipped %q", id, skipped)
 	}
-	if g.standing.confirmed.Before(g.standing.newest.StartedAt) {
+	if g.known.standing.confirmed.Before(g.known.standing.newest.StartedAt) {
 		t.Error("the skipped slot does not count as protection")
 	}
 	h.put("a")

@@ -31,8 +31,9 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	ok, at := d.loaded.state()
 	s.send("backupd_config_last_reload_successful", "1 if the configuration that was read last is in use.", truth(ok), nil)
 	s.time("backupd_config_last_reload_success_timestamp_seconds", "When the configuration in use was read.", at, nil)
+	plan := d.plan()
 	for _, guard := range d.all() {
-		guard.collect(s, now)
+		guard.collect(s, now, plan[jobName(kindBackup, guard.conf.Name)].Next)
 	}
 	d.collectSpool(s)
 	for _, file := range d.config().CertificateFiles() {
@@ -43,24 +44,23 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 }
 
 // collect sends what is known of one cluster.
-func (g *guard) collect(s sender, now time.Time) {
-	g.mu.Lock()
-	st := g.standing
-	g.mu.Unlock()
+func (g *guard) collect(s sender, now, next time.Time) {
+	st := g.known.now()
 	name := labels{{"cluster", g.conf.Name}}
 	s.send("backupd_cluster_info", "The clusters that are guarded.", 1,
 		append(name, label{"repository", g.conf.Repository}, label{"schedule", g.line.String()}))
 	s.time("backupd_last_success_timestamp_seconds", "When a verified snapshot last held everything the cluster had.", st.confirmed, name)
 	s.time("backupd_last_attempt_timestamp_seconds", "When a backup last began.", st.attempted, name)
-	s.time("backupd_next_run_timestamp_seconds", "When the next backup is due.", g.nextRun(), name)
-	s.send("backupd_schedule_interval_seconds", "The longest time between two runs of the schedule.", g.line.Longest(now).Seconds(), name)
+	s.time("backupd_next_run_timestamp_seconds", "When the next backup is due.", next, name)
+	s.send("backupd_schedule_interval_seconds", "The longest time between two runs of the schedule.", g.longest.Seconds(), name)
 	for phase, d := range st.phases {
 		s.send("backupd_last_run_phase_duration_seconds", "How long each phase of the last snapshot took; phases overlap.", d.Seconds(),
 			append(name, label{"phase", phase}))
 	}
 	s.time("backupd_last_verification_timestamp_seconds", "When a stored snapshot was last verified as a whole.", st.verified, name)
 	if !st.verified.IsZero() {
-		s.send("backupd_last_verification_successful", "1 if the last verification found no fault.", truth(st.defect == nil), name)
+		s.send("backupd_last_verification_successful", "1 if the last verification found no fault, and no fault is left of others.",
+			truth(st.verification == nil && len(st.defects) == 0), name)
 	}
 	s.time("backupd_last_prune_timestamp_seconds", "When retention last ran without an error.", st.pruned, name)
 	if st.read.IsZero() {
@@ -81,19 +81,18 @@ func (g *guard) collect(s sender, now time.Time) {
 
 // collectSpool sends what is in the spool folder and waits to be stored.
 func (d *Daemon) collectSpool(s sender) {
-	folder := d.config().Daemon.Spool.Folder
-	if folder == "" {
-		folder = os.TempDir()
+	folder := d.spool()
+	waiting := map[string]int{} // also of clusters that are guarded no more
+	for _, g := range d.all() {
+		waiting[g.conf.Name] = 0
 	}
-	waiting := map[string]int{}
 	if pending, err := snapshot.Pending(folder); err == nil {
 		for _, p := range pending {
 			waiting[p.Cluster]++
 		}
 	}
-	for _, g := range d.all() {
-		s.send("backupd_pending_uploads", "Snapshots that were taken and wait in the spool to be stored.",
-			float64(waiting[g.conf.Name]), labels{{"cluster", g.conf.Name}})
+	for cluster, n := range waiting {
+		s.send("backupd_pending_uploads", "Snapshots that were taken and wait in the spool to be stored.", float64(n), labels{{"cluster", cluster}})
 	}
 	if used, err := snapshot.SpoolBytes(folder); err == nil {
 		s.send("backupd_spool_bytes", "Bytes in the spool.", float64(used), nil)

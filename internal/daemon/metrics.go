@@ -43,6 +43,7 @@ func newMetrics(d *Daemon) *metrics {
 	m.removed = counter("backupd_prune_removed_total", "Snapshots removed by retention.", "cluster")
 	m.pruneErrors = counter("backupd_prune_errors_total", "Prunes that failed.", "cluster")
 	m.notifications = counter("backupd_notifications_total", "Notifications, by what became of them: sent, dropped.", "kind", "result")
+	m.prepareNotifications()
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{d})
 	return m
 }
@@ -65,10 +66,30 @@ func (m *metrics) prepare(cluster string) {
 	}
 }
 
+// receivers are the kinds of receivers of notifications.
+var receivers = []string{"webhook", "slack", "healthchecks", "command"}
+
+// prepareNotifications makes the counters of notifications appear, for the same
+// reason.
+func (m *metrics) prepareNotifications() {
+	for _, kind := range receivers {
+		for _, result := range []string{"sent", "dropped"} {
+			m.notifications.WithLabelValues(kind, result)
+		}
+	}
+}
+
 // forget drops the counters of a cluster that is guarded no more.
 func (m *metrics) forget(cluster string) {
 	for _, c := range []*prometheus.CounterVec{m.backups, m.verifications, m.disagreements, m.removed, m.pruneErrors} {
 		c.DeletePartialMatch(prometheus.Labels{"cluster": cluster})
+	}
+}
+
+// forgetRepository drops the counters of a repository that is used no more.
+func (m *metrics) forgetRepository(name string) {
+	for _, c := range []*prometheus.CounterVec{m.requests, m.errors} {
+		c.DeletePartialMatch(prometheus.Labels{"repository": name})
 	}
 }
 

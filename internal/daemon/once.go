@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -71,26 +70,36 @@ func (d *Daemon) chosen(names []string) ([]*guard, error) {
 
 // once does what the scheduler does with a job: retries, within a time.
 func (g *guard) once(ctx context.Context) Outcome {
-	ctx, cancel := context.WithTimeout(ctx, g.conf.Snapshot.Timeout)
+	limit := g.conf.Snapshot.Timeout
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the run took longer than its time-out of %s", limit))
 	defer cancel()
 	out := Outcome{Cluster: g.conf.Name}
 	pauses := backoff.NewExponentialBackOff()
-	pauses.InitialInterval, pauses.MaxInterval = 10*time.Second, 5*time.Minute
+	pauses.InitialInterval, pauses.Multiplier, pauses.MaxInterval = 10*time.Second, 2, 5*time.Minute
 	for try := 0; ; try++ {
-		out.Manifest, out.Skipped, out.Err = g.slot(ctx, schedule.Scheduled)
-		if out.Err == nil || try == g.conf.Snapshot.Retries || schedule.IsPermanent(out.Err) || ctx.Err() != nil {
+		// Caught up: the CronJob may have tried before, in another process.
+		out.Manifest, out.Skipped, out.Err = g.slot(ctx, schedule.CaughtUp)
+		if out.Err == nil || try == g.conf.Snapshot.Retries || schedule.IsPermanent(out.Err) || !g.pause(ctx, pauses.NextBackOff(), out.Err) {
 			break
 		}
-		pause := pauses.NextBackOff()
-		g.log.Warn("backup failed, trying again", "err", out.Err, "pause", pause)
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
 	}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) && out.Err != nil {
-		out.Err = fmt.Errorf("not done within %v: %w", g.conf.Snapshot.Timeout, out.Err)
+	if out.Err != nil && ctx.Err() != nil {
+		out.Err = fmt.Errorf("%w: %w", context.Cause(ctx), out.Err)
 	}
-	g.backupDone(out.Err)
+	g.backupDone(g.known.hasPassed(kindBackup), out.Err)
 	return out
+}
+
+// pause waits before a backup is tried again, and returns whether it is.
+func (g *guard) pause(ctx context.Context, d time.Duration, err error) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	g.log.Warn("backup failed, trying again", "err", err, "pause", d.Round(time.Millisecond))
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
 }

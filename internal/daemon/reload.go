@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
 
 // reloads remembers what became of the last reload.
@@ -50,6 +52,8 @@ func (d *Daemon) reloadOnChange(ctx context.Context) error {
 // Reload reads the configuration's file again. One that is not valid changes
 // nothing but a metric and a line in the log.
 func (d *Daemon) Reload(ctx context.Context) {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
 	var now unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // it exists on every Linux
 	d.notifySystemd(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, now.Nano()/1000))
@@ -68,7 +72,9 @@ func (d *Daemon) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	old := d.config()
+	if problems := conf.CheckFiles(); len(problems) > 0 {
+		return &config.Error{Problems: problems} // a restart would end in it, too
+	}
 	guards, err := d.newGuards(ctx, conf, d.all())
 	if err != nil {
 		return err
@@ -78,15 +84,34 @@ func (d *Daemon) reload(ctx context.Context) error {
 		closeNew(guards, d.all())
 		return err
 	}
-	if !reflect.DeepEqual(old.Daemon.Server, conf.Daemon.Server) || old.Daemon.Concurrency != conf.Daemon.Concurrency || old.Daemon.Log != conf.Daemon.Log {
-		d.log.Warn("changes of daemon.server, daemon.concurrency and daemon.log take effect when the daemon is started again")
-	}
+	old := d.config()
+	d.warn(old, conf)
 	d.notifier.Set(targets)
-	d.mu.Lock()
-	before := d.guards
-	d.conf, d.guards = conf, guards
-	d.mu.Unlock()
+	d.scheduler.SetLimit(max(conf.Daemon.Concurrency, 1))
+	before := d.replace(conf, guards)
 	d.scheduler.Set(d.jobs())
 	d.retire(before, guards)
+	for name := range old.Repositories {
+		if _, ok := conf.Repositories[name]; !ok {
+			d.metrics.forgetRepository(name)
+		}
+	}
 	return nil
+}
+
+// warn tells what a reload does not do, and what is left behind by it.
+func (d *Daemon) warn(old, conf *config.Config) {
+	if !reflect.DeepEqual(old.Daemon.Server, conf.Daemon.Server) || old.Daemon.Log != conf.Daemon.Log {
+		d.log.Warn("changes of daemon.server and daemon.log take effect when the daemon is started again")
+	}
+	waiting, err := snapshot.Pending(d.spool())
+	if err != nil {
+		return // the next backup says so
+	}
+	for _, p := range waiting {
+		guarded := slices.ContainsFunc(conf.Clusters, func(c config.Cluster) bool { return c.Name == p.Cluster })
+		if !guarded || old.Daemon.Spool.Folder != conf.Daemon.Spool.Folder {
+			d.log.Error("a snapshot that waits in the spool is not stored under the new configuration", "cluster", p.Cluster, "path", p.Path, "since", p.Since)
+		}
+	}
 }

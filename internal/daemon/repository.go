@@ -5,106 +5,183 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/server"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// refreshTime bounds one look at the repository: a listing of ten thousand
-// snapshots takes a second or two, a store that is down tries for minutes.
-const refreshTime = 20 * time.Second
+const (
+	// refreshTime bounds one look at the repository: a listing of ten thousand
+	// snapshots takes a second or two, a store that is down tries for minutes.
+	refreshTime = 20 * time.Second
+	// skew is how far ahead of ours another daemon's clock may be. What lies
+	// further in the future was taken while a clock was wrong, and must not
+	// stand for the present.
+	skew = 5 * time.Minute
+	// spares is how many of the newest verified snapshots are looked at for one
+	// that can be read.
+	spares = 5
+)
 
 // refresh reads what the repository says of the cluster. Its error is kept in
 // the standing as well.
 func (g *guard) refresh(ctx context.Context) error {
+	g.known.refreshing.Lock()
+	defer g.known.refreshing.Unlock()
 	outer := ctx
 	ctx, cancel := context.WithTimeoutCause(ctx, refreshTime, fmt.Errorf("no answer within %v", refreshTime))
 	defer cancel()
-	id, err := g.identify(ctx)
-	var c catalog
-	var newest *backup.Manifest
-	if id != "" {
-		c, newest, err = g.look(ctx)
+	before := g.known.now()
+	id, err := g.identify(ctx, before.repository)
+	var l look
+	if err == nil && id != "" {
+		l, err = g.look(ctx, before)
 	}
 	if outer.Err() != nil {
 		return context.Cause(outer) // says nothing about the repository
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	s := &g.standing
-	s.read, s.readErr = time.Now(), err
-	if err != nil {
-		return err
-	}
-	s.repository, s.catalog, s.newest = id, c, newest
-	if newest != nil && newest.StartedAt.After(s.confirmed) {
-		s.confirmed = newest.StartedAt
-	}
-	return nil
+	g.known.change(func(s *standing) {
+		if s.readErr = err; err != nil {
+			return
+		}
+		s.repository, s.read = id, wall()
+		s.saw(before, l)
+	})
+	return err
 }
 
-// identify returns the repository's id, which never changes, or "" where there is
-// no repository yet: the first backup makes it.
-func (g *guard) identify(ctx context.Context) (string, error) {
-	if id := g.repositoryID(); id != "" {
-		return id, nil
+// saw takes over what a look at the repository told that began when before was
+// known.
+func (s *standing) saw(before standing, l look) {
+	// What nobody can restore any more protects from nothing.
+	if l.newest == nil || before.newest != nil && !l.listed[before.newest.ID] || s.confirmed.After(wall().Add(skew)) {
+		s.confirmed = time.Time{}
 	}
+	meanwhile := s.newest
+	s.catalog, s.newest = l.catalog, l.newest
+	if l.newest != nil {
+		s.holds(l.newest)
+	}
+	if meanwhile != before.newest {
+		s.holds(meanwhile)
+	}
+	for id := range before.defects {
+		if !l.listed[id] {
+			s.defects = with(s.defects, id, nil)
+		}
+	}
+	for id, err := range l.damaged {
+		s.defects = with(s.defects, id, err)
+	}
+}
+
+// identify returns the repository's id, or "" where there is no repository yet:
+// the first backup makes it. A repository that was known and is not there any
+// more, or is another one, is an error: its disk may not be mounted.
+func (g *guard) identify(ctx context.Context, known string) (string, error) {
 	marker, err := storage.OpenRepository(ctx, g.store)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && known == "":
 		return "", nil
+	case errors.Is(err, fs.ErrNotExist):
+		err = fmt.Errorf("repository %s is not at its address any more: %w", known, err)
+	case err == nil && known != "" && marker.ID != known:
+		err = fmt.Errorf("another repository (%s) is at the address of repository %s", marker.ID, known)
+	default:
+		return marker.ID, err
 	}
-	return marker.ID, err
+	return "", backup.WithHint(err, "mount its disk or look who removed it; if it was replaced on purpose, restart the daemon")
+}
+
+// look is what one look at the repository told of the cluster.
+type look struct {
+	catalog catalog
+	newest  *backup.Manifest            // verified and not known to be damaged
+	listed  map[backup.SnapshotID]bool  // newest and defects, as known before
+	damaged map[backup.SnapshotID]error // manifests
 }
 
 // look walks through the listing, which tells everything but what the newest
 // verified snapshot holds: only its manifest is read, and only once.
-func (g *guard) look(ctx context.Context) (catalog, *backup.Manifest, error) {
-	var c catalog
-	var newest snapshot.Entry // verified
+func (g *guard) look(ctx context.Context, before standing) (look, error) {
+	l := look{listed: map[backup.SnapshotID]bool{}, damaged: map[backup.SnapshotID]error{}}
+	limit := wall().Add(skew)
+	var good []snapshot.Entry // the newest of them
 	for item, err := range snapshot.Catalog(ctx, g.store, g.conf.Name) {
 		if err != nil {
-			return c, nil, err
+			return l, err
 		}
-		c.storedBytes += item.StoredBytes()
-		switch {
-		case !item.Manifest:
+		l.catalog.storedBytes += item.StoredBytes()
+		if !item.Manifest {
 			continue
-		case item.DataMissing() || item.Clash:
-			c.damaged = item.Entry
-		case item.Suspect:
-			c.suspect++
-		default:
-			c.verified++
-			newest = item.Entry
 		}
-		c.newest = item.Entry // the oldest come first
+		_, defect := before.defects[item.ID]
+		if defect || before.newest != nil && before.newest.ID == item.ID {
+			l.listed[item.ID] = true
+		}
+		if l.catalog.add(item, limit) && !defect {
+			if good = append(good, item.Entry); len(good) > spares {
+				good = slices.Delete(good, 0, 1)
+			}
+		}
 	}
-	if newest.ID == "" {
-		return c, nil, nil
+	var err error
+	l.newest, err = g.readNewest(ctx, good, before.newest, l.damaged)
+	return l, err
+}
+
+// add counts a snapshot, of which the oldest come first. It returns whether it
+// is a good one by its name.
+func (c *catalog) add(i snapshot.Item, limit time.Time) bool {
+	if i.ID.Time().After(limit) {
+		c.future = i.Entry
+	} else {
+		c.newest = i.Entry
 	}
-	g.mu.Lock()
-	known := g.standing.newest
-	g.mu.Unlock()
-	if known != nil && known.ID == newest.ID {
-		return c, known, nil
+	switch {
+	case i.DataMissing():
+		c.missing = i.Entry
+	case i.Clash:
+		c.clash = i.Entry
+	case i.Suspect:
+		c.suspect++
+	default:
+		c.verified++
+		return c.future != i.Entry
 	}
-	m, err := snapshot.Open(ctx, g.store, newest)
-	if err != nil {
-		return c, nil, fmt.Errorf("read newest snapshot: %w", err)
+	return false
+}
+
+// readNewest returns the manifest of the newest of entries that can be read, and
+// adds those to damaged that are. It is nil where there is none.
+func (g *guard) readNewest(ctx context.Context, entries []snapshot.Entry, known *backup.Manifest, damaged map[backup.SnapshotID]error) (*backup.Manifest, error) {
+	for _, e := range slices.Backward(entries) {
+		if known != nil && known.ID == e.ID {
+			return known, nil
+		}
+		m, err := snapshot.Open(ctx, g.store, e)
+		switch {
+		case err == nil:
+			return m, nil
+		case errors.Is(err, backup.ErrCorrupt):
+			damaged[e.ID] = err
+		case !errors.Is(err, fs.ErrNotExist): // or pruned a moment ago
+			return nil, fmt.Errorf("read newest snapshot: %w", err)
+		}
 	}
-	return c, m, nil
+	return nil, nil
 }
 
 func (g *guard) pruner() *snapshot.Pruner {
-	return &snapshot.Pruner{Store: g.store, Cluster: g.conf.Name, Policy: g.policy, Log: g.log}
+	return &snapshot.Pruner{Store: g.store, Cluster: g.conf.Name, Policy: g.policy, Spool: g.daemon.spool(), Log: g.log}
 }
 
-// prune removes what the policy says. That it fails is told, and is no fault of
-// the backup before it.
-func (g *guard) prune(ctx context.Context) {
+// prune removes what the policy says, and returns how many snapshots that were.
+// That it fails is told, and is no fault of the backup before it.
+func (g *guard) prune(ctx context.Context) int {
 	p := g.pruner()
 	plan, err := p.Plan(ctx)
 	removed := 0
@@ -114,63 +191,17 @@ func (g *guard) prune(ctx context.Context) {
 			removed = len(result.Removed)
 		}
 	}
-	if ctx.Err() != nil {
-		return
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		err = nil // the next one does the rest
+	} else if err == nil {
+		g.known.change(func(s *standing) { s.pruned = wall() })
 	}
 	g.daemon.metrics.prune(g.conf.Name, removed, err)
 	if err != nil {
 		g.log.Error("prune failed", "err", err)
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.standing.pruneError = err; err == nil {
-		g.standing.pruned = time.Now()
-	}
-}
-
-// verify reads one snapshot back as a whole.
-func (g *guard) verify(ctx context.Context, j *job, id string) error {
-	v := &snapshot.Verifier{
-		Store: g.store, Identities: g.identities, Spool: g.daemon.config().Daemon.Spool.Folder, Progress: j.progress,
-	}
-	m, err := g.verifyEntry(ctx, v, id)
-	if errors.Is(err, context.Canceled) {
-		j.end(server.JobFailed, "", err)
-		return err
-	}
-	result := "ok"
-	switch {
-	case errors.Is(err, backup.ErrCorrupt):
-		result = "defect"
-	case err != nil:
-		result = "failed"
-	}
-	g.daemon.metrics.verifications.WithLabelValues(g.conf.Name, result).Inc()
-	g.mu.Lock()
-	g.standing.verified, g.standing.defect = time.Now(), err
-	g.mu.Unlock()
-	state, snapshotID := server.JobSucceeded, ""
-	if m != nil {
-		snapshotID = string(m.ID)
-	}
-	if err != nil {
-		state = server.JobFailed
-		g.log.Error("verification failed", "snapshot", snapshotID, "err", err)
-	}
-	j.end(state, snapshotID, err)
-	return err
-}
-
-func (g *guard) verifyEntry(ctx context.Context, v *snapshot.Verifier, id string) (*backup.Manifest, error) {
-	e, err := snapshot.Resolve(ctx, g.store, g.conf.Name, id)
-	if err != nil {
-		return nil, fmt.Errorf("find the snapshot to verify: %w", err)
-	}
-	m, err := snapshot.Open(ctx, g.store, e)
-	if err == nil && m.Encoding.Encryption != "" && len(g.identities) == 0 {
-		v.Depth = snapshot.StoredOnly // only the stored bytes can be compared here
-	}
-	return v.Verify(ctx, e)
+	g.known.change(func(s *standing) { s.pruneError = err })
+	return removed
 }
 
 // observe counts what is asked of a repository.

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -38,17 +39,21 @@ func (d *Daemon) newGuards(ctx context.Context, conf *config.Config, old []*guar
 			closeNew(out, old)
 			return nil, fmt.Errorf("cluster %s: %w", c.Name, err)
 		}
-		// What is known of the same snapshots in the same place stays known.
-		for _, before := range old {
-			if before.conf.Name == c.Name && reflect.DeepEqual(before.repo, repo) {
-				before.mu.Lock()
-				g.standing = before.standing
-				before.mu.Unlock()
-			}
-		}
+		g.inherit(old)
 		out = append(out, g)
 	}
 	return out, nil
+}
+
+// inherit takes over the record of the guard of the same cluster in the same
+// place.
+func (g *guard) inherit(old []*guard) {
+	for _, before := range old {
+		if before.conf.Name != g.conf.Name || !reflect.DeepEqual(before.repo, g.repo) {
+			continue
+		}
+		g.known = before.known
+	}
 }
 
 // openRepositories opens each repository once, for all its clusters.
@@ -68,12 +73,13 @@ func (d *Daemon) openRepositories(ctx context.Context, conf *config.Config) (map
 func (d *Daemon) newGuard(c config.Cluster, repo config.Repository, store storage.Store) (*guard, error) {
 	g := &guard{
 		daemon: d, conf: c, repo: repo, store: store, policy: c.Retention.Policy(),
-		log: d.log.With("cluster", c.Name), since: time.Now(),
+		log: d.log.With("cluster", c.Name), known: newRecord(),
 	}
 	var err error
 	if g.line, err = c.Snapshot.Line(); err != nil {
 		return nil, err
 	}
+	g.longest = g.line.Longest(time.Now())
 	if g.verifyLine, err = c.Verify.Line(); err != nil {
 		return nil, err
 	}
@@ -94,7 +100,6 @@ func (d *Daemon) newGuard(c config.Cluster, repo config.Repository, store storag
 	if g.source, err = cluster.New(conf); err != nil {
 		return nil, err
 	}
-	d.metrics.prepare(c.Name)
 	return g, nil
 }
 
@@ -107,16 +112,42 @@ func (d *Daemon) jobs() []schedule.Job {
 	return out
 }
 
+// replace puts the guards of a configuration in the place of those before.
+func (d *Daemon) replace(conf *config.Config, guards []*guard) (before []*guard) {
+	for _, g := range guards {
+		d.metrics.prepare(g.conf.Name)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	before = d.guards
+	for _, old := range before {
+		for _, g := range guards {
+			if g.known == old.known && !g.line.Equal(old.line) {
+				g.known.change(func(s *standing) { s.changed = wall() })
+			}
+		}
+	}
+	d.conf, d.guards = conf, guards
+	return before
+}
+
 // retire lets go of the guards that are not used any more.
 func (d *Daemon) retire(old, current []*guard) {
 	for _, g := range old {
 		if slices.Contains(current, g) {
 			continue
 		}
-		g.retire()
-		if !slices.ContainsFunc(current, func(other *guard) bool { return other.conf.Name == g.conf.Name }) {
-			d.metrics.forget(g.conf.Name)
+		if !slices.ContainsFunc(current, func(other *guard) bool { return other.known == g.known }) {
+			g.known.giveUp(errors.New("the cluster was taken out of the configuration, or got another repository"))
 		}
+		g.retire()
+	}
+}
+
+// forget drops the counters of a cluster unless it is guarded.
+func (d *Daemon) forget(cluster string) {
+	if _, err := d.find(cluster); err != nil {
+		d.metrics.forget(cluster)
 	}
 }
 

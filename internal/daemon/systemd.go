@@ -11,8 +11,9 @@ import (
 // tellSystemd says that the daemon is up, feeds the watchdog and says when it
 // stops. Without systemd it does nothing.
 //
-// The watchdog is about the process alone. That a backup fails is no reason to
-// restart the daemon: it would only lose what it knows.
+// The watchdog is about the process alone: its locks, and the scheduler. That a
+// backup fails is no reason to restart the daemon: it would only lose what it
+// knows.
 func (d *Daemon) tellSystemd(ctx context.Context) error {
 	d.notifySystemd(sd.SdNotifyReady + "\nSTATUS=" + d.summary())
 	interval, err := sd.SdWatchdogEnabled(false)
@@ -31,10 +32,20 @@ func (d *Daemon) tellSystemd(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			// A lock that is never given back stops the heartbeat here.
-			d.notifySystemd(sd.SdNotifyWatchdog + "\nSTATUS=" + d.summary())
+			status := "STATUS=" + d.summary()
+			if silent := time.Since(*d.beat.Load()); silent < beatWithin {
+				status = sd.SdNotifyWatchdog + "\n" + status
+			} else {
+				d.log.Error("the scheduler does not look at the clock any more; this is a bug of backupd", "silent", silent)
+			}
+			d.notifySystemd(status)
 		}
 	}
 }
+
+// beatWithin is how long the scheduler may be silent, which looks at the clock
+// twice a minute.
+const beatWithin = 3 * time.Minute
 
 // summary is one line for 'systemctl status'.
 func (d *Daemon) summary() string {

@@ -166,13 +166,22 @@ func (t *Taker) reach(ctx context.Context) (r repository, err error) {
 // A store tries again for a minute and more before it gives up.
 const reachTime = 15 * time.Second
 
+// open makes the repository unless there is one. One that a snapshot may wait
+// for is not made anew: where it is not any more, its disk is not mounted.
 func (t *Taker) open(ctx context.Context) (storage.Marker, error) {
-	if t.KeepPending && t.Repository != "" {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, reachTime, fmt.Errorf("no answer within %v", reachTime))
-		defer cancel()
+	if !t.KeepPending || t.Repository == "" {
+		return storage.InitRepository(ctx, t.Store)
 	}
-	return storage.InitRepository(ctx, t.Store)
+	ctx, cancel := context.WithTimeoutCause(ctx, reachTime, fmt.Errorf("no answer within %v", reachTime))
+	defer cancel()
+	marker, err := storage.OpenRepository(ctx, t.Store)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return marker, fmt.Errorf("repository %s is not at its address any more: %v", t.Repository, err) // down, and not absent
+	case err == nil && marker.ID != t.Repository:
+		return marker, fmt.Errorf("another repository (%s) is at the address of repository %s", marker.ID, t.Repository)
+	}
+	return marker, err
 }
 
 // surveyed is what is known before the first byte is received.
