@@ -163,14 +163,14 @@ func TestReload_Together(t *testing.T) {
 	h.run(d)
 	h.await("the first backup", func() bool { return d.Clusters()[0].State == server.ClusterOK })
 	var both sync.WaitGroup
-	for _, schedule := range []string{"@hourly", "@daily"} {
+	for _, schedule := range []string{"@hourly", "@daily", "@weekly", "@monthly"} {
 		h.configure(schedule, "")
 		text, err := os.ReadFile(h.path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		both.Go(func() {
-			for range 100 {
+			for range 200 {
 				err := os.WriteFile(h.path+schedule, text, 0o600)
 				if err = errors.Join(err, os.Rename(h.path+schedule, h.path)); err != nil {
 					t.Error(err)

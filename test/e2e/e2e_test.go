@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +30,10 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	binary = filepath.Join(dir, "backupd")
+	if err := dependOnSources(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	build := exec.Command("go", "build", "-o", binary, "../../cmd/backupd")
 	build.Stdout, build.Stderr = os.Stdout, os.Stderr
 	code := 1
@@ -37,6 +42,23 @@ func TestMain(m *testing.M) {
 	}
 	_ = os.RemoveAll(dir)
 	os.Exit(code)
+}
+
+// dependOnSources looks at every source of the program: the test cache remembers
+// what a test looked at, but nothing of a build in a process of its own.
+func dependOnSources() error {
+	for _, root := range []string{"../../cmd", "../../internal", "../../deploy", "../../go.mod", "../../go.sum"} {
+		err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+			if err == nil {
+				_, err = os.Stat(path)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // cli runs backupd with an environment.
