@@ -181,9 +181,11 @@ func background(t *testing.T, env []string, name string, args ...string) {
 	})
 }
 
+// waitFor waits for what must come. A store that is away is tried for minutes
+// before an operation that was under way gives up.
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(90 * time.Second); !ok(); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); !ok(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for %s", what)
 		}
