@@ -308,19 +308,23 @@ func (w *week) streams() int {
 // outage takes the S3 server away, and etcd too while
 // it is gone: what was received must be stored all the same.
 func (w *week) outage(t *testing.T) {
+	// Between two slots: what is under way would be tried for minutes first.
+	before := w.cluster(t, "secure").Snapshot
+	waitFor(t, "the end of a slot", func() bool { return w.cluster(t, "secure").Snapshot > before })
+	time.Sleep(300 * time.Millisecond)
 	w.outside.Cut()
 	waitFor(t, "a pending snapshot", func() bool { return w.value("backupd_pending_uploads", `cluster="secure"`) >= 1 })
 	w.plainGoesOn(t)
 	for _, m := range w.secure.Members {
 		m.Pause()
 	}
-	before := w.streams()
+	streams := w.streams()
 	w.stop(t, syscall.SIGKILL)
 	w.start(t)
 	w.outside.Resume()
 	waitFor(t, "the pending snapshot to be stored", func() bool { return w.value("backupd_pending_uploads", `cluster="secure"`) == 0 })
-	if after := w.streams(); after != before {
-		t.Errorf("etcd was asked for %d more streams", after-before)
+	if after := w.streams(); after != streams {
+		t.Errorf("etcd was asked for %d more streams", after-streams)
 	}
 	for _, m := range w.secure.Members {
 		m.Resume()
