@@ -205,6 +205,7 @@ func TestFuture(t *testing.T) {
 func TestMaxAge(t *testing.T) {
 	h := newHouse(t)
 	h.edit("retries: 0", "max-age: 2h, retries: 0")
+	h.edit("@hourly", "@every 1h") // at all times of day the next slot is an hour away
 	d := h.daemon()
 	defer d.close()
 	g := d.all()[0]
