@@ -47,7 +47,6 @@ type Options struct {
 type Daemon struct {
 	opts      Options
 	log       *slog.Logger
-	started   time.Time
 	board     *board
 	metrics   *metrics
 	scheduler *schedule.Scheduler
@@ -71,9 +70,9 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 	if o.Hint == nil {
 		o.Hint = func(error) string { return "" }
 	}
-	d := &Daemon{opts: o, log: o.Log, started: time.Now(), board: newBoard()}
+	d := &Daemon{opts: o, log: o.Log, board: newBoard()}
 	d.metrics = newMetrics(d)
-	d.loaded.succeeded(d.started)
+	d.loaded.succeeded(time.Now())
 	d.scheduler = schedule.New(max(o.Config.Daemon.Concurrency, 1), o.Log)
 	d.scheduler.Beat = func() { d.beat.Store(new(time.Now())) }
 	var err error
@@ -100,12 +99,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Told of what still happens while everything else ends.
-	telling, told := context.WithCancel(context.WithoutCancel(ctx))
-	var notifier sync.WaitGroup
-	notifier.Go(func() { _ = d.notifier.Run(telling) }) // it ends as it is told to
-	defer notifier.Wait()
-	defer told()
+	defer d.notify(ctx)()
 
 	g.Go(func() error { return d.scheduler.Run(ctx) })
 	g.Go(func() error { return d.reloadOnChange(ctx) })
@@ -119,6 +113,19 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return fmt.Errorf("run daemon: %w", err)
 	}
 	return nil
+}
+
+// notify delivers notifications until the function it returns is called, which
+// waits for the last: it is told of what still happens while everything else
+// ends.
+func (d *Daemon) notify(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() { _ = d.notifier.Run(ctx) }) // it ends as it is told to
+	return func() {
+		cancel()
+		running.Wait()
+	}
 }
 
 // begin plans all jobs.

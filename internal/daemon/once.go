@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
@@ -30,12 +29,7 @@ func (d *Daemon) Once(ctx context.Context, names []string) ([]Outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	telling, told := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = d.notifier.Run(telling) // it ends as it is told to
-	}()
+	defer d.notify(ctx)()
 	out := make([]Outcome, len(guards))
 	var g errgroup.Group
 	g.SetLimit(max(d.config().Daemon.Concurrency, 1))
@@ -46,8 +40,6 @@ func (d *Daemon) Once(ctx context.Context, names []string) ([]Outcome, error) {
 		})
 	}
 	_ = g.Wait() // each outcome has its error
-	told()
-	<-done
 	return out, nil
 }
 
@@ -74,8 +66,7 @@ func (g *guard) once(ctx context.Context) Outcome {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the run took longer than its time-out of %s", limit))
 	defer cancel()
 	out := Outcome{Cluster: g.conf.Name}
-	pauses := backoff.NewExponentialBackOff()
-	pauses.InitialInterval, pauses.Multiplier, pauses.MaxInterval = 10*time.Second, 2, 5*time.Minute
+	pauses := schedule.NewBackoff(0)
 	for try := 0; ; try++ {
 		// Caught up: the CronJob may have tried before, in another process.
 		out.Manifest, out.Skipped, out.Err = g.slot(ctx, schedule.CaughtUp)

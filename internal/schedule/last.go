@@ -21,7 +21,7 @@ func (s *Scheduler) ask(e *entry) {
 	e.asking = cancel
 	s.wg.Go(func() {
 		defer cancel()
-		pauses := newBackoff(0)
+		pauses := NewBackoff(0)
 		for {
 			last, err := s.last(ctx, e)
 			if ctx.Err() != nil {

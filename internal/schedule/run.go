@@ -34,7 +34,7 @@ func (s *Scheduler) run(e *entry, why Reason) (began bool, err error) {
 	for attempt := 1; s.takeTurn(ctx, e); attempt++ {
 		job := s.begin(e, attempt)
 		if !began {
-			began, pauses = true, newBackoff(job.Pause)
+			began, pauses = true, NewBackoff(job.Pause)
 			if job.Timeout > 0 {
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeoutCause(ctx, job.Timeout, fmt.Errorf("the run took longer than its time-out of %s", job.Timeout))
@@ -63,7 +63,9 @@ func (s *Scheduler) run(e *entry, why Reason) (began bool, err error) {
 	return began, err
 }
 
-func newBackoff(first time.Duration) *backoff.ExponentialBackOff {
+// NewBackoff returns the pauses between the tries of a job, which begin with
+// about first (0: 10 s), double, and end at five minutes.
+func NewBackoff(first time.Duration) *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval = cmp.Or(first, 10*time.Second)
 	b.Multiplier = 2
