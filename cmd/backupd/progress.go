@@ -11,6 +11,8 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
 // reportEvery is how often progress is written where there is no terminal.
@@ -23,7 +25,7 @@ type progress struct {
 	bars *mpb.Progress // nil off a terminal
 
 	mu     sync.Mutex // guards stages
-	stages map[string]*stage
+	stages map[backup.Stage]*stage
 }
 
 type stage struct {
@@ -35,7 +37,7 @@ type stage struct {
 }
 
 func newProgress(w io.Writer) *progress {
-	p := &progress{w: w, stages: map[string]*stage{}}
+	p := &progress{w: w, stages: map[backup.Stage]*stage{}}
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
 		p.bars = mpb.New(mpb.WithOutput(w), mpb.WithWidth(40), mpb.WithAutoRefresh())
 	}
@@ -54,7 +56,7 @@ func (p *progress) Write(b []byte) (int, error) {
 
 // report is told that a stage has done so many bytes of total; total 0 is not
 // known. Safe for several goroutines.
-func (p *progress) report(name string, done, total int64) {
+func (p *progress) report(name backup.Stage, done, total int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.stages[name]
@@ -81,16 +83,16 @@ func (p *progress) report(name string, done, total int64) {
 	}
 }
 
-func newBar(bars *mpb.Progress, name string) *mpb.Bar {
+func newBar(bars *mpb.Progress, name backup.Stage) *mpb.Bar {
 	return bars.New(0, mpb.BarStyle(),
 		mpb.BarRemoveOnComplete(),
-		mpb.PrependDecorators(decor.Name(name, decor.WC{W: 8, C: decor.DindentRight})),
+		mpb.PrependDecorators(decor.Name(string(name), decor.WC{W: 8, C: decor.DindentRight})),
 		mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f"), decor.Name("  "),
 			decor.AverageSpeed(decor.SizeB1024(0), "% .1f"), decor.Name("  eta "), decor.AverageETA(decor.ET_STYLE_GO)))
 }
 
 // line tells the same four numbers as a bar.
-func line(name string, done, total, since int64, in time.Duration) string {
+func line(name backup.Stage, done, total, since int64, in time.Duration) string {
 	rate := float64(since) / in.Seconds()
 	s := fmt.Sprintf("%s: %s", name, humanize.IBytes(uint64(max(done, 0))))
 	if total > 0 {

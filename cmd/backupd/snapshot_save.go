@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
@@ -48,7 +49,7 @@ func runSnapshotSave(ctx context.Context, a *app, path string) error {
 	defer source.Close()
 	s := &snapshot.Saver{
 		Source:   source,
-		Progress: func(done, total int64) { a.progress.report(snapshot.StageReceive, done, total) },
+		Progress: func(done, total int64) { a.progress.report(backup.StageReceive, done, total) },
 		Log:      a.log.slog,
 		Chosen:   func(survey *cluster.Survey) { snapshot.LogSurvey(a.log.slog, survey) },
 	}

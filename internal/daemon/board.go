@@ -37,15 +37,15 @@ type job struct {
 	board *board
 	server.Job
 	told   time.Time
-	began  map[string]time.Time // by stage
-	phases map[string]time.Duration
+	began  map[backup.Stage]time.Time // by stage
+	phases map[backup.Stage]time.Duration
 }
 
 func newBoard() *board { return &board{readers: map[*reader]struct{}{}} }
 
 // begin puts a running job on the board.
 func (b *board) begin(kind, cluster, reason string) *job {
-	j := &job{board: b, began: map[string]time.Time{}, phases: map[string]time.Duration{}, Job: server.Job{
+	j := &job{board: b, began: map[backup.Stage]time.Time{}, phases: map[backup.Stage]time.Duration{}, Job: server.Job{
 		ID: backup.RandomName(12), Kind: kind, Cluster: cluster, Reason: reason, State: server.JobRunning, Started: time.Now().UTC(),
 	}}
 	b.mu.Lock()
@@ -87,8 +87,8 @@ func (b *board) tell(j *job) {
 }
 
 // progress is told how far a stage of the job is; it is the job's
-// [snapshot.Progress].
-func (j *job) progress(stage string, done, total int64) {
+// [backup.Progress].
+func (j *job) progress(stage backup.Stage, done, total int64) {
 	j.board.mu.Lock()
 	defer j.board.mu.Unlock()
 	now := time.Now()
@@ -96,8 +96,8 @@ func (j *job) progress(stage string, done, total int64) {
 		j.began[stage] = now
 	}
 	j.phases[stage] = now.Sub(j.began[stage])
-	changed := j.Stage != stage
-	j.Stage, j.Done, j.Total = stage, done, total
+	changed := j.Stage != string(stage)
+	j.Stage, j.Done, j.Total = string(stage), done, total
 	if changed || now.Sub(j.told) >= tellEvery {
 		j.board.tell(j)
 	}
@@ -127,7 +127,7 @@ func (j *job) durations() map[string]time.Duration {
 	defer j.board.mu.Unlock()
 	out := map[string]time.Duration{"total": j.Ended.Sub(j.Started)}
 	for stage, d := range j.phases {
-		out[stage] = d
+		out[string(stage)] = d
 	}
 	return out
 }

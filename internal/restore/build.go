@@ -18,14 +18,6 @@ import (
 	"github.com/etcd-backupd/backupd/internal/etcddb"
 )
 
-// Stages of a restore, for progress reports.
-const (
-	StageFetch   = "fetch"   // from the source into the data directory
-	StagePrepare = "prepare" // membership, alarms, revision
-	StageCopy    = "copy"    // to the other members
-	StageSync    = "sync"    // making everything durable
-)
-
 // Execute does what was planned: it builds every target in its staging folder
 // and puts them into place. When it fails before that, nothing is left of it.
 func (p *Plan) Execute(ctx context.Context) (err error) {
@@ -58,7 +50,7 @@ func (p *Plan) build(ctx context.Context) error {
 	if err := p.fetch(ctx, first.database()); err != nil {
 		return fmt.Errorf("restore %s: %w", first.Member.Name, err)
 	}
-	p.req.Progress(StagePrepare, 0, 0)
+	p.req.Progress(backup.StagePrepare, 0, 0)
 	err := etcddb.Prepare(ctx, first.database(), etcddb.PrepareOptions{
 		From: first.membership(), BumpRevision: p.req.BumpRevision, MarkCompacted: p.req.MarkCompacted,
 		ClearAlarms: p.req.ClearAlarms, InitialMmapBytes: p.req.InitialMmapBytes,
@@ -73,7 +65,7 @@ func (p *Plan) build(ctx context.Context) error {
 			return fmt.Errorf("copy database for %s: %w", t.Member.Name, err)
 		}
 	}
-	p.req.Progress(StageSync, 0, 0)
+	p.req.Progress(backup.StageSync, 0, 0)
 	for _, t := range p.Targets {
 		for _, s := range t.slots() {
 			if err := seal(s.tree(), p.ownerOf(t, s)); err != nil {
@@ -128,7 +120,7 @@ func (c *memberCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.C
 // fetch streams the database from the source to path, without the trailer. The
 // source verifies on the way and fails at the end if the bytes were not right.
 func (p *Plan) fetch(ctx context.Context, path string) (err error) {
-	src, err := p.Source.open(ctx, func(done, total int64) { p.req.Progress(StageFetch, done, total) })
+	src, err := p.Source.open(ctx, func(done, total int64) { p.req.Progress(backup.StageFetch, done, total) })
 	if err != nil {
 		return err
 	}
@@ -167,7 +159,7 @@ func (p *Plan) copyDatabase(ctx context.Context, from, to string) (err error) {
 	for off := int64(0); ; {
 		n, err := io.CopyN(dst, src, 64<<20) // the kernel copies, or clones
 		off += n
-		p.req.Progress(StageCopy, off, p.Source.Bytes)
+		p.req.Progress(backup.StageCopy, off, p.Source.Bytes)
 		if err == io.EOF {
 			return nil
 		}

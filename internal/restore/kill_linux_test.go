@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
 	"github.com/etcd-backupd/backupd/internal/restore"
 )
@@ -225,16 +226,16 @@ func hasJournal(t testing.TB, root string) bool {
 // new data is made.
 func TestExecute_KilledAtAnyTime(t *testing.T) {
 	f := newest(t)
-	for _, stage := range []string{restore.StageFetch, restore.StagePrepare, restore.StageSync} {
-		t.Run(stage, func(t *testing.T) {
+	for _, stage := range []backup.Stage{backup.StageFetch, backup.StagePrepare, backup.StageSync} {
+		t.Run(string(stage), func(t *testing.T) {
 			t.Parallel()
 			g := newGround(t, f, t.TempDir(), "old", true)
 			g.KillStage = stage
 			if !g.run(t, 0) {
 				t.Fatal("not killed")
 			}
-			g.check(t, f, stage)
-			g.finish(t, f, stage)
+			g.check(t, f, string(stage))
+			g.finish(t, f, string(stage))
 		})
 	}
 	rng := rand.New(rand.NewPCG(7, 7))

@@ -50,8 +50,8 @@ type job struct {
 	Snapshot                       string
 	DataDir, WALDir, Peer          string
 	Replace                        bool
-	KillStep                       int    // die before the n-th visible change, from 1
-	KillStage                      string // die when this stage begins
+	KillStep                       int          // die before the n-th visible change, from 1
+	KillStage                      backup.Stage // die when this stage begins
 	SkipHash, ClearAlarms, DirOnly bool
 }
 
@@ -83,7 +83,7 @@ func runJob(raw string) error {
 		}
 		return nil
 	})
-	req.Progress = func(stage string, _, _ int64) {
+	req.Progress = func(stage backup.Stage, _, _ int64) {
 		if stage == j.KillStage {
 			_ = die()
 		}

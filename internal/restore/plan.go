@@ -55,7 +55,7 @@ type Request struct {
 
 	// EtcdLog is the logger for etcd's own restore code.
 	EtcdLog  *zap.Logger
-	Progress func(stage string, done, total int64)
+	Progress backup.Progress
 
 	before func(op, path string) error // for tests, see disk
 }
@@ -99,7 +99,7 @@ func NewPlan(ctx context.Context, src *Source, req Request) (*Plan, error) {
 		req.EtcdLog = zap.NewNop()
 	}
 	if req.Progress == nil {
-		req.Progress = func(string, int64, int64) {}
+		req.Progress = func(backup.Stage, int64, int64) {}
 	}
 	p := &Plan{Source: src, Token: req.Token, req: req}
 	if p.Token == "" {

@@ -145,8 +145,8 @@ func TestExecute_TargetChanges(t *testing.T) {
 			g := newGround(t, f, t.TempDir(), c.before, false)
 			var before map[string]string
 			req := g.request()
-			req.Progress = func(stage string, _, _ int64) {
-				if stage == restore.StagePrepare {
+			req.Progress = func(stage backup.Stage, _, _ int64) {
+				if stage == backup.StagePrepare {
 					c.change(t, g)
 					before = identities(t, g.DataDir)
 				}
@@ -169,8 +169,8 @@ func TestExecute_Twice(t *testing.T) {
 	src := fromFile(t, f.snapshot)
 	other := restore.Request{Name: "m1", InitialCluster: "m1=" + g.Peer, DataDir: filepath.Join(g.root, "other"), WALDir: g.WALDir}
 	req := g.request()
-	req.Progress = func(stage string, _, _ int64) {
-		if stage != restore.StagePrepare {
+	req.Progress = func(stage backup.Stage, _, _ int64) {
+		if stage != backup.StagePrepare {
 			return
 		}
 		for _, second := range []restore.Request{g.request(), other} {
@@ -192,14 +192,14 @@ func TestExecute_Twice(t *testing.T) {
 // TestExecute_Cancelled leaves nothing, whenever it is cancelled.
 func TestExecute_Cancelled(t *testing.T) {
 	f := newest(t)
-	for _, at := range []string{restore.StageFetch, restore.StagePrepare, restore.StageCopy, restore.StageSync} {
-		t.Run(at, func(t *testing.T) {
+	for _, at := range []backup.Stage{backup.StageFetch, backup.StagePrepare, backup.StageCopy, backup.StageSync} {
+		t.Run(string(at), func(t *testing.T) {
 			root := t.TempDir()
 			ctx, cancel := context.WithCancelCause(t.Context())
 			interrupted := errors.New("interrupted")
 			p, err := restore.NewPlan(ctx, fromFile(t, f.snapshot), restore.Request{
 				OutputDir: filepath.Join(root, "a", "b"), InitialCluster: "m1=http://10.0.0.1:1,m2=http://10.0.0.2:1",
-				Progress: func(stage string, _, _ int64) {
+				Progress: func(stage backup.Stage, _, _ int64) {
 					if stage == at {
 						cancel(interrupted)
 					}

@@ -95,13 +95,13 @@ func (t *Taker) compare(ctx context.Context, s *cluster.Survey, facts *etcddb.Fa
 		q = t.ask(ctx, s, voters, facts.Revision)
 	}
 	defer q.abandon()
-	t.Progress(StageCompare, 0, int64(len(q.voters)))
+	t.Progress(backup.StageCompare, 0, int64(len(q.voters)))
 	<-q.done
 	c := &comparison{facts: facts, path: path, known: map[backup.Revision]backup.HashKV{facts.HashKV.CompactRevision: facts.HashKV}}
 	out := make([]backup.MemberHash, len(q.voters))
 	for i, m := range q.voters {
 		out[i] = c.judge(ctx, m, q.replies[i])
-		t.Progress(StageCompare, int64(i+1), int64(len(q.voters)))
+		t.Progress(backup.StageCompare, int64(i+1), int64(len(q.voters)))
 		t.Log.Info("compared HashKV", "member", out[i].MemberID, "result", out[i].Result, "detail", out[i].Detail)
 	}
 	return out, contradictions(out, facts.HashKV)

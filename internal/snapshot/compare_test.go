@@ -15,9 +15,9 @@ import (
 )
 
 // at calls f once, when the taker begins the stage, on its own goroutine.
-func at(taker *snapshot.Taker, stage string, f func()) {
+func at(taker *snapshot.Taker, stage backup.Stage, f func()) {
 	done := false
-	taker.Progress = func(s string, _, _ int64) {
+	taker.Progress = func(s backup.Stage, _, _ int64) {
 		if s == stage && !done {
 			done = true
 			f()
@@ -66,7 +66,7 @@ func TestTaker_Take_Compaction(t *testing.T) {
 			}
 			taker := newTaker(t, source, mem.New())
 			if c.during != nil {
-				at(taker, snapshot.StageInspect, func() { c.during(rev) })
+				at(taker, backup.StageInspect, func() { c.during(rev) })
 			}
 			m := take(t, taker)
 			if m.Revision != backup.Revision(rev) || len(m.MemberHashes) != 1 {

@@ -86,25 +86,25 @@ func TestTaker_Take_MemberFails(t *testing.T) {
 func TestTaker_Take_Cancelled(t *testing.T) {
 	db := realDatabase(t)
 	for name, c := range map[string]struct {
-		stage string
+		stage backup.Stage
 		send  testserver.SnapshotFunc
 	}{
-		"Receiving":  {snapshot.StageReceive, testserver.StallAfter(db.raw, len(db.raw)/2)},
-		"Storing":    {snapshot.StageStore, testserver.StallAfter(db.raw, len(db.raw)/2)},
-		"Inspecting": {snapshot.StageInspect, testserver.GoodSnapshot(db.raw)},
-		"Comparing":  {snapshot.StageCompare, testserver.GoodSnapshot(db.raw)},
-		"Verifying":  {snapshot.StageVerify, testserver.GoodSnapshot(db.raw)},
+		"Receiving":  {backup.StageReceive, testserver.StallAfter(db.raw, len(db.raw)/2)},
+		"Storing":    {backup.StageStore, testserver.StallAfter(db.raw, len(db.raw)/2)},
+		"Inspecting": {backup.StageInspect, testserver.GoodSnapshot(db.raw)},
+		"Comparing":  {backup.StageCompare, testserver.GoodSnapshot(db.raw)},
+		"Verifying":  {backup.StageVerify, testserver.GoodSnapshot(db.raw)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := mem.New()
 			taker := newTaker(t, connect(t, startFakes(t, db, c.send).urls...), s)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			taker.Progress = func(stage string, _, _ int64) {
+			taker.Progress = func(stage backup.Stage, _, _ int64) {
 				if stage != c.stage {
 					return
 				}
-				if stage == snapshot.StageCompare { // the upload is through, its outcome not taken yet
+				if stage == backup.StageCompare { // the upload is through, its outcome not taken yet
 					eventually(t, "the data is stored", func() bool { return hasData(t, s) })
 				}
 				cancel()
@@ -151,8 +151,8 @@ func TestTaker_Take_MemberDies(t *testing.T) {
 			if _, err := saver.Stream(t.Context(), &bytes.Buffer{}); err != nil {
 				t.Fatal(err)
 			}
-			taker.Progress = func(stage string, done, total int64) {
-				if stage != snapshot.StageReceive || lost != nil || done < 1<<20 {
+			taker.Progress = func(stage backup.Stage, done, total int64) {
+				if stage != backup.StageReceive || lost != nil || done < 1<<20 {
 					return
 				}
 				for _, m := range real.Members {
@@ -337,7 +337,7 @@ func TestTaker_Take_SpoolLies(t *testing.T) {
 		s := &gatedStore{Store: mem.New(), gate: make(chan struct{})}
 		taker := newTaker(t, connect(t, real.Endpoints()...), s)
 		taker.Codec, taker.KeepPending = codec.Options{}, keep
-		at(taker, snapshot.StageInspect, func() {
+		at(taker, backup.StageInspect, func() {
 			defer close(s.gate)
 			// In the trailer, where the inspection of the database does not look.
 			damage(t, taker.Spool, func(f *os.File, size int64) error {

@@ -78,8 +78,8 @@ func (c *counted) Read(p []byte) (int, error) {
 }
 
 // readBack proves that the store gives back exactly what it was given.
-func readBack(ctx context.Context, s storage.Store, key string, want backup.Blob, progress Progress) error {
-	r, err := openStored(ctx, s, key, want, func(done, total int64) { progress(StageVerify, done, total) })
+func readBack(ctx context.Context, s storage.Store, key string, want backup.Blob, progress backup.Progress) error {
+	r, err := openStored(ctx, s, key, want, func(done, total int64) { progress(backup.StageVerify, done, total) })
 	if err != nil {
 		return err
 	}

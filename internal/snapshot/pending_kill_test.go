@@ -35,7 +35,7 @@ type killJob struct {
 	KillAt int  // the operation, counted from 0; negative: none
 	Moment string
 
-	KillStage string // kill when this stage begins
+	KillStage backup.Stage // kill when this stage begins
 }
 
 // Moments of an operation at which a child dies.
@@ -58,7 +58,7 @@ func runKillJob(raw string) error {
 		Source: source, Store: &killingStore{Store: file.New(j.Repository), job: j}, Cluster: "prod", Spool: j.Spool,
 		Codec: codec.Options{Compress: codec.Zstd}, Tool: "test", KeepPending: true,
 	}
-	taker.Progress = func(stage string, _, _ int64) {
+	taker.Progress = func(stage backup.Stage, _, _ int64) {
 		if stage == j.KillStage {
 			die()
 		}
@@ -240,7 +240,7 @@ func TestPending_Killed(t *testing.T) {
 func TestPending_KilledEarly(t *testing.T) {
 	db := realDatabase(t)
 	url := startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls[0]
-	for _, stage := range []string{snapshot.StageReceive, snapshot.StageInspect, snapshot.StageCompare} {
+	for _, stage := range []backup.Stage{backup.StageReceive, backup.StageInspect, backup.StageCompare} {
 		j := killJob{Endpoint: url, Repository: t.TempDir(), Spool: t.TempDir(), KillAt: -1, KillStage: stage}
 		if !j.run(t) {
 			t.Fatalf("%s: it lives", stage)

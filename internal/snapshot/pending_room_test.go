@@ -113,7 +113,7 @@ func TestPending_TwoAtOnce(t *testing.T) {
 	var stored []*backup.Manifest
 	var err error
 	begun, done := make(chan struct{}), make(chan struct{})
-	at(first, snapshot.StageStore, func() { close(begun) })
+	at(first, backup.StageStore, func() { close(begun) })
 	go func() {
 		defer close(done)
 		stored, err = first.StorePending(t.Context())

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/history"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -140,7 +141,7 @@ func (t *Taker) storeClaimed(ctx context.Context, sp *spool) (*backup.Manifest, 
 	if n.same != nil { // the process that stored it had no time to say so
 		return n.same, nil
 	}
-	m.Timeline = timeline(&m, n.before, n.after)
+	m.Timeline = history.Timeline(&m, n.before, n.after)
 	stored, err := t.store(ctx, sp.reader(), m.StartedAt)
 	if err != nil {
 		return nil, fmt.Errorf("store pending snapshot: %w", err)

@@ -215,7 +215,7 @@ func TestPending_Reasons(t *testing.T) {
 		taker := keeper(t, url, mem.New(), folder)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		at(taker, snapshot.StageCompare, cancel)
+		at(taker, backup.StageCompare, cancel)
 		var kept *snapshot.PendingError
 		if _, err := taker.Take(ctx); !errors.Is(err, context.Canceled) || errors.As(err, &kept) {
 			t.Errorf("got %v", err)

@@ -20,21 +20,9 @@ import (
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/history"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
-
-// Stages of taking, verifying and restoring, for progress reports.
-const (
-	StageReceive = "receive" // from etcd to the spool
-	StageStore   = "store"   // from the spool to the store
-	StageInspect = "inspect" // reading the database
-	StageCompare = "compare" // asking members for HashKV
-	StageVerify  = "verify"  // reading the stored object back
-)
-
-// Progress is told how far a stage is: done of total bytes. Total is 0 where it
-// is not known. It may be called from several goroutines.
-type Progress func(stage string, done, total int64)
 
 // Taker takes snapshots of one cluster into one repository, one at a time.
 type Taker struct {
@@ -65,7 +53,7 @@ type Taker struct {
 	// Tool is the version recorded in the manifest.
 	Tool     string
 	Log      *slog.Logger
-	Progress Progress
+	Progress backup.Progress
 }
 
 // HashPolicy says whether a snapshot's content is compared with the members.
@@ -86,7 +74,7 @@ func (t *Taker) setDefaults() {
 		t.Log = slog.New(slog.DiscardHandler)
 	}
 	if t.Progress == nil {
-		t.Progress = func(string, int64, int64) {}
+		t.Progress = func(backup.Stage, int64, int64) {}
 	}
 }
 
@@ -201,7 +189,7 @@ func (t *Taker) takeInto(ctx context.Context, sp *spool, s surveyed) (*backup.Ma
 	// freed pages; stored behind it.
 	var facts *etcddb.Facts
 	var asked *questions
-	from := receiver{source: t.Source, log: t.Log, progress: t.stage(StageReceive)}
+	from := receiver{source: t.Source, log: t.Log, progress: t.stage(backup.StageReceive)}
 	from.check = func(ctx context.Context, got received) (err error) {
 		facts, asked, err = t.inspect(ctx, s.Survey, got, sp.path)
 		return err
@@ -241,7 +229,7 @@ func (t *Taker) finish(ctx context.Context, m *backup.Manifest, stored storedBlo
 
 // inspect looks into the database, and has the members asked about it meanwhile.
 func (t *Taker) inspect(ctx context.Context, s *cluster.Survey, got received, path string) (*etcddb.Facts, *questions, error) {
-	t.Progress(StageInspect, 0, got.blob.Bytes)
+	t.Progress(backup.StageInspect, 0, got.blob.Bytes)
 	var asked *questions
 	var asking sync.WaitGroup
 	asking.Go(func() { asked = t.askEarly(ctx, s, path) })
@@ -251,7 +239,7 @@ func (t *Taker) inspect(ctx context.Context, s *cluster.Survey, got received, pa
 		asked.abandon()
 		return nil, nil, fmt.Errorf("inspect the database of %s: %w", got.member.Endpoint, err)
 	}
-	t.Progress(StageInspect, got.blob.Bytes, got.blob.Bytes)
+	t.Progress(backup.StageInspect, got.blob.Bytes, got.blob.Bytes)
 	return facts, asked, nil
 }
 
@@ -298,30 +286,8 @@ func (t *Taker) manifest(s surveyed, got received, facts *etcddb.Facts) *backup.
 	if len(m.Members) == 0 {
 		m.Members = facts.Members
 	}
-	m.Timeline = timeline(m, s.repo.previous, nil)
+	m.Timeline = history.Timeline(m, s.repo.previous, nil)
 	return m
-}
-
-// timeline continues that of the snapshot before, unless the cluster was
-// replaced or went back in time. One that is stored late has a snapshot after it
-// too, and must fit in between, or it stands for itself.
-func timeline(m, before, after *backup.Manifest) string {
-	same := before != nil && after != nil && before.Timeline == after.Timeline
-	fits := after != nil && continues(after, m)
-	switch {
-	case before != nil && continues(m, before) && (fits || !same):
-		return before.Timeline
-	case fits && !same:
-		return after.Timeline
-	}
-	return backup.RandomName(10)
-}
-
-// continues reports whether m may be of one history with the snapshot before it.
-// The high-water revision tells, not the snapshot's own: that of a lagging
-// member may be older than the one before.
-func continues(m, before *backup.Manifest) bool {
-	return m.ClusterID == before.ClusterID && before.HighWaterRevision <= m.HighWaterRevision
 }
 
 // doubts tells what speaks against the content besides the hashes.
@@ -343,7 +309,7 @@ func (t *Taker) dataKey(name backup.DataName) string {
 }
 
 // stage returns the progress of one stage.
-func (t *Taker) stage(stage string) func(done, total int64) {
+func (t *Taker) stage(stage backup.Stage) func(done, total int64) {
 	return func(done, total int64) { t.Progress(stage, done, total) }
 }
 

@@ -92,8 +92,8 @@ func marshal(t *testing.T, m *backup.Manifest) string {
 // watchSpool fails the test when the spool folder holds more than one database.
 func watchSpool(t *testing.T, taker *snapshot.Taker) {
 	t.Helper()
-	taker.Progress = func(stage string, _, total int64) {
-		if stage != snapshot.StageReceive {
+	taker.Progress = func(stage backup.Stage, _, total int64) {
+		if stage != backup.StageReceive {
 			return
 		}
 		used := int64(0)

@@ -129,7 +129,7 @@ func retryable(ctx context.Context, err error) bool {
 // whose answer was lost may be there all the same.
 func (t *Taker) store(ctx context.Context, src *spoolReader, started time.Time) (storedBlobs, error) {
 	out := storedBlobs{name: backup.NewDataName(started)}
-	enc, err := codec.NewEncoder(&reporting{src: src, report: t.stage(StageStore)}, t.Codec)
+	enc, err := codec.NewEncoder(&reporting{src: src, report: t.stage(backup.StageStore)}, t.Codec)
 	if err != nil {
 		return out, err
 	}

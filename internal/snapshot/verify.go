@@ -59,7 +59,7 @@ type Verifier struct {
 	Identities codec.Identities
 	Depth      Depth
 	Spool      string // as of [Taker]
-	Progress   Progress
+	Progress   backup.Progress
 }
 
 func (v *Verifier) setDefaults() {
@@ -67,7 +67,7 @@ func (v *Verifier) setDefaults() {
 		v.Spool = os.TempDir()
 	}
 	if v.Progress == nil {
-		v.Progress = func(string, int64, int64) {}
+		v.Progress = func(backup.Stage, int64, int64) {}
 	}
 }
 
@@ -113,7 +113,7 @@ func (v *Verifier) full(ctx context.Context, m *backup.Manifest) error {
 }
 
 func (v *Verifier) fullBy(ctx context.Context, m *backup.Manifest, sp *spool) error {
-	r, err := OpenData(ctx, v.Store, m, v.Identities, func(done, total int64) { v.Progress(StageVerify, done, total) })
+	r, err := OpenData(ctx, v.Store, m, v.Identities, func(done, total int64) { v.Progress(backup.StageVerify, done, total) })
 	if errors.Is(err, codec.ErrNoIdentity) {
 		// A damaged header looks like a wrong key. The stored bytes tell.
 		if derr := v.diagnose(ctx, m, readBack(ctx, v.Store, m.DataKey(), m.Stored, v.Progress)); derr != nil {
@@ -128,7 +128,7 @@ func (v *Verifier) fullBy(ctx context.Context, m *backup.Manifest, sp *spool) er
 	if err = errors.Join(err, r.Close()); err != nil {
 		return v.diagnose(ctx, m, err)
 	}
-	v.Progress(StageInspect, 0, m.Plain.Bytes)
+	v.Progress(backup.StageInspect, 0, m.Plain.Bytes)
 	facts, err := etcddb.Inspect(ctx, sp.path)
 	if errors.Is(err, backup.ErrCorrupt) {
 		return &DefectError{Content, m.DataKey(), err}
@@ -136,7 +136,7 @@ func (v *Verifier) fullBy(ctx context.Context, m *backup.Manifest, sp *spool) er
 	if err != nil {
 		return err
 	}
-	v.Progress(StageInspect, m.Plain.Bytes, m.Plain.Bytes)
+	v.Progress(backup.StageInspect, m.Plain.Bytes, m.Plain.Bytes)
 	if err := CompareFacts(m, facts); err != nil {
 		return &DefectError{Content, m.DataKey(), err}
 	}
