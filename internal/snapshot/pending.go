@@ -14,9 +14,8 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
 // PendingSpool is a database that was received, inspected and compared, but not
@@ -56,7 +55,6 @@ const (
 
 	spoolSuffix  = ".spool"
 	recordSuffix = ".pending.json"
-	tempSuffix   = ".tmp"
 )
 
 var recordPattern = regexp.MustCompile(`^(backupd-[a-z2-7]{12})\.pending\.json(\.tmp)?$`)
@@ -128,38 +126,16 @@ func writeRecord(spool string, r *pendingRecord) error {
 	if err != nil {
 		return fmt.Errorf("encode record of pending spool: %w", err)
 	}
-	path := recordPath(spool)
-	temp := path + tempSuffix
-	err = writeNew(temp, append(raw, '\n'))
-	if err == nil {
-		err = os.Rename(temp, path)
+	if err := disk.WriteFile(recordPath(spool), append(raw, '\n')); err != nil {
+		return fmt.Errorf("write record of pending spool: %w", err)
 	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("write record of pending spool: %w", err), removeIfThere(temp))
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// writeNew writes a file that nobody else can have opened before.
-func writeNew(path string, raw []byte) error {
-	if err := removeIfThere(path); err != nil { // what a killed process left
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(raw)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
+	return nil
 }
 
 // readRecord reads the record of a spool. It does not say whose it is: see
 // [checkOurs].
 func readRecord(spool string) (*pendingRecord, error) {
-	f, err := openPlain(recordPath(spool), os.O_RDONLY)
+	f, err := disk.OpenRegular(recordPath(spool), os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -203,23 +179,6 @@ func parseRecord(raw []byte) (*pendingRecord, error) {
 		return nil, backup.Corruptf("%w", err)
 	}
 	return &r, nil
-}
-
-// openPlain opens a regular file: no link, and nothing that opening could wait
-// for. The folder may be one in which everybody can make such things.
-func openPlain(path string, how int) (*os.File, error) {
-	f, err := os.OpenFile(path, how|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", path)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
 }
 
 // checkOurs reports why a spool and its record cannot be what this user's
@@ -290,7 +249,7 @@ func Pending(dir string) ([]PendingSpool, error) {
 	}
 	var out []PendingSpool
 	for _, p := range all {
-		if p.err == nil && (p.record.Tries > 0 || !inUse(p.path)) {
+		if p.err == nil && (p.record.Tries > 0 || !disk.InUse(p.path)) {
 			out = append(out, p.record.describe(p.path))
 		}
 	}

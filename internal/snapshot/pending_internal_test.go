@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/storage/mem"
 )
 
@@ -147,7 +148,7 @@ func TestSweep_Pending(t *testing.T) {
 	wantFiles(t, dir, append(foreign, young, recordPath(young), newer, recordPath(newer), held, recordPath(held))...)
 
 	// A process that was killed while it wrote leaves the record before.
-	temp := write(recordPath(young)+tempSuffix, "half")
+	temp := write(recordPath(young)+disk.TempSuffix, "half")
 	if r, err := readRecord(young); err != nil || r.Tries != 1 {
 		t.Errorf("got %+v, %v", r, err)
 	}
@@ -209,14 +210,14 @@ func TestPending_Claim(t *testing.T) {
 	if _, err := claim(path); !errors.Is(err, errSpoolInUse) {
 		t.Errorf("a second time: got %v", err)
 	}
-	if !inUse(path) {
+	if !disk.InUse(path) {
 		t.Error("nobody seems to hold it")
 	}
 	taker := &Taker{Log: slog.New(slog.DiscardHandler)}
 	if taker.drop(pendingSpool{path: path}, "test") {
 		t.Error("it was dropped while it was held")
 	}
-	late, err := openPlain(path, os.O_RDWR) // before it is removed
+	late, err := disk.OpenRegular(path, os.O_RDWR) // before it is removed
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,12 +247,12 @@ func TestReserve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	allocate(probe, 1<<20)
+	disk.Allocate(probe, 1<<20)
 	info, err := probe.Stat()
 	if err := errors.Join(err, probe.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if spaceOf(info) == 0 { // a file system that sets nothing aside
+	if disk.SpaceOf(info) == 0 { // a file system that sets nothing aside
 		if err := first.f.Truncate(6 << 20); err != nil {
 			t.Fatal(err)
 		}

@@ -8,12 +8,12 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
 // errSpoolInUse is returned for a spool that another process is at work on, or
@@ -23,7 +23,7 @@ var errSpoolInUse = errors.New("the spool is in use")
 // claim takes a pending spool for this process alone, and reads its record
 // again: another may have been quicker.
 func claim(path string) (*spool, error) {
-	f, err := openPlain(path, os.O_RDWR)
+	f, err := disk.OpenRegular(path, os.O_RDWR)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, errSpoolInUse
 	}
@@ -56,36 +56,17 @@ func (s *spool) takeOver() error {
 
 // lockAlone locks out everybody else, or returns errSpoolInUse.
 func (s *spool) lockAlone() error {
-	if err := flock(s.f, unix.LOCK_EX); errors.Is(err, unix.EWOULDBLOCK) {
-		return errSpoolInUse
-	} else if err != nil {
-		return fmt.Errorf("lock pending spool: %w", err)
-	}
-	here, err := s.f.Stat()
-	if err != nil {
-		return fmt.Errorf("look at pending spool: %w", err)
-	}
-	if named, err := os.Stat(s.path); err != nil || !os.SameFile(here, named) {
+	err := disk.TryLock(s.f, disk.Exclusive)
+	if errors.Is(err, disk.ErrInUse) || errors.Is(err, disk.ErrGone) {
 		return errSpoolInUse
 	}
-	return nil
-}
-
-// inUse reports whether a process holds the spool at path.
-func inUse(path string) bool {
-	f, err := openPlain(path, os.O_RDWR)
-	if err != nil {
-		return false
-	}
-	err = flock(f, unix.LOCK_EX)
-	_ = f.Close() // gives the lock back
-	return errors.Is(err, unix.EWOULDBLOCK)
+	return err
 }
 
 // drop removes a pending snapshot that nobody is storing, and reports whether it
 // did. It is lost, so it is told loudly.
 func (t *Taker) drop(p pendingSpool, why string) bool {
-	f, err := openPlain(p.path, os.O_RDWR)
+	f, err := disk.OpenRegular(p.path, os.O_RDWR)
 	if err != nil {
 		return false
 	}
@@ -151,25 +132,19 @@ func spoolBytes(dir, except string) (int64, error) {
 			continue
 		}
 		if info, err := e.Info(); err == nil && info.Mode().IsRegular() { // else it went a moment ago
-			sum += spaceOf(info)
+			sum += disk.SpaceOf(info)
 		}
 	}
 	return sum, nil
 }
 
-// spaceOf is a file's size, or what was set aside for it if that is more.
-func spaceOf(info os.FileInfo) int64 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return max(info.Size(), st.Blocks*512)
-	}
-	return info.Size()
-}
-
 // makeSpool makes an empty spool with room for need bytes, for which older
 // pending snapshots give way.
 func (t *Taker) makeSpool(need int64) (*spool, error) {
-	if free, want, err := room(t.Spool, need); err == nil && free < want && t.KeepPending {
-		t.giveWay(want - free)
+	if fs, err := disk.FileSystemOf(t.Spool); err == nil && t.KeepPending {
+		if missing := disk.WithReserve(need) - fs.Free; missing > 0 {
+			t.giveWay(missing)
+		}
 	}
 	sp, err := newSpool(t.Spool, need)
 	if err != nil {
@@ -187,7 +162,7 @@ func (t *Taker) reserve(sp *spool, need int64) error {
 	if t.SpoolLimit <= 0 {
 		return nil
 	}
-	allocate(sp.f, need)
+	disk.Allocate(sp.f, need)
 	others, err := spoolBytes(t.Spool, sp.path)
 	if err != nil {
 		return err
@@ -209,7 +184,7 @@ func (t *Taker) giveWay(excess int64) bool {
 		return false
 	}
 	newest := map[[2]string]string{}
-	all = slices.DeleteFunc(all, func(p pendingSpool) bool { return p.err != nil || inUse(p.path) })
+	all = slices.DeleteFunc(all, func(p pendingSpool) bool { return p.err != nil || disk.InUse(p.path) })
 	for _, p := range all {
 		newest[p.record.owner()] = p.path
 	}

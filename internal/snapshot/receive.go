@@ -10,6 +10,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
+	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
 // sink takes a database that may have to be sent again from the beginning,
@@ -145,7 +146,7 @@ func (s *spoolSink) begin(ctx context.Context, total int64) error {
 	}
 	// Writing into blocks that are there already is quicker than finding them
 	// when the kernel writes back.
-	allocate(s.f, total)
+	disk.Allocate(s.f, total)
 	s.expect = total
 	s.up.start(ctx)
 	return nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
+	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
 // Saved tells what [Save] wrote.
@@ -45,7 +46,7 @@ func (s *Saver) Save(ctx context.Context, path string) (Saved, error) {
 		return Saved{}, err
 	}
 	dir := filepath.Dir(path)
-	if err := checkSpace(dir, survey.DatabaseBytes()); err != nil {
+	if err := checkRoom(dir, survey.DatabaseBytes()); err != nil {
 		return Saved{}, err
 	}
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.part") // 0600
@@ -60,9 +61,9 @@ func (s *Saver) Save(ctx context.Context, path string) (Saved, error) {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		return Saved{}, errors.Join(err, removeIfThere(f.Name()))
+		return Saved{}, errors.Join(err, disk.Remove(f.Name()))
 	}
-	return saved, syncDir(dir)
+	return saved, disk.Sync(dir)
 }
 
 func (s *Saver) saveTo(ctx context.Context, survey *cluster.Survey, f *os.File) (Saved, error) {
@@ -117,7 +118,7 @@ func saved(got received) Saved {
 type fileSink struct{ *os.File }
 
 func (s *fileSink) begin(_ context.Context, total int64) error {
-	if err := checkSpace(filepath.Dir(s.Name()), total); err != nil {
+	if err := checkRoom(filepath.Dir(s.Name()), total); err != nil {
 		return err
 	}
 	if err := s.Truncate(0); err != nil {
@@ -152,14 +153,3 @@ func (s *onceSink) Write(p []byte) (int, error) {
 }
 
 func (s *onceSink) end(err error) { s.lost = err }
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("open folder: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("sync folder %s: %w", dir, err)
-	}
-	return nil
-}

@@ -8,11 +8,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"sync"
+	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
 // spool is the local file a database is received into at full speed. Readers
@@ -41,7 +41,7 @@ func newSpool(dir string, need int64) (*spool, error) {
 	if err := sweepSpools(dir); err != nil {
 		return nil, fmt.Errorf("look through spool folder: %w", err)
 	}
-	if err := checkSpace(dir, need); err != nil {
+	if err := checkRoom(dir, need); err != nil {
 		return nil, err
 	}
 	for {
@@ -65,22 +65,14 @@ func newSpool(dir string, need int64) (*spool, error) {
 // lock reports whether the spool is now locked and still there: another
 // process may have swept it in the moment before.
 func (s *spool) lock() (bool, error) {
-	// Shared, for whoever inspects the database takes a shared lock too. Only
-	// the sweep wants it for itself.
-	if err := flock(s.f, unix.LOCK_SH); errors.Is(err, unix.EWOULDBLOCK) {
+	// A shared lock, because the process that inspects the database takes a
+	// shared one too. Only the sweep takes an exclusive one.
+	err := disk.TryLock(s.f, disk.Shared)
+	if errors.Is(err, disk.ErrInUse) || errors.Is(err, disk.ErrGone) {
 		return false, nil
-	} else if err != nil {
-		return false, err
 	}
-	here, err := s.f.Stat()
-	if err != nil {
-		return false, err
-	}
-	named, err := os.Stat(s.path)
-	return err == nil && os.SameFile(here, named), nil
+	return err == nil, err
 }
-
-func flock(f *os.File, how int) error { return unix.Flock(int(f.Fd()), how|unix.LOCK_NB) }
 
 // sweepSpools removes the spools that no living process holds, but not what is
 // pending. What it cannot remove, such as another user's, is no reason not to
@@ -107,11 +99,11 @@ func sweepSpools(dir string) error {
 }
 
 func sweepSpool(path string) {
-	f, err := openPlain(path, os.O_RDWR)
+	f, err := disk.OpenRegular(path, os.O_RDWR)
 	if err != nil {
 		return
 	}
-	if s := (&spool{path: path, f: f}); flock(f, unix.LOCK_EX) == nil && !staysPending(path) {
+	if s := (&spool{path: path, f: f}); disk.TryLock(f, disk.Exclusive) == nil && !staysPending(path) {
 		_ = s.remove()
 		return
 	}
@@ -141,35 +133,14 @@ func spoolFolder(dir string) string {
 	return dir
 }
 
-func removeIfThere(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+// checkRoom refuses a folder that has no room to receive a database, before a
+// byte of it is received.
+func checkRoom(dir string, database int64) error {
+	err := disk.CheckRoom(dir, database)
+	if errors.Is(err, syscall.ENOSPC) {
+		return backup.WithHint(err, "free some space or name another folder")
 	}
-	return nil
-}
-
-// checkSpace refuses before a byte is received when dir has no room for need
-// bytes and a little more.
-func checkSpace(dir string, need int64) error {
-	free, want, err := room(dir, need)
-	if err != nil {
-		return err
-	}
-	if free < want {
-		return backup.WithHint(fmt.Errorf("folder %s has %d bytes free, the database needs %d: %w", dir, free, want, unix.ENOSPC),
-			"free some space or name another folder")
-	}
-	return nil
-}
-
-// room tells how much is free in dir, and how much must be to receive need
-// bytes.
-func room(dir string, need int64) (free, want int64, err error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, 0, fmt.Errorf("ask for free space of %s: %w", dir, err)
-	}
-	return int64(st.Bavail) * int64(st.Bsize), need + need/10 + 16<<20, nil
+	return err
 }
 
 // Write appends.
@@ -220,7 +191,7 @@ func (s *spool) remove() error {
 	// The record goes first: a spool without one is a leftover, which a sweep
 	// removes. And the names go before the lock does.
 	record := recordPath(s.path)
-	return errors.Join(removeIfThere(record+tempSuffix), removeIfThere(record), removeIfThere(s.path), s.f.Close())
+	return errors.Join(disk.Remove(record+disk.TempSuffix), disk.Remove(record), disk.Remove(s.path), s.f.Close())
 }
 
 // reader returns a reader from the beginning that follows the writer.
