@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/location"
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
@@ -27,7 +28,7 @@ func probe(ctx context.Context, l *list, r *config.Repository, s storage.Store) 
 		return // opening it has told
 	}
 	if loc.Path != "" {
-		defer removeFolders(loc.Path, existing(loc.Path))
+		defer removeFolders(loc.Path, disk.Existing(loc.Path))
 	}
 	for _, f := range storage.Probe(ctx, s, storage.ProbeOptions{}) {
 		l.add(Level(f.Level), f.Todo, "%s: %s", f.Step, f.Text)

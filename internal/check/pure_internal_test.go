@@ -10,6 +10,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 )
 
@@ -211,7 +212,7 @@ func TestCheckRoom(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := &list{}
-			checkRoom(l, fileSystem{free: test.free}, test.databases, test.concurrency)
+			checkRoom(l, disk.FileSystem{Free: test.free}, test.databases, test.concurrency)
 			l.expect(t, test.want)
 		})
 	}
@@ -239,14 +240,14 @@ func TestCheckLimit(t *testing.T) {
 
 func TestCheckKind(t *testing.T) {
 	for name, test := range map[string]struct {
-		fs   fileSystem
+		fs   disk.FileSystem
 		want string
 	}{
-		"Disk":     {fileSystem{files: 1 << 20, left: 1 << 19}, ""},
-		"NoInodes": {fileSystem{files: 1 << 20, left: 12}, "only 12 files"},
-		"Btrfs":    {fileSystem{}, ""}, // counts no files
-		"Memory":   {fileSystem{name: "tmpfs", kind: inMemory}, "it is in memory (tmpfs)"},
-		"Network":  {fileSystem{name: "NFS", kind: onNetwork}, "it is on the network (NFS)"},
+		"Disk":     {disk.FileSystem{Files: 1 << 20, Left: 1 << 19}, ""},
+		"NoInodes": {disk.FileSystem{Files: 1 << 20, Left: 12}, "only 12 files"},
+		"Btrfs":    {disk.FileSystem{}, ""}, // counts no files
+		"Memory":   {disk.FileSystem{Name: "tmpfs", Kind: disk.InMemory}, "it is in memory (tmpfs)"},
+		"Network":  {disk.FileSystem{Name: "NFS", Kind: disk.OnNetwork}, "it is on the network (NFS)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := &list{}

@@ -14,6 +14,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/location"
@@ -108,13 +109,13 @@ func checkPlace(l *list, r *config.Repository) {
 	if err != nil || loc.Bucket != "" {
 		return
 	}
-	fs, err := fileSystemOf(existing(loc.Path))
+	fs, err := disk.FileSystemOf(disk.Existing(loc.Path))
 	switch {
 	case err != nil:
 		l.fail("correct the repository's url", "%v", err)
-	case fs.kind == inMemory:
-		l.fail("put the repository on a disk, best one of another machine", "the folder %s is in memory (%s): the next reboot takes all backups with it", loc.Path, fs.name)
-	case fs.kind != onNetwork:
+	case fs.Kind == disk.InMemory:
+		l.fail("put the repository on a disk, best one of another machine", "the folder %s is in memory (%s): the next reboot takes all backups with it", loc.Path, fs.Name)
+	case fs.Kind != disk.OnNetwork:
 		l.warn("copy the folder to another machine, or use a bucket or a network file system",
 			"the folder %s is on a disk of this host: whatever takes the host takes the backups with it", loc.Path)
 	}

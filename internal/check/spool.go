@@ -2,54 +2,15 @@ package check
 
 import (
 	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
 
-// Kinds of file systems.
-type fsKind int
-
-const (
-	onDisk fsKind = iota // or not known
-	inMemory
-	onNetwork
-)
-
-// fileSystem is where a folder lies.
-type fileSystem struct {
-	name        string
-	kind        fsKind
-	free        int64 // bytes for who runs this
-	files, left uint64
-}
-
 // fewFiles is how few files must be left for a warning. A backup needs two.
 const fewFiles = 1000
-
-// existing returns path, or the nearest folder above it that is there.
-func existing(path string) string {
-	for {
-		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) || filepath.Dir(path) == path {
-			return path
-		}
-		path = filepath.Dir(path)
-	}
-}
-
-func fileSystemOf(path string) (fileSystem, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(path, &st); err != nil {
-		return fileSystem{}, fmt.Errorf("ask for the file system of %s: %w", path, err)
-	}
-	name, kind := kindOf(&st)
-	return fileSystem{name: name, kind: kind, free: int64(st.Bavail) * int64(st.Bsize), files: st.Files, left: st.Ffree}, nil
-}
 
 // checkSpool looks at the folder that databases are received in.
 func (c *checker) checkSpool() []Finding {
@@ -77,7 +38,7 @@ func (c *checker) checkSpool() []Finding {
 		l.fail("give the folder to the user backupd runs as, or name another in daemon.spool.folder", "it cannot be written: %v", err)
 		return l.findings
 	}
-	fs, err := fileSystemOf(dir)
+	fs, err := disk.FileSystemOf(dir)
 	if err != nil {
 		l.fail("name another folder in daemon.spool.folder", "%v", err)
 		return l.findings
@@ -113,22 +74,19 @@ func tryWriting(dir string) (err error) {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-func checkKind(l *list, fs fileSystem) {
-	switch fs.kind {
-	case inMemory:
+func checkKind(l *list, fs disk.FileSystem) {
+	switch fs.Kind {
+	case disk.InMemory:
 		l.warn("name a folder on a disk in daemon.spool.folder; in Kubernetes an emptyDir without medium: Memory",
-			"it is in memory (%s): a database takes memory while it is backed up, and what waits to be uploaded is lost by a reboot", fs.name)
-	case onNetwork:
+			"it is in memory (%s): a database takes memory while it is backed up, and what waits to be uploaded is lost by a reboot", fs.Name)
+	case disk.OnNetwork:
 		l.warn("name a folder on a disk of this host in daemon.spool.folder",
-			"it is on the network (%s): etcd must hold its old pages for as long as a snapshot is written, and locks may not work", fs.name)
+			"it is on the network (%s): etcd must hold its old pages for as long as a snapshot is written, and locks may not work", fs.Name)
 	}
-	if fs.files > 0 && fs.left < fewFiles {
-		l.warn("remove files from this file system", "only %d files can still be made on this file system", fs.left)
+	if fs.Files > 0 && fs.Left < fewFiles {
+		l.warn("remove files from this file system", "only %d files can still be made on this file system", fs.Left)
 	}
 }
-
-// need is what a database may take in the spool: it grows while it is received.
-func need(database int64) int64 { return database + database/10 + 16<<20 }
 
 // needs returns what the largest database needs, and what the largest do that
 // are received at once.
@@ -137,28 +95,28 @@ func needs(databases []int64, concurrency int) (one, all int64) {
 	slices.SortFunc(sorted, func(a, b int64) int { return int(max(-1, min(1, b-a))) })
 	for i, n := range sorted {
 		if i == 0 {
-			one = need(n)
+			one = disk.WithReserve(n)
 		}
 		if i < max(1, concurrency) {
-			all += need(n)
+			all += disk.WithReserve(n)
 		}
 	}
 	return one, all
 }
 
 // checkRoom compares free space with the databases that were seen.
-func checkRoom(l *list, fs fileSystem, databases []int64, concurrency int) {
+func checkRoom(l *list, fs disk.FileSystem, databases []int64, concurrency int) {
 	one, all := needs(databases, concurrency)
 	const hint = "free some space, or name a larger folder in daemon.spool.folder"
 	switch {
 	case len(databases) == 0:
-		l.ok("it can be written and has %s free; what it must hold is not known, as no cluster answered", size(fs.free))
-	case fs.free < one:
-		l.fail(hint, "%s are free, and the largest database needs %s", size(fs.free), size(one))
-	case fs.free < all:
-		l.warn(hint+", or lower daemon.concurrency", "%s are free: enough for one database, and not for the %d that may be received at once (%s)", size(fs.free), min(concurrency, len(databases)), size(all))
+		l.ok("it can be written and has %s free; what it must hold is not known, as no cluster answered", size(fs.Free))
+	case fs.Free < one:
+		l.fail(hint, "%s are free, and the largest database needs %s", size(fs.Free), size(one))
+	case fs.Free < all:
+		l.warn(hint+", or lower daemon.concurrency", "%s are free: enough for one database, and not for the %d that may be received at once (%s)", size(fs.Free), min(concurrency, len(databases)), size(all))
 	default:
-		l.ok("it can be written and has %s free; the databases need %s at most", size(fs.free), size(all))
+		l.ok("it can be written and has %s free; the databases need %s at most", size(fs.Free), size(all))
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sys/unix"
 
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
 
@@ -97,9 +97,8 @@ func (d *Daemon) collectSpool(s sender) {
 	if used, err := snapshot.SpoolBytes(folder); err == nil {
 		s.send("backupd_spool_bytes", "Bytes in the spool.", float64(used), nil)
 	}
-	var st unix.Statfs_t
-	if unix.Statfs(folder, &st) == nil {
-		s.send("backupd_spool_free_bytes", "Bytes free on the file system of the spool.", float64(st.Bavail)*float64(st.Bsize), nil)
+	if fs, err := disk.FileSystemOf(folder); err == nil {
+		s.send("backupd_spool_free_bytes", "Bytes free on the file system of the spool.", float64(fs.Free), nil)
 	}
 	if limit := d.config().Daemon.Spool.MaxBytes; limit > 0 {
 		s.send("backupd_spool_limit_bytes", "The most bytes the spool may take.", float64(limit), nil)
