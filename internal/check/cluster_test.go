@@ -130,17 +130,17 @@ func TestCluster_TLS(t *testing.T) {
 	for _, version := range []string{"3.5", "3.7"} {
 		c := testserver.StartCluster(t, testserver.Options{Version: version, TLS: true})
 		plain := testserver.StartCluster(t, testserver.Options{Version: version})
-		stranger := newAuthority(t)
-		strangeCert, strangeKey := stranger.issue(t, "stranger", nil)
-		expiredCert, expiredKey := stranger.issue(t, "expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
-		serverOnly, serverOnlyKey := stranger.issue(t, "server", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
+		stranger := testserver.NewAuthority(t)
+		strangeCert, strangeKey := stranger.Issue(t, "stranger")
+		expiredCert, expiredKey := stranger.Issue(t, "expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
+		serverOnly, serverOnlyKey := stranger.Issue(t, "server", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
 		for name, test := range map[string]struct {
 			endpoints []string
 			tls       string
 			level     check.Level
 			want      string
 		}{
-			"WrongCA":         {c.Endpoints(), tlsOf(stranger.file, c.CertFile, c.KeyFile), check.Failure, `was issued by "CN=backupd test CA"`},
+			"WrongCA":         {c.Endpoints(), tlsOf(stranger.File, c.CertFile, c.KeyFile), check.Failure, `was issued by "CN=backupd test CA"`},
 			"SystemCAs":       {c.Endpoints(), tlsOf("", c.CertFile, c.KeyFile), check.Failure, "no authority that is trusted here"},
 			"NoCertificate":   {c.Endpoints(), tlsOf(c.CAFile, "", ""), check.Failure, "name a client certificate in tls.cert-file"},
 			"StrangeClient":   {c.Endpoints(), tlsOf(c.CAFile, strangeCert, strangeKey), check.Failure, "it must be issued by the CA that the members have"},
@@ -163,7 +163,7 @@ func TestCluster_TLS(t *testing.T) {
 // TestCluster_ServerCertificate uses a server that is no etcd, for no etcd
 // starts with an expired certificate of its own.
 func TestCluster_ServerCertificate(t *testing.T) {
-	ca := newAuthority(t)
+	ca := testserver.NewAuthority(t)
 	for name, test := range map[string]struct {
 		change func(*x509.Certificate)
 		want   check.Level
@@ -173,11 +173,11 @@ func TestCluster_ServerCertificate(t *testing.T) {
 		"Soon":        {func(c *x509.Certificate) { c.NotAfter = time.Now().Add(5 * time.Minute) }, check.Warning, "the member's certificate expires in"},
 		"NotYet":      {func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }, check.Failure, "is not valid before"},
 		"OtherName":   {func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"m1", "m1.etcd"} }, check.Failure, "is for m1, m1.etcd, and not for 127.0.0.1"},
-		"NoName":      {func(c *x509.Certificate) { c.IPAddresses = nil }, check.Failure, "is for nobody"},
+		"NoName":      {func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, nil }, check.Failure, "is for nobody"},
 		"ClientsOnly": {func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, check.Failure, "is not accepted"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			certFile, keyFile := ca.issue(t, name, test.change)
+			certFile, keyFile := ca.Issue(t, name, test.change)
 			pair, err := tls.LoadX509KeyPair(certFile, keyFile)
 			if err != nil {
 				t.Fatal(err)
@@ -187,7 +187,7 @@ func TestCluster_ServerCertificate(t *testing.T) {
 			srv.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
 			srv.StartTLS()
 			defer srv.Close()
-			conf := forCluster(t, []string{srv.URL}, tlsOf(ca.file, "", ""))
+			conf := forCluster(t, []string{srv.URL}, tlsOf(ca.File, "", ""))
 			conf.Clusters[0].Snapshot.RequestTimeout = 2 * time.Second // it never answers as etcd does
 			want(t, run(t, conf), check.SectionCluster, test.want, test.text)
 		})

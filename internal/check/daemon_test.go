@@ -12,6 +12,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/check"
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 func TestSpool(t *testing.T) {
@@ -43,8 +44,8 @@ func TestSpool(t *testing.T) {
 }
 
 func TestServer(t *testing.T) {
-	ca := newAuthority(t)
-	cert, key := ca.issue(t, "server", nil)
+	ca := testserver.NewAuthority(t)
+	cert, key := ca.Issue(t, "server")
 	tokens := writeFile(t, "0123456789abcdef0123456789abcdef\n")
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -10,11 +10,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/etcd-backupd/backupd/internal/certs"
 	"github.com/etcd-backupd/backupd/internal/config"
 )
 
@@ -102,23 +102,19 @@ func clockOffset(date, sent, received time.Time) time.Duration {
 func clientTLS(conf *config.TLS) (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	if conf.CAFile != "" {
-		raw, err := os.ReadFile(conf.CAFile)
-		if err != nil {
+		var err error
+		if c.RootCAs, err = certs.ReadPool(conf.CAFile); err != nil {
 			return nil, fmt.Errorf("read CA file: %w", err)
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(raw) {
-			return nil, fmt.Errorf("CA file %s holds no certificate in PEM", conf.CAFile)
 		}
 	}
 	if conf.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(conf.CertFile, conf.KeyFile)
+		pair, err := certs.ReadPair(conf.CertFile, conf.KeyFile)
 		if err != nil {
-			return nil, fmt.Errorf("read client certificate %s and key %s: %w", conf.CertFile, conf.KeyFile, err)
+			return nil, fmt.Errorf("read client certificate and key: %w", err)
 		}
 		// Also where no authority is asked for that signed it: the member shall say
 		// what it thinks of it.
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair, nil }
 	}
 	return c, nil
 }
@@ -177,14 +173,14 @@ func whyRefused(conf *config.TLS, now time.Time) string {
 		return "name a client certificate in tls.cert-file and tls.key-file"
 	}
 	const ca = "it must be issued by the CA that the members have as --trusted-ca-file"
-	certs, err := readCertificates(conf.CertFile)
+	chain, err := certs.Read(conf.CertFile)
 	if err != nil {
 		return ca
 	}
-	if level, text := validity(certs[0], now); level == Failure {
+	if level, text := validity(chain[0], now); level == Failure {
 		return fmt.Sprintf("renew %s: it %s", conf.CertFile, text)
 	}
-	usages := certs[0].ExtKeyUsage
+	usages := chain[0].ExtKeyUsage
 	if len(usages) > 0 && !slices.Contains(usages, x509.ExtKeyUsageClientAuth) && !slices.Contains(usages, x509.ExtKeyUsageAny) {
 		return fmt.Sprintf("issue %s with the extended key usage clientAuth, which it lacks", conf.CertFile)
 	}

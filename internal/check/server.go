@@ -9,6 +9,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/etcd-backupd/backupd/internal/certs"
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/server"
 )
@@ -61,9 +62,9 @@ func checkServerNames(l *list, s *config.Server) {
 	if s.CertFile == "" {
 		return
 	}
-	certs, err := readCertificates(s.CertFile)
+	chain, err := certs.Read(s.CertFile)
 	if err != nil {
-		return // told with the files
+		return // checkFiles reports it
 	}
 	hosts := slices.Clone(s.AllowedHosts)
 	if host, _, err := net.SplitHostPort(s.Listen); err == nil && host != "" && !net.ParseIP(host).IsUnspecified() {
@@ -71,8 +72,8 @@ func checkServerNames(l *list, s *config.Server) {
 	}
 	for _, host := range hosts {
 		var wrong x509.HostnameError
-		if errors.As(certs[0].VerifyHostname(host), &wrong) {
-			l.warn("issue a certificate with this name or address, or call the server otherwise", "the server's certificate is for %s, and not for %s", names(certs[0]), host)
+		if errors.As(chain[0].VerifyHostname(host), &wrong) {
+			l.warn("issue a certificate with this name or address, or call the server otherwise", "the server's certificate is for %s, and not for %s", names(chain[0]), host)
 		}
 	}
 }

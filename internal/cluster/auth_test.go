@@ -1,19 +1,10 @@
 package cluster_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"io"
-	"math/big"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
@@ -43,7 +34,7 @@ func TestTLS(t *testing.T) {
 		change func(*cluster.Config)
 		want   string
 	}{
-		"WrongCA":      {func(c *cluster.Config) { c.CAFile = otherCA(t) }, "unknown authority"},
+		"WrongCA":      {func(c *cluster.Config) { c.CAFile = testserver.NewAuthority(t).File }, "unknown authority"},
 		"NoCA":         {func(c *cluster.Config) { c.CAFile = "" }, "unknown authority"},
 		"NoClientCert": {func(c *cluster.Config) { c.CertFile, c.KeyFile = "", "" }, "unreachable"},
 		"PlainHTTP": {func(c *cluster.Config) {
@@ -59,25 +50,6 @@ func TestTLS(t *testing.T) {
 			}
 		})
 	}
-}
-
-// otherCA makes the certificate of an authority that signed nothing.
-func otherCA(t *testing.T) string {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := filepath.Join(t.TempDir(), "other.pem")
-	if err := os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return name
 }
 
 func TestAuth(t *testing.T) {

@@ -22,6 +22,8 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/experimental"
+
+	"github.com/etcd-backupd/backupd/internal/certs"
 )
 
 // Config says how to reach a cluster. Its fields mirror etcdctl's global flags.
@@ -77,8 +79,8 @@ func (c *Config) setDefaults() {
 type Cluster struct {
 	cfg       Config
 	endpoints []string
-	tls       *tlsFiles      // nil where nothing asks for TLS
-	password  *fresh[string] // nil without a password file
+	tls       *tlsFiles               // nil where nothing asks for TLS
+	password  *certs.Reloaded[string] // nil without a password file
 
 	mu      sync.Mutex // guards clients
 	clients map[string]*clientv3.Client
@@ -211,7 +213,7 @@ func (c *Cluster) client(ctx context.Context, endpoint string) (cl *clientv3.Cli
 func (c *Cluster) clientConfig(life context.Context, endpoint string) clientv3.Config {
 	password := c.cfg.Password
 	if c.password != nil {
-		password = c.password.get()
+		password = c.password.Get()
 	}
 	conf := clientv3.Config{
 		Endpoints:            []string{endpoint},

@@ -5,58 +5,21 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
-	"os"
 	"strings"
-	"sync"
 
 	"google.golang.org/grpc/credentials"
+
+	"github.com/etcd-backupd/backupd/internal/certs"
 )
-
-// fresh is what some files hold, read again for each use: certificates and
-// passwords are renewed while a daemon runs. While they cannot be read, because
-// they are just being written say, what they held before is used.
-type fresh[T any] struct {
-	read func() (T, error)
-	log  *slog.Logger
-
-	mu     sync.Mutex
-	good   T      // guarded by mu
-	warned string // what was last logged, until all is well again; guarded by mu
-}
-
-func newFresh[T any](log *slog.Logger, read func() (T, error)) (*fresh[T], error) {
-	good, err := read()
-	if err != nil {
-		return nil, err
-	}
-	return &fresh[T]{read: read, log: log, good: good}, nil
-}
-
-func (f *fresh[T]) get() T {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	now, err := f.read()
-	if err == nil {
-		f.good, f.warned = now, ""
-		return now
-	}
-	if text := err.Error(); text != f.warned {
-		f.log.Warn("a file cannot be read again: what it held before is used", "err", err)
-		f.warned = text
-	}
-	return f.good
-}
 
 // tlsFiles makes TLS configurations of what the files hold at the moment.
 type tlsFiles struct {
 	base  *tls.Config
-	roots *fresh[*x509.CertPool]   // nil: the system's
-	pair  *fresh[*tls.Certificate] // nil: no client certificate
+	roots *certs.Reloaded[*x509.CertPool]   // nil: the system's
+	pair  *certs.Reloaded[*tls.Certificate] // nil: no client certificate
 }
 
 // tlsFiles returns nil when nothing asks for TLS.
@@ -80,55 +43,26 @@ func (c *Config) tlsFiles() (*tlsFiles, error) {
 	}
 	var err error
 	if c.CAFile != "" {
-		f.roots, err = newFresh(c.Log, func() (*x509.CertPool, error) { return readCAs(c.CAFile) })
-		if err != nil {
-			return nil, err
+		if f.roots, err = certs.LoadPool(c.Log, c.CAFile); err != nil {
+			return nil, fmt.Errorf("read CA file: %w", err)
 		}
 	}
 	if c.CertFile != "" {
-		f.pair, err = newFresh(c.Log, func() (*tls.Certificate, error) { return readPair(c.CertFile, c.KeyFile) })
-		if err != nil {
-			return nil, err
+		if f.pair, err = certs.LoadPair(c.Log, c.CertFile, c.KeyFile); err != nil {
+			return nil, fmt.Errorf("read client certificate and key: %w", err)
 		}
 	}
 	return f, nil
-}
-
-func readCAs(file string) (*x509.CertPool, error) {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read CA file: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(raw) {
-		return nil, fmt.Errorf("CA file %s holds no certificate", file)
-	}
-	for block, rest := pem.Decode(raw); ; block, rest = pem.Decode(rest) {
-		if block == nil && bytes.Contains(rest, []byte("-----BEGIN")) {
-			return nil, fmt.Errorf("CA file %s: its last certificate is cut off", file)
-		}
-		if block == nil {
-			return pool, nil
-		}
-	}
-}
-
-func readPair(certFile, keyFile string) (*tls.Certificate, error) {
-	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
-	if err != nil {
-		return nil, fmt.Errorf("read client certificate %s and key %s: %w", certFile, keyFile, err)
-	}
-	return &pair, nil
 }
 
 // config is for one connection.
 func (f *tlsFiles) config() *tls.Config {
 	conf := f.base.Clone()
 	if f.roots != nil {
-		conf.RootCAs = f.roots.get()
+		conf.RootCAs = f.roots.Get()
 	}
 	if f.pair != nil {
-		pair := f.pair.get()
+		pair := f.pair.Get()
 		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair, nil }
 	}
 	return conf
@@ -156,7 +90,7 @@ func (c *freshCredentials) Clone() credentials.TransportCredentials {
 }
 
 // passwordFile returns nil where there is none.
-func (c *Config) passwordFile() (*fresh[string], error) {
+func (c *Config) passwordFile() (*certs.Reloaded[string], error) {
 	switch {
 	case c.PasswordFile == "":
 		return nil, nil
@@ -165,22 +99,23 @@ func (c *Config) passwordFile() (*fresh[string], error) {
 	case c.Password != "":
 		return nil, fmt.Errorf("password file %s: a password is given too: one of them must go", c.PasswordFile)
 	}
-	return newFresh(c.Log, func() (string, error) { return readPassword(c.PasswordFile) })
+	parse := func(contents [][]byte) (string, error) { return ParsePassword(contents[0]) }
+	password, err := certs.Load(c.Log, parse, c.PasswordFile)
+	if err != nil {
+		return nil, fmt.Errorf("read password file: %w", err)
+	}
+	return password, nil
 }
 
-// readPassword takes a file's first and only line. clientv3 does not log in at
-// all with an empty password, so that is an error.
-func readPassword(file string) (string, error) {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("read password file: %w", err)
-	}
-	raw = bytes.TrimRight(raw, "\r\n")
+// ParsePassword returns the only line of a password file. clientv3 does not log
+// in at all with an empty password, so that is an error.
+func ParsePassword(raw []byte) (string, error) {
+	raw = bytes.TrimRight(raw, "\r\n") // newlines are the editor's; a space may be the password's
 	if len(raw) == 0 {
-		return "", fmt.Errorf("password file %s is empty", file)
+		return "", errors.New("the file is empty")
 	}
 	if bytes.ContainsAny(raw, "\r\n") {
-		return "", fmt.Errorf("password file %s: want one line", file)
+		return "", errors.New("the file has more than one line")
 	}
 	return string(raw), nil
 }

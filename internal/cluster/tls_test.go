@@ -104,7 +104,7 @@ func TestTLS_Rotation(t *testing.T) {
 	fails("unknown certificate authority")
 	copyFile(t, other.CertFile, cert) // the key is still the old one's
 	fails("unknown certificate authority")
-	if log.count("read client certificate") == 0 || log.count("level=WARN") == 0 {
+	if log.count("private key does not match") == 0 || log.count("level=WARN") == 0 {
 		t.Errorf("no warning of a certificate without its key in the log:\n%s", log.buf.String())
 	}
 	copyFile(t, other.KeyFile, key)

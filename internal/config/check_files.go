@@ -1,8 +1,6 @@
 package config
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -11,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/etcd-backupd/backupd/internal/certs"
 	"github.com/etcd-backupd/backupd/internal/codec"
 )
 
@@ -50,8 +49,8 @@ func (c *Config) checkTogether(add func(path string, err error)) {
 		if cert == "" || key == "" {
 			return
 		}
-		if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
-			add(path+".cert-file", fmt.Errorf("%s with key %s: %w", cert, key, err))
+		if _, err := certs.ReadPair(cert, key); err != nil {
+			add(path+".cert-file", err)
 		}
 	}
 	for i := range c.Clusters {
@@ -91,9 +90,7 @@ func checkPath(key, path string) error {
 	case text == "":
 		return errors.New("the file is empty")
 	case key == "cert-file" || isCAFile(key):
-		if !x509.NewCertPool().AppendCertsFromPEM(raw) {
-			return errors.New("the file holds no certificate in PEM")
-		}
+		_, err = certs.ParsePool(raw)
 	case key == "recipients-files":
 		_, err = codec.ParseRecipients(nil, []string{path})
 	case key == "identity-files":

@@ -2,10 +2,8 @@ package config
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/cluster"
@@ -48,15 +46,7 @@ func readPassword(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Newlines are the editor's; a space may be the password's.
-	text := strings.TrimRight(string(raw), "\r\n")
-	switch {
-	case text == "":
-		return "", errors.New("the file is empty")
-	case strings.ContainsAny(text, "\r\n"):
-		return "", errors.New("the file has more than one line")
-	}
-	return text, nil
+	return cluster.ParsePassword(raw)
 }
 
 // S3Options says how to reach the repository's bucket.

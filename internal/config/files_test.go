@@ -2,16 +2,9 @@ package config_test
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,25 +20,22 @@ import (
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
+	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 // certificate returns a certificate and its key in PEM.
 func certificate(t *testing.T) (cert, key string) {
 	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
+	certFile, keyFile := testserver.NewAuthority(t).Issue(t, "test")
+	var out [2]string
+	for i, file := range []string{certFile, keyFile} {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[i] = string(raw)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, k.Public(), k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
+	return out[0], out[1]
 }
 
 // inFolder moves the example's paths into dir, and its spool folder too.

@@ -1,15 +1,11 @@
 package daemon
 
 import (
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
-	"fmt"
-	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/etcd-backupd/backupd/internal/certs"
 	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
@@ -37,8 +33,9 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	d.collectSpool(s)
 	for _, file := range d.config().CertificateFiles() {
-		if end, err := expiry(file); err == nil {
-			s.time("backupd_certificate_expiry_timestamp_seconds", "When the first certificate in a file expires.", end, labels{{"file", file}})
+		if all, err := certs.Read(file); err == nil {
+			s.time("backupd_certificate_expiry_timestamp_seconds", "When the first certificate in a file expires.",
+				certs.FirstExpiry(all), labels{{"file", file}})
 		}
 	}
 }
@@ -103,36 +100,6 @@ func (d *Daemon) collectSpool(s sender) {
 	if limit := d.config().Daemon.Spool.MaxBytes; limit > 0 {
 		s.send("backupd_spool_limit_bytes", "The most bytes the spool may take.", float64(limit), nil)
 	}
-}
-
-// expiry returns when the first of a file's certificates expires.
-func expiry(file string) (time.Time, error) {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("read certificate: %w", err)
-	}
-	var first time.Time
-	for {
-		block, rest := pem.Decode(raw)
-		if block == nil {
-			break
-		}
-		raw = rest
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return time.Time{}, fmt.Errorf("parse certificate in %s: %w", file, err)
-		}
-		if first.IsZero() || c.NotAfter.Before(first) {
-			first = c.NotAfter
-		}
-	}
-	if first.IsZero() {
-		return first, errors.New("no certificate in " + file)
-	}
-	return first, nil
 }
 
 type label struct{ name, value string }

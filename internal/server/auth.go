@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/certs"
 )
 
 // scope is what a caller may do, or what a route asks for.
@@ -34,7 +35,7 @@ var tokenPattern = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
 
 // guard decides who may do what.
 type guard struct {
-	tokens   map[scope]*reloaded[[]digest]
+	tokens   map[scope]*certs.Reloaded[[]digest]
 	certs    bool // client certificates are asked for
 	failures failures
 	log      *slog.Logger
@@ -45,13 +46,13 @@ type guard struct {
 type digest [sha256.Size]byte
 
 func newGuard(o Options, log *slog.Logger) (*guard, error) {
-	g := &guard{tokens: map[scope]*reloaded[[]digest]{}, certs: o.ClientCAFile != "", log: log}
+	g := &guard{tokens: map[scope]*certs.Reloaded[[]digest]{}, certs: o.ClientCAFile != "", log: log}
 	for s, file := range map[scope]string{scopeRead: o.ReadTokensFile, scopeOperate: o.OperateTokensFile} {
 		if file == "" {
 			continue
 		}
 		var err error
-		if g.tokens[s], err = load(log, parseTokens, file); err != nil {
+		if g.tokens[s], err = certs.Load(log, parseTokens, file); err != nil {
 			return nil, backup.WithHint(fmt.Errorf("read %s tokens: %w", s, err),
 				"the file holds one or two tokens, one a line; 'openssl rand -hex 32' makes a good one")
 		}
@@ -132,7 +133,7 @@ func (g *guard) check(r *http.Request, need scope) *Problem {
 func (g *guard) scopeOf(token string) scope {
 	sum, has := sha256.Sum256([]byte(token)), scopeNone
 	for s, tokens := range g.tokens {
-		for _, d := range tokens.get() {
+		for _, d := range tokens.Get() {
 			if subtle.ConstantTimeCompare(sum[:], d[:]) == 1 {
 				has = max(has, s)
 			}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/etcd-backupd/backupd/internal/server"
+	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 func TestTokens(t *testing.T) {
@@ -124,14 +125,14 @@ func TestNoSecretsInLogs(t *testing.T) {
 }
 
 func TestClientCertificates(t *testing.T) {
-	ours, others := newAuthority(t, "ours"), newAuthority(t, "others")
-	o := server.Options{ClientCAFile: ours.file, ReadTokensFile: tokenFile(t, readToken)}
-	o.CertFile, o.KeyFile = ours.issue(t, "server")
+	ours, others := testserver.NewAuthority(t), testserver.NewAuthority(t)
+	o := server.Options{ClientCAFile: ours.File, ReadTokensFile: tokenFile(t, readToken)}
+	o.CertFile, o.KeyFile = ours.Issue(t, "server")
 	r := start(t, o)
 	transport := r.client.Transport.(*http.Transport)
 	with := func(certs ...tls.Certificate) {
 		transport.CloseIdleConnections()
-		transport.TLSClientConfig = &tls.Config{RootCAs: ours.pool()}
+		transport.TLSClientConfig = &tls.Config{RootCAs: ours.Pool()}
 		if len(certs) > 0 { // it is sent although the server names another authority
 			transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certs[0], nil }
 		}
@@ -162,7 +163,7 @@ func TestClientCertificates(t *testing.T) {
 	with(loadPair(t, others, "stranger"))
 	refused("a certificate of another authority")
 	// The authority is changed.
-	write(t, ours.file, readFile(t, others.file))
+	write(t, ours.File, readFile(t, others.File))
 	with(pair)
 	refused("a certificate of the former authority")
 	with(loadPair(t, others, "colleague"))
@@ -171,9 +172,9 @@ func TestClientCertificates(t *testing.T) {
 	}
 }
 
-func loadPair(t *testing.T, a *authority, name string) tls.Certificate {
+func loadPair(t *testing.T, a *testserver.Authority, name string) tls.Certificate {
 	t.Helper()
-	pair, err := tls.LoadX509KeyPair(a.issue(t, name))
+	pair, err := tls.LoadX509KeyPair(a.Issue(t, name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,14 +191,14 @@ func readFile(t *testing.T, name string) string {
 }
 
 func TestServerCertificateIsReadAgain(t *testing.T) {
-	first, second := newAuthority(t, "first"), newAuthority(t, "second")
+	first, second := testserver.NewAuthority(t), testserver.NewAuthority(t)
 	o := server.Options{ReadTokensFile: tokenFile(t, readToken)}
-	o.CertFile, o.KeyFile = first.issue(t, "server")
+	o.CertFile, o.KeyFile = first.Issue(t, "server")
 	r := start(t, o)
 	transport := r.client.Transport.(*http.Transport)
-	reach := func(a *authority) error {
+	reach := func(a *testserver.Authority) error {
 		transport.CloseIdleConnections()
-		transport.TLSClientConfig = &tls.Config{RootCAs: a.pool()}
+		transport.TLSClientConfig = &tls.Config{RootCAs: a.Pool()}
 		resp, err := r.client.Get(r.url + "/healthz")
 		if err == nil {
 			resp.Body.Close()
@@ -209,7 +210,7 @@ func TestServerCertificateIsReadAgain(t *testing.T) {
 	}
 	// A session that could be resumed would go on with what was read before.
 	transport.CloseIdleConnections()
-	transport.TLSClientConfig = &tls.Config{RootCAs: first.pool(), ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+	transport.TLSClientConfig = &tls.Config{RootCAs: first.Pool(), ClientSessionCache: tls.NewLRUClientSessionCache(1)}
 	for range 3 {
 		resp, _ := r.do(t, "GET", "/healthz", "")
 		if resp.TLS.DidResume {
@@ -217,7 +218,7 @@ func TestServerCertificateIsReadAgain(t *testing.T) {
 		}
 		transport.CloseIdleConnections()
 	}
-	cert, key := second.issue(t, "server")
+	cert, key := second.Issue(t, "server")
 	write(t, o.CertFile, readFile(t, cert))
 	if err := reach(first); err != nil {
 		t.Errorf("between the two files of a rotation: %v", err)
@@ -232,8 +233,8 @@ func TestServerCertificateIsReadAgain(t *testing.T) {
 }
 
 func TestNew_Errors(t *testing.T) {
-	ca := newAuthority(t, "ca")
-	cert, key := ca.issue(t, "server")
+	ca := testserver.NewAuthority(t)
+	cert, key := ca.Issue(t, "server")
 	empty := tokenFile(t, "")
 	taken := start(t, server.Options{}).Addr().String()
 	for _, c := range []struct {
@@ -245,9 +246,9 @@ func TestNew_Errors(t *testing.T) {
 		{"NoPort", server.Options{Listen: "127.0.0.1"}, "missing port"},
 		{"Taken", server.Options{Listen: taken}, "address already in use"},
 		{"CertWithoutKey", server.Options{CertFile: cert}, "belong together"},
-		{"AuthorityAlone", server.Options{ClientCAFile: ca.file}, "client-ca-file needs both"},
+		{"AuthorityAlone", server.Options{ClientCAFile: ca.File}, "client-ca-file needs both"},
 		{"NoSuchCert", server.Options{CertFile: "none.pem", KeyFile: key}, "read server certificate: open none.pem"},
-		{"KeyOfAnother", server.Options{CertFile: ca.file, KeyFile: key}, "private key does not match"},
+		{"KeyOfAnother", server.Options{CertFile: ca.File, KeyFile: key}, "private key does not match"},
 		{"AuthorityWithoutCertificate", server.Options{CertFile: cert, KeyFile: key, ClientCAFile: empty}, "holds no certificate"},
 		{"NoSuchTokens", server.Options{ReadTokensFile: "none"}, "read read tokens: open none"},
 		{"NoToken", server.Options{ReadTokensFile: empty}, "holds no token"},

@@ -13,11 +13,12 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/server"
+	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 func TestNew_RefusesToBeReachableByAll(t *testing.T) {
-	ca := newAuthority(t, "ca")
-	cert, key := ca.issue(t, "server")
+	ca := testserver.NewAuthority(t)
+	cert, key := ca.Issue(t, "server")
 	tokens := tokenFile(t, readToken)
 	for _, c := range []struct {
 		name    string
@@ -29,7 +30,7 @@ func TestNew_RefusesToBeReachableByAll(t *testing.T) {
 		{"TLSForAnybody", server.Options{CertFile: cert, KeyFile: key}, true},
 		{"TLSAndReadTokens", server.Options{CertFile: cert, KeyFile: key, ReadTokensFile: tokens}, false},
 		{"TLSAndOperateTokens", server.Options{CertFile: cert, KeyFile: key, OperateTokensFile: tokens}, false},
-		{"TLSAndClientCertificates", server.Options{CertFile: cert, KeyFile: key, ClientCAFile: ca.file}, false},
+		{"TLSAndClientCertificates", server.Options{CertFile: cert, KeyFile: key, ClientCAFile: ca.File}, false},
 	} {
 		for _, listen := range []string{"0.0.0.0:0", ":0", "[::]:0", "127.0.0.1:0", "localhost:0"} {
 			t.Run(c.name+"/"+listen, func(t *testing.T) {
@@ -113,11 +114,11 @@ func TestHost(t *testing.T) {
 // probes and Prometheus do.
 func TestHost_AllAddresses(t *testing.T) {
 	own := ownAddress(t)
-	ca := newAuthority(t, "ca")
+	ca := testserver.NewAuthority(t)
 	o := server.Options{Listen: "0.0.0.0:0", ReadTokensFile: tokenFile(t, readToken)}
-	o.CertFile, o.KeyFile = ca.issue(t, "server")
+	o.CertFile, o.KeyFile = ca.Issue(t, "server")
 	r := start(t, o)
-	r.client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: ca.pool(), ServerName: "127.0.0.1"}
+	r.client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: ca.Pool(), ServerName: "127.0.0.1"}
 	_, port, _ := net.SplitHostPort(r.Addr().String())
 	r.url = "https://" + net.JoinHostPort(own, port)
 	if resp, body := r.do(t, "GET", "/healthz", ""); resp.StatusCode != http.StatusOK {

@@ -3,7 +3,6 @@ package testserver
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -50,17 +49,15 @@ func StartS3(t testing.TB) *S3 {
 // a certificate that nobody trusts who does not read CAFile.
 func StartS3TLS(t testing.TB) *S3 {
 	t.Helper()
-	ca := newAuthority(t, t.TempDir())
-	cert, key := ca.issue(t, "versitygw")
+	ca := NewAuthority(t)
+	cert, key := ca.Issue(t, "versitygw")
 	g := startGateway(t, "--cert", cert, "--key", key)
 	t.Cleanup(g.stop)
 	g.url = "https://" + strings.TrimPrefix(g.url, "http://")
-	pool := x509.NewCertPool()
-	pool.AddCert(ca.cert)
-	g.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
+	g.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool()}}
 	g.awaitHealth(t)
 	s := g.newBucket(t)
-	s.CAFile = ca.file
+	s.CAFile = ca.File
 	return s
 }
 
