@@ -9,18 +9,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/etcd-backupd/backupd/internal/etcddb"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 func TestMain(m *testing.M) {
-	if code, ok := etcddb.ChildMain(); ok {
-		os.Exit(code)
-	}
+	testserver.RunChild()
 	testscript.Main(m, map[string]func(){"backupd": main})
 }
 
@@ -35,7 +31,7 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	c := testserver.StartCluster(t, testserver.Options{Version: "3.7", Size: 3})
 	testserver.Fill(t, c.Client(t), testserver.FillOptions{Seed: 1, Compact: true})
-	waitStorageVersion(t, c, "3.7.0")
+	c.WaitStorageVersion(t, "3.7.0")
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scripts: %v", err)
@@ -68,26 +64,6 @@ func TestScripts(t *testing.T) {
 			"field": checkField, "code": checkCode, "flip": flipByte, "empty": checkEmpty, "glob": setGlob,
 		},
 	})
-}
-
-// waitStorageVersion waits until every member has raised its storage version,
-// which a fresh etcd does some seconds after it is ready.
-func waitStorageVersion(t *testing.T, c *testserver.Cluster, want string) {
-	t.Helper()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	cl := c.Client(t)
-	for _, ep := range c.Endpoints() {
-		for deadline := time.Now().Add(time.Minute); ; <-tick.C {
-			st, err := cl.Status(t.Context(), ep)
-			if err == nil && st.StorageVersion == want {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("storage version of %s: %+v, %v: want %s", ep, st, err, want)
-			}
-		}
-	}
 }
 
 // checkField compares one field, named with dots, of the JSON on stdout.

@@ -11,13 +11,11 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/check"
 	"github.com/etcd-backupd/backupd/internal/config"
-	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 func TestMain(m *testing.M) {
-	if code, ok := etcddb.ChildMain(); ok {
-		os.Exit(code)
-	}
+	testserver.RunChild()
 	goleak.VerifyTestMain(m)
 }
 

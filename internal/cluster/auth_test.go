@@ -16,19 +16,19 @@ func TestTLS(t *testing.T) {
 	good := cluster.Config{Endpoints: real.Endpoints(), CAFile: real.CAFile, CertFile: real.CertFile, KeyFile: real.KeyFile}
 
 	t.Run("OK", func(t *testing.T) {
-		c := connect(t, good)
+		c := testserver.Connect(t, good)
 		s := survey(t, c)
 		readAll(t, c, s.Candidates[0].Endpoint)
 	})
 	t.Run("WithoutScheme", func(t *testing.T) {
 		conf := good
 		conf.Endpoints = []string{real.Members[0].Endpoint}
-		survey(t, connect(t, conf))
+		survey(t, testserver.Connect(t, conf))
 	})
 	t.Run("SkipVerify", func(t *testing.T) {
 		conf := good
 		conf.CAFile, conf.InsecureSkipVerify = "", true
-		survey(t, connect(t, conf))
+		survey(t, testserver.Connect(t, conf))
 	})
 	for name, c := range map[string]struct {
 		change func(*cluster.Config)
@@ -45,7 +45,7 @@ func TestTLS(t *testing.T) {
 			conf := good
 			c.change(&conf)
 			var none *cluster.NoMemberError
-			if _, err := connect(t, conf).Survey(t.Context()); !errors.As(err, &none) || !strings.Contains(err.Error(), c.want) {
+			if _, err := testserver.Connect(t, conf).Survey(t.Context()); !errors.As(err, &none) || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want a NoMemberError that tells %q", err, c.want)
 			}
 		})
@@ -59,7 +59,7 @@ func TestAuth(t *testing.T) {
 	real.EnableAuth(t, "secret")
 	url := real.Members[0].ClientURL
 	as := func(t *testing.T, user, password string) *cluster.Cluster {
-		return connect(t, cluster.Config{Endpoints: []string{url}, Username: user, Password: password})
+		return testserver.Connect(t, cluster.Config{Endpoints: []string{url}, Username: user, Password: password})
 	}
 	refused := func(t *testing.T, what string, err error, want string) {
 		t.Helper()
@@ -115,7 +115,7 @@ func TestAuth(t *testing.T) {
 			real.Members[0].Kill()
 			real.Members[0].Restart(t)
 			real.WaitReady(t)
-			eventually(t, name+" after a restart", func() bool {
+			testserver.Eventually(t, name+" after a restart", func() bool {
 				err := use(c)
 				if err != nil && !strings.Contains(err.Error(), "unreachable") { // the connection takes a moment
 					t.Fatalf("%s: %v", name, err)

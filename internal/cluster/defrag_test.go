@@ -24,12 +24,12 @@ func TestDefragment(t *testing.T) {
 	for _, version := range []string{"3.5", "3.6", "3.7"} {
 		t.Run(version, func(t *testing.T) {
 			real := testserver.StartCluster(t, testserver.Options{Version: version, Size: 3})
-			c := connect(t, cluster.Config{Endpoints: real.Endpoints()})
+			c := testserver.Connect(t, cluster.Config{Endpoints: real.Endpoints()})
 			rev := fragment(t, real, c)
 			// The leader has the lowest id, so that two orders differ.
 			lead(t, survey(t, c))
 			var before *cluster.Survey
-			eventually(t, "the member with the lowest id leads", func() bool {
+			testserver.Eventually(t, "the member with the lowest id leads", func() bool {
 				before = survey(t, c)
 				low := lowest(before.Candidates)
 				return len(before.Candidates) == 3 && low.Leader
@@ -79,7 +79,7 @@ func fragment(t *testing.T, real *testserver.Cluster, c *cluster.Cluster) backup
 		t.Fatal(err)
 	}
 	var rev int64
-	eventually(t, "all members have free pages", func() bool {
+	testserver.Eventually(t, "all members have free pages", func() bool {
 		// Pages that one write sets free are counted after the next one.
 		last, err := client.Put(t.Context(), "last", "value")
 		if err != nil {
@@ -147,7 +147,7 @@ func logged(t *testing.T, m *testserver.Member, message string) []time.Time {
 
 func TestDefragment_Refused(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{Size: 3})
-	c := connect(t, cluster.Config{Endpoints: real.Endpoints()})
+	c := testserver.Connect(t, cluster.Config{Endpoints: real.Endpoints()})
 	s := survey(t, c)
 	refused := func(c *cluster.Cluster, want string) {
 		t.Helper()
@@ -172,9 +172,9 @@ func TestDefragment_Refused(t *testing.T) {
 		if _, err := remote.Alarm(t.Context(), req); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the alarm is gone", func() bool { return len(survey(t, c).Alarms) == 0 })
+		testserver.Eventually(t, "the alarm is gone", func() bool { return len(survey(t, c).Alarms) == 0 })
 	}
-	refused(connect(t, cluster.Config{Endpoints: real.Endpoints()[:2]}), "m3")
+	refused(testserver.Connect(t, cluster.Config{Endpoints: real.Endpoints()[:2]}), "m3")
 	real.Members[2].Kill()
 	refused(c, "m3")
 	real.Members[0].Kill()
@@ -207,7 +207,7 @@ func (l onLog) Handle(_ context.Context, r slog.Record) error {
 // next one is not touched: that would take the majority away.
 func TestDefragment_Stops(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{Size: 3})
-	c := connect(t, cluster.Config{Endpoints: real.Endpoints()})
+	c := testserver.Connect(t, cluster.Config{Endpoints: real.Endpoints()})
 	fragment(t, real, c)
 	s := survey(t, c)
 	victim := s.Candidates[1].Endpoint // the follower that would be next
@@ -264,7 +264,7 @@ func TestDefragment_Patience(t *testing.T) {
 			return &pb.DefragmentResponse{}, nil
 		},
 	}
-	c := connect(t, cluster.Config{Endpoints: []string{testserver.StartFakeMember(t, fake)}})
+	c := testserver.Connect(t, cluster.Config{Endpoints: []string{testserver.StartFakeMember(t, fake)}})
 	broken := errors.New("disk is broken")
 	refuse.Store(&broken)
 	if report, err := c.Defragment(t.Context(), cluster.DefragOptions{Threshold: 0.9}); err == nil || !strings.Contains(err.Error(), "disk is broken") || len(report.Defragmented) > 0 {

@@ -26,7 +26,7 @@ const stall = 500 * time.Millisecond
 func read(t *testing.T, f testserver.SnapshotFunc) ([]byte, *cluster.Stream, error) {
 	t.Helper()
 	url := testserver.StartFakeMember(t, testserver.FakeMember{Snapshot: f})
-	s, err := connect(t, cluster.Config{Endpoints: []string{url}, StallTimeout: stall}).Stream(t.Context(), url)
+	s, err := testserver.Connect(t, cluster.Config{Endpoints: []string{url}, StallTimeout: stall}).Stream(t.Context(), url)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -122,7 +122,7 @@ func TestStream_Slow(t *testing.T) {
 	t.Run("Reader", func(t *testing.T) {
 		db := bytes.Repeat(db, 128) // more than is received ahead
 		url := testserver.StartFakeMember(t, testserver.FakeMember{Snapshot: testserver.GoodSnapshot(db)})
-		s, err := connect(t, cluster.Config{Endpoints: []string{url}, StallTimeout: stall}).Stream(t.Context(), url)
+		s, err := testserver.Connect(t, cluster.Config{Endpoints: []string{url}, StallTimeout: stall}).Stream(t.Context(), url)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -160,7 +160,7 @@ func TestStream_Cancelled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			url := testserver.StartFakeMember(t, testserver.FakeMember{Snapshot: f})
-			c := connect(t, cluster.Config{Endpoints: []string{url}, StallTimeout: time.Hour})
+			c := testserver.Connect(t, cluster.Config{Endpoints: []string{url}, StallTimeout: time.Hour})
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
 			s, err := c.Stream(ctx, url)

@@ -64,7 +64,7 @@ func TestTLS_Rotation(t *testing.T) {
 	copyFile(t, real.CertFile, cert)
 	copyFile(t, real.KeyFile, key)
 	log := &logText{}
-	c := connect(t, cluster.Config{
+	c := testserver.Connect(t, cluster.Config{
 		Endpoints: real.Endpoints(), CAFile: ca, CertFile: cert, KeyFile: key, Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	// All connections end by it; which files the server itself reads anew does
@@ -75,14 +75,14 @@ func TestTLS_Rotation(t *testing.T) {
 	}
 	fails := func(want string) {
 		t.Helper()
-		eventually(t, want, func() bool {
+		testserver.Eventually(t, want, func() bool {
 			_, err := c.Survey(t.Context())
 			return err != nil && strings.Contains(err.Error(), want)
 		})
 	}
 	works := func(what string) {
 		t.Helper()
-		eventually(t, what, func() bool {
+		testserver.Eventually(t, what, func() bool {
 			_, err := c.Survey(t.Context())
 			return err == nil
 		})
@@ -128,7 +128,7 @@ func TestPasswordFile(t *testing.T) {
 	real.EnableAuth(t, password)
 	url, file := real.Members[0].ClientURL, filepath.Join(t.TempDir(), "password")
 	writeFile(t, file, []byte(password+"\n"))
-	c := connect(t, cluster.Config{Endpoints: []string{url}, Username: "root", PasswordFile: file})
+	c := testserver.Connect(t, cluster.Config{Endpoints: []string{url}, Username: "root", PasswordFile: file})
 	change := func(to string) {
 		t.Helper()
 		if _, err := real.ClientAs(t, "root", password).UserChangePassword(t.Context(), "root", to); err != nil {
@@ -161,7 +161,7 @@ func TestPasswordFile(t *testing.T) {
 	writeFile(t, file, nil)
 	real.Members[0].Kill()
 	real.Members[0].Restart(t)
-	eventually(t, "a login while the file is empty", func() bool {
+	testserver.Eventually(t, "a login while the file is empty", func() bool {
 		_, err := c.Survey(t.Context())
 		return err == nil
 	})

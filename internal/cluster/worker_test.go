@@ -58,12 +58,12 @@ func TestWorker_Agree(t *testing.T) {
 	urls := real.Endpoints()
 	var daemons []*cluster.Cluster
 	for i := range urls {
-		daemons = append(daemons, connect(t, cluster.Config{Endpoints: append(urls[i:len(urls):len(urls)], urls[:i]...)}))
+		daemons = append(daemons, testserver.Connect(t, cluster.Config{Endpoints: append(urls[i:len(urls):len(urls)], urls[:i]...)}))
 	}
 	agreed := func(members int) backup.MemberID {
 		t.Helper()
 		var worker backup.MemberID
-		eventually(t, "all name one worker", func() bool {
+		testserver.Eventually(t, "all name one worker", func() bool {
 			worker = 0
 			for i, d := range daemons {
 				s, err := d.Survey(t.Context())

@@ -126,3 +126,19 @@ func (c *Cluster) healthOf(ctx context.Context, m *Member) error {
 	}
 	return nil
 }
+
+// WaitStorageVersion waits until every member has raised its storage version to
+// want. A new etcd does that some seconds after it has its first leader.
+func (c *Cluster) WaitStorageVersion(t testing.TB, want string) {
+	t.Helper()
+	client := c.Client(t)
+	for _, m := range c.Members {
+		must(t, "wait for a storage version", waitUntil(t.Context(), readyLimit, func(ctx context.Context) error {
+			status, err := client.Status(ctx, m.ClientURL)
+			if err == nil && status.StorageVersion != want {
+				err = fmt.Errorf("%s has storage version %q, want %q", m.Name, status.StorageVersion, want)
+			}
+			return err
+		}))
+	}
+}

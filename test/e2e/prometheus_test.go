@@ -185,9 +185,7 @@ func background(t *testing.T, env []string, name string, args ...string) {
 // before an operation that was under way gives up.
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Minute); !ok(); time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain for %s", what)
-		}
+	if !testserver.EventuallyIn(t, 5*time.Minute, what, ok) {
+		t.FailNow()
 	}
 }
