@@ -34,32 +34,10 @@ import (
 
 var errFault = errors.New("the store is on fire")
 
-// connect returns the cluster behind the endpoints, with a stall time-out fit
-// for members that are made to stall.
+// connect returns the cluster behind the endpoints.
 func connect(t *testing.T, endpoints ...string) *cluster.Cluster {
 	t.Helper()
-	return connectBy(t, cluster.Config{Endpoints: endpoints})
-}
-
-func connectBy(t *testing.T, conf cluster.Config) *cluster.Cluster {
-	t.Helper()
-	conf.InsecureTransport = true
-	if conf.RequestTimeout == 0 {
-		conf.RequestTimeout = 20 * time.Second // a busy machine is no dead member
-	}
-	if conf.StallTimeout == 0 {
-		conf.StallTimeout = 20 * time.Second
-	}
-	c, err := cluster.New(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return c
+	return testserver.Connect(t, cluster.Config{Endpoints: endpoints})
 }
 
 // newTaker returns a taker with a spool folder that must be empty in the end.
@@ -209,37 +187,6 @@ func newIdentity(t *testing.T) *age.X25519Identity {
 		t.Fatal(err)
 	}
 	return id
-}
-
-// eventually polls until ok. It may be called from any goroutine.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.After(30 * time.Second)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-limit:
-			t.Errorf("%s: not in 30 s", what)
-			return
-		}
-	}
-}
-
-// settle waits until every member of a new cluster has its storage version,
-// which etcd writes some seconds after the first leader.
-func settle(t *testing.T, real *testserver.Cluster) {
-	t.Helper()
-	client := real.Client(t)
-	eventually(t, "all members have storage version 3.7.0", func() bool {
-		for _, url := range real.Endpoints() {
-			if st, err := client.Status(t.Context(), url); err != nil || st.StorageVersion != "3.7.0" {
-				return false
-			}
-		}
-		return true
-	})
 }
 
 // run runs a command and returns its standard output.

@@ -55,7 +55,7 @@ func TestTaker_Take_MemberFails(t *testing.T) {
 			t.Run("Another", func(t *testing.T) {
 				f := startFakes(t, db, c.fault, testserver.GoodSnapshot(raw))
 				s := storagetest.Trace(mem.New())
-				taker := newTaker(t, connectBy(t, cluster.Config{Endpoints: f.urls, StallTimeout: 300 * time.Millisecond}), s)
+				taker := newTaker(t, testserver.Connect(t, cluster.Config{Endpoints: f.urls, StallTimeout: 300 * time.Millisecond}), s)
 				m := take(t, taker)
 				if m.Endpoint != f.urls[1] || m.Source.ID != 2 || !m.Verified() || f.streams.Load() != 2 {
 					t.Errorf("got snapshot of %s, suspect %q, in %d streams", m.Endpoint, m.Suspect, f.streams.Load())
@@ -68,7 +68,7 @@ func TestTaker_Take_MemberFails(t *testing.T) {
 			t.Run("NoOther", func(t *testing.T) {
 				f := startFakes(t, db, c.fault)
 				s := mem.New()
-				taker := newTaker(t, connectBy(t, cluster.Config{Endpoints: f.urls, StallTimeout: 300 * time.Millisecond}), s)
+				taker := newTaker(t, testserver.Connect(t, cluster.Config{Endpoints: f.urls, StallTimeout: 300 * time.Millisecond}), s)
 				var none *cluster.NoMemberError
 				if _, err := taker.Take(t.Context()); !errors.As(err, &none) || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("got %v, want a NoMemberError that tells %q", err, c.want)
@@ -105,7 +105,7 @@ func TestTaker_Take_Cancelled(t *testing.T) {
 					return
 				}
 				if stage == backup.StageCompare { // the upload is through, its outcome not taken yet
-					eventually(t, "the data is stored", func() bool { return hasData(t, s) })
+					testserver.Eventually(t, "the data is stored", func() bool { return hasData(t, s) })
 				}
 				cancel()
 			}
@@ -142,7 +142,7 @@ func TestTaker_Take_MemberDies(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := mem.New()
-			taker := newTaker(t, connectBy(t, cluster.Config{
+			taker := newTaker(t, testserver.Connect(t, cluster.Config{
 				Endpoints: real.Endpoints(), StallTimeout: time.Second, RequestTimeout: 5 * time.Second,
 			}), s)
 			var first string

@@ -119,7 +119,7 @@ func TestPending_TwoAtOnce(t *testing.T) {
 		stored, err = first.StorePending(t.Context())
 	}()
 	go func() { // the encoder reads only once the store takes
-		eventually(t, "the spool is claimed", func() bool { return claimed(folder) })
+		testserver.Eventually(t, "the spool is claimed", func() bool { return claimed(folder) })
 		others, err := second.StorePending(t.Context())
 		if len(others) != 0 || err != nil {
 			t.Errorf("the second got %v, %v", others, err)

@@ -291,7 +291,7 @@ func TestPending_Late(t *testing.T) {
 	id := newIdentity(t)
 	s, folder := mem.New(), t.TempDir()
 	p := outage(t, keeper(t, url, s, folder))
-	eventually(t, "another second", func() bool { return time.Now().Truncate(time.Second).After(p.Since) })
+	testserver.Eventually(t, "another second", func() bool { return time.Now().Truncate(time.Second).After(p.Since) })
 	newer := take(t, newTaker(t, connect(t, url), s))
 
 	taker := keeper(t, testserver.FreeURL(t), s, folder)
@@ -330,7 +330,7 @@ func TestPending_S3(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		eventually(t, "the snapshot can be kept", func() bool {
+		testserver.Eventually(t, "the snapshot can be kept", func() bool {
 			records, err := filepath.Glob(filepath.Join(folder, "*.pending.json"))
 			return err != nil || len(records) == 1
 		})

@@ -37,7 +37,7 @@ func wantOnly(t *testing.T, dir, name string) []byte {
 
 func TestSaver_Save(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{})
-	settle(t, real)
+	real.WaitStorageVersion(t, "3.7.0")
 	filled := testserver.Fill(t, real.Client(t), testserver.FillOptions{})
 	dir := t.TempDir()
 	path := filepath.Join(dir, "snap.db")

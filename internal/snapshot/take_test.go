@@ -30,7 +30,7 @@ import (
 // what etcd's own tool makes of them.
 func TestTaker_Take(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{Size: 3})
-	settle(t, real)
+	real.WaitStorageVersion(t, "3.7.0")
 	filled := testserver.Fill(t, real.Client(t), testserver.FillOptions{Compact: true})
 	source := connect(t, real.Endpoints()...)
 	classic := newIdentity(t)
@@ -210,7 +210,7 @@ func TestTaker_Take_Auth(t *testing.T) {
 	real.EnableAuth(t, "secret")
 	s := mem.New()
 	login := func(user string) *cluster.Cluster {
-		return connectBy(t, cluster.Config{Endpoints: real.Endpoints(), Username: user, Password: "secret"})
+		return testserver.Connect(t, cluster.Config{Endpoints: real.Endpoints(), Username: user, Password: "secret"})
 	}
 	_, err := newTaker(t, login("reader"), s).Take(t.Context())
 	if !errors.Is(err, cluster.ErrPermission) || !strings.Contains(err.Error(), "role root") {
