@@ -13,9 +13,6 @@ import (
 	"github.com/etcd-backupd/backupd/internal/config"
 )
 
-// maxLag is how many raft entries a member may be behind the newest.
-const maxLag = 1000
-
 // live is what a cluster told, for the checks that put things together.
 type live struct {
 	id       backup.MemberID // of the cluster
@@ -179,7 +176,7 @@ func membership(answered []*member) ([]backup.Member, error) {
 // not answer.
 func silent(members []*member, known backup.Member) bool {
 	return slices.ContainsFunc(members, func(m *member) bool {
-		return !m.answered && slices.ContainsFunc(known.ClientURLs, func(u string) bool { return address(u) == address(m.endpoint) })
+		return !m.answered && slices.ContainsFunc(known.ClientURLs, func(u string) bool { return cluster.SameEndpoint(u, m.endpoint) })
 	})
 }
 
@@ -205,7 +202,7 @@ func checkAgreement(l *list, answered []*member) {
 		l.warn("finish the upgrade", "the members have different versions of etcd")
 	}
 	for _, m := range answered {
-		if lag := newest - m.AppliedIndex; lag > maxLag {
+		if lag := newest - m.AppliedIndex; lag > cluster.MaxLag {
 			l.warn("look at the disk and the network of this member", "%s is %d raft entries behind the newest", m.endpoint, lag)
 		}
 	}

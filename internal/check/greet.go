@@ -98,27 +98,6 @@ func clockOffset(date, sent, received time.Time) time.Duration {
 	return min(0, date.Add(time.Second).Sub(sent))
 }
 
-// clientTLS is how the members are met that conf describes.
-func clientTLS(conf *config.TLS) (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if conf.CAFile != "" {
-		var err error
-		if c.RootCAs, err = certs.ReadPool(conf.CAFile); err != nil {
-			return nil, fmt.Errorf("read CA file: %w", err)
-		}
-	}
-	if conf.CertFile != "" {
-		pair, err := certs.ReadPair(conf.CertFile, conf.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("read client certificate and key: %w", err)
-		}
-		// Also where no authority is asked for that signed it: the member shall say
-		// what it thinks of it.
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair, nil }
-	}
-	return c, nil
-}
-
 // verify looks at the certificates that the member host showed, and reports
 // whether they are good.
 func verify(l *list, chain []*x509.Certificate, roots *x509.CertPool, host string, now time.Time) bool {

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -37,42 +36,13 @@ type member struct {
 	cluster.Candidate
 }
 
-// secure reports whether an endpoint is met by TLS: one without a scheme is if
-// anything asks for TLS.
-func secure(conf *config.Cluster, endpoint string) bool {
-	scheme, _, ok := strings.Cut(endpoint, "://")
-	if ok {
-		return scheme == "https" || scheme == "unixs"
-	}
-	if conf.TLS != (config.TLS{}) {
-		return true
-	}
-	for _, ep := range conf.Endpoints {
-		if strings.HasPrefix(ep, "https://") || strings.HasPrefix(ep, "unixs://") {
-			return true
-		}
-	}
-	return false
-}
-
-// withScheme returns an endpoint as a URL.
-func withScheme(conf *config.Cluster, endpoint string) string {
-	switch {
-	case strings.Contains(endpoint, "://"):
-		return endpoint
-	case secure(conf, endpoint):
-		return "https://" + endpoint
-	}
-	return "http://" + endpoint
-}
-
 // checkMember asks one endpoint everything that is about it alone.
 func (c *checker) checkMember(ctx context.Context, conf *config.Cluster, client cluster.Config, endpoint string) *member {
-	m := &member{list: list{section: SectionCluster, subject: conf.Name + " " + endpoint}, endpoint: endpoint, url: withScheme(conf, endpoint)}
-	if !m.meet(ctx, conf, c.now) {
+	m := &member{list: list{section: SectionCluster, subject: conf.Name + " " + endpoint}, endpoint: endpoint, url: client.URL(endpoint)}
+	client.Endpoints = []string{m.url}
+	if !m.meet(ctx, conf, client, c.now) {
 		return m
 	}
-	client.Endpoints = []string{m.url}
 	client.Log = c.options.Log
 	cl, err := cluster.New(client)
 	if err != nil {
@@ -110,14 +80,15 @@ func loginHint(conf *config.Cluster, err error) string {
 }
 
 // meet connects as anybody could, and reports whether it makes sense to go on.
-func (m *member) meet(ctx context.Context, conf *config.Cluster, now time.Time) bool {
+func (m *member) meet(ctx context.Context, conf *config.Cluster, client cluster.Config, now time.Time) bool {
 	u, err := url.Parse(m.url)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" {
 		return true // a socket has no certificate for a host
 	}
 	tlsConf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if secure(conf, m.endpoint) {
-		if tlsConf, err = clientTLS(&conf.TLS); err != nil {
+	if client.Secure(m.endpoint) {
+		tlsConf, err = client.TLS()
+		if err != nil {
 			m.fail("correct the files of the cluster's tls", "%v", err)
 			return false
 		}

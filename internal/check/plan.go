@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 )
@@ -12,18 +13,18 @@ import (
 // checkPlan looks at what the configuration alone tells of one cluster: whether
 // its schedules and its retention fit each other.
 func (c *checker) checkPlan(i int) []Finding {
-	cluster := &c.clusters[i]
-	l := list{section: SectionConfiguration, subject: "cluster " + cluster.Name}
-	line, err := cluster.Snapshot.Line()
+	conf := &c.clusters[i]
+	l := list{section: SectionConfiguration, subject: "cluster " + conf.Name}
+	line, err := conf.Snapshot.Line()
 	if err != nil {
 		l.fail("correct snapshot.schedule", "%v", err)
 		return l.findings
 	}
-	checkRetention(&l, &cluster.Retention, line, c.now)
+	checkRetention(&l, &conf.Retention, line, c.now)
 	for _, s := range []struct{ key, line string }{
-		{"snapshot.schedule", cluster.Snapshot.Schedule},
-		{"verify.schedule", cluster.Verify.Schedule},
-		{"defragment.schedule", cluster.Defragment.Schedule},
+		{"snapshot.schedule", conf.Snapshot.Schedule},
+		{"verify.schedule", conf.Verify.Schedule},
+		{"defragment.schedule", conf.Defragment.Schedule},
 	} {
 		checkClockChange(&l, s.key, s.line, c.now)
 	}
@@ -150,18 +151,10 @@ func (c *checker) checkTwins(l *list, i int) {
 func sharedEndpoint(a, b *config.Cluster) string {
 	for _, x := range a.Endpoints {
 		for _, y := range b.Endpoints {
-			if address(x) == address(y) {
+			if cluster.SameEndpoint(x, y) {
 				return x
 			}
 		}
 	}
 	return ""
-}
-
-// address is an endpoint without its scheme.
-func address(endpoint string) string {
-	if _, after, ok := strings.Cut(endpoint, "://"); ok {
-		endpoint = after
-	}
-	return strings.ToLower(strings.TrimSuffix(endpoint, "/"))
 }

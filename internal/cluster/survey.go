@@ -20,9 +20,9 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// maxLag is how many raft entries a member may be behind the newest before it
+// MaxLag is how many raft entries a member may be behind the newest before it
 // counts as lagging: less than a second of a busy cluster.
-const maxLag = 1000
+const MaxLag = 1000
 
 // Survey is what all endpoints told of themselves at one moment.
 type Survey struct {
@@ -331,7 +331,7 @@ func (c *Candidate) judge(alarms []backup.Alarm, newest uint64) {
 	if c.Leader {
 		worse(rankLeader, "")
 	}
-	if lag := newest - c.AppliedIndex; lag > maxLag {
+	if lag := newest - c.AppliedIndex; lag > MaxLag {
 		worse(rankLagging, fmt.Sprintf("it is %d raft entries behind", lag))
 	}
 	for _, a := range alarms {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc/credentials"
@@ -22,13 +23,58 @@ type tlsFiles struct {
 	pair  *certs.Reloaded[*tls.Certificate] // nil: no client certificate
 }
 
-// tlsFiles returns nil when nothing asks for TLS.
-func (c *Config) tlsFiles() (*tlsFiles, error) {
-	wanted := !c.InsecureTransport || c.InsecureSkipVerify || c.CAFile != "" || c.CertFile != "" || c.KeyFile != ""
-	for _, ep := range c.Endpoints {
-		wanted = wanted || strings.HasPrefix(ep, "https://") || strings.HasPrefix(ep, "unixs://")
+// Secure reports whether an endpoint is reached by TLS. One without a scheme is
+// if anything in the configuration asks for TLS.
+func (c *Config) Secure(endpoint string) bool {
+	if scheme, _, ok := strings.Cut(endpoint, "://"); ok {
+		return scheme == "https" || scheme == "unixs"
 	}
-	if !wanted && c.DiscoverySRV == "" {
+	return c.wantsTLS()
+}
+
+func (c *Config) wantsTLS() bool {
+	return !c.InsecureTransport || c.InsecureSkipVerify || c.CAFile != "" || c.CertFile != "" || c.KeyFile != "" ||
+		slices.ContainsFunc(c.Endpoints, func(ep string) bool { return strings.Contains(ep, "://") && c.Secure(ep) })
+}
+
+// URL returns an endpoint with its scheme.
+func (c *Config) URL(endpoint string) string {
+	switch {
+	case strings.Contains(endpoint, "://"):
+		return endpoint
+	case c.Secure(endpoint):
+		return "https://" + endpoint
+	}
+	return "http://" + endpoint
+}
+
+// SameEndpoint reports whether two endpoints name the same address, whatever
+// their schemes are.
+func SameEndpoint(a, b string) bool { return address(a) == address(b) }
+
+// address is an endpoint without its scheme.
+func address(endpoint string) string {
+	if _, after, ok := strings.Cut(endpoint, "://"); ok {
+		endpoint = after
+	}
+	return strings.ToLower(strings.TrimSuffix(endpoint, "/"))
+}
+
+// TLS returns the configuration for one connection to a member, with the files
+// as they are now. It is nil if nothing asks for TLS.
+func (c *Config) TLS() (*tls.Config, error) {
+	with := *c
+	with.setDefaults()
+	files, err := with.tlsFiles()
+	if files == nil {
+		return nil, err
+	}
+	return files.config(), nil
+}
+
+// tlsFiles returns nil if nothing asks for TLS.
+func (c *Config) tlsFiles() (*tlsFiles, error) {
+	if !c.wantsTLS() && c.DiscoverySRV == "" {
 		return nil, nil
 	}
 	if (c.CertFile == "") != (c.KeyFile == "") {

@@ -189,3 +189,33 @@ func TestNew_PasswordFile(t *testing.T) {
 		}
 	}
 }
+
+func TestConfig_Secure(t *testing.T) {
+	plain, secured := cluster.Config{InsecureTransport: true}, cluster.Config{InsecureTransport: true, CAFile: "ca"}
+	mixed := cluster.Config{InsecureTransport: true, Endpoints: []string{"a:1", "https://b:1"}}
+	for _, c := range []struct {
+		conf     cluster.Config
+		endpoint string
+		want     string
+	}{
+		{plain, "a:1", "http://a:1"},
+		{plain, "http://a:1", "http://a:1"},
+		{plain, "https://a:1", "https://a:1"},
+		{secured, "a:1", "https://a:1"},
+		{secured, "http://a:1", "http://a:1"},
+		{mixed, "a:1", "https://a:1"},
+	} {
+		if got := c.conf.URL(c.endpoint); got != c.want || c.conf.Secure(c.endpoint) != strings.HasPrefix(c.want, "https") {
+			t.Errorf("%+v: %s: got %s, want %s", c.conf, c.endpoint, got, c.want)
+		}
+	}
+	if conf, err := plain.TLS(); conf != nil || err != nil {
+		t.Errorf("no TLS: got %v, %v", conf, err)
+	}
+	if conf, err := mixed.TLS(); conf == nil || err != nil {
+		t.Errorf("with TLS: got %v, %v", conf, err)
+	}
+	if !cluster.SameEndpoint("https://A:1/", "a:1") || cluster.SameEndpoint("a:1", "a:2") {
+		t.Error("wrong endpoints are the same")
+	}
+}
