@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/check"
 	"github.com/etcd-backupd/backupd/internal/config"
 )
@@ -84,30 +85,30 @@ func runCheck(ctx context.Context, a *app, f checkFlags) error {
 	if err := printFindings(a, findings, policies); err != nil {
 		return err
 	}
-	if n := countFindings(findings)[check.Failure]; n > 0 {
+	if n := countFindings(findings)[backup.LevelFailure]; n > 0 {
 		return fmt.Errorf("%s of %s", count(n, "failure", "failures"), count(len(findings), "finding", "findings"))
 	}
 	return nil
 }
 
-func countFindings(findings []check.Finding) map[check.Level]int {
-	n := map[check.Level]int{}
+func countFindings(findings []backup.Finding) map[backup.Level]int {
+	n := map[backup.Level]int{}
 	for _, f := range findings {
 		n[f.Level]++
 	}
 	return n
 }
 
-func printFindings(a *app, findings []check.Finding, policies []check.Policy) error {
+func printFindings(a *app, findings []backup.Finding, policies []check.Policy) error {
 	n := countFindings(findings)
 	switch a.global.writeOut {
 	case "json":
 		return printJSON(a.stdout, kindCheck, struct {
-			Failures int             `json:"failures"`
-			Warnings int             `json:"warnings"`
-			Findings []check.Finding `json:"findings"`
-			Policies []check.Policy  `json:"policies"`
-		}{n[check.Failure], n[check.Warning], findings, policies})
+			Failures int              `json:"failures"`
+			Warnings int              `json:"warnings"`
+			Findings []backup.Finding `json:"findings"`
+			Policies []check.Policy   `json:"policies"`
+		}{n[backup.LevelFailure], n[backup.LevelWarning], findings, policies})
 	case "table":
 		var rows [][]string
 		for _, f := range findings {
@@ -118,7 +119,7 @@ func printFindings(a *app, findings []check.Finding, policies []check.Policy) er
 	return printByHeading(a.stdout, findings, n, colourful(a.stdout))
 }
 
-func printByHeading(w io.Writer, findings []check.Finding, n map[check.Level]int, colours bool) error {
+func printByHeading(w io.Writer, findings []backup.Finding, n map[backup.Level]int, colours bool) error {
 	var out strings.Builder
 	heading := ""
 	for _, f := range findings {
@@ -135,7 +136,7 @@ func printByHeading(w io.Writer, findings []check.Finding, n map[check.Level]int
 			fmt.Fprintf(&out, "           -> %s\n", indentMore(f.Hint))
 		}
 	}
-	fmt.Fprintf(&out, "\n%d ok, %s, %s\n", n[check.OK], count(n[check.Warning], "warning", "warnings"), count(n[check.Failure], "failure", "failures"))
+	fmt.Fprintf(&out, "\n%d ok, %s, %s\n", n[backup.LevelOK], count(n[backup.LevelWarning], "warning", "warnings"), count(n[backup.LevelFailure], "failure", "failures"))
 	_, err := io.WriteString(w, out.String())
 	return err
 }

@@ -7,21 +7,22 @@ import (
 	"slices"
 	"time"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/certs"
 )
 
 // validity tells how long a certificate is still good.
-func validity(cert *x509.Certificate, now time.Time) (Level, string) {
+func validity(cert *x509.Certificate, now time.Time) (backup.Level, string) {
 	left := cert.NotAfter.Sub(now)
 	switch {
 	case now.Before(cert.NotBefore):
-		return Failure, "is not valid before " + stamp(cert.NotBefore)
+		return backup.LevelFailure, "is not valid before " + stamp(cert.NotBefore)
 	case left <= 0:
-		return Failure, "expired on " + stamp(cert.NotAfter)
+		return backup.LevelFailure, "expired on " + stamp(cert.NotAfter)
 	case now.After(certs.RenewBy(cert)):
-		return Warning, fmt.Sprintf("expires in %s, on %s", span(left), stamp(cert.NotAfter))
+		return backup.LevelWarning, fmt.Sprintf("expires in %s, on %s", span(left), stamp(cert.NotAfter))
 	}
-	return OK, "is valid until " + stamp(cert.NotAfter)
+	return backup.LevelOK, "is valid until " + stamp(cert.NotAfter)
 }
 
 // stamp spells a moment.
@@ -41,7 +42,7 @@ func span(d time.Duration) string {
 }
 
 // checkCertificates looks at the certificate files of the configuration.
-func (c *checker) checkCertificates(context.Context) []Finding {
+func (c *checker) checkCertificates(context.Context) []backup.Finding {
 	l := list{section: SectionConfiguration, subject: "certificates"}
 	for _, path := range c.conf.CertificateFiles() {
 		if bundle, err := certs.Read(path); err == nil { // else checkFiles reported it
@@ -59,14 +60,14 @@ func checkBundle(l *list, path string, bundle []*x509.Certificate, now time.Time
 	slices.SortStableFunc(bundle, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
 	var good []*x509.Certificate
 	for _, cert := range bundle {
-		if level, _ := validity(cert, now); level != Failure {
+		if level, _ := validity(cert, now); level != backup.LevelFailure {
 			good = append(good, cert)
 		}
 	}
 	if len(good) == 0 || len(bundle) == 1 {
 		level, text := validity(bundle[len(bundle)-1], now)
 		hint := ""
-		if level != OK {
+		if level != backup.LevelOK {
 			hint = renew
 		}
 		l.add(level, hint, "%s: the certificate %s", path, text)
@@ -79,7 +80,7 @@ func checkBundle(l *list, path string, bundle []*x509.Certificate, now time.Time
 	}
 	level, text := validity(good[0], now)
 	hint := ""
-	if level != OK {
+	if level != backup.LevelOK {
 		hint = renew
 	}
 	l.add(level, hint, "%s: the first of %d certificates to expire, of %s, %s", path, len(bundle), nameOf(good[0]), text)

@@ -20,16 +20,6 @@ import (
 	"github.com/etcd-backupd/backupd/internal/config"
 )
 
-// Level says how bad a finding is.
-type Level string
-
-// Levels, the better first.
-const (
-	OK      Level = "ok"
-	Warning Level = "warning" // it works, and something speaks against it
-	Failure Level = "failure" // it does not work, or will not when it is needed
-)
-
 // Sections of the findings, in their order.
 const (
 	SectionConfiguration = "configuration"
@@ -39,17 +29,6 @@ const (
 	SectionServer        = "server"
 	SectionNotifications = "notifications"
 )
-
-// Finding is what one check found.
-type Finding struct {
-	Section string `json:"section"`
-	// Subject is what of the section it is about: the name of a cluster or of a
-	// repository, the path of a key.
-	Subject string `json:"subject"`
-	Level   Level  `json:"level"`
-	Text    string `json:"text"`
-	Hint    string `json:"hint,omitempty"` // what to do
-}
 
 // Options say what is checked.
 type Options struct {
@@ -82,11 +61,11 @@ type checker struct {
 }
 
 // task is a check that depends on no other.
-type task func(context.Context) []Finding
+type task func(context.Context) []backup.Finding
 
 // Run checks a configuration and returns the findings by section. What it asks
 // of the outside ends with ctx.
-func Run(ctx context.Context, conf *config.Config, o Options) []Finding {
+func Run(ctx context.Context, conf *config.Config, o Options) []backup.Finding {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -100,22 +79,22 @@ func Run(ctx context.Context, conf *config.Config, o Options) []Finding {
 
 	static := []task{c.checkFiles, c.checkCertificates}
 	for i := range c.clusters {
-		static = append(static, func(context.Context) []Finding { return c.checkPlan(i) })
+		static = append(static, func(context.Context) []backup.Finding { return c.checkPlan(i) })
 	}
 	var clusters, repositories []task
 	for i := range c.clusters {
-		clusters = append(clusters, func(ctx context.Context) (out []Finding) {
+		clusters = append(clusters, func(ctx context.Context) (out []backup.Finding) {
 			c.lives[i], out = c.checkCluster(ctx, &c.clusters[i])
 			return out
 		})
 	}
 	for _, name := range c.repositories() {
-		repositories = append(repositories, func(ctx context.Context) []Finding { return c.checkRepository(ctx, name) })
+		repositories = append(repositories, func(ctx context.Context) []backup.Finding { return c.checkRepository(ctx, name) })
 	}
 	rest := []task{c.checkServer, c.checkNotifications}
 	results := runAll(ctx, slices.Concat(static, clusters, repositories, rest))
 
-	next := func(n int) []Finding {
+	next := func(n int) []backup.Finding {
 		part := slices.Concat(results[:n]...)
 		results = results[n:]
 		return part
@@ -124,8 +103,8 @@ func Run(ctx context.Context, conf *config.Config, o Options) []Finding {
 }
 
 // runAll runs tasks, some at once, and returns what each found.
-func runAll(ctx context.Context, tasks []task) [][]Finding {
-	results := make([][]Finding, len(tasks))
+func runAll(ctx context.Context, tasks []task) [][]backup.Finding {
+	results := make([][]backup.Finding, len(tasks))
 	turns := make(chan struct{}, maxConcurrent)
 	var wg sync.WaitGroup
 	for i, t := range tasks {
@@ -144,17 +123,23 @@ func runAll(ctx context.Context, tasks []task) [][]Finding {
 // list collects the findings about one subject.
 type list struct {
 	section, subject string
-	findings         []Finding
+	findings         []backup.Finding
 }
 
-func (l *list) ok(format string, args ...any) { l.add(OK, "", format, args...) }
+func (l *list) ok(format string, args ...any) { l.add(backup.LevelOK, "", format, args...) }
 
-func (l *list) warn(hint, format string, args ...any) { l.add(Warning, hint, format, args...) }
+func (l *list) warn(hint, format string, args ...any) {
+	l.add(backup.LevelWarning, hint, format, args...)
+}
 
-func (l *list) fail(hint, format string, args ...any) { l.add(Failure, hint, format, args...) }
+func (l *list) fail(hint, format string, args ...any) {
+	l.add(backup.LevelFailure, hint, format, args...)
+}
 
-func (l *list) add(level Level, hint, format string, args ...any) {
-	l.findings = append(l.findings, Finding{l.section, l.subject, level, fmt.Sprintf(format, args...), hint})
+func (l *list) add(level backup.Level, hint, format string, args ...any) {
+	l.findings = append(l.findings, backup.Finding{
+		Section: l.section, Subject: l.subject, Level: level, Text: fmt.Sprintf(format, args...), Hint: hint,
+	})
 }
 
 // hintOf returns the hint that err carries, or another.

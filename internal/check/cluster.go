@@ -21,7 +21,7 @@ type live struct {
 
 // checkCluster asks each endpoint of a cluster by itself, and then the cluster
 // for a snapshot. It returns nil where no member answered.
-func (c *checker) checkCluster(ctx context.Context, conf *config.Cluster) (*live, []Finding) {
+func (c *checker) checkCluster(ctx context.Context, conf *config.Cluster) (*live, []backup.Finding) {
 	l := list{section: SectionCluster, subject: conf.Name}
 	client, err := conf.ClientConfig()
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/config"
 )
 
@@ -15,7 +16,7 @@ import (
 const spoolPath = "daemon.spool.folder"
 
 // checkFiles looks at the files that the configuration names.
-func (c *checker) checkFiles(context.Context) []Finding {
+func (c *checker) checkFiles(context.Context) []backup.Finding {
 	l := list{section: SectionConfiguration, subject: "files"}
 	for _, p := range c.conf.CheckFiles() {
 		if p.Path == spoolPath {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/certs"
 	"github.com/etcd-backupd/backupd/internal/config"
 )
@@ -102,10 +103,10 @@ func clockOffset(date, sent, received time.Time) time.Duration {
 // whether they are good.
 func verify(l *list, chain []*x509.Certificate, roots *x509.CertPool, host string, now time.Time) bool {
 	leaf := chain[0]
-	if level, text := validity(leaf, now); level == Failure {
+	if level, text := validity(leaf, now); level == backup.LevelFailure {
 		l.fail("renew the member's certificate; if it is good, set the clock of this host", "the member's certificate %s", text)
 		return false
-	} else if level == Warning {
+	} else if level == backup.LevelWarning {
 		l.warn("renew the member's certificate", "the member's certificate %s", text)
 	}
 	if err := leaf.VerifyHostname(host); err != nil {
@@ -156,7 +157,7 @@ func whyRefused(conf *config.TLS, now time.Time) string {
 	if err != nil {
 		return ca
 	}
-	if level, text := validity(chain[0], now); level == Failure {
+	if level, text := validity(chain[0], now); level == backup.LevelFailure {
 		return fmt.Sprintf("renew %s: it %s", conf.CertFile, text)
 	}
 	usages := chain[0].ExtKeyUsage

@@ -9,9 +9,17 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/check"
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/testserver"
+)
+
+// Levels of findings.
+const (
+	ok      = backup.LevelOK
+	warning = backup.LevelWarning
+	failure = backup.LevelFailure
 )
 
 func TestMain(m *testing.M) {
@@ -69,13 +77,13 @@ func tlsOf(ca, cert, key string) string {
 	return "tls: {" + strings.Join(parts, ", ") + "}\n"
 }
 
-func run(t *testing.T, conf *config.Config) []check.Finding {
+func run(t *testing.T, conf *config.Config) []backup.Finding {
 	t.Helper()
 	return check.Run(t.Context(), conf, check.Options{})
 }
 
 // spell writes findings as a person would read them.
-func spell(findings []check.Finding) string {
+func spell(findings []backup.Finding) string {
 	var out strings.Builder
 	for _, f := range findings {
 		fmt.Fprintf(&out, "%s: %s: %s: %s -> %s\n", f.Section, f.Subject, f.Level, f.Text, f.Hint)
@@ -84,7 +92,7 @@ func spell(findings []check.Finding) string {
 }
 
 // want requires a finding of that section and level whose text or hint has part.
-func want(t *testing.T, findings []check.Finding, section string, level check.Level, part string) {
+func want(t *testing.T, findings []backup.Finding, section string, level backup.Level, part string) {
 	t.Helper()
 	for _, f := range findings {
 		if f.Section == section && f.Level == level && strings.Contains(f.Text+" -> "+f.Hint, part) {
@@ -96,11 +104,11 @@ func want(t *testing.T, findings []check.Finding, section string, level check.Le
 
 // wantNone requires that nothing in a section is worse than ok, or than what is
 // allowed.
-func wantNone(t *testing.T, findings []check.Finding, section string, worst check.Level) {
+func wantNone(t *testing.T, findings []backup.Finding, section string, worst backup.Level) {
 	t.Helper()
 	for _, f := range findings {
-		if f.Section == section && (f.Level == check.Failure || f.Level == check.Warning && worst == check.OK) {
-			t.Errorf("unexpected: %s", spell([]check.Finding{f}))
+		if f.Section == section && (f.Level == failure || f.Level == warning && worst == ok) {
+			t.Errorf("unexpected: %s", spell([]backup.Finding{f}))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/notify"
 )
@@ -15,13 +16,13 @@ const tryTimeout = 35 * time.Second
 
 // checkNotifications looks at the receivers, and tells them something if that
 // was asked for.
-func (c *checker) checkNotifications(ctx context.Context) []Finding {
+func (c *checker) checkNotifications(ctx context.Context) []backup.Finding {
 	if len(c.conf.Daemon.Notifications) == 0 {
 		l := list{section: SectionNotifications, subject: "daemon.notifications"}
 		l.warn("add a receiver to daemon.notifications, or watch the metrics (deploy/prometheus has alert rules)", "nobody is told when backups fail")
 		return l.findings
 	}
-	var out []Finding
+	var out []backup.Finding
 	for i := range c.conf.Daemon.Notifications {
 		n := &c.conf.Daemon.Notifications[i]
 		l := list{section: SectionNotifications, subject: fmt.Sprintf("daemon.notifications[%d] %s", i, kindOfReceiver(n))}
@@ -30,7 +31,7 @@ func (c *checker) checkNotifications(ctx context.Context) []Finding {
 		case err != nil:
 			l.fail("correct the receiver", "%v", err)
 		case !c.options.Notify:
-			l.add(OK, "--notify sends a test", "the receiver is right as far as can be told without a message")
+			l.add(backup.LevelOK, "--notify sends a test", "the receiver is right as far as can be told without a message")
 		default:
 			c.try(ctx, &l, n, target)
 		}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/schedule"
@@ -12,7 +13,7 @@ import (
 
 // checkPlan looks at what the configuration alone tells of one cluster: whether
 // its schedules and its retention fit each other.
-func (c *checker) checkPlan(i int) []Finding {
+func (c *checker) checkPlan(i int) []backup.Finding {
 	conf := &c.clusters[i]
 	l := list{section: SectionConfiguration, subject: "cluster " + conf.Name}
 	line, err := conf.Snapshot.Line()

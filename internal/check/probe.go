@@ -18,9 +18,6 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
 )
 
-// probeFolder begins the names of what [storage.Probe] makes.
-const probeFolder = ".backupd-probe-"
-
 // probe tries what the store can do.
 func probe(ctx context.Context, l *list, r *config.Repository, s storage.Store) {
 	loc, err := location.Parse(r.URL)
@@ -31,7 +28,7 @@ func probe(ctx context.Context, l *list, r *config.Repository, s storage.Store) 
 		defer removeFolders(loc.Path, disk.Existing(loc.Path))
 	}
 	for _, f := range storage.Probe(ctx, s, storage.ProbeOptions{}) {
-		l.add(Level(f.Level), f.Todo, "%s: %s", f.Step, f.Text)
+		l.add(f.Level, f.Hint, "%s: %s", f.Subject, f.Text)
 	}
 }
 
@@ -40,7 +37,7 @@ func probe(ctx context.Context, l *list, r *config.Repository, s storage.Store) 
 // may run as another user, to whom they should belong. What holds anything
 // stays.
 func removeFolders(root, before string) {
-	probes, _ := filepath.Glob(filepath.Join(root, probeFolder+"*")) // the pattern is right
+	probes, _ := filepath.Glob(filepath.Join(root, storage.ProbePrefix+"*")) // the pattern is right
 	for _, top := range probes {
 		var folders []string
 		_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
@@ -94,7 +91,7 @@ func foreign(ctx context.Context, s storage.Store) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if !strings.HasPrefix(obj.Key, probeFolder) {
+		if !strings.HasPrefix(obj.Key, storage.ProbePrefix) {
 			return true, nil
 		}
 	}

@@ -20,7 +20,7 @@ var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 func (l *list) told() string {
 	var out []string
 	for _, f := range l.findings {
-		if f.Level != OK {
+		if f.Level != backup.LevelOK {
 			out = append(out, fmt.Sprintf("%s: %s -> %s", f.Level, f.Text, f.Hint))
 		}
 	}
@@ -135,17 +135,17 @@ func TestValidity(t *testing.T) {
 	const day = 24 * time.Hour
 	for name, test := range map[string]struct {
 		from, to time.Duration // from noon
-		level    Level
+		level    backup.Level
 		text     string
 	}{
-		"Year":           {-day, 364 * day, OK, "is valid until 2027-11-20"},
-		"YearSoon":       {-336 * day, 29 * day, Warning, "expires in 29 days, on 2026-12-20 12:00 UTC"},
-		"NinetyDays":     {-60 * day, 30 * day, OK, ""},
-		"NinetyDaysSoon": {-70 * day, 20 * day, Warning, "expires in 20 days"},
-		"HourLong":       {-30 * time.Minute, 30 * time.Minute, OK, ""},
-		"HourLongSoon":   {-50 * time.Minute, 10 * time.Minute, Warning, "expires in 10m"},
-		"Over":           {-day, -time.Second, Failure, "expired on 2026-11-21 11:59 UTC"},
-		"NotYet":         {time.Hour, day, Failure, "is not valid before 2026-11-21 13:00 UTC"},
+		"Year":           {-day, 364 * day, backup.LevelOK, "is valid until 2027-11-20"},
+		"YearSoon":       {-336 * day, 29 * day, backup.LevelWarning, "expires in 29 days, on 2026-12-20 12:00 UTC"},
+		"NinetyDays":     {-60 * day, 30 * day, backup.LevelOK, ""},
+		"NinetyDaysSoon": {-70 * day, 20 * day, backup.LevelWarning, "expires in 20 days"},
+		"HourLong":       {-30 * time.Minute, 30 * time.Minute, backup.LevelOK, ""},
+		"HourLongSoon":   {-50 * time.Minute, 10 * time.Minute, backup.LevelWarning, "expires in 10m"},
+		"Over":           {-day, -time.Second, backup.LevelFailure, "expired on 2026-11-21 11:59 UTC"},
+		"NotYet":         {time.Hour, day, backup.LevelFailure, "is not valid before 2026-11-21 13:00 UTC"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			level, text := validity(&x509.Certificate{NotBefore: noon.Add(test.from), NotAfter: noon.Add(test.to)}, noon)

@@ -53,7 +53,7 @@ func (c *checker) repositories() []string {
 
 // checkRepository looks at one repository: whether it can do what will be asked
 // of it, and what it holds of the clusters.
-func (c *checker) checkRepository(ctx context.Context, name string) []Finding {
+func (c *checker) checkRepository(ctx context.Context, name string) []backup.Finding {
 	repo := c.conf.Repositories[name]
 	l := list{section: SectionRepository, subject: name}
 	store, err := repo.Open(ctx, c.options.Log)
@@ -221,7 +221,7 @@ func (c *checker) checkAge(l *list, conf *config.Cluster, held *stored) {
 func checkIdentities(ctx context.Context, l *list, conf *config.Cluster, repo *config.Repository, s storage.Store, newest *backup.Manifest) {
 	if len(conf.Verify.IdentityFiles) == 0 {
 		if newest != nil && newest.Encoding.Encryption != "" || len(repo.Recipients)+len(repo.RecipientsFiles) > 0 {
-			l.add(OK, "try it where the secret key is: backupd verify --identity FILE", "whether snapshots can be decrypted is not known here: there are no verify.identity-files, as it should be on most hosts")
+			l.add(backup.LevelOK, "try it where the secret key is: backupd verify --identity FILE", "whether snapshots can be decrypted is not known here: there are no verify.identity-files, as it should be on most hosts")
 		}
 		return
 	}

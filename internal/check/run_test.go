@@ -16,6 +16,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/check"
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/config"
@@ -122,7 +123,7 @@ func TestRun_Everything(t *testing.T) {
 
 	got := check.Run(t.Context(), conf, check.Options{Notify: true})
 	for _, section := range []string{check.SectionConfiguration, check.SectionCluster, check.SectionSpool, check.SectionRepository, check.SectionServer, check.SectionNotifications} {
-		wantNone(t, got, section, check.OK)
+		wantNone(t, got, section, ok)
 	}
 	for section, text := range map[string]string{
 		check.SectionConfiguration: "can be read and are what they should be",
@@ -131,10 +132,10 @@ func TestRun_Everything(t *testing.T) {
 		check.SectionServer:        "the server can start",
 		check.SectionNotifications: "failure was delivered",
 	} {
-		want(t, got, section, check.OK, text)
+		want(t, got, section, ok, text)
 	}
 	for _, text := range []string{"it is repository", "encrypted to 1 recipients", "create if absent", "read ranges", "delete", "(1 verified, 0 suspect, 0 pinned)", "can be decrypted", "decrypt what is encrypted"} {
-		want(t, got, check.SectionRepository, check.OK, text)
+		want(t, got, check.SectionRepository, ok, text)
 	}
 	if n := len(hook.bodies); n != 2 || !strings.Contains(hook.bodies[0], "this is a test") {
 		t.Errorf("%d events arrived: %q", n, hook.bodies)
@@ -180,10 +181,10 @@ func TestRepository_Bucket(t *testing.T) {
 	s3 := testserver.StartS3(t)
 
 	got := run(t, bucket(t, s3, c.Endpoints(), "", ""))
-	wantNone(t, got, check.SectionRepository, check.Warning)
-	want(t, got, check.SectionRepository, check.Warning, "new snapshots are not encrypted")
-	want(t, got, check.SectionRepository, check.Warning, "there is no verified snapshot")
-	want(t, got, check.SectionRepository, check.OK, "there is no repository yet")
+	wantNone(t, got, check.SectionRepository, warning)
+	want(t, got, check.SectionRepository, warning, "new snapshots are not encrypted")
+	want(t, got, check.SectionRepository, warning, "there is no verified snapshot")
+	want(t, got, check.SectionRepository, ok, "there is no repository yet")
 	if left := files(t, s3.Dir()); len(left) > 0 {
 		t.Errorf("left in the bucket: %q", left)
 	}
@@ -191,21 +192,21 @@ func TestRepository_Bucket(t *testing.T) {
 	if _, err := s3.Do(t.Context(), http.MethodPut, "prefix/holiday.jpg", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, check.Warning, "holds objects and is no repository")
+	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, warning, "holds objects and is no repository")
 
 	if _, err := s3.Do(t.Context(), http.MethodPut, "prefix/backupd.json", []byte(`{"format": "backupd/repository/v9"}`)); err != nil {
 		t.Fatal(err)
 	}
-	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, check.Failure, "use a newer backupd")
+	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, failure, "use a newer backupd")
 
 	missing := *s3
 	missing.Bucket = "no-such-bucket"
-	want(t, run(t, bucket(t, &missing, c.Endpoints(), "", "")), check.SectionRepository, check.Failure, "bucket no-such-bucket does not exist")
+	want(t, run(t, bucket(t, &missing, c.Endpoints(), "", "")), check.SectionRepository, failure, "bucket no-such-bucket does not exist")
 
 	denied := *s3
 	denied.SecretKey = "another-secret-key"
 	got = run(t, bucket(t, &denied, c.Endpoints(), "", ""))
-	want(t, got, check.SectionRepository, check.Failure, "the access key or the secret key is wrong")
+	want(t, got, check.SectionRepository, failure, "the access key or the secret key is wrong")
 }
 
 // TestRepository_MayNotDelete has credentials that may neither delete nor list
@@ -234,12 +235,12 @@ func TestRepository_MayNotDelete(t *testing.T) {
 
 	for range 2 { // what the first left must not disturb the second
 		got := run(t, bucket(t, s3, c.Endpoints(), "", ""))
-		wantNone(t, got, check.SectionRepository, check.Warning)
-		want(t, got, check.SectionRepository, check.Warning, "the credentials may not delete, so these objects stay: .backupd-probe-")
-		want(t, got, check.SectionRepository, check.OK, "there is no repository yet")
+		wantNone(t, got, check.SectionRepository, warning)
+		want(t, got, check.SectionRepository, warning, "the credentials may not delete, so these objects stay: .backupd-probe-")
+		want(t, got, check.SectionRepository, ok, "there is no repository yet")
 	}
 	take(t, bucket(t, s3, c.Endpoints(), "", ""))
-	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, check.OK, "(1 verified, 0 suspect, 0 pinned)")
+	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, ok, "(1 verified, 0 suspect, 0 pinned)")
 }
 
 func TestRepository_Identities(t *testing.T) {
@@ -249,7 +250,7 @@ func TestRepository_Identities(t *testing.T) {
 	other, otherFile := identity(t)
 	take(t, bucket(t, s3, c.Endpoints(), "recipients: ["+recipient+"]\n", ""))
 
-	keys := func(recipient, file string) []check.Finding {
+	keys := func(recipient, file string) []backup.Finding {
 		more := ""
 		if file != "" {
 			more = "verify: {identity-files: [" + file + "]}\n"
@@ -257,18 +258,18 @@ func TestRepository_Identities(t *testing.T) {
 		return run(t, bucket(t, s3, c.Endpoints(), "recipients: ["+recipient+"]\n", more))
 	}
 	got := keys(recipient, idFile)
-	wantNone(t, got, check.SectionRepository, check.OK)
-	want(t, got, check.SectionRepository, check.OK, "can be decrypted")
+	wantNone(t, got, check.SectionRepository, ok)
+	want(t, got, check.SectionRepository, ok, "can be decrypted")
 	got = keys(recipient, "")
-	wantNone(t, got, check.SectionRepository, check.OK)
-	want(t, got, check.SectionRepository, check.OK, "backupd verify --identity FILE")
+	wantNone(t, got, check.SectionRepository, ok)
+	want(t, got, check.SectionRepository, ok, "backupd verify --identity FILE")
 	got = keys(recipient, otherFile)
-	want(t, got, check.SectionRepository, check.Failure, "cannot be decrypted")
-	want(t, got, check.SectionRepository, check.Failure, "do not decrypt what is encrypted")
+	want(t, got, check.SectionRepository, failure, "cannot be decrypted")
+	want(t, got, check.SectionRepository, failure, "do not decrypt what is encrypted")
 	// The keys were changed: the old snapshot is good, and the next will not be.
 	got = keys(other, idFile)
-	want(t, got, check.SectionRepository, check.OK, "can be decrypted")
-	want(t, got, check.SectionRepository, check.Failure, "do not decrypt what is encrypted")
+	want(t, got, check.SectionRepository, ok, "can be decrypted")
+	want(t, got, check.SectionRepository, failure, "do not decrypt what is encrypted")
 }
 
 func TestRepository_Folder(t *testing.T) {
@@ -276,8 +277,8 @@ func TestRepository_Folder(t *testing.T) {
 	conf := forCluster(t, c.Endpoints(), "")
 	root := strings.TrimPrefix(conf.Repositories["main"].URL, "file://")
 	got := run(t, conf)
-	wantNone(t, got, check.SectionRepository, check.Warning)
-	want(t, got, check.SectionRepository, check.Warning, "on a disk of this host")
+	wantNone(t, got, check.SectionRepository, warning)
+	want(t, got, check.SectionRepository, warning, "on a disk of this host")
 	if _, err := os.Stat(root); !os.IsNotExist(err) {
 		t.Errorf("the check made %s: %v, %q", root, err, files(t, root))
 	}
@@ -289,8 +290,8 @@ func TestRepository_Folder(t *testing.T) {
 	}
 	before := files(t, root)
 	got = run(t, conf)
-	want(t, got, check.SectionRepository, check.Failure, "snapshot "+first+" is not whole")
-	want(t, got, check.SectionRepository, check.OK, "the newest verified snapshot is")
+	want(t, got, check.SectionRepository, failure, "snapshot "+first+" is not whole")
+	want(t, got, check.SectionRepository, ok, "the newest verified snapshot is")
 	if after := files(t, root); strings.Join(after, " ") != strings.Join(before, " ") {
 		t.Errorf("in the repository are %q, and were %q", after, before)
 	}
@@ -298,11 +299,11 @@ func TestRepository_Folder(t *testing.T) {
 	// The cluster was made anew: it is not the one that was backed up.
 	again := testserver.StartCluster(t, testserver.Options{Name: "n"})
 	conf.Clusters[0].Endpoints = again.Endpoints()
-	want(t, run(t, conf), check.SectionConfiguration, check.Warning, "the newest snapshot "+id+" is of etcd cluster")
+	want(t, run(t, conf), check.SectionConfiguration, warning, "the newest snapshot "+id+" is of etcd cluster")
 
 	// Where a file is in the way nothing can be stored.
 	conf.Repositories["main"] = config.Repository{URL: "file://" + writeFile(t, "x"), Compression: "zstd"}
-	want(t, run(t, conf), check.SectionRepository, check.Failure, "")
+	want(t, run(t, conf), check.SectionRepository, failure, "")
 }
 
 // dataFile returns the name of a snapshot's data.

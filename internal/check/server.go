@@ -9,6 +9,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/certs"
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/server"
@@ -16,7 +17,7 @@ import (
 
 // checkServer makes the daemon's server as the daemon would, address included,
 // and lets it go.
-func (c *checker) checkServer(context.Context) []Finding {
+func (c *checker) checkServer(context.Context) []backup.Finding {
 	s := &c.conf.Daemon.Server
 	l := list{section: SectionServer, subject: s.Listen}
 	if s.Listen == "" || s.Listen == "off" {
@@ -36,7 +37,7 @@ func (c *checker) checkServer(context.Context) []Finding {
 	case err != nil:
 		l.fail(hintOf(err, "correct daemon.server"), "the server would not start: %v", err)
 	case taken:
-		l.add(OK, "if the daemon does not run see who has the address: ss -ltnp", "the server is right; something listens there, as the daemon does when it runs")
+		l.add(backup.LevelOK, "if the daemon does not run see who has the address: ss -ltnp", "the server is right; something listens there, as the daemon does when it runs")
 	default:
 		l.ok("the server can start")
 	}

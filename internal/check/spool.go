@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
@@ -13,7 +14,7 @@ import (
 const fewFiles = 1000
 
 // checkSpool looks at the folder that databases are received in.
-func (c *checker) checkSpool() []Finding {
+func (c *checker) checkSpool() []backup.Finding {
 	dir := c.conf.Daemon.Spool.Folder
 	if dir == "" {
 		dir = os.TempDir()

@@ -1,11 +1,15 @@
 package check
 
-import "time"
+import (
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
 
 // checkTogether finds what no part of the configuration tells alone: it needs
 // what the clusters and the repositories told.
-func (c *checker) checkTogether() []Finding {
-	var out []Finding
+func (c *checker) checkTogether() []backup.Finding {
+	var out []backup.Finding
 	for i := range c.clusters {
 		l := list{section: SectionConfiguration, subject: "cluster " + c.clusters[i].Name}
 		c.checkIdentity(&l, i)

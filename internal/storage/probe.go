@@ -11,28 +11,10 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// Level says how much a [Finding] matters.
-type Level string
-
-// The levels of a Finding.
-const (
-	LevelOK      Level = "ok"
-	LevelWarning Level = "warning" // backups work, but something should be known
-	LevelFailure Level = "failure" // backups fail, or a promise is not kept
-)
-
-// Finding is what one step of a [Probe] found.
-type Finding struct {
-	Step  string
-	Level Level
-	Text  string // what was found
-	Todo  string // what a person can do; empty if nothing
-}
-
 // Inspector is a Store that can tell more of its service than the port does.
 type Inspector interface {
 	// Inspect tells it. Some objects lie below folder, as long as this runs.
-	Inspect(ctx context.Context, folder string) []Finding
+	Inspect(ctx context.Context, folder string) []backup.Finding
 }
 
 // ProbeOptions say how a [Probe] is done.
@@ -42,9 +24,9 @@ type ProbeOptions struct {
 	PartBytes int64
 }
 
-// probePrefix begins the folder of a probe. No cluster can have such a name, so
+// ProbePrefix begins the name of the folder of a probe. No cluster can have such a name, so
 // nothing in there is ever taken for a part of a repository.
-const probePrefix = ".backupd-probe-"
+const ProbePrefix = ".backupd-probe-"
 
 // maxSkew is how much the clocks may differ before it is worth a warning.
 const maxSkew = time.Minute
@@ -53,11 +35,11 @@ const maxSkew = time.Minute
 // deletes objects in a folder of its own at the root of s, and asks the store
 // for what only it can tell, see [Inspector]. Credentials that may not delete
 // leave the objects behind; a finding tells their names.
-func Probe(ctx context.Context, s Store, o ProbeOptions) []Finding {
+func Probe(ctx context.Context, s Store, o ProbeOptions) []backup.Finding {
 	if o.PartBytes <= 0 {
 		o.PartBytes = 16 << 20
 	}
-	p := &probe{s: s, folder: probePrefix + backup.RandomName(16), partBytes: o.PartBytes}
+	p := &probe{s: s, folder: ProbePrefix + backup.RandomName(16), partBytes: o.PartBytes}
 	p.run(ctx)
 	p.remove(ctx)
 	return p.findings
@@ -71,7 +53,7 @@ type probe struct {
 
 	created  []string // keys
 	listing  bool     // the store lists
-	findings []Finding
+	findings []backup.Finding
 }
 
 func (p *probe) run(ctx context.Context) {
@@ -93,7 +75,7 @@ func (p *probe) run(ctx context.Context) {
 }
 
 // inspect finds the Inspector below what wraps it.
-func inspect(ctx context.Context, s Store, folder string) []Finding {
+func inspect(ctx context.Context, s Store, folder string) []backup.Finding {
 	switch s := s.(type) {
 	case Inspector:
 		return s.Inspect(ctx, folder)
@@ -106,15 +88,15 @@ func inspect(ctx context.Context, s Store, folder string) []Finding {
 }
 
 func (p *probe) ok(step, format string, args ...any) {
-	p.findings = append(p.findings, Finding{step, LevelOK, fmt.Sprintf(format, args...), ""})
+	p.findings = append(p.findings, backup.Finding{Subject: step, Level: backup.LevelOK, Text: fmt.Sprintf(format, args...)})
 }
 
 func (p *probe) warn(step, todo, format string, args ...any) {
-	p.findings = append(p.findings, Finding{step, LevelWarning, fmt.Sprintf(format, args...), todo})
+	p.findings = append(p.findings, backup.Finding{Subject: step, Level: backup.LevelWarning, Text: fmt.Sprintf(format, args...), Hint: todo})
 }
 
 func (p *probe) fail(step, todo, format string, args ...any) {
-	p.findings = append(p.findings, Finding{step, LevelFailure, fmt.Sprintf(format, args...), todo})
+	p.findings = append(p.findings, backup.Finding{Subject: step, Level: backup.LevelFailure, Text: fmt.Sprintf(format, args...), Hint: todo})
 }
 
 // failed is fail for an error of the store. What the error itself advises goes

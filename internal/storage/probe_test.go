@@ -30,7 +30,7 @@ var steps = []string{
 	"list", "large object", "large object if absent", "delete",
 }
 
-func probe(t *testing.T, s storage.Store) []storage.Finding {
+func probe(t *testing.T, s storage.Store) []backup.Finding {
 	t.Helper()
 	return storage.Probe(t.Context(), s, storage.ProbeOptions{PartBytes: probePart})
 }
@@ -45,8 +45,8 @@ func TestProbe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var got []string
 			for _, f := range probe(t, s) {
-				got = append(got, f.Step)
-				if f.Level != storage.LevelOK || f.Text == "" || f.Todo != "" {
+				got = append(got, f.Subject)
+				if f.Level != backup.LevelOK || f.Text == "" || f.Hint != "" {
 					t.Errorf("%+v", f)
 				}
 			}
@@ -131,7 +131,7 @@ func TestProbe_Faults(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		make func(m *mem.Store) *faulty
-		want map[string]storage.Level // of the steps that are not ok
+		want map[string]backup.Level // of the steps that are not ok
 		text string
 		todo string
 	}{
@@ -139,7 +139,7 @@ func TestProbe_Faults(t *testing.T) {
 			func(m *mem.Store) *faulty {
 				return &faulty{create: func(context.Context, string, io.Reader) error { return denied }}
 			},
-			map[string]storage.Level{"create": storage.LevelFailure}, "AccessDenied", "s3:PutObject",
+			map[string]backup.Level{"create": backup.LevelFailure}, "AccessDenied", "s3:PutObject",
 		},
 		"Hint": {
 			func(m *mem.Store) *faulty {
@@ -147,11 +147,11 @@ func TestProbe_Faults(t *testing.T) {
 					return fmt.Errorf("create: %w", backup.WithHint(errors.New("skewed"), "set the clock"))
 				}}
 			},
-			map[string]storage.Level{"create": storage.LevelFailure}, "skewed", "set the clock",
+			map[string]backup.Level{"create": backup.LevelFailure}, "skewed", "set the clock",
 		},
 		"Replaces": {
 			func(m *mem.Store) *faulty { return &faulty{create: replace(m)} },
-			map[string]storage.Level{"create if absent": storage.LevelFailure, "large object if absent": storage.LevelFailure},
+			map[string]backup.Level{"create if absent": backup.LevelFailure, "large object if absent": backup.LevelFailure},
 			"If-None-Match", "versioning",
 		},
 		"ReplacesLarge": {
@@ -163,7 +163,7 @@ func TestProbe_Faults(t *testing.T) {
 					return m.Create(ctx, key, r)
 				}}
 			},
-			map[string]storage.Level{"large object if absent": storage.LevelFailure}, "large", "versioning",
+			map[string]backup.Level{"large object if absent": backup.LevelFailure}, "large", "versioning",
 		},
 		"ReplacesAndLies": {
 			func(m *mem.Store) *faulty {
@@ -174,25 +174,25 @@ func TestProbe_Faults(t *testing.T) {
 					return m.Create(ctx, key, r)
 				}}
 			},
-			map[string]storage.Level{"read": storage.LevelFailure, "large object if absent": storage.LevelFailure}, "other bytes", "",
+			map[string]backup.Level{"read": backup.LevelFailure, "large object if absent": backup.LevelFailure}, "other bytes", "",
 		},
 		"LiesInRanges": {
 			func(m *mem.Store) *faulty {
 				return &faulty{open: shifted(m, func(key string, offset int64) bool { return strings.HasSuffix(key, "/small") && offset == 500 })}
 			},
-			map[string]storage.Level{"read ranges": storage.LevelFailure}, "100 bytes from 500 on", "",
+			map[string]backup.Level{"read ranges": backup.LevelFailure}, "100 bytes from 500 on", "",
 		},
 		"LiesAtParts": {
 			func(m *mem.Store) *faulty {
 				return &faulty{open: shifted(m, func(key string, offset int64) bool { return strings.HasSuffix(key, "/large") && offset == probePart-50 })}
 			},
-			map[string]storage.Level{"large object": storage.LevelFailure}, "other bytes", "",
+			map[string]backup.Level{"large object": backup.LevelFailure}, "other bytes", "",
 		},
 		"NoRead": {
 			func(m *mem.Store) *faulty {
 				return &faulty{open: func(context.Context, string, int64, int64) (io.ReadCloser, error) { return nil, denied }}
 			},
-			map[string]storage.Level{"read": storage.LevelFailure, "large object": storage.LevelFailure}, "AccessDenied", "s3:GetObject",
+			map[string]backup.Level{"read": backup.LevelFailure, "large object": backup.LevelFailure}, "AccessDenied", "s3:GetObject",
 		},
 		"HidesMissing": {
 			func(m *mem.Store) *faulty {
@@ -204,15 +204,15 @@ func TestProbe_Faults(t *testing.T) {
 					return o, err
 				}}
 			},
-			map[string]storage.Level{"missing object": storage.LevelWarning}, "cannot be told", "s3:ListBucket",
+			map[string]backup.Level{"missing object": backup.LevelWarning}, "cannot be told", "s3:ListBucket",
 		},
 		"ClockAhead": {
 			func(m *mem.Store) *faulty { return &faulty{stat: at(m, 10*time.Minute)} },
-			map[string]storage.Level{"clock": storage.LevelWarning}, "ahead", "NTP",
+			map[string]backup.Level{"clock": backup.LevelWarning}, "ahead", "NTP",
 		},
 		"ClockBehind": {
 			func(m *mem.Store) *faulty { return &faulty{stat: at(m, -10*time.Minute)} },
-			map[string]storage.Level{"clock": storage.LevelWarning}, "behind", "NTP",
+			map[string]backup.Level{"clock": backup.LevelWarning}, "behind", "NTP",
 		},
 		"NoList": {
 			func(m *mem.Store) *faulty {
@@ -220,7 +220,7 @@ func TestProbe_Faults(t *testing.T) {
 					return func(yield func(storage.Object, error) bool) { yield(storage.Object{}, denied) }
 				}}
 			},
-			map[string]storage.Level{"list": storage.LevelFailure}, "AccessDenied", "s3:ListBucket",
+			map[string]backup.Level{"list": backup.LevelFailure}, "AccessDenied", "s3:ListBucket",
 		},
 		"OtherOrder": {
 			func(m *mem.Store) *faulty {
@@ -239,36 +239,36 @@ func TestProbe_Faults(t *testing.T) {
 					}
 				}}
 			},
-			map[string]storage.Level{"list": storage.LevelFailure}, "in this order", "",
+			map[string]backup.Level{"list": backup.LevelFailure}, "in this order", "",
 		},
 		"NoDelete": {
 			func(m *mem.Store) *faulty {
 				return &faulty{remove: func(context.Context, string) error { return denied }}
 			},
-			map[string]storage.Level{"delete": storage.LevelWarning}, "/small", "s3:DeleteObject",
+			map[string]backup.Level{"delete": backup.LevelWarning}, "/small", "s3:DeleteObject",
 		},
 		"Locked": {
 			func(m *mem.Store) *faulty {
 				return &faulty{remove: func(context.Context, string) error { return fmt.Errorf("delete: %w", storage.ErrLocked) }}
 			},
-			map[string]storage.Level{"delete": storage.LevelWarning}, "/small", "when the lock ends",
+			map[string]backup.Level{"delete": backup.LevelWarning}, "/small", "when the lock ends",
 		},
 		"DeleteDoesNothing": {
 			func(m *mem.Store) *faulty { return &faulty{remove: func(context.Context, string) error { return nil }} },
-			map[string]storage.Level{"delete": storage.LevelFailure}, "can be read", "",
+			map[string]backup.Level{"delete": backup.LevelFailure}, "can be read", "",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := mem.New()
 			s := c.make(m)
 			s.Store = m
-			got := map[string]storage.Level{}
+			got := map[string]backup.Level{}
 			for _, f := range probe(t, s) {
-				if f.Level == storage.LevelOK {
+				if f.Level == backup.LevelOK {
 					continue
 				}
-				got[f.Step] = f.Level
-				if !strings.Contains(f.Text, c.text) || !strings.Contains(f.Todo, c.todo) {
+				got[f.Subject] = f.Level
+				if !strings.Contains(f.Text, c.text) || !strings.Contains(f.Hint, c.todo) {
 					t.Errorf("%+v: want %q, and to do %q", f, c.text, c.todo)
 				}
 			}
@@ -316,7 +316,7 @@ func TestProbe_Cancelled(t *testing.T) {
 		return m.List(ctx, prefix)
 	}}
 	found := storage.Probe(ctx, s, storage.ProbeOptions{PartBytes: probePart})
-	if !slices.ContainsFunc(found, func(f storage.Finding) bool { return f.Step == "probe" && f.Level == storage.LevelFailure }) {
+	if !slices.ContainsFunc(found, func(f backup.Finding) bool { return f.Subject == "probe" && f.Level == backup.LevelFailure }) {
 		t.Errorf("got %+v", found)
 	}
 	for o := range m.List(t.Context(), "") {
@@ -331,7 +331,7 @@ func TestProbe_ReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := probe(t, file.New(filepath.Join(dir, "below")))
-	if len(found) != 1 || found[0].Level != storage.LevelFailure || found[0].Step != "create" {
+	if len(found) != 1 || found[0].Level != backup.LevelFailure || found[0].Subject != "create" {
 		t.Errorf("got %+v", found)
 	}
 }
@@ -341,16 +341,16 @@ type inspected struct {
 	folder string
 }
 
-func (i *inspected) Inspect(_ context.Context, folder string) []storage.Finding {
+func (i *inspected) Inspect(_ context.Context, folder string) []backup.Finding {
 	i.folder = folder
-	return []storage.Finding{{Step: "inspected", Level: storage.LevelOK}}
+	return []backup.Finding{{Subject: "inspected", Level: backup.LevelOK}}
 }
 
 // TestProbe_Inspect: what wraps a store does not hide that it can be inspected.
 func TestProbe_Inspect(t *testing.T) {
 	in := &inspected{Store: mem.New()}
 	found := probe(t, storage.WithPrefix(storage.WithObserver(storage.WithPrefix(in, "outer"), func(storage.Event) {}), "inner"))
-	if !slices.ContainsFunc(found, func(f storage.Finding) bool { return f.Step == "inspected" }) {
+	if !slices.ContainsFunc(found, func(f backup.Finding) bool { return f.Subject == "inspected" }) {
 		t.Errorf("not inspected: %+v", found)
 	}
 	if !strings.HasPrefix(in.folder, "outer/inner/.backupd-probe-") {

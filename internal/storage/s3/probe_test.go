@@ -15,23 +15,24 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-func probe(t *testing.T, s storage.Store) []storage.Finding {
+func probe(t *testing.T, s storage.Store) []backup.Finding {
 	t.Helper()
 	found := storage.Probe(t.Context(), s, storage.ProbeOptions{PartBytes: 5 << 20})
 	for _, f := range found {
-		t.Logf("%-22s %-8s %s [%s]", f.Step, f.Level, f.Text, f.Todo)
+		t.Logf("%-22s %-8s %s [%s]", f.Subject, f.Level, f.Text, f.Hint)
 	}
 	return found
 }
 
-func textOf(found []storage.Finding, step string) string {
+func textOf(found []backup.Finding, step string) string {
 	for _, f := range found {
-		if f.Step == step {
+		if f.Subject == step {
 			return f.Text
 		}
 	}
@@ -39,12 +40,12 @@ func textOf(found []storage.Finding, step string) string {
 }
 
 // wantNotOK compares the steps that are not ok.
-func wantNotOK(t *testing.T, found []storage.Finding, want map[string]storage.Level) {
+func wantNotOK(t *testing.T, found []backup.Finding, want map[string]backup.Level) {
 	t.Helper()
-	got := map[string]storage.Level{}
+	got := map[string]backup.Level{}
 	for _, f := range found {
-		if f.Level != storage.LevelOK {
-			got[f.Step] = f.Level
+		if f.Level != backup.LevelOK {
+			got[f.Subject] = f.Level
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -69,7 +70,7 @@ func TestProbe(t *testing.T) {
 	checkNoUploads(t, server)
 	s := open(t, options(t, server))
 	found := probe(t, s)
-	wantNotOK(t, found, map[string]storage.Level{})
+	wantNotOK(t, found, map[string]backup.Level{})
 	if got := textOf(found, "checksums"); !strings.Contains(got, "SHA-256") {
 		t.Errorf("checksums: %s", got)
 	}
@@ -88,7 +89,7 @@ func TestProbe_Locked(t *testing.T) {
 	p.fail("GetObjectLockConfiguration", text(`<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>`+
 		`<Mode>COMPLIANCE</Mode><Days>30</Days></DefaultRetention></Rule></ObjectLockConfiguration>`))
 	found := probe(t, p.open(t))
-	wantNotOK(t, found, map[string]storage.Level{})
+	wantNotOK(t, found, map[string]backup.Level{})
 	if got := textOf(found, "versioning"); !strings.HasPrefix(got, "on") {
 		t.Errorf("versioning: %s", got)
 	}
@@ -179,28 +180,28 @@ func shortListing(p *proxy, w http.ResponseWriter, r *http.Request) {
 
 // TestProbe_OtherServices: what is wrong with a service is told, at its step.
 func TestProbe_OtherServices(t *testing.T) {
-	const failure, warning = storage.LevelFailure, storage.LevelWarning
+	const failure, warning = backup.LevelFailure, backup.LevelWarning
 	unsupported := answer(400, "InvalidArgument", "Unsupported header 'x-amz-checksum-sha256'")
 	for name, c := range map[string]struct {
 		faults map[string]fault
-		want   map[string]storage.Level
+		want   map[string]backup.Level
 		step   string
 		text   string
 	}{
 		"IgnoresCondition": {
 			map[string]fault{"PutObject": ignoreCondition},
-			map[string]storage.Level{"create if absent": failure}, "create if absent", "If-None-Match",
+			map[string]backup.Level{"create if absent": failure}, "create if absent", "If-None-Match",
 		},
 		"IgnoresConditionInParts": {
 			map[string]fault{"CompleteMultipartUpload": ignoreConditionAtEnd},
-			map[string]storage.Level{"large object if absent": failure}, "large object if absent", "If-None-Match",
+			map[string]backup.Level{"large object if absent": failure}, "large object if absent", "If-None-Match",
 		},
 		"RefusesCondition": {
 			map[string]fault{
 				"PutObject":               refusals{"If-None-Match": answer(501, "NotImplemented", "If-None-Match is not supported")}.answer,
 				"CompleteMultipartUpload": refusals{"If-None-Match": answer(501, "NotImplemented", "If-None-Match is not supported")}.answer,
 			},
-			map[string]storage.Level{"conditional writes": warning}, "conditional writes", "asked before each upload",
+			map[string]backup.Level{"conditional writes": warning}, "conditional writes", "asked before each upload",
 		},
 		"RefusesChecksum": {
 			map[string]fault{
@@ -208,26 +209,26 @@ func TestProbe_OtherServices(t *testing.T) {
 				"UploadPart":            refusals{"X-Amz-Checksum-Sha256": unsupported}.answer,
 				"CreateMultipartUpload": refusals{"X-Amz-Checksum-Algorithm": unsupported}.answer,
 			},
-			map[string]storage.Level{}, "checksums", "MD5",
+			map[string]backup.Level{}, "checksums", "MD5",
 		},
 		"LiesInRanges": {
 			map[string]fault{"GetObject": otherBytes},
-			map[string]storage.Level{"read ranges": failure, "large object": failure}, "read ranges", "other bytes",
+			map[string]backup.Level{"read ranges": failure, "large object": failure}, "read ranges", "other bytes",
 		},
 		"IgnoresRanges": {
 			map[string]fault{"GetObject": wholeObject},
-			map[string]storage.Level{"read ranges": failure, "large object": failure}, "read ranges", "ignored the range",
+			map[string]backup.Level{"read ranges": failure, "large object": failure}, "read ranges", "ignored the range",
 		},
 		"LosesPages": {
 			map[string]fault{"ListObjectsV2": shortListing},
-			map[string]storage.Level{"list pages": failure}, "list pages", "pages of two",
+			map[string]backup.Level{"list pages": failure}, "list pages", "pages of two",
 		},
 		"NoVersioning": {
 			map[string]fault{
 				"GetBucketVersioning":        answer(501, "NotImplemented", "no"),
 				"GetObjectLockConfiguration": answer(403, "AccessDenied", "no"),
 			},
-			map[string]storage.Level{}, "object lock", "not known: 403 AccessDenied",
+			map[string]backup.Level{}, "object lock", "not known: 403 AccessDenied",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -281,7 +282,7 @@ func TestPolicy_IsEnough(t *testing.T) {
 			o.Prefix = prefix
 			allow(t, server, user, policyOf(t, o, true))
 			s := open(t, o)
-			wantNotOK(t, probe(t, s), map[string]storage.Level{})
+			wantNotOK(t, probe(t, s), map[string]backup.Level{})
 			if _, err := s.AbortStaleUploads(t.Context(), 0); err != nil {
 				t.Error(err)
 			}
@@ -291,7 +292,7 @@ func TestPolicy_IsEnough(t *testing.T) {
 
 			allow(t, server, user, policyOf(t, o, false))
 			found := probe(t, s)
-			wantNotOK(t, found, map[string]storage.Level{"delete": storage.LevelWarning})
+			wantNotOK(t, found, map[string]backup.Level{"delete": backup.LevelWarning})
 			left := keys(t, s)
 			if len(left) < 6 {
 				t.Errorf("left: %q", left)
@@ -311,8 +312,8 @@ func TestPolicy_IsEnough(t *testing.T) {
 		allow(t, server, user, policyOf(t, o, true))
 		o.Prefix = "another"
 		found := probe(t, open(t, o))
-		wantNotOK(t, found, map[string]storage.Level{"create": storage.LevelFailure})
-		if !strings.Contains(found[0].Todo, "s3:PutObject") {
+		wantNotOK(t, found, map[string]backup.Level{"create": backup.LevelFailure})
+		if !strings.Contains(found[0].Hint, "s3:PutObject") {
 			t.Errorf("got %+v", found[0])
 		}
 	})
@@ -341,7 +342,7 @@ func TestPolicy_IsMinimal(t *testing.T) {
 			s := open(t, o)
 			missed := false
 			for _, f := range probe(t, s) {
-				missed = missed || f.Level != storage.LevelOK || strings.HasPrefix(f.Text, "not known: 403")
+				missed = missed || f.Level != backup.LevelOK || strings.HasPrefix(f.Text, "not known: 403")
 			}
 			if _, err := s.AbortStaleUploads(t.Context(), 0); err != nil {
 				missed = true
