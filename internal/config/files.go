@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -20,6 +21,33 @@ func (c *Config) CertificateFiles() []string {
 }
 
 func isCAFile(key string) bool { return key == "ca-file" || key == "client-ca-file" }
+
+// SecretFile is a file whose content is a secret, and the first key that names it.
+type SecretFile struct{ Key, File string }
+
+// SecretFiles returns the files among [Config.Files] that hold secrets, in the
+// order of the configuration.
+func (c *Config) SecretFiles() []SecretFile {
+	var out []SecretFile
+	eachPath(c, func(path, value string) {
+		known := slices.ContainsFunc(out, func(s SecretFile) bool { return s.File == value })
+		if isSecret(lastKey(path)) && !known {
+			out = append(out, SecretFile{indexPattern.ReplaceAllString(path, ""), value})
+		}
+	})
+	return out
+}
+
+var indexPattern = regexp.MustCompile(`\[\d+\]$`)
+
+// isSecret names the files that hold no secret, so that a new key counts as one.
+func isSecret(key string) bool {
+	switch key {
+	case "folder", "cert-file", "recipients-files":
+		return false
+	}
+	return !isCAFile(key)
+}
 
 func (c *Config) files(wanted func(key string) bool) []string {
 	var out []string

@@ -112,6 +112,25 @@ func TestCheckFiles(t *testing.T) {
 		t.Errorf("CertificateFiles: -want +got\n%s", diff)
 	}
 
+	var secrets []string
+	for _, s := range c.SecretFiles() {
+		secrets = append(secrets, s.Key+" "+filepath.Base(s.File))
+	}
+	wantSecrets := []string{
+		"repositories.offsite.s3.credentials-file s3-credentials", "repositories.offsite.s3.sse-c-key-file sse-c.key",
+		"clusters[0].tls.key-file client.key", "clusters[0].password-file prod-password",
+		"clusters[0].verify.identity-files identity.txt",
+		"daemon.notifications[2].webhook.bearer-token-file webhook-token", "daemon.notifications[0].slack.url-file slack-url",
+		"daemon.notifications[1].healthchecks.url-file healthchecks-url",
+		"daemon.server.key-file server.key", "daemon.server.read-tokens-file read-tokens",
+		"daemon.server.operate-tokens-file operate-tokens",
+	}
+	slices.Sort(secrets)
+	slices.Sort(wantSecrets)
+	if diff := cmp.Diff(wantSecrets, secrets); diff != "" {
+		t.Errorf("SecretFiles: -want +got\n%s", diff)
+	}
+
 	const secret = "hunter2-very-secret"
 	other, otherKey := certificate(t)
 	for name, tt := range map[string]struct{ file, text, path, want string }{
