@@ -11,7 +11,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/certs"
 )
 
-// validity tells how long a certificate is still good.
+// validity reports for how long a certificate is still valid.
 func validity(cert *x509.Certificate, now time.Time) (backup.Level, string) {
 	left := cert.NotAfter.Sub(now)
 	switch {
@@ -41,7 +41,7 @@ func span(d time.Duration) string {
 	return d.Round(time.Second).String()
 }
 
-// checkCertificates looks at the certificate files of the configuration.
+// checkCertificates checks the certificate files of the configuration.
 func (c *checker) checkCertificates(context.Context) []backup.Finding {
 	l := list{section: SectionConfiguration, subject: "certificates"}
 	for _, path := range c.conf.CertificateFiles() {
@@ -52,9 +52,8 @@ func (c *checker) checkCertificates(context.Context) []backup.Finding {
 	return l.findings
 }
 
-// checkBundle looks at one file. In a bundle of authorities an expired one is
-// often left behind beside its successor, which is why it is a failure only
-// when nothing good is left.
+// checkBundle checks one file. In a bundle an expired authority often stays
+// beside its successor, so it is a failure only when no certificate is good.
 func checkBundle(l *list, path string, bundle []*x509.Certificate, now time.Time) {
 	const renew = "renew it; backupd reads the file again by itself"
 	slices.SortStableFunc(bundle, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
@@ -75,7 +74,8 @@ func checkBundle(l *list, path string, bundle []*x509.Certificate, now time.Time
 	}
 	if len(good) < len(bundle) {
 		_, text := validity(bundle[0], now)
-		l.warn("remove it if a newer one has taken its place, else renew it", "%s: one of %d certificates, of %s, %s", path, len(bundle), nameOf(bundle[0]), text)
+		l.warn("remove it if a newer one has taken its place, else renew it",
+			"%s: one of %d certificates, of %s, %s", path, len(bundle), nameOf(bundle[0]), text)
 		return
 	}
 	level, text := validity(good[0], now)
@@ -83,7 +83,8 @@ func checkBundle(l *list, path string, bundle []*x509.Certificate, now time.Time
 	if level != backup.LevelOK {
 		hint = renew
 	}
-	l.add(level, hint, "%s: the first of %d certificates to expire, of %s, %s", path, len(bundle), nameOf(good[0]), text)
+	l.add(level, hint, "%s: the first of %d certificates to expire, of %s, %s",
+		path, len(bundle), nameOf(good[0]), text)
 }
 
 func nameOf(cert *x509.Certificate) string {

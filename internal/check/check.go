@@ -1,10 +1,11 @@
-// Package check tells before the disaster what will fail in it: it tries
-// everything a configuration says, from the certificates to the bucket, and
-// says of each thing whether it is right and what to do if not.
+// Package check finds before a disaster the things that would fail in it: it
+// tries everything that a configuration names, from the certificates to the
+// bucket, and says of each thing whether it is right and what to do if not.
 //
-// It looks by doing, and leaves nothing behind: of etcd it asks what any backup
-// asks, and what it creates in a repository or a folder to see whether it can, it
-// removes. No finding holds a secret.
+// It looks by doing and leaves nothing behind: it asks etcd the same questions
+// as any backup, and removes everything that it creates in a repository or a
+// folder. No finding holds a secret. The rules belong to the packages that it
+// asks; check collects findings.
 package check
 
 import (
@@ -32,17 +33,17 @@ const (
 
 // Options say what is checked.
 type Options struct {
-	// Clusters are the names of those to look at, with their repositories; nil is
-	// all of them, and the repositories that none uses. What is not of one cluster
-	// is looked at in any case.
+	// Clusters are the names of the clusters to check, with their repositories.
+	// Nil means all of them, and also the repositories that no cluster uses.
+	// Everything that belongs to no cluster is always checked.
 	Clusters []string
-	// Notify sends an event to each receiver of notifications, to see it arrive.
+	// Notify sends a test event to each receiver of notifications.
 	Notify bool
 	Log    *slog.Logger // nil discards
 }
 
-// Limits of a run: a check that hangs must not hold up the others, and many
-// clusters must not be asked at the same moment.
+// Limits of a run: a check that hangs must not hold up the others, and not all
+// of many clusters may be asked at the same moment.
 const (
 	maxConcurrent = 8
 	checkTimeout  = 3 * time.Minute
@@ -55,7 +56,7 @@ type checker struct {
 	clusters []config.Cluster // the chosen ones
 	now      time.Time
 
-	// What was found out, for the checks that put things together.
+	// Results that the checks of several things together need.
 	lives  []*live  // by the index in clusters
 	stored []stored // by the index in clusters
 }
@@ -63,8 +64,8 @@ type checker struct {
 // task is a check that depends on no other.
 type task func(context.Context) []backup.Finding
 
-// Run checks a configuration and returns the findings by section. What it asks
-// of the outside ends with ctx.
+// Run checks a configuration and returns the findings by section. Its questions
+// to the outside end with ctx.
 func Run(ctx context.Context, conf *config.Config, o Options) []backup.Finding {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -77,32 +78,37 @@ func Run(ctx context.Context, conf *config.Config, o Options) []backup.Finding {
 	}
 	c.lives, c.stored = make([]*live, len(c.clusters)), make([]stored, len(c.clusters))
 
-	static := []task{c.checkFiles, c.checkCertificates}
+	static, clusters, repositories, rest := c.tasks()
+	results := runAll(ctx, slices.Concat(static, clusters, repositories, rest))
+	next := func(n int) []backup.Finding {
+		part := slices.Concat(results[:n]...)
+		results = results[n:]
+		return part
+	}
+	return slices.Concat(
+		next(len(static)), c.checkTogether(), next(len(clusters)),
+		c.checkSpool(), next(len(repositories)), next(len(rest)))
+}
+
+// tasks returns the checks of each section that depend on no other.
+func (c *checker) tasks() (static, clusters, repositories, rest []task) {
+	static = []task{c.checkFiles, c.checkCertificates}
 	for i := range c.clusters {
 		static = append(static, func(context.Context) []backup.Finding { return c.checkPlan(i) })
-	}
-	var clusters, repositories []task
-	for i := range c.clusters {
 		clusters = append(clusters, func(ctx context.Context) (out []backup.Finding) {
 			c.lives[i], out = c.checkCluster(ctx, &c.clusters[i])
 			return out
 		})
 	}
 	for _, name := range c.repositories() {
-		repositories = append(repositories, func(ctx context.Context) []backup.Finding { return c.checkRepository(ctx, name) })
+		repositories = append(repositories, func(ctx context.Context) []backup.Finding {
+			return c.checkRepository(ctx, name)
+		})
 	}
-	rest := []task{c.checkServer, c.checkNotifications}
-	results := runAll(ctx, slices.Concat(static, clusters, repositories, rest))
-
-	next := func(n int) []backup.Finding {
-		part := slices.Concat(results[:n]...)
-		results = results[n:]
-		return part
-	}
-	return slices.Concat(next(len(static)), c.checkTogether(), next(len(clusters)), c.checkSpool(), next(len(repositories)), next(len(rest)))
+	return static, clusters, repositories, []task{c.checkServer, c.checkNotifications}
 }
 
-// runAll runs tasks, some at once, and returns what each found.
+// runAll runs tasks, some at the same time, and returns the findings of each.
 func runAll(ctx context.Context, tasks []task) [][]backup.Finding {
 	results := make([][]backup.Finding, len(tasks))
 	turns := make(chan struct{}, maxConcurrent)
@@ -111,7 +117,7 @@ func runAll(ctx context.Context, tasks []task) [][]backup.Finding {
 		wg.Go(func() {
 			turns <- struct{}{}
 			defer func() { <-turns }()
-			ctx, cancel := context.WithTimeoutCause(ctx, checkTimeout, fmt.Errorf("no end after %v", checkTimeout))
+			ctx, cancel := context.WithTimeoutCause(ctx, checkTimeout, fmt.Errorf("it did not end in %v", checkTimeout))
 			defer cancel()
 			results[i] = t(ctx)
 		})

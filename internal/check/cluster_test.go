@@ -92,7 +92,8 @@ func TestCluster_OnlyGRPC(t *testing.T) {
 				if tls {
 					http = strings.Replace(http, "http:", "https:", 1)
 				}
-				c := testserver.StartCluster(t, testserver.Options{Version: version, TLS: tls, Args: []string{"--listen-client-http-urls=" + http}})
+				c := testserver.StartCluster(t,
+					testserver.Options{Version: version, TLS: tls, Args: []string{"--listen-client-http-urls=" + http}})
 				got := run(t, forCluster(t, c.Endpoints(), tlsOf(c.CAFile, c.CertFile, c.KeyFile)))
 				wantNone(t, got, check.SectionCluster, ok)
 				want(t, got, check.SectionCluster, ok, "a snapshot may be taken")
@@ -124,7 +125,7 @@ func TestCluster_Membership(t *testing.T) {
 	// Endpoints of two clusters.
 	other := testserver.StartCluster(t, testserver.Options{Version: "3.5"})
 	got = run(t, forCluster(t, append(c.Endpoints(), other.Endpoints()...), ""))
-	want(t, got, check.SectionCluster, failure, "one of them is an endpoint of another cluster")
+	want(t, got, check.SectionCluster, failure, "one of these belongs to another cluster")
 }
 
 func TestCluster_TLS(t *testing.T) {
@@ -133,25 +134,51 @@ func TestCluster_TLS(t *testing.T) {
 		plain := testserver.StartCluster(t, testserver.Options{Version: version})
 		stranger := testserver.NewAuthority(t)
 		strangeCert, strangeKey := stranger.Issue(t, "stranger")
-		expiredCert, expiredKey := stranger.Issue(t, "expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
-		serverOnly, serverOnlyKey := stranger.Issue(t, "server", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
+		expiredCert, expiredKey := stranger.Issue(t, "expired",
+			func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
+		serverOnly, serverOnlyKey := stranger.Issue(t, "server",
+			func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
 		for name, test := range map[string]struct {
 			endpoints []string
 			tls       string
 			level     backup.Level
 			want      string
 		}{
-			"WrongCA":         {c.Endpoints(), tlsOf(stranger.File, c.CertFile, c.KeyFile), failure, `was issued by "CN=backupd test CA"`},
-			"SystemCAs":       {c.Endpoints(), tlsOf("", c.CertFile, c.KeyFile), failure, "no authority that is trusted here"},
-			"NoCertificate":   {c.Endpoints(), tlsOf(c.CAFile, "", ""), failure, "name a client certificate in tls.cert-file"},
-			"StrangeClient":   {c.Endpoints(), tlsOf(c.CAFile, strangeCert, strangeKey), failure, "it must be issued by the CA that the members have"},
-			"ExpiredClient":   {c.Endpoints(), tlsOf(c.CAFile, expiredCert, expiredKey), failure, "it expired on"},
-			"NotForClients":   {c.Endpoints(), tlsOf(c.CAFile, serverOnly, serverOnlyKey), failure, "extended key usage clientAuth"},
-			"SkipVerify":      {c.Endpoints(), fmt.Sprintf("tls: {cert-file: %s, key-file: %s, insecure-skip-verify: true}\n", c.CertFile, c.KeyFile), warning, "is not verified"},
-			"PlainToTLS":      {[]string{"http://" + c.Members[0].Endpoint}, "", failure, "the member speaks TLS"},
-			"TLSToPlain":      {[]string{"https://" + plain.Members[0].Endpoint}, tlsOf(c.CAFile, "", ""), failure, "does not speak TLS"},
-			"WithoutScheme":   {[]string{c.Members[0].Endpoint}, tlsOf(c.CAFile, c.CertFile, c.KeyFile), ok, "answers: leader"},
-			"NobodyListening": {[]string{strings.Replace(testserver.FreeURL(t), "http:", "https:", 1)}, tlsOf(c.CAFile, c.CertFile, c.KeyFile), failure, "no endpoint answers"},
+			"WrongCA": {
+				c.Endpoints(), tlsOf(stranger.File, c.CertFile, c.KeyFile), failure,
+				`was issued by "CN=backupd test CA"`,
+			},
+			"SystemCAs": {
+				c.Endpoints(), tlsOf("", c.CertFile, c.KeyFile), failure, "this host does not trust that authority",
+			},
+			"NoCertificate": {
+				c.Endpoints(), tlsOf(c.CAFile, "", ""), failure, "name a client certificate in tls.cert-file",
+			},
+			"StrangeClient": {
+				c.Endpoints(), tlsOf(c.CAFile, strangeCert, strangeKey), failure,
+				"it must be issued by the CA that the members have",
+			},
+			"ExpiredClient": {c.Endpoints(), tlsOf(c.CAFile, expiredCert, expiredKey), failure, "it expired on"},
+			"NotForClients": {
+				c.Endpoints(), tlsOf(c.CAFile, serverOnly, serverOnlyKey), failure, "extended key usage clientAuth",
+			},
+			"SkipVerify": {
+				c.Endpoints(),
+				fmt.Sprintf("tls: {cert-file: %s, key-file: %s, insecure-skip-verify: true}\n", c.CertFile, c.KeyFile),
+				warning, "is not verified",
+			},
+			"PlainToTLS": {[]string{"http://" + c.Members[0].Endpoint}, "", failure, "the member speaks TLS"},
+			"TLSToPlain": {
+				[]string{"https://" + plain.Members[0].Endpoint}, tlsOf(c.CAFile, "", ""), failure,
+				"does not speak TLS",
+			},
+			"WithoutScheme": {
+				[]string{c.Members[0].Endpoint}, tlsOf(c.CAFile, c.CertFile, c.KeyFile), ok, "answers: leader",
+			},
+			"NobodyListening": {
+				[]string{strings.Replace(testserver.FreeURL(t), "http:", "https:", 1)},
+				tlsOf(c.CAFile, c.CertFile, c.KeyFile), failure, "no endpoint answers",
+			},
 		} {
 			t.Run(version+"/"+name, func(t *testing.T) {
 				got := run(t, forCluster(t, test.endpoints, test.tls))
@@ -170,12 +197,26 @@ func TestCluster_ServerCertificate(t *testing.T) {
 		want   backup.Level
 		text   string
 	}{
-		"Expired":     {func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }, failure, "the member's certificate expired on"},
-		"Soon":        {func(c *x509.Certificate) { c.NotAfter = time.Now().Add(5 * time.Minute) }, warning, "the member's certificate expires in"},
-		"NotYet":      {func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }, failure, "is not valid before"},
-		"OtherName":   {func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"m1", "m1.etcd"} }, failure, "is for m1, m1.etcd, and not for 127.0.0.1"},
-		"NoName":      {func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, nil }, failure, "is for nobody"},
-		"ClientsOnly": {func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, failure, "is not accepted"},
+		"Expired": {
+			func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }, failure,
+			"the member's certificate expired on",
+		},
+		"Soon": {
+			func(c *x509.Certificate) { c.NotAfter = time.Now().Add(5 * time.Minute) }, warning,
+			"the member's certificate expires in",
+		},
+		"NotYet": {
+			func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }, failure, "is not valid before",
+		},
+		"OtherName": {
+			func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"m1", "m1.etcd"} }, failure,
+			"is for m1, m1.etcd, and not for 127.0.0.1",
+		},
+		"NoName": {func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, nil }, failure, "is for nobody"},
+		"ClientsOnly": {
+			func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, failure,
+			"is not accepted",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			certFile, keyFile := ca.Issue(t, name, test.change)
@@ -232,7 +273,8 @@ func TestCluster_Auth(t *testing.T) {
 // say.
 func TestCluster_Told(t *testing.T) {
 	status := pb.StatusResponse{
-		Header: &pb.ResponseHeader{ClusterId: 7, MemberId: 1, Revision: 5}, Version: "3.7.1", Leader: 1, RaftIndex: 9, RaftAppliedIndex: 9,
+		Header:  &pb.ResponseHeader{ClusterId: 7, MemberId: 1, Revision: 5},
+		Version: "3.7.1", Leader: 1, RaftIndex: 9, RaftAppliedIndex: 9,
 		DbSize: 20 << 20, DbSizeInUse: 19 << 20, DbSizeQuota: 2 << 30,
 	}
 	for name, test := range map[string]struct {
@@ -241,14 +283,29 @@ func TestCluster_Told(t *testing.T) {
 		level  backup.Level
 		want   string
 	}{
-		"Corrupting":      {func(s *pb.StatusResponse) { s.Version = "3.5.2" }, "", warning, "etcd-io/etcd#13766"},
-		"EndOfLife":       {func(s *pb.StatusResponse) { s.Version = "3.4.45" }, "", warning, "no more fixes"},
-		"Quota":           {func(s *pb.StatusResponse) { s.DbSize = 1900 << 20; s.DbSizeInUse = s.DbSize }, "", warning, "93% of its quota of 2.0 GiB"},
-		"QuotaNotTold":    {func(s *pb.StatusResponse) { s.DbSize, s.DbSizeQuota = 1900<<20, 0 }, "", warning, "if --quota-backend-bytes does not say otherwise"},
-		"Fragmented":      {func(s *pb.StatusResponse) { s.DbSize = 400 << 20 }, "", warning, "are free pages"},
-		"Defragmented":    {func(s *pb.StatusResponse) { s.DbSize = 400 << 20 }, "defragment: {schedule: '@daily'}\n", ok, "database of 400 MiB"},
-		"NoSpace":         {func(s *pb.StatusResponse) { s.Errors = []string{"memberID:1 alarm:NOSPACE "} }, "", failure, "the alarm NOSPACE is up, of member 1"},
-		"Corrupt":         {func(s *pb.StatusResponse) { s.Errors = []string{"memberID:1 alarm:CORRUPT "} }, "", failure, "endpoint hashkv"},
+		"Corrupting": {func(s *pb.StatusResponse) { s.Version = "3.5.2" }, "", warning, "etcd-io/etcd#13766"},
+		"EndOfLife":  {func(s *pb.StatusResponse) { s.Version = "3.4.45" }, "", warning, "no fixes since"},
+		"Quota": {
+			func(s *pb.StatusResponse) { s.DbSize = 1900 << 20; s.DbSizeInUse = s.DbSize }, "", warning,
+			"93% of its quota of 2.0 GiB",
+		},
+		"QuotaNotTold": {
+			func(s *pb.StatusResponse) { s.DbSize, s.DbSizeQuota = 1900<<20, 0 }, "", warning,
+			"unless --quota-backend-bytes is set",
+		},
+		"Fragmented": {func(s *pb.StatusResponse) { s.DbSize = 400 << 20 }, "", warning, "are free pages"},
+		"Defragmented": {
+			func(s *pb.StatusResponse) { s.DbSize = 400 << 20 }, "defragment: {schedule: '@daily'}\n", ok,
+			"database of 400 MiB",
+		},
+		"NoSpace": {
+			func(s *pb.StatusResponse) { s.Errors = []string{"memberID:1 alarm:NOSPACE "} }, "", failure,
+			"alarm NOSPACE is active on member 1",
+		},
+		"Corrupt": {
+			func(s *pb.StatusResponse) { s.Errors = []string{"memberID:1 alarm:CORRUPT "} }, "", failure,
+			"endpoint hashkv",
+		},
 		"NoLeader":        {func(s *pb.StatusResponse) { s.Leader = 0 }, "", failure, "no majority"},
 		"OnlyOneIsVoting": {func(*pb.StatusResponse) {}, "", ok, "one voting member"},
 	} {
@@ -256,7 +313,8 @@ func TestCluster_Told(t *testing.T) {
 			ep := testserver.StartFakeMember(t, testserver.FakeMember{
 				Status: func(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
 					s := pb.StatusResponse{
-						Header: status.Header, Version: status.Version, Leader: status.Leader, RaftIndex: status.RaftIndex, RaftAppliedIndex: status.RaftAppliedIndex,
+						Header: status.Header, Version: status.Version, Leader: status.Leader,
+						RaftIndex: status.RaftIndex, RaftAppliedIndex: status.RaftAppliedIndex,
 						DbSize: status.DbSize, DbSizeInUse: status.DbSizeInUse, DbSizeQuota: status.DbSizeQuota,
 					}
 					test.change(&s)

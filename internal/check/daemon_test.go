@@ -16,8 +16,14 @@ import (
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
+// little is the smallest configuration.
+const little = `
+repositories: {main: {url: 'file://%'}}
+clusters: [{name: prod, endpoints: ['127.0.0.1:1'], snapshot: {schedule: '@daily'}}]
+`
+
 func TestSpool(t *testing.T) {
-	conf := load(t, "repositories: {main: {url: 'file://%'}}\nclusters: [{name: prod, endpoints: ['127.0.0.1:1'], snapshot: {schedule: '@daily'}}]\n")
+	conf := load(t, little)
 	conf.Clusters = nil
 	dir := t.TempDir()
 	for name, test := range map[string]struct {
@@ -58,18 +64,32 @@ func TestServer(t *testing.T) {
 		level  backup.Level
 		want   string
 	}{
-		"Loopback":       {config.Server{Listen: "127.0.0.1:0"}, ok, "the server can start"},
-		"Off":            {config.Server{}, ok, "there is no server"},
-		"Everywhere":     {config.Server{Listen: "0.0.0.0:0"}, failure, "needs TLS"},
-		"TLSAlone":       {config.Server{Listen: "0.0.0.0:0", CertFile: cert, KeyFile: key}, failure, "tokens or client certificates"},
-		"TLSAndTokens":   {config.Server{Listen: "0.0.0.0:0", CertFile: cert, KeyFile: key, ReadTokensFile: tokens}, ok, "the server can start"},
-		"NotOurs":        {config.Server{Listen: "192.0.2.1:9387", CertFile: cert, KeyFile: key, ReadTokensFile: tokens}, failure, "cannot assign requested address"},
-		"Taken":          {config.Server{Listen: taken.Addr().String()}, ok, "something listens there"},
-		"OtherName":      {config.Server{Listen: "127.0.0.1:0", CertFile: cert, KeyFile: key, AllowedHosts: []string{"backupd.example"}}, warning, "and not for backupd.example"},
-		"TokensTooShort": {config.Server{Listen: "127.0.0.1:0", OperateTokensFile: writeFile(t, "short")}, failure, "want at least 16"},
+		"Loopback":   {config.Server{Listen: "127.0.0.1:0"}, ok, "the server can start"},
+		"Off":        {config.Server{}, ok, "there is no server"},
+		"Everywhere": {config.Server{Listen: "0.0.0.0:0"}, failure, "needs TLS"},
+		"TLSAlone": {
+			config.Server{Listen: "0.0.0.0:0", CertFile: cert, KeyFile: key}, failure, "tokens or client certificates",
+		},
+		"TLSAndTokens": {
+			config.Server{Listen: "0.0.0.0:0", CertFile: cert, KeyFile: key, ReadTokensFile: tokens}, ok,
+			"the server can start",
+		},
+		"NotOurs": {
+			config.Server{Listen: "192.0.2.1:9387", CertFile: cert, KeyFile: key, ReadTokensFile: tokens}, failure,
+			"cannot assign requested address",
+		},
+		"Taken": {config.Server{Listen: taken.Addr().String()}, ok, "something listens there"},
+		"OtherName": {
+			config.Server{Listen: "127.0.0.1:0", CertFile: cert, KeyFile: key,
+				AllowedHosts: []string{"backupd.example"}},
+			warning, "and not for backupd.example",
+		},
+		"TokensTooShort": {
+			config.Server{Listen: "127.0.0.1:0", OperateTokensFile: writeFile(t, "short")}, failure, "want at least 16",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			conf := load(t, "repositories: {main: {url: 'file://%'}}\nclusters: [{name: prod, endpoints: ['127.0.0.1:1'], snapshot: {schedule: '@daily'}}]\n")
+			conf := load(t, little)
 			conf.Clusters, conf.Daemon.Server = nil, test.server
 			got := run(t, conf)
 			want(t, got, check.SectionServer, test.level, test.want)
@@ -83,7 +103,10 @@ func TestServer(t *testing.T) {
 func TestFiles(t *testing.T) {
 	password := writeFile(t, "x")
 	conf := forCluster(t, []string{"127.0.0.1:1"}, "user: root\npassword-file: "+password+"\n")
-	for mode, text := range map[os.FileMode]string{0o644: "every user of this machine can read this secret", 0o602: "can change this secret"} {
+	for mode, text := range map[os.FileMode]string{
+		0o644: "every user of this machine can read this secret",
+		0o602: "can change this secret",
+	} {
 		if err := os.Chmod(password, mode); err != nil {
 			t.Fatal(err)
 		}
@@ -95,12 +118,15 @@ func TestNotifications(t *testing.T) {
 	hook := &receiver{}
 	srv := httptest.NewServer(hook)
 	defer srv.Close()
-	conf := load(t, "repositories: {main: {url: 'file://%'}}\nclusters: [{name: prod, endpoints: ['127.0.0.1:1'], snapshot: {schedule: '@daily'}}]\n")
+	conf := load(t, little)
 	conf.Clusters = nil
-	want(t, run(t, conf), check.SectionNotifications, warning, "nobody is told")
+	want(t, run(t, conf), check.SectionNotifications, warning, "nobody is notified")
 
 	conf.Daemon.Notifications = []config.Notification{
-		{Healthchecks: &config.Healthchecks{URL: config.Secret(srv.URL + "/ping/secret")}, On: []string{"failure", "recovery", "success", "start"}},
+		{
+			Healthchecks: &config.Healthchecks{URL: config.Secret(srv.URL + "/ping/secret")},
+			On:           []string{"failure", "recovery", "success", "start"},
+		},
 		{Command: []string{"false"}, On: []string{"failure"}},
 		{Slack: &config.Slack{URLFile: "/does/not/exist"}, On: []string{"success"}},
 	}
@@ -110,7 +136,7 @@ func TestNotifications(t *testing.T) {
 	}
 	want(t, got, check.SectionNotifications, ok, "--notify sends a test")
 	want(t, got, check.SectionNotifications, failure, "/does/not/exist")
-	want(t, got, check.SectionNotifications, warning, "it is not told of failures")
+	want(t, got, check.SectionNotifications, warning, "it is not notified of failures")
 
 	got = check.Run(t.Context(), conf, check.Options{Notify: true})
 	want(t, got, check.SectionNotifications, ok, "the test event start was delivered")

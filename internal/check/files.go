@@ -12,7 +12,7 @@ import (
 // spoolPath is the key of the spool folder, which has a check of its own.
 const spoolPath = "daemon.spool.folder"
 
-// checkFiles looks at the files that the configuration names.
+// checkFiles checks the files that the configuration names.
 func (c *checker) checkFiles(context.Context) []backup.Finding {
 	l := list{section: SectionConfiguration, subject: "files"}
 	for _, p := range c.conf.CheckFiles() {
@@ -23,28 +23,30 @@ func (c *checker) checkFiles(context.Context) []backup.Finding {
 		if p.Line > 0 {
 			where = fmt.Sprintf(" (line %d of %s)", p.Line, p.File)
 		}
-		l.fail("backupd does not start before this is right; it must be readable by the user it runs as", "%s: %s%s", p.Path, p.Message, where)
+		l.fail("backupd does not start before this is right; it must be readable by the user it runs as",
+			"%s: %s%s", p.Path, p.Message, where)
 	}
 	for _, s := range c.conf.SecretFiles() {
 		info, err := os.Stat(s.File)
 		if err != nil {
-			continue // told above
+			continue // reported above
 		}
 		if who := othersMay(info.Mode()); who != "" {
-			l.warn("chmod 600 it; of a Kubernetes secret set defaultMode: 0400", "%s: %s: %s (mode %04o)", s.Key, s.File, who, info.Mode().Perm())
+			l.warn("run chmod 600 on it; for a Kubernetes secret set defaultMode: 0400",
+				"%s: %s: %s (mode %04o)", s.Key, s.File, who, info.Mode().Perm())
 		}
 	}
 	if len(l.findings) == 0 {
 		if n := len(c.conf.Files()); n > 0 {
-			l.ok("all files that are named (%d) can be read and are what they should be", n)
+			l.ok("all files of the configuration (%d) can be read and are what they should be", n)
 		} else {
-			l.ok("no files are named")
+			l.ok("the configuration names no files")
 		}
 	}
 	return l.findings
 }
 
-// othersMay says what everybody on this machine may do with a secret.
+// othersMay says what every user of this machine may do with a secret.
 func othersMay(mode fs.FileMode) string {
 	switch {
 	case mode&0o002 != 0:

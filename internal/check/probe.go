@@ -18,11 +18,11 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
 )
 
-// probe tries what the store can do.
+// probe tries everything that a store must be able to do.
 func probe(ctx context.Context, l *list, r *config.Repository, s storage.Store) {
 	loc, err := location.Parse(r.URL)
 	if err != nil {
-		return // opening it has told
+		return // opening it reported that
 	}
 	if loc.Path != "" {
 		defer removeFolders(loc.Path, disk.Existing(loc.Path))
@@ -33,9 +33,9 @@ func probe(ctx context.Context, l *list, r *config.Repository, s storage.Store) 
 }
 
 // removeFolders removes the empty folders that a probe leaves in a store of
-// files, and the store's own, down to the one that was there before: the daemon
-// may run as another user, to whom they should belong. What holds anything
-// stays.
+// files, and the store's own folders down to the one that existed before: the
+// daemon may run as another user, who should own them. Folders that are not
+// empty stay.
 func removeFolders(root, before string) {
 	probes, _ := filepath.Glob(filepath.Join(root, storage.ProbePrefix+"*")) // the pattern is right
 	for _, top := range probes {
@@ -60,8 +60,8 @@ type Policy struct {
 	Policy     json.RawMessage `json:"policy"`
 }
 
-// Policies returns the policies of all repositories in buckets, by name. They
-// allow to delete where retention removes snapshots.
+// Policies returns the policies of all repositories in buckets, by name. A policy
+// allows deletion only if retention removes snapshots from the repository.
 func Policies(conf *config.Config) ([]Policy, error) {
 	out := []Policy{}
 	for _, name := range slices.Sorted(maps.Keys(conf.Repositories)) {
@@ -75,7 +75,9 @@ func Policies(conf *config.Config) ([]Policy, error) {
 		}
 		o := repo.S3Options()
 		o.Bucket, o.Prefix = loc.Bucket, loc.Prefix
-		removes := slices.ContainsFunc(conf.Clusters, func(c config.Cluster) bool { return c.Repository == name && c.Retention.Policy().HasRule() })
+		removes := slices.ContainsFunc(conf.Clusters, func(c config.Cluster) bool {
+			return c.Repository == name && c.Retention.Policy().HasRule()
+		})
 		text, err := s3.Policy(o, removes)
 		if err != nil {
 			return nil, fmt.Errorf("repository %s: %w", name, err)
@@ -85,7 +87,7 @@ func Policies(conf *config.Config) ([]Policy, error) {
 	return out, nil
 }
 
-// foreign reports whether a store holds anything but what a probe left.
+// foreign reports whether a store holds anything but the remains of a probe.
 func foreign(ctx context.Context, s storage.Store) (bool, error) {
 	for obj, err := range s.List(ctx, "") {
 		if err != nil {

@@ -20,10 +20,10 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage/location"
 )
 
-// newestRead is how many of the newest manifests are read.
+// newestRead is the number of newest manifests that are read.
 const newestRead = 3
 
-// stored is what a repository holds of one cluster.
+// stored is the content of a repository for one cluster.
 type stored struct {
 	verified, suspect, pinned int
 	recent                    []*backup.Manifest // the newest verified ones, the newest first
@@ -37,12 +37,13 @@ func (s *stored) newest() *backup.Manifest {
 	return s.recent[0]
 }
 
-// repositories returns the names of those that the chosen clusters use, or of
-// all where no cluster was chosen.
+// repositories returns the names of the repositories that the chosen clusters use,
+// or of all if no cluster was chosen.
 func (c *checker) repositories() []string {
 	var out []string
 	for name := range c.conf.Repositories {
-		used := slices.ContainsFunc(c.clusters, func(cluster config.Cluster) bool { return cluster.Repository == name })
+		uses := func(cluster config.Cluster) bool { return cluster.Repository == name }
+		used := slices.ContainsFunc(c.clusters, uses)
 		if used || len(c.options.Clusters) == 0 {
 			out = append(out, name)
 		}
@@ -51,8 +52,8 @@ func (c *checker) repositories() []string {
 	return out
 }
 
-// checkRepository looks at one repository: whether it can do what will be asked
-// of it, and what it holds of the clusters.
+// checkRepository checks one repository: whether its store does all that backups
+// need, and the snapshots of each cluster in it.
 func (c *checker) checkRepository(ctx context.Context, name string) []backup.Finding {
 	repo := c.conf.Repositories[name]
 	l := list{section: SectionRepository, subject: name}
@@ -80,8 +81,7 @@ func (c *checker) checkRepository(ctx context.Context, name string) []backup.Fin
 	return out
 }
 
-// checkEncryption warns where whoever reads the bucket reads every secret that
-// etcd holds.
+// checkEncryption warns of a bucket whose readers can read every secret in etcd.
 func checkEncryption(l *list, r *config.Repository) {
 	options, err := r.Codec()
 	switch {
@@ -91,10 +91,10 @@ func checkEncryption(l *list, r *config.Repository) {
 		l.ok("new snapshots are encrypted to %d recipients", options.Recipients.Len())
 	case !isBucket(r):
 	case r.S3.SSE == "aws:kms" || r.S3.SSECKeyFile != "":
-		l.ok("new snapshots are encrypted by the service, with a key that the service is given or holds")
+		l.ok("the service encrypts new snapshots, with its own key or with one that it gets from backupd")
 	default:
 		l.warn("make a key with age-keygen, keep it elsewhere, and set the repository's recipients",
-			"new snapshots are not encrypted: whoever can read the bucket reads everything that is in etcd, the secrets of Kubernetes too")
+			"new snapshots are not encrypted: all readers of the bucket can read all of etcd, also Kubernetes' secrets")
 	}
 }
 
@@ -103,7 +103,7 @@ func isBucket(r *config.Repository) bool {
 	return err == nil && loc.Bucket != ""
 }
 
-// checkPlace warns of a folder that is lost together with this host.
+// checkPlace warns of a folder that would be lost together with this host.
 func checkPlace(l *list, r *config.Repository) {
 	loc, err := location.Parse(r.URL)
 	if err != nil || loc.Bucket != "" {
@@ -114,14 +114,15 @@ func checkPlace(l *list, r *config.Repository) {
 	case err != nil:
 		l.fail("correct the repository's url", "%v", err)
 	case fs.Kind == disk.InMemory:
-		l.fail("put the repository on a disk, best one of another machine", "the folder %s is in memory (%s): the next reboot takes all backups with it", loc.Path, fs.Name)
+		l.fail("put the repository on a disk, best one of another machine",
+			"the folder %s is in memory (%s): the next reboot deletes all backups", loc.Path, fs.Name)
 	case fs.Kind != disk.OnNetwork:
 		l.warn("copy the folder to another machine, or use a bucket or a network file system",
-			"the folder %s is on a disk of this host: whatever takes the host takes the backups with it", loc.Path)
+			"the folder %s is on a disk of this host: if the host is lost, so are the backups", loc.Path)
 	}
 }
 
-// checkMarker looks whether the place is a repository, or can become one, and
+// checkMarker checks whether the place is a repository, or can become one, and
 // reports whether to go on.
 func checkMarker(ctx context.Context, l *list, r *config.Repository, s storage.Store) bool {
 	m, err := storage.OpenRepository(ctx, s)
@@ -135,9 +136,10 @@ func checkMarker(ctx context.Context, l *list, r *config.Repository, s storage.S
 		case errors.Is(listErr, fs.ErrNotExist) && isBucket(r):
 			err = listErr // not the marker: the bucket is missing
 		case others:
-			l.warn("choose another prefix or folder unless this is meant", "the place holds objects and is no repository of backupd: the first backup will make it one")
+			l.warn("choose another prefix or folder unless this is meant",
+				"the place holds objects and is no repository of backupd: the first backup will make it one")
 			return true
-		default: // that it cannot be listed the probe tells
+		default: // if it cannot be listed, the probe reports that
 			l.ok("there is no repository yet: the first backup makes it")
 			return true
 		}
@@ -146,7 +148,7 @@ func checkMarker(ctx context.Context, l *list, r *config.Repository, s storage.S
 	return false
 }
 
-// checkHeld looks at what is stored of a cluster.
+// checkHeld checks the stored snapshots of a cluster.
 func (c *checker) checkHeld(ctx context.Context, l *list, i int, s storage.Store) {
 	conf, held := &c.clusters[i], &c.stored[i]
 	var recent []snapshot.Entry // the oldest first
@@ -157,7 +159,7 @@ func (c *checker) checkHeld(ctx context.Context, l *list, i int, s storage.Store
 				l.fail(hintOf(err, "let the credentials list the bucket below this prefix"), "%v", err)
 				return
 			}
-			break // a folder that the first backup makes
+			break // the first backup makes the folder
 		}
 		if item.Pinned {
 			held.pinned++
@@ -179,16 +181,19 @@ func (c *checker) checkHeld(ctx context.Context, l *list, i int, s storage.Store
 	for _, e := range slices.Backward(recent) {
 		m, err := snapshot.Open(ctx, s, e)
 		if err != nil {
-			l.fail(hintOf(err, "backupd verify says more"), "snapshot %s: %v", e.ID, err)
+			l.fail(hintOf(err, "'backupd verify' says more"), "snapshot %s: %v", e.ID, err)
 			continue
 		}
 		held.recent = append(held.recent, m)
 	}
 	if damaged.ID != "" {
-		l.fail("backupd verify says more; remove it with 'backupd rm' once another is there", "snapshot %s is not whole: its data is missing, or another manifest names it too", damaged.ID)
+		l.fail("'backupd verify' says more; remove it with 'backupd rm' once there is another",
+			"snapshot %s is not whole: its data is missing, or two manifests refer to it", damaged.ID)
 	}
 	if last.Suspect {
-		l.warn("find out which member is right (etcdctl endpoint hashkv --cluster); nothing verified is removed meanwhile", "the newest snapshot %s is suspect", last.ID)
+		l.warn("find the members that are right (etcdctl endpoint hashkv --cluster); "+
+			"meanwhile retention removes nothing that is verified",
+			"the newest snapshot %s is suspect", last.ID)
 	}
 	c.checkAge(l, conf, held)
 }
@@ -204,37 +209,43 @@ func (c *checker) checkAge(l *list, conf *config.Cluster, held *stored) {
 	age := c.now.Sub(newest.StartedAt)
 	line, err := conf.Snapshot.Line()
 	if err != nil {
-		return // told by checkPlan
+		return // checkPlan reports it
 	}
-	// Where nothing changes none is taken, until max-age forces one.
+	// While nothing changes no snapshot is taken, until max-age forces one.
 	distance := line.Longest(c.now)
 	limit := distance + max(distance, conf.Snapshot.MaxAge)
 	if age > limit {
-		l.warn("look at 'backupd status' and the daemon's log: backups have stopped", "the newest verified snapshot %s is %s old, and should be %s at most (%s)", newest.ID, span(age), span(limit), count)
+		l.warn("backups have stopped: look at 'backupd status' and the daemon's log",
+			"the newest verified snapshot %s is %s old, and should be at most %s old (%s)",
+			newest.ID, span(age), span(limit), count)
 		return
 	}
 	l.ok("the newest verified snapshot is %s old (%s)", span(max(0, age)), count)
 }
 
-// checkIdentities proves that the keys the daemon verifies with decrypt what is
-// stored, and what will be.
-func checkIdentities(ctx context.Context, l *list, conf *config.Cluster, repo *config.Repository, s storage.Store, newest *backup.Manifest) {
+// checkIdentities proves that the daemon's keys for verifications decrypt the
+// newest snapshot and future ones.
+func checkIdentities(
+	ctx context.Context, l *list, conf *config.Cluster, repo *config.Repository, s storage.Store,
+	newest *backup.Manifest,
+) {
 	if len(conf.Verify.IdentityFiles) == 0 {
 		if newest != nil && newest.Encoding.Encryption != "" || len(repo.Recipients)+len(repo.RecipientsFiles) > 0 {
-			l.add(backup.LevelOK, "try it where the secret key is: backupd verify --identity FILE", "whether snapshots can be decrypted is not known here: there are no verify.identity-files, as it should be on most hosts")
+			l.add(backup.LevelOK, "run 'backupd verify --identity FILE' on a host that has the secret key",
+				"decryption was not tested: verify.identity-files is not set (recommended on most hosts)")
 		}
 		return
 	}
 	ids, err := codec.ReadIdentities(conf.Verify.IdentityFiles)
 	if err != nil {
-		return // told by checkFiles
+		return // checkFiles reports it
 	}
 	const hint = "add the secret key of one of the repository's recipients to verify.identity-files"
 	if options, err := repo.Codec(); err == nil && options.Recipients.Len() > 0 {
 		if err := roundTrip(options, ids); err != nil {
-			l.fail(hint, "verify.identity-files do not decrypt what is encrypted to the repository's recipients: %v", err)
+			l.fail(hint, "verify.identity-files do not decrypt data for the repository's recipients: %v", err)
 		} else {
-			l.ok("verify.identity-files decrypt what is encrypted to the repository's recipients")
+			l.ok("verify.identity-files decrypt data for the repository's recipients")
 		}
 	}
 	if newest == nil || newest.Encoding.Encryption == "" {

@@ -27,7 +27,8 @@ import (
 // bucket is a configuration with one cluster, whose repository is in a bucket.
 func bucket(t *testing.T, s3 *testserver.S3, endpoints []string, repository, cluster string) *config.Config {
 	t.Helper()
-	credentials := writeFile(t, fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", s3.AccessKey, s3.SecretKey))
+	credentials := writeFile(t, fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n",
+		s3.AccessKey, s3.SecretKey))
 	return load(t, fmt.Sprintf(`
 repositories:
   main:
@@ -43,7 +44,8 @@ clusters:
 daemon:
   server: {listen: 127.0.0.1:0}
   spool: {folder: %%}
-`, s3.URL("prefix"), s3.Endpoint, s3.Region, credentials, "  "+indent(repository), strings.Join(endpoints, ", "), indent(cluster)))
+`, s3.URL("prefix"), s3.Endpoint, s3.Region, credentials, "  "+indent(repository),
+		strings.Join(endpoints, ", "), indent(cluster)))
 }
 
 // take stores a snapshot as the daemon would.
@@ -68,7 +70,9 @@ func take(t *testing.T, conf *config.Config) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	taker := snapshot.Taker{Source: source, Store: store, Cluster: conf.Clusters[0].Name, Codec: options, Spool: t.TempDir(), Tool: "test"}
+	taker := snapshot.Taker{
+		Source: source, Store: store, Cluster: conf.Clusters[0].Name, Codec: options, Spool: t.TempDir(), Tool: "test",
+	}
 	m, err := taker.Take(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -112,17 +116,24 @@ func TestRun_Everything(t *testing.T) {
 	c.EnableAuth(t, "the password of root")
 	s3 := testserver.StartS3(t)
 	recipient, idFile := identity(t)
+	password := writeFile(t, "the password of root")
 	conf := bucket(t, s3, c.Endpoints(), "recipients: ["+recipient+"]\n",
-		tlsOf(c.CAFile, c.CertFile, c.KeyFile)+"user: root\npassword-file: "+writeFile(t, "the password of root")+"\nverify: {identity-files: ["+idFile+"]}\n")
+		tlsOf(c.CAFile, c.CertFile, c.KeyFile)+"user: root\npassword-file: "+password+
+			"\nverify: {identity-files: ["+idFile+"]}\n")
 	hook := &receiver{}
 	srv := httptest.NewServer(hook)
 	defer srv.Close()
-	conf.Daemon.Notifications = []config.Notification{{Webhook: &config.Webhook{URL: config.Secret(srv.URL + "/secret-path")}, On: []string{"failure", "recovery"}}}
+	conf.Daemon.Notifications = []config.Notification{{
+		Webhook: &config.Webhook{URL: config.Secret(srv.URL + "/secret-path")}, On: []string{"failure", "recovery"},
+	}}
 	take(t, conf)
 	s3Before := files(t, s3.Dir())
 
 	got := check.Run(t.Context(), conf, check.Options{Notify: true})
-	for _, section := range []string{check.SectionConfiguration, check.SectionCluster, check.SectionSpool, check.SectionRepository, check.SectionServer, check.SectionNotifications} {
+	for _, section := range []string{
+		check.SectionConfiguration, check.SectionCluster, check.SectionSpool,
+		check.SectionRepository, check.SectionServer, check.SectionNotifications,
+	} {
 		wantNone(t, got, section, ok)
 	}
 	for section, text := range map[string]string{
@@ -134,7 +145,10 @@ func TestRun_Everything(t *testing.T) {
 	} {
 		want(t, got, section, ok, text)
 	}
-	for _, text := range []string{"it is repository", "encrypted to 1 recipients", "create if absent", "read ranges", "delete", "(1 verified, 0 suspect, 0 pinned)", "can be decrypted", "decrypt what is encrypted"} {
+	for _, text := range []string{
+		"it is repository", "encrypted to 1 recipients", "create if absent", "read ranges",
+		"delete", "(1 verified, 0 suspect, 0 pinned)", "can be decrypted", "decrypt data for",
+	} {
 		want(t, got, check.SectionRepository, ok, text)
 	}
 	if n := len(hook.bodies); n != 2 || !strings.Contains(hook.bodies[0], "this is a test") {
@@ -192,16 +206,19 @@ func TestRepository_Bucket(t *testing.T) {
 	if _, err := s3.Do(t.Context(), http.MethodPut, "prefix/holiday.jpg", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, warning, "holds objects and is no repository")
+	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, warning,
+		"holds objects and is no repository")
 
-	if _, err := s3.Do(t.Context(), http.MethodPut, "prefix/backupd.json", []byte(`{"format": "backupd/repository/v9"}`)); err != nil {
+	if _, err := s3.Do(t.Context(), http.MethodPut, "prefix/backupd.json",
+		[]byte(`{"format": "backupd/repository/v9"}`)); err != nil {
 		t.Fatal(err)
 	}
 	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, failure, "use a newer backupd")
 
 	missing := *s3
 	missing.Bucket = "no-such-bucket"
-	want(t, run(t, bucket(t, &missing, c.Endpoints(), "", "")), check.SectionRepository, failure, "bucket no-such-bucket does not exist")
+	want(t, run(t, bucket(t, &missing, c.Endpoints(), "", "")), check.SectionRepository, failure,
+		"bucket no-such-bucket does not exist")
 
 	denied := *s3
 	denied.SecretKey = "another-secret-key"
@@ -236,11 +253,13 @@ func TestRepository_MayNotDelete(t *testing.T) {
 	for range 2 { // what the first left must not disturb the second
 		got := run(t, bucket(t, s3, c.Endpoints(), "", ""))
 		wantNone(t, got, check.SectionRepository, warning)
-		want(t, got, check.SectionRepository, warning, "the credentials may not delete, so these objects stay: .backupd-probe-")
+		want(t, got, check.SectionRepository, warning,
+			"the credentials may not delete, so these objects stay: .backupd-probe-")
 		want(t, got, check.SectionRepository, ok, "there is no repository yet")
 	}
 	take(t, bucket(t, s3, c.Endpoints(), "", ""))
-	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, ok, "(1 verified, 0 suspect, 0 pinned)")
+	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, ok,
+		"(1 verified, 0 suspect, 0 pinned)")
 }
 
 func TestRepository_Identities(t *testing.T) {
@@ -265,11 +284,11 @@ func TestRepository_Identities(t *testing.T) {
 	want(t, got, check.SectionRepository, ok, "backupd verify --identity FILE")
 	got = keys(recipient, otherFile)
 	want(t, got, check.SectionRepository, failure, "cannot be decrypted")
-	want(t, got, check.SectionRepository, failure, "do not decrypt what is encrypted")
+	want(t, got, check.SectionRepository, failure, "do not decrypt data for")
 	// The keys were changed: the old snapshot is good, and the next will not be.
 	got = keys(other, idFile)
 	want(t, got, check.SectionRepository, ok, "can be decrypted")
-	want(t, got, check.SectionRepository, failure, "do not decrypt what is encrypted")
+	want(t, got, check.SectionRepository, failure, "do not decrypt data for")
 }
 
 func TestRepository_Folder(t *testing.T) {
@@ -336,7 +355,8 @@ clusters:
 		delete bool
 	}{{"arn:aws:s3:::bucket-a/x/*", true}, {"arn:aws:s3:::bucket-b/*", false}} {
 		text := string(got[i].Policy)
-		if !json.Valid(got[i].Policy) || !strings.Contains(text, want.arn) || strings.Contains(text, "s3:DeleteObject") != want.delete {
+		if !json.Valid(got[i].Policy) || !strings.Contains(text, want.arn) ||
+			strings.Contains(text, "s3:DeleteObject") != want.delete {
 			t.Errorf("policy of %s: %s", got[i].Repository, text)
 		}
 	}
