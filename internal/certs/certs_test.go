@@ -49,7 +49,8 @@ func TestParsePool(t *testing.T) {
 		"holds no certificate":            []byte("a secret"),
 		"its last certificate is cut off": both[:len(both)-len(second)/2],
 	} {
-		if _, err := certs.ParsePool(bundle); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
+		if _, err := certs.ParsePool(bundle); err == nil || !strings.Contains(err.Error(), want) ||
+			strings.Contains(err.Error(), "secret") {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
@@ -68,12 +69,15 @@ func TestRead(t *testing.T) {
 	if first := certs.FirstExpiry(all); !first.Equal(all[1].NotAfter) {
 		t.Errorf("the first expires at %s, want %s", first, all[1].NotAfter)
 	}
-	for path, want := range map[string]string{earlyKey: "holds no certificate", filepath.Join(t.TempDir(), "missing"): "no such file"} {
-		if _, err := certs.Read(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+	for path, want := range map[string]string{earlyKey: "holds no certificate",
+		filepath.Join(t.TempDir(), "missing"): "no such file"} {
+		if _, err := certs.Read(path); err == nil || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), path) {
 			t.Errorf("got %v, want %q and the path", err, want)
 		}
 	}
-	if _, err := certs.ReadPair(late, earlyKey); err == nil || !strings.Contains(err.Error(), "private key does not match") {
+	if _, err := certs.ReadPair(late, earlyKey); err == nil ||
+		!strings.Contains(err.Error(), "private key does not match") {
 		t.Errorf("the key of another: got %v", err)
 	}
 	if pair, err := certs.ReadPair(early, earlyKey); err != nil || !bytes.Equal(pair.Certificate[0], all[1].Raw) {

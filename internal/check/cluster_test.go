@@ -82,8 +82,8 @@ func TestCluster_MemberHangs(t *testing.T) {
 	want(t, got, check.SectionCluster, ok, "a snapshot may be taken")
 }
 
-// TestCluster_OnlyGRPC is about members whose client port has no HTTP, so that
-// its clock is not told, and nothing else is amiss.
+// TestCluster_OnlyGRPC is about members whose client port has no HTTP: their clocks
+// are not known, and all else is right.
 func TestCluster_OnlyGRPC(t *testing.T) {
 	for _, version := range []string{"3.5", "3.7"} {
 		for _, tls := range []bool{false, true} {

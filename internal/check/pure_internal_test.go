@@ -16,8 +16,8 @@ import (
 
 var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
-// told joins the findings that are worse than ok.
-func (l *list) told() string {
+// bad joins the findings that are worse than ok.
+func (l *list) bad() string {
 	var out []string
 	for _, f := range l.findings {
 		if f.Level != backup.LevelOK {
@@ -27,11 +27,11 @@ func (l *list) told() string {
 	return strings.Join(out, "\n")
 }
 
-// expect requires that what was told has part, or that nothing was where part
-// is empty.
+// expect requires that the bad findings have part, or, if part is empty, that there
+// are none.
 func (l *list) expect(t *testing.T, part string) {
 	t.Helper()
-	if got := l.told(); part == "" && got != "" || !strings.Contains(got, part) {
+	if got := l.bad(); part == "" && got != "" || !strings.Contains(got, part) {
 		t.Errorf("got %q, want %q", got, part)
 	}
 }
@@ -136,8 +136,8 @@ func TestCheckVersion(t *testing.T) {
 	}
 	l := &list{}
 	checkVersion(l, "3.5.3")
-	if strings.Contains(l.told(), "13766") {
-		t.Errorf("3.5.3 has the fix of #13766: %s", l.told())
+	if strings.Contains(l.bad(), "13766") {
+		t.Errorf("3.5.3 has the fix of #13766: %s", l.bad())
 	}
 }
 

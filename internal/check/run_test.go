@@ -315,7 +315,7 @@ func TestRepository_Folder(t *testing.T) {
 		t.Errorf("in the repository are %q, and were %q", after, before)
 	}
 
-	// The cluster was made anew: it is not the one that was backed up.
+	// The cluster was made again: it is not the one that was backed up.
 	again := testserver.StartCluster(t, testserver.Options{Name: "n"})
 	conf.Clusters[0].Endpoints = again.Endpoints()
 	want(t, run(t, conf), check.SectionConfiguration, warning, "the newest snapshot "+id+" is of etcd cluster")

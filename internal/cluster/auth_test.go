@@ -13,7 +13,9 @@ import (
 
 func TestTLS(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{TLS: true})
-	good := cluster.Config{Endpoints: real.Endpoints(), CAFile: real.CAFile, CertFile: real.CertFile, KeyFile: real.KeyFile}
+	good := cluster.Config{
+		Endpoints: real.Endpoints(), CAFile: real.CAFile, CertFile: real.CertFile, KeyFile: real.KeyFile,
+	}
 
 	t.Run("OK", func(t *testing.T) {
 		c := testserver.Connect(t, good)
@@ -45,8 +47,9 @@ func TestTLS(t *testing.T) {
 			conf := good
 			c.change(&conf)
 			var none *cluster.NoMemberError
-			if _, err := testserver.Connect(t, conf).Survey(t.Context()); !errors.As(err, &none) || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("got %v, want a NoMemberError that tells %q", err, c.want)
+			_, err := testserver.Connect(t, conf).Survey(t.Context())
+			if !errors.As(err, &none) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want a NoMemberError with %q", err, c.want)
 			}
 		})
 	}
@@ -65,7 +68,7 @@ func TestAuth(t *testing.T) {
 		t.Helper()
 		var hint *backup.HintError
 		if !errors.Is(err, cluster.ErrPermission) || !strings.Contains(err.Error(), want) || !errors.As(err, &hint) {
-			t.Errorf("%s: got %v, want a hint and ErrPermission that tells %q", what, err, want)
+			t.Errorf("%s: got %v, want a hint and ErrPermission with %q", what, err, want)
 		}
 	}
 
@@ -93,7 +96,7 @@ func TestAuth(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	// A member that restarts knows no token any more, as if each had expired.
+	// A member that restarts has forgotten all tokens, as if each had expired.
 	t.Run("TokenLost", func(t *testing.T) {
 		for name, use := range map[string]func(*cluster.Cluster) error{
 			"Stream": func(c *cluster.Cluster) error {

@@ -34,7 +34,8 @@ func TestSurvey(t *testing.T) {
 		testserver.Eventually(t, "the member with the lowest id leads", func() bool {
 			s = survey(t, c)
 			ids := s.Candidates
-			return slices.ContainsFunc(ids, func(c cluster.Candidate) bool { return c.Leader && c.MemberID == lowest(ids).MemberID })
+			first := lowest(ids).MemberID
+			return slices.ContainsFunc(ids, func(c cluster.Candidate) bool { return c.Leader && c.MemberID == first })
 		})
 		if len(s.Candidates) != 3 || len(s.Refused) != 0 || len(s.Members) != 3 || len(s.Alarms) != 0 {
 			t.Fatalf("got %+v", s)
@@ -52,7 +53,8 @@ func TestSurvey(t *testing.T) {
 	})
 	t.Run("SameMemberTwice", func(t *testing.T) {
 		url := real.Members[0].ClientURL
-		s := survey(t, testserver.Connect(t, cluster.Config{Endpoints: []string{url, " " + url, real.Members[0].Endpoint}}))
+		c := testserver.Connect(t, cluster.Config{Endpoints: []string{url, " " + url, real.Members[0].Endpoint}})
+		s := survey(t, c)
 		if len(s.Candidates) != 1 || len(s.Refused) != 0 {
 			t.Errorf("got %v", s.Candidates)
 		}
@@ -60,7 +62,8 @@ func TestSurvey(t *testing.T) {
 	t.Run("DeadEndpoint", func(t *testing.T) {
 		dead := testserver.FreeURL(t)
 		s := survey(t, testserver.Connect(t, cluster.Config{Endpoints: append([]string{dead}, real.Endpoints()...)}))
-		if len(s.Candidates) != 3 || len(s.Refused) != 1 || s.Refused[0].Endpoint != dead || !s.Unreachable(strings.TrimPrefix(dead, "http://")) {
+		if len(s.Candidates) != 3 || len(s.Refused) != 1 || s.Refused[0].Endpoint != dead ||
+			!s.Unreachable(strings.TrimPrefix(dead, "http://")) {
 			t.Errorf("got candidates %v, refused %v", s.Candidates, s.Refused)
 		}
 	})
@@ -68,13 +71,16 @@ func TestSurvey(t *testing.T) {
 		silent := testserver.StartProxy(t, real.Members[0].Endpoint)
 		silent.Stall()
 		// It must not take the minute that a request may.
-		c := testserver.Connect(t, cluster.Config{Endpoints: append([]string{silent.URL}, real.Endpoints()...), RequestTimeout: time.Minute})
+		c := testserver.Connect(t, cluster.Config{
+			Endpoints: append([]string{silent.URL}, real.Endpoints()...), RequestTimeout: time.Minute,
+		})
 		began := time.Now()
 		s := survey(t, c)
 		if took := time.Since(began); took > 20*time.Second {
 			t.Errorf("took %v", took)
 		}
-		if len(s.Candidates) != 3 || len(s.Refused) != 1 || !strings.Contains(s.Refused[0].Err.Error(), "no answer within") {
+		if len(s.Candidates) != 3 || len(s.Refused) != 1 ||
+			!strings.Contains(s.Refused[0].Err.Error(), "no answer within") {
 			t.Errorf("got candidates %v, refused %v", s.Candidates, s.Refused)
 		}
 	})
@@ -141,11 +147,12 @@ func testLearner(t *testing.T, real *testserver.Cluster) {
 	}
 	alone := testserver.Connect(t, cluster.Config{Endpoints: []string{learner.ClientURL}})
 	s = survey(t, alone)
-	if len(s.Candidates) != 1 || !s.Candidates[0].Learner || len(s.Candidates[0].Concerns) != 1 || !strings.Contains(s.Candidates[0].String(), "learner") {
+	if len(s.Candidates) != 1 || !s.Candidates[0].Learner || len(s.Candidates[0].Concerns) != 1 ||
+		!strings.Contains(s.Candidates[0].String(), "learner") {
 		t.Errorf("alone: got %v", s.Candidates)
 	}
 	if s.MembersErr == nil || len(s.Members) != 0 {
-		t.Errorf("a learner told the members: %v, %v", s.Members, s.MembersErr)
+		t.Errorf("a learner listed the members: %v, %v", s.Members, s.MembersErr)
 	}
 	readAll(t, alone, learner.ClientURL)
 }
@@ -156,7 +163,8 @@ func testAlarm(t *testing.T, real *testserver.Cluster) {
 	arm := func(action pb.AlarmRequest_AlarmAction, id backup.MemberID, alarm pb.AlarmType) {
 		t.Helper()
 		conn := real.Client(t).ActiveConnection()
-		if _, err := pb.NewMaintenanceClient(conn).Alarm(t.Context(), &pb.AlarmRequest{Action: action, MemberID: uint64(id), Alarm: alarm}); err != nil {
+		req := &pb.AlarmRequest{Action: action, MemberID: uint64(id), Alarm: alarm}
+		if _, err := pb.NewMaintenanceClient(conn).Alarm(t.Context(), req); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -173,7 +181,8 @@ func testAlarm(t *testing.T, real *testserver.Cluster) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got order %v, want %v: the leader, the full one, the corrupt one", got, want)
 	}
-	if !strings.Contains(s.Candidates[1].String(), "NOSPACE") || !strings.Contains(s.Candidates[2].String(), "CORRUPT") {
+	if !strings.Contains(s.Candidates[1].String(), "NOSPACE") ||
+		!strings.Contains(s.Candidates[2].String(), "CORRUPT") {
 		t.Errorf("got %v", s.Candidates)
 	}
 	readAll(t, c, s.Candidates[2].Endpoint) // it is still possible
@@ -214,7 +223,8 @@ func readAll(t *testing.T, c *cluster.Cluster, endpoint string) backup.Blob {
 func TestSurvey_NoMember(t *testing.T) {
 	c := testserver.Connect(t, cluster.Config{Endpoints: []string{testserver.FreeURL(t), testserver.FreeURL(t)}})
 	var none *cluster.NoMemberError
-	if _, err := c.Survey(t.Context()); !errors.As(err, &none) || len(none.Refusals) != 2 || !strings.Contains(err.Error(), "unreachable") {
+	_, err := c.Survey(t.Context())
+	if !errors.As(err, &none) || len(none.Refusals) != 2 || !strings.Contains(err.Error(), "unreachable") {
 		t.Errorf("got %v, want a NoMemberError with two reasons", err)
 	}
 }
@@ -255,9 +265,11 @@ func TestNew_Errors(t *testing.T) {
 		"Scheme":        {cluster.Config{Endpoints: []string{"ftp://a:1"}}, `scheme "ftp"`},
 		"NotURL":        {cluster.Config{Endpoints: []string{"http://a b"}}, "endpoint"},
 		"KeyMissing":    {cluster.Config{Endpoints: []string{"a:1"}, CertFile: "x"}, "belong together"},
-		"NoCert":        {cluster.Config{Endpoints: []string{"a:1"}, CertFile: "/none", KeyFile: "/none"}, "read client certificate"},
-		"NoCA":          {cluster.Config{Endpoints: []string{"a:1"}, CAFile: "/none"}, "read CA file"},
-		"EmptyCA":       {cluster.Config{Endpoints: []string{"a:1"}, CAFile: "/dev/null"}, "holds no certificate"},
+		"NoCert": {
+			cluster.Config{Endpoints: []string{"a:1"}, CertFile: "/none", KeyFile: "/none"}, "read client certificate",
+		},
+		"NoCA":    {cluster.Config{Endpoints: []string{"a:1"}, CAFile: "/none"}, "read CA file"},
+		"EmptyCA": {cluster.Config{Endpoints: []string{"a:1"}, CAFile: "/dev/null"}, "holds no certificate"},
 	} {
 		if _, err := cluster.New(c.conf); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", name, err, c.want)

@@ -16,7 +16,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/certs"
 )
 
-// tlsFiles makes TLS configurations of what the files hold at the moment.
+// tlsFiles makes TLS configurations from the current content of the files.
 type tlsFiles struct {
 	base  *tls.Config
 	roots *certs.Reloaded[*x509.CertPool]   // nil: the system's
@@ -118,15 +118,17 @@ func (f *tlsFiles) credentials() credentials.TransportCredentials {
 	return &freshCredentials{credentials.NewTLS(f.base), f}
 }
 
-// freshCredentials are gRPC's own, made anew for each connection. gRPC
-// connects again by itself, over years, with the credentials it once got.
+// freshCredentials are gRPC's own, made again for each connection. gRPC connects
+// again by itself, over years, with the credentials that it got at the beginning.
 type freshCredentials struct {
 	credentials.TransportCredentials
 	files *tlsFiles
 }
 
 // ClientHandshake implements credentials.TransportCredentials.
-func (c *freshCredentials) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (c *freshCredentials) ClientHandshake(
+	ctx context.Context, authority string, conn net.Conn,
+) (net.Conn, credentials.AuthInfo, error) {
 	return credentials.NewTLS(c.files.config()).ClientHandshake(ctx, authority, conn)
 }
 
@@ -135,15 +137,15 @@ func (c *freshCredentials) Clone() credentials.TransportCredentials {
 	return &freshCredentials{c.TransportCredentials.Clone(), c.files}
 }
 
-// passwordFile returns nil where there is none.
+// passwordFile returns nil if there is none.
 func (c *Config) passwordFile() (*certs.Reloaded[string], error) {
 	switch {
 	case c.PasswordFile == "":
 		return nil, nil
 	case c.Username == "":
-		return nil, fmt.Errorf("password file %s: no user name is given to go with it", c.PasswordFile)
+		return nil, fmt.Errorf("password file %s: it needs a user name", c.PasswordFile)
 	case c.Password != "":
-		return nil, fmt.Errorf("password file %s: a password is given too: one of them must go", c.PasswordFile)
+		return nil, fmt.Errorf("password file %s: there is a password too: remove one of them", c.PasswordFile)
 	}
 	parse := func(contents [][]byte) (string, error) { return ParsePassword(contents[0]) }
 	password, err := certs.Load(c.Log, parse, c.PasswordFile)

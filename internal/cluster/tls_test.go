@@ -57,7 +57,8 @@ func copyFile(t *testing.T, from, to string) {
 // TestTLS_Rotation: a cluster gets certificates of another authority, first its
 // server's and then its clients', while one Cluster lives.
 func TestTLS_Rotation(t *testing.T) {
-	real, other := testserver.StartCluster(t, testserver.Options{TLS: true}), testserver.StartCluster(t, testserver.Options{TLS: true})
+	real := testserver.StartCluster(t, testserver.Options{TLS: true})
+	other := testserver.StartCluster(t, testserver.Options{TLS: true})
 	member, dir := real.Members[0], t.TempDir()
 	ca, cert, key := filepath.Join(dir, "ca"), filepath.Join(dir, "cert"), filepath.Join(dir, "key")
 	copyFile(t, real.CAFile, ca)
@@ -65,9 +66,10 @@ func TestTLS_Rotation(t *testing.T) {
 	copyFile(t, real.KeyFile, key)
 	log := &logText{}
 	c := testserver.Connect(t, cluster.Config{
-		Endpoints: real.Endpoints(), CAFile: ca, CertFile: cert, KeyFile: key, Log: slog.New(slog.NewTextHandler(log, nil)),
+		Endpoints: real.Endpoints(), CAFile: ca, CertFile: cert, KeyFile: key,
+		Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
-	// All connections end by it; which files the server itself reads anew does
+	// All connections end by it; which files the server reads again does
 	// not matter then.
 	restart := func() {
 		member.Kill()
@@ -180,7 +182,7 @@ func TestNew_PasswordFile(t *testing.T) {
 		"Missing": {cluster.Config{Username: "u", PasswordFile: filepath.Join(dir, "none")}, "no such file"},
 		"Empty":   {cluster.Config{Username: "u", PasswordFile: empty}, "is empty"},
 		"Lines":   {cluster.Config{Username: "u", PasswordFile: two}, "one line"},
-		"NoUser":  {cluster.Config{PasswordFile: good}, "no user name"},
+		"NoUser":  {cluster.Config{PasswordFile: good}, "needs a user name"},
 		"Both":    {cluster.Config{Username: "u", Password: "p", PasswordFile: good}, "one of them"},
 	} {
 		c.conf.Endpoints = []string{"a:1"}
@@ -205,8 +207,11 @@ func TestConfig_Secure(t *testing.T) {
 		{secured, "http://a:1", "http://a:1"},
 		{mixed, "a:1", "https://a:1"},
 	} {
-		if got := c.conf.URL(c.endpoint); got != c.want || c.conf.Secure(c.endpoint) != strings.HasPrefix(c.want, "https") {
+		if got := c.conf.URL(c.endpoint); got != c.want {
 			t.Errorf("%+v: %s: got %s, want %s", c.conf, c.endpoint, got, c.want)
+		}
+		if got := c.conf.Secure(c.endpoint); got != strings.HasPrefix(c.want, "https") {
+			t.Errorf("%+v: %s: secure: %v", c.conf, c.endpoint, got)
 		}
 	}
 	if conf, err := plain.TLS(); conf != nil || err != nil {

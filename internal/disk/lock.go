@@ -29,11 +29,11 @@ const (
 // TryLock locks an open file with flock(2), without waiting, and makes sure that
 // the file still has the name it was opened by. The lock is advisory, and
 // it ends when f is closed or the process ends. The error wraps [ErrInUse] or
-// [ErrGone], or tells why the file system could not lock. After an error f is
+// [ErrGone], or says why the file system could not lock. After an error f is
 // not locked, but for [ErrGone]; the caller closes it.
 //
-// A process that removes a locked file must do so before it closes it: whoever
-// waited then finds that the file is gone.
+// A process that removes a locked file must remove it before it closes it. The next
+// one to lock the file then finds that it is gone.
 func TryLock(f *os.File, kind LockKind) error {
 	err := unix.Flock(int(f.Fd()), int(kind)|unix.LOCK_NB)
 	switch {

@@ -24,7 +24,7 @@ type FileSystem struct {
 	Kind   Kind
 	Device uint64 // two paths with the same device share their room
 	Free   int64  // bytes that this process may take
-	Files  uint64 // how many there can be; 0 where they are not counted
+	Files  uint64 // how many there can be; 0 if the file system does not count them
 	Left   uint64 // how many can still be made
 }
 

@@ -74,7 +74,9 @@ func (a *Authority) Pool() *x509.CertPool {
 
 // certify writes a certificate to a file. It is signed by an authority, or by
 // itself if by is nil.
-func certify(t testing.TB, file string, template *x509.Certificate, by *Authority) (*x509.Certificate, *ecdsa.PrivateKey) {
+func certify(
+	t testing.TB, file string, template *x509.Certificate, by *Authority,
+) (*x509.Certificate, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, "generate a key", err)

@@ -50,7 +50,7 @@ type Cluster struct {
 // StartCluster starts a cluster and returns when all members have the same
 // leader. The processes end with the test, whose log then holds the end of
 // theirs if it failed. Their data is not synced to disk (except by 3.4, which
-// cannot be told so): a killed member loses nothing by that, only a power cut
+// has no flag for that): a killed member loses nothing by that, only a power cut
 // would show it.
 func StartCluster(t testing.TB, o Options) *Cluster {
 	t.Helper()

@@ -58,7 +58,10 @@ func TestStore_NoFolder(t *testing.T) {
 	for _, list = range s.List(t.Context(), "") {
 	}
 	_, repo := storage.OpenRepository(t.Context(), s)
-	for op, err := range map[string]error{"open": open, "stat": stat, "list": list, "delete": s.Delete(t.Context(), "key"), "repository": repo} {
+	remove := s.Delete(t.Context(), "key")
+	for op, err := range map[string]error{
+		"open": open, "stat": stat, "list": list, "delete": remove, "repository": repo,
+	} {
 		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "folder "+dir+" does not exist") {
 			t.Errorf("%s: got error %v", op, err)
 		}
