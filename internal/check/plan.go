@@ -2,7 +2,6 @@ package check
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
@@ -82,54 +81,20 @@ func checkClockChange(l *list, key, text string, now time.Time) {
 		l.fail("correct "+key, "%v", err)
 		return
 	}
-	change, wall, ok := clockChange(line, now)
+	change, ok := line.ClockChange(now)
 	if !ok {
 		return
 	}
-	_, was := change.Add(-time.Second).Zone()
-	_, is := change.Zone()
+	at, day := change.Wall.Format("15:04"), change.At.Format("2006-01-02")
 	hint := fmt.Sprintf("if that matters choose another time, or UTC; the clock of %s next changes on %s",
-		line.Location(), change.Format("2006-01-02 15:04 MST"))
-	if is > was {
+		line.Location(), change.At.Format("2006-01-02 15:04 MST"))
+	if change.Forward {
 		l.warn(hint, "%s: %s: %s does not exist on %s, when clocks are put forward: on that day the run comes at %s",
-			key, text, wall.Format("15:04"), change.Format("2006-01-02"), change.Format("15:04"))
+			key, text, at, day, change.At.Format("15:04"))
 		return
 	}
 	l.warn(hint, "%s: %s: %s comes twice on %s, when clocks are put back: the run comes only the first time",
-		key, text, wall.Format("15:04"), change.Format("2006-01-02"))
-}
-
-// clockChange returns the first change of clocks in the next year during which a
-// line has a run, and the time of that run on a wall clock.
-func clockChange(line schedule.Line, now time.Time) (change, wall time.Time, ok bool) {
-	// The same line in UTC has all times of a wall clock, also those that do not exist.
-	text := line.String()
-	if strings.HasPrefix(text, "CRON_TZ=") || strings.HasPrefix(text, "TZ=") {
-		text = strings.Join(strings.Fields(text)[1:], " ")
-	}
-	onWall, err := schedule.Parse(text, time.UTC)
-	if err != nil || onWall.Longest(now) <= time.Hour {
-		return time.Time{}, time.Time{}, false // a change of clocks does not disturb such a line
-	}
-	t := now.In(line.Location())
-	for limit := t.AddDate(1, 0, 0); t.Before(limit); {
-		_, end := t.ZoneBounds()
-		if !end.After(t) {
-			break
-		}
-		_, was := end.Add(-time.Second).Zone()
-		_, is := end.Zone()
-		// The time of the wall clock at the change, by the old offset and by the new one.
-		old, new := end.UTC().Add(time.Duration(was)*time.Second), end.UTC().Add(time.Duration(is)*time.Second)
-		if old.After(new) {
-			old, new = new, old
-		}
-		if run := onWall.Next(old.Add(-time.Second)); !run.IsZero() && run.Before(new) {
-			return end.In(line.Location()), run, true
-		}
-		t = end.In(line.Location())
-	}
-	return time.Time{}, time.Time{}, false
+		key, text, at, day)
 }
 
 // checkTwins finds another cluster of the configuration that has an endpoint of
