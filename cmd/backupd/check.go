@@ -32,19 +32,19 @@ func newCheckCommand(a *app) *cobra.Command {
 	var f checkFlags
 	cmd := &cobra.Command{
 		Use:   "check --config FILE",
-		Short: "Tell before the disaster what will fail in it",
-		Long: `Tell before the disaster what will fail in it: try everything that a
-configuration names, and say of each thing whether it is right and what to do if
-not. It looks at files, certificates, schedules and retention; connects to every
-endpoint of every cluster and takes the first bytes of a snapshot; writes to the
-spool folder; and creates, reads, lists and deletes objects in every repository,
-below a name of their own.
+		Short: "Find before a disaster the things that would fail in it",
+		Long: `Find before a disaster the things that would fail in it: try everything that
+a configuration names, and say of each thing whether it is right and what to do
+if not. It looks at files, certificates, schedules and retention; connects to
+every endpoint of every cluster and takes the first bytes of a snapshot; writes to
+the spool folder; and creates, reads, lists and deletes objects in every
+repository, in a folder of their own.
 
-It leaves nothing behind, except where the credentials of a repository may not
-delete. Run it where and as whom the daemon runs, also beside a running one.
+It leaves nothing behind, unless the credentials of a repository may not delete.
+Run it on the daemon's host as the daemon's user, also while the daemon runs.
 
-Exit code 0 means that there is no failure, though there may be warnings; 1 that
-there is one; 78 that the configuration cannot be read at all.`,
+Exit code 0 means that there is no failure, though there may be warnings; 1 means
+that there is one; 78 means that the configuration cannot be read at all.`,
 		Example: `  backupd check --config /etc/backupd/backupd.yaml
   backupd check --config backupd.yaml --cluster prod,staging --notify
   backupd check --config backupd.yaml --iam-policy`,
@@ -52,9 +52,11 @@ there is one; 78 that the configuration cannot be read at all.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runCheck(cmd.Context(), a, f) },
 	}
 	registerConfig(cmd, &f.config)
-	cmd.Flags().StringSliceVar(&f.clusters, "cluster", nil, "names of the clusters to look at, with commas between (default: all)")
+	cmd.Flags().StringSliceVar(&f.clusters, "cluster", nil,
+		"names of the clusters to check, with commas between (default: all)")
 	cmd.Flags().BoolVar(&f.notify, "notify", false, "send a test to every receiver of notifications")
-	cmd.Flags().BoolVar(&f.policy, "iam-policy", false, "check nothing, and print the smallest IAM policy for the buckets")
+	cmd.Flags().BoolVar(&f.policy, "iam-policy", false,
+		"check nothing, and print the smallest IAM policy for the buckets")
 	return cmd
 }
 
@@ -136,7 +138,8 @@ func printByHeading(w io.Writer, findings []backup.Finding, n map[backup.Level]i
 			fmt.Fprintf(&out, "           -> %s\n", indentMore(f.Hint))
 		}
 	}
-	fmt.Fprintf(&out, "\n%d ok, %s, %s\n", n[backup.LevelOK], count(n[backup.LevelWarning], "warning", "warnings"), count(n[backup.LevelFailure], "failure", "failures"))
+	fmt.Fprintf(&out, "\n%d ok, %s, %s\n", n[backup.LevelOK], count(n[backup.LevelWarning], "warning", "warnings"),
+		count(n[backup.LevelFailure], "failure", "failures"))
 	_, err := io.WriteString(w, out.String())
 	return err
 }
