@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,8 +39,8 @@ func newWorld(b *testing.B) *world {
 	}
 	w.tools["backupd"] = filepath.Join(w.dir, "backupd")
 	run(b, nil, "go", "build", "-o", w.tools["backupd"], "../cmd/backupd")
-	testserver.Debian(b, "zstd", "zstd")
-	testserver.Debian(b, "curl", "curl")
+	testserver.Tool(b, "zstd", "zstd")
+	testserver.Tool(b, "curl", "curl")
 	c := testserver.StartCluster(b, testserver.Options{Version: "3.7", Args: []string{"--quota-backend-bytes", strconv.Itoa(16 << 30)}})
 	w.endpoint = c.Members[0].Endpoint
 	w.s3 = testserver.StartS3(b)
@@ -86,11 +85,13 @@ func (w *world) backupd(b *testing.B, args ...string) (time.Duration, result) {
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	var stop atomic.Bool
+	ended := make(chan struct{})
 	peaks := make(chan result)
 	go func() {
 		var r result
-		for !stop.Load() {
+		tick := time.NewTicker(100 * time.Millisecond) // seldom enough not to be measured itself
+		defer tick.Stop()
+		for {
 			own := rssAnon(cmd.Process.Pid)
 			kids := 0
 			for _, pid := range children(cmd.Process.Pid) {
@@ -98,13 +99,17 @@ func (w *world) backupd(b *testing.B, args ...string) (time.Duration, result) {
 			}
 			r.own, r.child = max(r.own, own), max(r.child, kids)
 			r.spool = max(r.spool, spoolBytes(w.dir))
-			time.Sleep(100 * time.Millisecond) // seldom enough not to be measured itself
+			select {
+			case <-ended:
+				peaks <- r
+				return
+			case <-tick.C:
+			}
 		}
-		peaks <- r
 	}()
 	err := cmd.Wait()
 	took := time.Since(start)
-	stop.Store(true)
+	close(ended)
 	r := <-peaks
 	if err != nil {
 		b.Fatalf("backupd %s: %v\n%s", strings.Join(args, " "), err, &out)

@@ -161,19 +161,22 @@ func (d *daemonWorld) benchRun(b *testing.B) {
 		ended := make(chan struct{})
 		peaked := make(chan int)
 		go func() { peaked <- watchMemory(cmd.Process.Pid, ended) }()
+		tick := time.NewTicker(10 * time.Millisecond)
 		for !d.up("/healthz") {
-			time.Sleep(10 * time.Millisecond)
+			<-tick.C
 		}
 		up := time.Since(start)
+		tick.Reset(50 * time.Millisecond)
 		for d.unknown() {
-			time.Sleep(50 * time.Millisecond)
+			<-tick.C
 		}
+		tick.Stop()
 		known := time.Since(start)
-		time.Sleep(60 * time.Second) // three rounds of the schedule
+		<-time.After(60 * time.Second) // three rounds of the schedule
 		if err := cmd.Process.Signal(os.Interrupt); err != nil {
 			b.Fatal(err)
 		}
-		_ = cmd.Wait() // it was told to
+		_ = cmd.Wait() // it was interrupted
 		close(ended)
 		b.ReportMetric(float64(<-peaked)/1024, "RssAnon-MiB")
 		b.ReportMetric(up.Seconds(), "up-s")

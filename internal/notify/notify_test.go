@@ -286,7 +286,9 @@ func TestCommandThatHangsIsKilledWithItsChildren(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); alive(pid); time.Sleep(10 * time.Millisecond) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); alive(pid); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatal("the child lives")
 		}

@@ -52,13 +52,14 @@ type job struct {
 	Replace                        bool
 	KillStep                       int          // die before the n-th visible change, from 1
 	KillStage                      backup.Stage // die when this stage begins
+	Owner                          *restore.Owner
 	SkipHash, ClearAlarms, DirOnly bool
 }
 
 func (j job) request() restore.Request {
 	return restore.Request{
 		Name: "m1", DataDir: j.DataDir, WALDir: j.WALDir, InitialCluster: "m1=" + j.Peer, Token: "token-1",
-		Replace: j.Replace, ClearAlarms: j.ClearAlarms,
+		Replace: j.Replace, ClearAlarms: j.ClearAlarms, Owner: j.Owner,
 	}
 }
 

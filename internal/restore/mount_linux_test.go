@@ -1,3 +1,5 @@
+//go:build machine
+
 package restore_test
 
 import (
@@ -12,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/restore"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
@@ -58,9 +59,9 @@ func mountSmall(t testing.TB, dir string, megabytes int) {
 	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
 }
 
-// TestExecute_KilledOnMountPoints is TestExecute_KilledAtEveryStep where both
+// TestMachine_KilledOnMountPoints is TestExecute_KilledAtEveryStep where both
 // folders are mount points.
-func TestExecute_KilledOnMountPoints(t *testing.T) {
+func TestMachine_KilledOnMountPoints(t *testing.T) {
 	if !mayMount(t) {
 		return
 	}
@@ -78,8 +79,8 @@ func TestExecute_KilledOnMountPoints(t *testing.T) {
 	}
 }
 
-// TestExecute_MountPoints boots what was restored to mount points.
-func TestExecute_MountPoints(t *testing.T) {
+// TestMachine_MountPoints boots what was restored to mount points.
+func TestMachine_MountPoints(t *testing.T) {
 	if !mayMount(t) {
 		return
 	}
@@ -112,8 +113,8 @@ func TestExecute_MountPoints(t *testing.T) {
 	}
 }
 
-// TestNewPlan_MountPoints refuses what cannot be done on mount points.
-func TestNewPlan_MountPoints(t *testing.T) {
+// TestMachine_RefusedMountPoints refuses what cannot be done on mount points.
+func TestMachine_RefusedMountPoints(t *testing.T) {
 	if !mayMount(t) {
 		return
 	}
@@ -142,8 +143,8 @@ func TestNewPlan_MountPoints(t *testing.T) {
 	})
 }
 
-// TestExecute_DiskFull fills the file system once the plan was made.
-func TestExecute_DiskFull(t *testing.T) {
+// TestMachine_DiskFull fills the file system once the plan was made.
+func TestMachine_DiskFull(t *testing.T) {
 	if !mayMount(t) {
 		return
 	}
@@ -184,21 +185,4 @@ func fill(t testing.TB, path string, free int) {
 	must(t, err)
 	must(t, unix.Fallocate(int(file.Fd()), 0, 0, int64(st.Bavail)*st.Bsize-int64(free)<<20))
 	must(t, file.Close())
-}
-
-// refuse fails unless a plan is refused, for that reason, with nothing touched.
-func refuse(t testing.TB, root string, f *fixture, req restore.Request, reason string) error {
-	t.Helper()
-	src := fromFile(t, f.snapshot)
-	before := identities(t, root)
-	_, err := restore.NewPlan(t.Context(), src, req)
-	if err == nil || !strings.Contains(err.Error(), reason) {
-		t.Errorf("error %v, want one with %q", err, reason)
-	}
-	same(t, "after it was refused", identities(t, root), before)
-	var refused *backup.RefusedError
-	if errors.As(err, &refused) && refused.Reason == "" {
-		t.Error("refused without a reason")
-	}
-	return err
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io/fs"
 	"math"
 	"net"
 	"os"
@@ -253,27 +252,19 @@ func TestFinishInterrupted_OtherRequest(t *testing.T) {
 	noLitter(t, g.root)
 }
 
-// TestFinishInterrupted_Planted does not act on what somebody else wrote.
-func TestFinishInterrupted_Planted(t *testing.T) {
-	root := t.TempDir()
-	staging := filepath.Join(root, ".data.backupd-restore")
-	must(t, os.Mkdir(staging, 0o700))
-	victim := filepath.Join(root, "victim")
-	must(t, os.WriteFile(victim, []byte("precious"), 0o600))
-	must(t, os.WriteFile(filepath.Join(staging, "journal.json"),
-		[]byte(`{"staging":["`+staging+`"],"moves":[{"from":"`+victim+`","to":"`+victim+`2"}]}`), 0o644))
-	if os.Geteuid() != 0 {
-		t.Log("only root can give a folder away: a pointer to nowhere is all that is tried")
-		must(t, os.Remove(filepath.Join(staging, "journal.json")))
-	} else {
-		must(t, os.Lchown(staging, 12345, 12345))
+// refuse fails unless a plan is refused, for that reason, with nothing touched.
+func refuse(t testing.TB, root string, f *fixture, req restore.Request, reason string) error {
+	t.Helper()
+	src := fromFile(t, f.snapshot)
+	before := identities(t, root)
+	_, err := restore.NewPlan(t.Context(), src, req)
+	if err == nil || !strings.Contains(err.Error(), reason) {
+		t.Errorf("error %v, want one with %q", err, reason)
 	}
-	_, err := restore.FinishInterrupted(restore.Request{DataDir: filepath.Join(root, "data")})
+	same(t, "after it was refused", identities(t, root), before)
 	var refused *backup.RefusedError
-	if os.Geteuid() == 0 && !errors.As(err, &refused) {
-		t.Errorf("error %v, want a refusal", err)
+	if errors.As(err, &refused) && refused.Reason == "" {
+		t.Error("refused without a reason")
 	}
-	if _, err := os.Stat(victim); errors.Is(err, fs.ErrNotExist) {
-		t.Error("it was obeyed")
-	}
+	return err
 }

@@ -1,3 +1,5 @@
+//go:build machine
+
 package e2e_test
 
 import (
@@ -13,9 +15,9 @@ import (
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// TestDaemonPage runs the five minutes of docs/daemon.md in one shell, as they
+// TestMachine_DaemonPage runs the five minutes of docs/daemon.md in one shell, as they
 // stand there but for the two addresses and the time of the next backup.
-func TestDaemonPage(t *testing.T) {
+func TestMachine_DaemonPage(t *testing.T) {
 	raw, err := os.ReadFile("../../docs/daemon.md")
 	if err != nil {
 		t.Fatal(err)
@@ -32,8 +34,8 @@ func TestDaemonPage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	testserver.Debian(t, "curl", "curl")
-	testserver.Debian(t, "jq", "jq")
+	testserver.Tool(t, "curl", "curl")
+	testserver.Tool(t, "jq", "jq")
 
 	script := "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
 	for _, b := range blocks[1:] {

@@ -1,3 +1,5 @@
+//go:build machine
+
 package e2e_test
 
 import (
@@ -13,15 +15,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// TestDashboard asks a real Prometheus, which scrapes a real daemon, every query
+// TestMachine_Dashboard asks a real Prometheus, which scrapes a real daemon, every query
 // of the dashboard, and every expression of the alert rules.
-func TestDashboard(t *testing.T) {
-	prometheus := testserver.Debian(t, "prometheus", "prometheus")
+func TestMachine_Dashboard(t *testing.T) {
+	prometheus := testserver.Tool(t, "prometheus", "prometheus")
 	real := testserver.StartCluster(t, testserver.Options{})
 	testserver.Fill(t, real.Client(t), testserver.FillOptions{Keys: 20})
 	dir := t.TempDir()
@@ -179,15 +180,4 @@ func background(t *testing.T, env []string, name string, args ...string) {
 			t.Logf("%s said:\n%s", filepath.Base(name), text[max(0, len(text)-3000):])
 		}
 	})
-}
-
-// waitFor waits for what must come. A store that is away is tried for minutes
-// before an operation that was under way gives up.
-func waitFor(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(5 * time.Minute); !ok(); time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
 }
