@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	agelib "filippo.io/age"
+	"github.com/klauspost/compress/zstd"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/etcd-backupd/backupd/internal/etcddb"
@@ -32,16 +35,21 @@ func TestMain(m *testing.M) {
 //	$ETCDCTL, $ETCDUTL                         etcd's own tools
 //	field NAME WANT                            of the JSON on the last stdout
 //	code N backupd ...                         the exact exit code
-func TestScripts(t *testing.T) {
+//	agekey KEY RECIPIENT                       writes an identity and its recipient
+//	plain KEY OBJECT FILE                      decrypts and decompresses without backupd
+func TestScripts(t *testing.T) { runScripts(t, "testdata") }
+
+func runScripts(t *testing.T, dir string) {
+	t.Helper()
 	c := testserver.StartCluster(t, testserver.Options{Version: "3.7", Size: 3})
 	testserver.Fill(t, c.Client(t), testserver.FillOptions{Seed: 1, Compact: true})
 	waitStorageVersion(t, c, "3.7.0")
-	files, err := filepath.Glob("testdata/*.txtar")
+	files, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no scripts: %v", err)
+		t.Fatalf("no scripts in %s: %v", dir, err)
 	}
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata",
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			s3 := testserver.StartS3(t)
@@ -66,6 +74,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"field": checkField, "code": checkCode, "flip": flipByte, "empty": checkEmpty, "glob": setGlob,
+			"agekey": makeKey, "plain": decodePlain,
 		},
 	})
 }
@@ -175,4 +184,35 @@ func setGlob(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s matches %q", args[1], found)
 	}
 	ts.Setenv(args[0], found[0])
+}
+
+// makeKey writes what age-keygen would.
+func makeKey(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: agekey KEY RECIPIENT")
+	}
+	id, err := agelib.GenerateX25519Identity()
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(id.String()+"\n"), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(id.Recipient().String()+"\n"), 0o600))
+}
+
+// decodePlain does what `age -d -i KEY OBJECT | zstd -d > FILE` does.
+func decodePlain(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: plain KEY OBJECT FILE")
+	}
+	ids, err := agelib.ParseIdentities(strings.NewReader(ts.ReadFile(args[0])))
+	ts.Check(err)
+	object, err := os.Open(ts.MkAbs(args[1]))
+	ts.Check(err)
+	defer object.Close()
+	decrypted, err := agelib.Decrypt(object, ids...)
+	ts.Check(err)
+	d, err := zstd.NewReader(decrypted)
+	ts.Check(err)
+	defer d.Close()
+	plain, err := io.ReadAll(d)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), plain, 0o600))
 }
