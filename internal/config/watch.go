@@ -42,12 +42,6 @@ func NewWatcher(paths ...string) *Watcher {
 	return w
 }
 
-// Watch calls onChange whenever what is in the file at path changes, until ctx
-// is done.
-func Watch(ctx context.Context, path string, onChange func()) {
-	NewWatcher(path).Run(ctx, onChange)
-}
-
 // Run calls onChange after what is in one or more of the files has changed,
 // until ctx is done. A file that is gone for a moment only, as while it is
 // renamed, has not changed. The operating system tells of changes; where it does

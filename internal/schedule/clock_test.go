@@ -53,13 +53,24 @@ func (r *repository) guard(j schedule.Job) schedule.Job {
 	return j
 }
 
+// epoch is when every bubble begins.
+var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// guarded runs one job, named a, of which r says when it was last done, until
+// the bubble ends.
+func guarded(t *testing.T, line string, r *repository) *bench {
+	t.Helper()
+	b := newBench(t, 1)
+	r.b = b
+	b.Set([]schedule.Job{r.guard(b.job("a", line, 0))})
+	b.run()
+	t.Cleanup(b.stop)
+	return b
+}
+
 func TestCatchUp(t *testing.T) {
 	bubble(t, "a run that was missed", func(t *testing.T) {
-		b := newBench(t, 1)
-		r := &repository{b: b, last: b.start.Add(-61 * time.Minute)}
-		b.Set([]schedule.Job{r.guard(b.job("a", "30 * * * *", 0))})
-		b.run()
-		defer b.stop()
+		b := guarded(t, "30 * * * *", &repository{last: epoch.Add(-61 * time.Minute)})
 		pass(time.Hour)
 		b.want("0s a caught up", "30m0s a scheduled")
 	})
@@ -73,49 +84,30 @@ func TestCatchUp(t *testing.T) {
 		b.want("0s a caught up")
 	})
 	bubble(t, "none was missed", func(t *testing.T) {
-		b := newBench(t, 1)
-		r := &repository{b: b, last: b.start.Add(-25 * time.Minute)}
-		b.Set([]schedule.Job{r.guard(b.job("a", "30 * * * *", 0))})
-		b.run()
-		defer b.stop()
+		b := guarded(t, "30 * * * *", &repository{last: epoch.Add(-25 * time.Minute)})
 		pass(31 * time.Minute)
 		b.want("30m0s a scheduled")
 	})
 	bubble(t, "never done", func(t *testing.T) {
-		b := newBench(t, 1)
-		r := &repository{b: b}
-		b.Set([]schedule.Job{r.guard(b.job("a", "@yearly", 0))})
-		b.run()
-		defer b.stop()
+		b := guarded(t, "@yearly", &repository{})
 		pass(time.Minute)
 		b.want("0s a caught up")
 	})
 	bubble(t, "distances count from the last time", func(t *testing.T) {
-		b := newBench(t, 1)
-		r := &repository{b: b, last: b.start.Add(-5 * time.Hour)}
-		b.Set([]schedule.Job{r.guard(b.job("a", "@every 6h", 0))})
-		b.run()
-		defer b.stop()
+		b := guarded(t, "@every 6h", &repository{last: epoch.Add(-5 * time.Hour)})
 		pass(8 * time.Hour)
 		b.want("1h0m0s a scheduled", "7h0m0s a scheduled")
 	})
-	bubble(t, "a last time in the future", func(t *testing.T) {
-		for _, line := range []string{"30 * * * *", "@every 30m"} {
-			b := newBench(t, 1)
-			r := &repository{b: b, last: b.start.AddDate(3, 0, 0)}
-			b.Set([]schedule.Job{r.guard(b.job("a", line, 0))})
-			b.run()
+	for _, line := range []string{"30 * * * *", "@every 30m"} {
+		bubble(t, "a last time in the future, "+line, func(t *testing.T) {
+			b := guarded(t, line, &repository{last: epoch.AddDate(3, 0, 0)})
 			pass(31 * time.Minute)
 			b.want("30m0s a scheduled")
-			b.stop()
-		}
-	})
+		})
+	}
 	bubble(t, "the store is down, and comes back", func(t *testing.T) {
-		b := newBench(t, 1)
-		r := &repository{b: b, last: b.start.AddDate(0, 0, -2), err: errors.New("connection refused")}
-		b.Set([]schedule.Job{r.guard(b.job("a", "@daily", 0))})
-		b.run()
-		defer b.stop()
+		r := &repository{last: epoch.AddDate(0, 0, -2), err: errors.New("connection refused")}
+		b := guarded(t, "@daily", r)
 		pass(time.Hour)
 		b.want()
 		if n := r.asked(); n < 60/8 || n > 30 {
@@ -133,11 +125,8 @@ func TestCatchUp(t *testing.T) {
 		}
 	})
 	bubble(t, "the store is down, and the schedule goes on", func(t *testing.T) {
-		b := newBench(t, 1)
-		r := &repository{b: b, err: errors.New("connection refused")}
-		b.Set([]schedule.Job{r.guard(b.job("a", "@hourly", 0))})
-		b.run()
-		defer b.stop()
+		r := &repository{err: errors.New("connection refused")}
+		b := guarded(t, "@hourly", r)
 		pass(61 * time.Minute)
 		b.want("1h0m0s a scheduled")
 		// What was run meanwhile is not caught up.
@@ -189,11 +178,8 @@ func TestClock(t *testing.T) {
 		}
 	})
 	bubble(t, "a suspended host in which another did the job", func(t *testing.T) {
-		b := newBench(t, 1)
-		r := &repository{b: b, last: b.start}
-		b.Set([]schedule.Job{r.guard(b.job("a", "@hourly", 0))})
-		b.run()
-		defer b.stop()
+		r := &repository{last: epoch}
+		b := guarded(t, "@hourly", r)
 		pass(45 * time.Minute)
 		b.putClock(10 * time.Hour)
 		r.set(b.start.Add(10*time.Hour+time.Minute), nil)
@@ -201,11 +187,8 @@ func TestClock(t *testing.T) {
 		b.want()
 	})
 	bubble(t, "a jump that passes no slot is a reason to ask", func(t *testing.T) {
-		b := newBench(t, 1)
-		r := &repository{b: b, last: b.start}
-		b.Set([]schedule.Job{r.guard(b.job("a", "@hourly", 0))})
-		b.run()
-		defer b.stop()
+		r := &repository{last: epoch}
+		b := guarded(t, "@hourly", r)
 		pass(time.Minute)
 		for i, by := range []time.Duration{20 * time.Minute, -20 * time.Minute} {
 			b.putClock(by)
@@ -217,12 +200,8 @@ func TestClock(t *testing.T) {
 		b.want()
 	})
 	bubble(t, "a wrong clock is put right", func(t *testing.T) {
-		b := newBench(t, 1)
 		// At start it is 2000, and the repository says 2026.
-		r := &repository{b: b, last: b.start.AddDate(26, 0, 0)}
-		b.Set([]schedule.Job{r.guard(b.job("a", "@weekly", 0))})
-		b.run()
-		defer b.stop()
+		b := guarded(t, "@weekly", &repository{last: epoch.AddDate(26, 0, 0)})
 		pass(time.Minute)
 		b.want()
 		b.putClock(b.start.AddDate(26, 0, 10).Sub(b.start))
@@ -233,11 +212,7 @@ func TestClock(t *testing.T) {
 	})
 	for _, line := range []string{"@hourly", "@every 1h"} {
 		bubble(t, "put back: not silent, no storm, "+line, func(t *testing.T) {
-			b := newBench(t, 1)
-			r := &repository{b: b, last: b.start}
-			b.Set([]schedule.Job{r.guard(b.job("a", line, 0))})
-			b.run()
-			defer b.stop()
+			b := guarded(t, line, &repository{last: epoch})
 			pass(210 * time.Minute)
 			b.putClock(-48 * time.Hour)
 			pass(31 * time.Minute)
@@ -250,11 +225,7 @@ func TestClock(t *testing.T) {
 			}
 		})
 		bubble(t, "put to and fro: no storm, "+line, func(t *testing.T) {
-			b := newBench(t, 1)
-			r := &repository{b: b, last: b.start}
-			b.Set([]schedule.Job{r.guard(b.job("a", line, 0))})
-			b.run()
-			defer b.stop()
+			b := guarded(t, line, &repository{last: epoch})
 			for range 180 {
 				b.putClock(3 * time.Hour)
 				pass(time.Minute)
@@ -321,7 +292,7 @@ func TestSet(t *testing.T) {
 			t.Errorf("asked %d times", n)
 		}
 	})
-	bubble(t, "running ones of jobs that are no more are let finish", func(t *testing.T) {
+	bubble(t, "a removed job finishes its run and is not started again", func(t *testing.T) {
 		b := newBench(t, 1)
 		failing := b.failing("failing", "@hourly", 9)
 		failing.Retries, failing.Pause, failing.Group = 9, time.Minute, "x"

@@ -17,8 +17,8 @@ const maxPause = 5 * time.Minute
 // start begins a run. The mutex is held.
 func (s *Scheduler) start(e *entry, why Reason) {
 	e.busy = true
-	// Joined here and not in the goroutine, so that runs wait in the order in
-	// which they came due.
+	// join is called here and not in the goroutine, so that runs wait in the
+	// order in which they came due.
 	e.turn = s.turns.join(e.job.Group)
 	s.wg.Go(func() {
 		began, err := s.run(e, why)
@@ -26,8 +26,8 @@ func (s *Scheduler) start(e *entry, why Reason) {
 	})
 }
 
-// run tries until it is done or there are no more tries. It returns false if
-// not even one was begun.
+// run tries a job until it succeeds or has no tries left. It returns false if no
+// try began.
 func (s *Scheduler) run(e *entry, why Reason) (began bool, err error) {
 	ctx := s.ctx
 	var pauses *backoff.ExponentialBackOff
@@ -37,7 +37,8 @@ func (s *Scheduler) run(e *entry, why Reason) (began bool, err error) {
 			began, pauses = true, NewBackoff(job.Pause)
 			if job.Timeout > 0 {
 				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeoutCause(ctx, job.Timeout, fmt.Errorf("the run took longer than its time-out of %s", job.Timeout))
+				ctx, cancel = context.WithTimeoutCause(ctx, job.Timeout,
+					fmt.Errorf("the run took longer than its time-out of %s", job.Timeout))
 				defer cancel()
 			}
 		}
@@ -63,8 +64,9 @@ func (s *Scheduler) run(e *entry, why Reason) (began bool, err error) {
 	return began, err
 }
 
-// NewBackoff returns the pauses between the tries of a job, which begin with
-// about first (0: 10 s), double, and end at five minutes.
+// NewBackoff returns the pauses between the tries of a job. The first is about
+// first long (10 s if first is 0), each next one twice as long, at most five
+// minutes.
 func NewBackoff(first time.Duration) *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval = cmp.Or(first, 10*time.Second)
@@ -73,7 +75,7 @@ func NewBackoff(first time.Duration) *backoff.ExponentialBackOff {
 	return b
 }
 
-// takeTurn waits until the run of e may go on. It returns false if it never may.
+// takeTurn waits for the turn of e. It returns false if the run must not go on.
 func (s *Scheduler) takeTurn(ctx context.Context, e *entry) bool {
 	s.mu.Lock()
 	t := e.turn
@@ -94,7 +96,7 @@ func (s *Scheduler) takeTurn(ctx context.Context, e *entry) bool {
 	return false
 }
 
-// giveBack ends the turn of e, whether it was had or only waited for.
+// giveBack ends the turn of e, whether it was granted or not.
 func (s *Scheduler) giveBack(e *entry) {
 	if e.turn.granted {
 		s.turns.done(e.turn)
@@ -104,8 +106,8 @@ func (s *Scheduler) giveBack(e *entry) {
 	e.turn = nil
 }
 
-// begin notes that a try begins, and returns the job as it is now: it may have
-// been set anew since the last try.
+// begin records that a try begins, and returns the current job: Set may have
+// replaced it since the last try.
 func (s *Scheduler) begin(e *entry, attempt int) Job {
 	s.mu.Lock()
 	now := s.wall()
@@ -116,26 +118,30 @@ func (s *Scheduler) begin(e *entry, attempt int) Job {
 	e.state.Running, e.state.Attempt = true, attempt
 	job := e.job
 	s.mu.Unlock()
-	s.changed()
 	return job
 }
 
-// try runs a job once. A panic is an error: the other jobs are not to blame.
+// try runs a job once. A panic becomes an error, so that other jobs go on.
 func (s *Scheduler) try(ctx context.Context, job Job, why Reason) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.log.Error("a job panicked; this is a bug of backupd", "job", job.Name, "panic", v, "stack", string(debug.Stack()))
+			s.logPanic(job.Name, v)
 			err = fmt.Errorf("panic: %v", v)
 		}
 	}()
 	return job.Run(ctx, why)
 }
 
-// done tells the job what became of its run.
+// logPanic logs a recovered panic with the stack of its caller.
+func (s *Scheduler) logPanic(job string, v any) {
+	s.log.Error("a job panicked; this is a bug of backupd", "job", job, "panic", v, "stack", string(debug.Stack()))
+}
+
+// done reports the result of a run to its job.
 func (s *Scheduler) done(job Job, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.log.Error("a job panicked; this is a bug of backupd", "job", job.Name, "panic", v, "stack", string(debug.Stack()))
+			s.logPanic(job.Name, v)
 		}
 	}()
 	if job.Done != nil {
@@ -143,9 +149,11 @@ func (s *Scheduler) done(job Job, err error) {
 	}
 }
 
-// endTry gives back the turn. If the run is to be tried again it returns what
-// ends the pause early, or else nil.
-func (s *Scheduler) endTry(ctx context.Context, e *entry, attempt int, pause time.Duration, err error) (kick <-chan struct{}) {
+// endTry gives back the turn. It returns nil if this was the last try, or else
+// a channel that is closed to end the pause early.
+func (s *Scheduler) endTry(
+	ctx context.Context, e *entry, attempt int, pause time.Duration, err error,
+) (kick <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.giveBack(e)
@@ -156,7 +164,8 @@ func (s *Scheduler) endTry(ctx context.Context, e *entry, attempt int, pause tim
 		// The next slot is the next try.
 		return nil
 	}
-	s.log.Warn("a try failed", "job", e.job.Name, "attempt", attempt, "again_in", pause.Round(time.Millisecond), "error", err)
+	s.log.Warn("a try failed", "job", e.job.Name, "attempt", attempt,
+		"again_in", pause.Round(time.Millisecond), "error", err)
 	e.kick = make(chan struct{})
 	return e.kick
 }
@@ -179,8 +188,8 @@ func (s *Scheduler) rejoin(e *entry) {
 	}
 }
 
-// finish notes how a run ended, and tells the job. Until Done returns the job
-// is busy, so that Done is never told of two runs at once.
+// finish records how a run ended, and reports it to the job. The job is busy
+// until Done returns, so that Done is never called twice at once.
 func (s *Scheduler) finish(e *entry, began bool, err error) {
 	s.mu.Lock()
 	job := e.job
@@ -205,5 +214,4 @@ func (s *Scheduler) finish(e *entry, began bool, err error) {
 		delete(s.entries, e.job.Name)
 	}
 	s.mu.Unlock()
-	s.changed()
 }

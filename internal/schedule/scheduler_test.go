@@ -474,7 +474,11 @@ func TestTrigger(t *testing.T) {
 		pass(61 * time.Minute)
 		b.want("0s a manual", "1h0m0s a scheduled")
 		pass(10 * time.Minute)
-		b.TriggerAll()
+		for _, name := range []string{"a", "b"} {
+			if err := b.Trigger(name); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
 		synctest.Wait()
 		b.want("1h11m0s a manual")
 		pass(11 * time.Minute)
@@ -527,24 +531,20 @@ func TestStop(t *testing.T) {
 			t.Error("Run runs twice")
 		}
 	})
-	bubble(t, "hooks", func(t *testing.T) {
+	bubble(t, "beats and states", func(t *testing.T) {
 		b := newBench(t, 1)
 		var beats int
 		var seen []string
 		b.Beat = func() { beats++ }
-		var mu sync.Mutex
-		b.OnChange = func() {
-			mu.Lock()
-			defer mu.Unlock()
-			for _, s := range b.States() {
-				if what := fmt.Sprint(s.Running, s.Ended.IsZero()); len(seen) == 0 || seen[len(seen)-1] != what {
-					seen = append(seen, what)
-				}
-			}
-		}
 		b.Set([]schedule.Job{b.job("a", "@hourly", time.Minute)})
 		b.run()
-		pass(62 * time.Minute)
+		for range 62 * 2 {
+			s := b.state("a")
+			if what := fmt.Sprint(s.Running, s.Ended.IsZero()); len(seen) == 0 || seen[len(seen)-1] != what {
+				seen = append(seen, what)
+			}
+			pass(30 * time.Second)
+		}
 		b.stop()
 		if beats < 2*62 {
 			t.Errorf("%d beats in 62 minutes", beats)
