@@ -10,9 +10,9 @@ const (
 	hashBytes   = 512 << 10
 )
 
-// behindMeter is a meter that hashes in a goroutine of its own, on a copy: to
-// hash takes as long as to decode, and the two need not wait for each other.
-// It is for one writer, which must close it.
+// behindMeter is a meter that hashes a copy in a goroutine of its own: hashing
+// takes as long as decoding, and neither needs to wait for the other. It has one
+// writer, which must close it.
 type behindMeter struct {
 	n    int64
 	buf  []byte // being filled
@@ -22,7 +22,10 @@ type behindMeter struct {
 }
 
 func newBehindMeter() *behindMeter {
-	b := &behindMeter{free: make(chan []byte, hashBuffers), full: make(chan []byte, hashBuffers), done: make(chan backup.Digest, 1)}
+	b := &behindMeter{
+		free: make(chan []byte, hashBuffers), full: make(chan []byte, hashBuffers),
+		done: make(chan backup.Digest, 1),
+	}
 	for range hashBuffers {
 		b.free <- make([]byte, 0, hashBytes)
 	}
@@ -37,7 +40,7 @@ func newBehindMeter() *behindMeter {
 	return b
 }
 
-// Write adds p, which may be used again at once.
+// Write adds p. The caller may change p afterwards.
 func (b *behindMeter) Write(p []byte) (int, error) {
 	b.n += int64(len(p))
 	for rest := p; len(rest) > 0; {
@@ -55,8 +58,8 @@ func (b *behindMeter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// close ends the goroutine and returns what was written in all. It must be
-// called once.
+// close ends the goroutine and returns the size and sum of all that was written.
+// It must be called once.
 func (b *behindMeter) close() backup.Blob {
 	if len(b.buf) > 0 {
 		b.full <- b.buf

@@ -32,7 +32,7 @@ func withImage(file *os.File, read func(*image) error) (err error) {
 			err = explainFault(file, frame, data, fault)
 		}
 	}()
-	return read(&image{meta: frame.meta, data: data})
+	return read(&image{frame.meta, &mapped{data, uint64(frame.meta.pageBytes)}})
 }
 
 // explainFault finds out why the page could not be read, by reading it in the

@@ -3,6 +3,7 @@ package etcddb
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
@@ -21,11 +22,29 @@ const (
 	bucketEntry = 0x01 // flag of a leaf element
 )
 
-// image is the database as bytes, its trailer cut off. Every access is checked
-// against its length: nothing read from a page is believed before.
+// image is a database without its trailer. Nothing read from a page is believed
+// before it is checked against the number of pages.
 type image struct {
 	meta
-	data []byte
+	source pageSource
+}
+
+// A pageSource gives access to the bytes of a database.
+type pageSource interface {
+	// read returns the n pages from id on in one piece. The caller asks only for
+	// pages that the meta page counts. The bytes must stay as they are for as long
+	// as the image is in use: keys of a page are compared with those below it.
+	read(id, n uint64) ([]byte, error)
+}
+
+// mapped is a database as one piece of memory.
+type mapped struct {
+	data      []byte
+	pageBytes uint64
+}
+
+func (m *mapped) read(id, n uint64) ([]byte, error) {
+	return m.data[id*m.pageBytes : (id+n)*m.pageBytes], nil
 }
 
 // page is one page with its overflow pages. In an inline bucket it is part of
@@ -43,25 +62,38 @@ func (im *image) page(id uint64) (page, error) {
 	if id < 2 || id >= im.pages {
 		return page{}, backup.Corruptf("page %d: outside of the file's pages 2 to %d", id, im.pages-1)
 	}
-	b := im.data[id*uint64(im.pageBytes):]
-	p := parsePage(b)
+	first, err := im.source.read(id, 1)
+	if err != nil {
+		return page{}, fmt.Errorf("page %d: %w", id, err)
+	}
+	p := parsePage(first)
 	if p.id != id {
 		return page{}, backup.Corruptf("page %d: calls itself page %d", id, p.id)
 	}
 	if p.span > im.pages-id {
 		return page{}, backup.Corruptf("page %d: runs over %d pages, past the last page %d", id, p.span, im.pages-1)
 	}
-	p.body = b[:p.span*uint64(im.pageBytes)]
+	if p.span > 1 {
+		if p.body, err = im.source.read(id, p.span); err != nil {
+			return page{}, fmt.Errorf("page %d: %w", id, err)
+		}
+	}
 	return p, nil
 }
 
-// checkMetaHeaders verifies what the checksum of the meta pages leaves out. One
-// torn meta page is what bbolt recovers from, a header is never torn.
+// checkMetaHeaders verifies the headers of the meta pages, which their checksums
+// do not cover. bbolt recovers from one torn meta page, but a header is never
+// torn.
 func (im *image) checkMetaHeaders() error {
 	for id := range uint64(2) {
-		p := parsePage(im.data[id*uint64(im.pageBytes):])
+		b, err := im.source.read(id, 1)
+		if err != nil {
+			return fmt.Errorf("page %d: %w", id, err)
+		}
+		p := parsePage(b)
 		if p.id != id || p.flags != metaPage {
-			return backup.Corruptf("page %d: calls itself page %d with flags %#x, it should be a meta page", id, p.id, p.flags)
+			return backup.Corruptf("page %d: calls itself page %d with flags %#x, it should be a meta page",
+				id, p.id, p.flags)
 		}
 	}
 	return nil
