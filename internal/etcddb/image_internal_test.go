@@ -50,7 +50,8 @@ func smallDatabase(t testing.TB, storeFreelist bool) []byte {
 				}
 			}
 			for i := range byte(60) { // a second tree of pages
-				if err := tx.Bucket([]byte("lease")).Put([]byte{0, 0, 0, 0, 0, 0, 0, i}, []byte{8, i, 16, byte(round)}); err != nil {
+				if err := tx.Bucket([]byte("lease")).Put([]byte{0, 0, 0, 0, 0, 0, 0, i},
+					[]byte{8, i, 16, byte(round)}); err != nil {
 					return err
 				}
 			}
@@ -136,7 +137,8 @@ func TestInspect_EveryByte(t *testing.T) {
 				case got.StatusHash != want.StatusHash:
 					hashed++
 				default:
-					t.Fatalf("byte %d: %d instead of %d changed the facts and not the status hash:\n%+v\n%+v", i, data[i], old, got, want)
+					t.Fatalf("byte %d: %d instead of %d changed the facts and not the status hash:\n%+v\n%+v", i, data[i], old, got,
+						want)
 				}
 				data[i] = old
 			}

@@ -47,8 +47,8 @@ func (m *mapped) read(id, n uint64) ([]byte, error) {
 	return m.data[id*m.pageBytes : (id+n)*m.pageBytes], nil
 }
 
-// page is one page with its overflow pages. In an inline bucket it is part of
-// another page's value and has id 0.
+// page is one page with its overflow pages. The page of an inline bucket is part
+// of another page's value and has id 0.
 type page struct {
 	id    uint64
 	flags uint16
@@ -99,7 +99,7 @@ func (im *image) checkMetaHeaders() error {
 	return nil
 }
 
-// parsePage decodes the header. The caller has checked that it is there.
+// parsePage decodes the header of a page. b must hold at least the header.
 func parsePage(b []byte) page {
 	return page{
 		id:    binary.NativeEndian.Uint64(b),
@@ -116,12 +116,12 @@ type element struct {
 	child uint64 // branch only
 	key   []byte
 	value []byte // leaf only
-	pair  []byte // key and value as they lie in the page: one after the other
+	pair  []byte // key and value, which follow each other in the page
 }
 
-// checkElements verifies that the elements lie where bbolt puts them: one
-// after the other behind the table, inside the page, keys rising, none below
-// low and all below high (nil: no limit). After it [page.element] is safe.
+// checkElements verifies that the elements lie where bbolt puts them: behind the
+// table, one after the other, inside the page. Keys must rise, from low on and
+// below high (nil: no limit). [page.element] is safe after this check.
 func (p *page) checkElements(low, high []byte) error {
 	next := uint64(pageHeaderBytes + p.count*elementBytes)
 	if next > uint64(len(p.body)) {
@@ -132,8 +132,8 @@ func (p *page) checkElements(low, high []byte) error {
 		start, keyLen, valueLen := p.bounds(i)
 		end := start + keyLen + valueLen
 		if start != next || end > uint64(len(p.body)) {
-			return backup.Corruptf("page %d: element %d of %d lies at bytes %d to %d, expected to begin at %d and end by %d",
-				p.id, i, p.count, start, end, next, len(p.body))
+			return backup.Corruptf("page %d: element %d of %d lies at bytes %d to %d, "+
+				"expected to begin at %d and end by %d", p.id, i, p.count, start, end, next, len(p.body))
 		}
 		next = end
 		key := p.body[start : start+keyLen]
@@ -141,21 +141,24 @@ func (p *page) checkElements(low, high []byte) error {
 		case keyLen == 0:
 			return backup.Corruptf("page %d: element %d has no key", p.id, i)
 		case i == 0 && bytes.Compare(key, low) < 0:
-			return backup.Corruptf("page %d: first key %x is less than its parent's %x", p.id, clip(key), clip(low))
+			return backup.Corruptf("page %d: first key %x is less than its parent's %x",
+				p.id, clip(key), clip(low))
 		case i > 0 && bytes.Compare(prev, key) >= 0:
-			return backup.Corruptf("page %d: key %x of element %d is not greater than the one before, %x", p.id, clip(key), i, clip(prev))
+			return backup.Corruptf("page %d: key %x of element %d is not greater than the one before, %x",
+				p.id, clip(key), i, clip(prev))
 		}
 		prev = key
 	}
 	if high != nil && prev != nil && bytes.Compare(prev, high) >= 0 {
-		return backup.Corruptf("page %d: last key %x is not less than the next page's %x", p.id, clip(prev), clip(high))
+		return backup.Corruptf("page %d: last key %x is not less than the next page's %x",
+			p.id, clip(prev), clip(high))
 	}
 	return p.checkLength(next)
 }
 
-// checkLength verifies that the page has as many overflow pages as its content,
-// which ends at byte end, needs. Old versions of bbolt take one more when the
-// content fills its last page to the end. An inline page fits exactly.
+// checkLength verifies the number of overflow pages. end is the first byte behind
+// the content. Old versions of bbolt use one page more if the content fills its
+// last page exactly. An inline page ends with its content.
 func (p *page) checkLength(end uint64) error {
 	size := uint64(len(p.body)) / p.span
 	if need := (end + size - 1) / size; p.span != need && p.span != end/size+1 || p.id == 0 && end != size {
@@ -193,7 +196,7 @@ func (p *page) element(i int) element {
 	return e
 }
 
-// clip keeps messages short: keys can be as long as a page.
+// clip shortens a key for a message: keys can be as long as a page.
 func clip(b []byte) []byte { return b[:min(len(b), 40)] }
 
 // bitmap is a set of small numbers.

@@ -258,7 +258,8 @@ func TestSet(t *testing.T) {
 		b.run()
 		defer b.stop()
 		pass(30 * time.Minute)
-		b.Set([]schedule.Job{b.job("a", "@every 1h", 20*time.Minute), b.job("b", "@every 15m", 0), b.job("c", "@every 45m", 0)})
+		b.Set([]schedule.Job{b.job("a", "@every 1h", 20*time.Minute), b.job("b", "@every 15m", 0),
+			b.job("c", "@every 45m", 0)})
 		pass(31 * time.Minute)
 		b.want("45m0s b scheduled", "1h0m0s a scheduled", "1h0m0s b scheduled")
 		pass(15 * time.Minute)
@@ -299,7 +300,11 @@ func TestSet(t *testing.T) {
 		waiting, running := b.job("waiting", "@hourly", 0), b.job("running", "@hourly", 10*time.Minute)
 		hanging := b.job("hanging", "@daily", 0)
 		var asks atomic.Int32
-		hanging.Last = func(ctx context.Context) (time.Time, error) { asks.Add(1); <-ctx.Done(); return time.Time{}, ctx.Err() }
+		hanging.Last = func(ctx context.Context) (time.Time, error) {
+			asks.Add(1)
+			<-ctx.Done()
+			return time.Time{}, ctx.Err()
+		}
 		b.Set([]schedule.Job{failing, running, waiting, hanging})
 		b.run()
 		defer b.stop()

@@ -40,7 +40,8 @@ type bench struct {
 
 func newBench(t *testing.T, limit int) *bench {
 	t.Helper()
-	b := &bench{Scheduler: schedule.New(limit, slog.New(slog.NewTextHandler(io.Discard, nil))), t: t, start: time.Now(), done: make(chan error, 1)}
+	b := &bench{Scheduler: schedule.New(limit, slog.New(slog.NewTextHandler(io.Discard, nil))), t: t, start: time.Now(),
+		done: make(chan error, 1)}
 	schedule.SetClock(b.Scheduler, b.wall)
 	return b
 }
@@ -171,7 +172,8 @@ func TestSlots(t *testing.T) {
 		pass(2*time.Hour + 30*time.Second)
 		b.want("1h0m0s a scheduled", "2h0m0s a scheduled")
 		s := b.state("a")
-		if !s.Running || s.Attempt != 1 || !s.Started.Equal(b.start.Add(2*time.Hour)) || !s.Ended.Equal(b.start.Add(time.Hour+time.Minute)) {
+		if !s.Running || s.Attempt != 1 || !s.Started.Equal(b.start.Add(2*time.Hour)) ||
+			!s.Ended.Equal(b.start.Add(time.Hour+time.Minute)) {
 			t.Errorf("state %+v", s)
 		}
 	})
@@ -196,7 +198,8 @@ func TestSlots(t *testing.T) {
 		b.run()
 		pass(101 * time.Hour)
 		b.stop()
-		if len(delays) < 100 || slices.Max(delays) > 10*time.Minute || slices.Max(delays) < 5*time.Minute || slices.Min(delays) > 5*time.Minute {
+		if len(delays) < 100 || slices.Max(delays) > 10*time.Minute || slices.Max(delays) < 5*time.Minute ||
+			slices.Min(delays) > 5*time.Minute {
 			t.Errorf("%d runs, delayed %s to %s", len(delays), slices.Min(delays), slices.Max(delays))
 		}
 	})
@@ -233,7 +236,8 @@ func TestTurns(t *testing.T) {
 	bubble(t, "a limit, and who waits longest is next", func(t *testing.T) {
 		b := newBench(t, 2)
 		b.Set([]schedule.Job{
-			b.job("e", "0 1 1 1 *", 10*time.Minute), b.job("d", "1 1 1 1 *", 10*time.Minute), b.job("c", "2 1 1 1 *", 10*time.Minute),
+			b.job("e", "0 1 1 1 *", 10*time.Minute), b.job("d", "1 1 1 1 *", 10*time.Minute),
+			b.job("c", "2 1 1 1 *", 10*time.Minute),
 			b.job("b", "3 1 1 1 *", 10*time.Minute), b.job("a", "4 1 1 1 *", 10*time.Minute),
 		})
 		b.run()
@@ -246,17 +250,20 @@ func TestTurns(t *testing.T) {
 			t.Errorf("triggered while it waits: %v", err)
 		}
 		pass(2 * time.Hour)
-		b.want("1h0m0s e scheduled", "1h1m0s d scheduled", "1h10m0s c scheduled", "1h11m0s b scheduled", "1h20m0s a scheduled")
+		b.want("1h0m0s e scheduled", "1h1m0s d scheduled", "1h10m0s c scheduled", "1h11m0s b scheduled",
+			"1h20m0s a scheduled")
 	})
 	bubble(t, "one of a group at a time, which holds up nobody else", func(t *testing.T) {
 		b := newBench(t, 2)
-		backup, verify, other := b.job("backup", "0 * * * *", 20*time.Minute), b.job("verify", "5 * * * *", time.Minute), b.job("other", "10 * * * *", time.Minute)
+		backup, verify, other := b.job("backup", "0 * * * *", 20*time.Minute), b.job("verify", "5 * * * *", time.Minute),
+			b.job("other", "10 * * * *", time.Minute)
 		backup.Group, verify.Group = "x", "x"
 		b.Set([]schedule.Job{backup, verify, other})
 		b.run()
 		defer b.stop()
 		pass(90 * time.Minute)
-		b.want("5m0s verify scheduled", "10m0s other scheduled", "1h0m0s backup scheduled", "1h10m0s other scheduled", "1h20m0s verify scheduled")
+		b.want("5m0s verify scheduled", "10m0s other scheduled", "1h0m0s backup scheduled", "1h10m0s other scheduled",
+			"1h20m0s verify scheduled")
 	})
 	bubble(t, "what waits is not queued twice", func(t *testing.T) {
 		b := newBench(t, 1)
@@ -264,11 +271,13 @@ func TestTurns(t *testing.T) {
 		b.run()
 		defer b.stop()
 		pass(301 * time.Minute)
-		b.want("30m0s short scheduled", "1h0m0s long scheduled", "4h0m0s short scheduled", "4h30m0s short scheduled", "5h0m0s short scheduled")
+		b.want("30m0s short scheduled", "1h0m0s long scheduled", "4h0m0s short scheduled", "4h30m0s short scheduled",
+			"5h0m0s short scheduled")
 	})
 	bubble(t, "a higher limit takes effect at once", func(t *testing.T) {
 		b := newBench(t, 0) // which is one
-		b.Set([]schedule.Job{b.job("a", "@hourly", 10*time.Minute), b.job("b", "@hourly", 10*time.Minute), b.job("c", "@hourly", 10*time.Minute)})
+		b.Set([]schedule.Job{b.job("a", "@hourly", 10*time.Minute), b.job("b", "@hourly", 10*time.Minute),
+			b.job("c", "@hourly", 10*time.Minute)})
 		b.run()
 		defer b.stop()
 		pass(61 * time.Minute)
@@ -358,7 +367,8 @@ func TestRetries(t *testing.T) {
 			_, line, _ = strings.Cut(line, " ")
 			got = append(got, line)
 		}
-		if diff := cmp.Diff([]string{"a scheduled", "a scheduled", "done no luck", "a scheduled", "a scheduled", "done <nil>"}, got); diff != "" {
+		if diff := cmp.Diff([]string{"a scheduled", "a scheduled", "done no luck", "a scheduled", "a scheduled",
+			"done <nil>"}, got); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -518,7 +528,8 @@ func TestStop(t *testing.T) {
 		pausing.Retries, pausing.Pause = 9, 5*time.Minute
 		hanging := b.job("hanging", "@daily", 0)
 		hanging.Last = func(ctx context.Context) (time.Time, error) { <-ctx.Done(); return time.Time{}, ctx.Err() }
-		b.Set([]schedule.Job{slow, pausing, hanging, b.job("running", "1 * * * *", time.Hour), b.job("waiting", "2 * * * *", time.Hour)})
+		b.Set([]schedule.Job{slow, pausing, hanging, b.job("running", "1 * * * *", time.Hour),
+			b.job("waiting", "2 * * * *", time.Hour)})
 		pass(30 * time.Minute)
 		b.run()
 		pass(32*time.Minute + 30*time.Second)
