@@ -11,7 +11,8 @@ import (
 )
 
 func TestTokens(t *testing.T) {
-	both := server.Options{ReadTokensFile: tokenFile(t, readToken, "", "read-token-of-tomorrow"), OperateTokensFile: tokenFile(t, operateToken)}
+	both := server.Options{ReadTokensFile: tokenFile(t, readToken, "", "read-token-of-tomorrow"),
+		OperateTokensFile: tokenFile(t, operateToken)}
 	readOnly := server.Options{ReadTokensFile: both.ReadTokensFile}
 	for _, c := range []struct {
 		name   string
@@ -49,7 +50,9 @@ func TestTokens(t *testing.T) {
 				t.Errorf("POST: %s, want %d: %s", resp.Status, c.write, body)
 			}
 			challenge := resp.Header.Get("WWW-Authenticate")
-			if want := map[int]string{202: "", 401: `Bearer realm="backupd"`, 403: `error="insufficient_scope", scope="operate"`}[c.write]; !strings.Contains(challenge, want) || (want == "") != (challenge == "") {
+			if want := map[int]string{202: "", 401: `Bearer realm="backupd"`,
+				403: `error="insufficient_scope", scope="operate"`}[c.write]; !strings.Contains(challenge, want) ||
+				(want == "") != (challenge == "") {
 				t.Errorf("WWW-Authenticate: %s, want %s", challenge, want)
 			}
 		})
@@ -60,7 +63,8 @@ func TestTokens_SameInBothFiles(t *testing.T) {
 	file := tokenFile(t, readToken)
 	r := start(t, server.Options{ReadTokensFile: file, OperateTokensFile: file})
 	for range 20 { // the files are looked at in any order
-		resp, _ := r.do(t, "PUT", api+"/clusters/prod/snapshots/"+snapshotID+"/pin", `{"reason":"x"}`, "Authorization: Bearer "+readToken)
+		resp, _ := r.do(t, "PUT", api+"/clusters/prod/snapshots/"+snapshotID+"/pin", `{"reason":"x"}`,
+			"Authorization: Bearer "+readToken)
 		if resp.StatusCode != http.StatusNoContent {
 			t.Fatal(resp.Status)
 		}
@@ -116,7 +120,8 @@ func TestNoSecretsInLogs(t *testing.T) {
 			t.Errorf("%q is in the log:\n%s", secret, log)
 		}
 	}
-	for _, want := range []string{"wrong bearer token", "level=DEBUG msg=request method=GET path=/api/v1/jobs status=200"} {
+	for _, want := range []string{"wrong bearer token",
+		"level=DEBUG msg=request method=GET path=/api/v1/jobs status=200"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("%q is not in the log:\n%s", want, log)
 		}
@@ -133,7 +138,9 @@ func TestClientCertificates(t *testing.T) {
 		transport.CloseIdleConnections()
 		transport.TLSClientConfig = &tls.Config{RootCAs: ours.pool()}
 		if len(certs) > 0 { // it is sent although the server names another authority
-			transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certs[0], nil }
+			transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				return &certs[0], nil
+			}
 		}
 	}
 	refused := func(who string) {
@@ -148,7 +155,8 @@ func TestClientCertificates(t *testing.T) {
 	if resp, _ := r.do(t, "GET", "/healthz", ""); resp.StatusCode != http.StatusOK {
 		t.Errorf("a probe without certificate: %s", resp.Status)
 	}
-	if p := r.problem(t, http.StatusUnauthorized, "GET", api+"/jobs", ""); !strings.Contains(p.Detail, "client certificate") {
+	if p := r.problem(t, http.StatusUnauthorized, "GET", api+"/jobs", ""); !strings.Contains(p.Detail,
+		"client certificate") {
 		t.Errorf("detail %q", p.Detail)
 	}
 	if resp, _ := r.do(t, "GET", api+"/jobs", "", "Authorization: Bearer "+readToken); resp.StatusCode != http.StatusOK {
@@ -166,7 +174,8 @@ func TestClientCertificates(t *testing.T) {
 	with(pair)
 	refused("a certificate of the former authority")
 	with(loadPair(t, others, "colleague"))
-	if resp, _ := r.do(t, "POST", api+"/clusters/prod/verifications", `{"snapshot":"latest"}`); resp.StatusCode != http.StatusAccepted {
+	if resp, _ := r.do(t, "POST", api+"/clusters/prod/verifications",
+		`{"snapshot":"latest"}`); resp.StatusCode != http.StatusAccepted {
 		t.Errorf("with a certificate of the new authority: %s", resp.Status)
 	}
 }
@@ -248,12 +257,15 @@ func TestNew_Errors(t *testing.T) {
 		{"AuthorityAlone", server.Options{ClientCAFile: ca.file}, "client-ca-file needs both"},
 		{"NoSuchCert", server.Options{CertFile: "none.pem", KeyFile: key}, "read server certificate: open none.pem"},
 		{"KeyOfAnother", server.Options{CertFile: ca.file, KeyFile: key}, "private key does not match"},
-		{"AuthorityWithoutCertificate", server.Options{CertFile: cert, KeyFile: key, ClientCAFile: empty}, "holds no certificate"},
+		{"AuthorityWithoutCertificate", server.Options{CertFile: cert, KeyFile: key, ClientCAFile: empty},
+			"holds no certificate"},
 		{"NoSuchTokens", server.Options{ReadTokensFile: "none"}, "read read tokens: open none"},
 		{"NoToken", server.Options{ReadTokensFile: empty}, "holds no token"},
 		{"ShortToken", server.Options{OperateTokensFile: tokenFile(t, "", "sesame")}, "line 2: a token of 6 characters"},
-		{"TokenWithSpace", server.Options{OperateTokensFile: tokenFile(t, "two words and more")}, "line 1: a token is made of"},
-		{"ThreeTokens", server.Options{OperateTokensFile: tokenFile(t, readToken, operateToken, "third-token-0123456789")}, "at most two"},
+		{"TokenWithSpace", server.Options{OperateTokensFile: tokenFile(t, "two words and more")},
+			"line 1: a token is made of"},
+		{"ThreeTokens", server.Options{OperateTokensFile: tokenFile(t, readToken, operateToken, "third-token-0123456789")},
+			"at most two"},
 		{"HostWithPort", server.Options{AllowedHosts: []string{"backup.example:9387"}}, `allowed host "backup.example:9387"`},
 		{"HostWithScheme", server.Options{AllowedHosts: []string{"https://backup.example"}}, "without scheme"},
 		{"EmptyHost", server.Options{AllowedHosts: []string{""}}, "allowed host"},

@@ -48,7 +48,8 @@ func TestNew_RefusesToBeReachableByAll(t *testing.T) {
 					return
 				}
 				reason, hint := new(backup.RefusedError), new(backup.HintError)
-				if !errors.As(err, &reason) || !errors.As(err, &hint) || !strings.Contains(err.Error(), listen) || !strings.Contains(hint.Hint, "cert-file") {
+				if !errors.As(err, &reason) || !errors.As(err, &hint) || !strings.Contains(err.Error(), listen) ||
+					!strings.Contains(hint.Hint, "cert-file") {
 					t.Errorf("error %v, want a refusal with a hint", err)
 				}
 			})
@@ -179,7 +180,8 @@ func TestPanic(t *testing.T) {
 	if strings.Contains(p.Detail, "defect") {
 		t.Errorf("the caller is told about the inside: %q", p.Detail)
 	}
-	if log := r.log.String(); !strings.Contains(log, "panic in a request") || !strings.Contains(log, "a defect") || !strings.Contains(log, "help_test.go") {
+	if log := r.log.String(); !strings.Contains(log, "panic in a request") || !strings.Contains(log, "a defect") ||
+		!strings.Contains(log, "help_test.go") {
 		t.Errorf("the log has no panic with its stack:\n%s", log)
 	}
 	if resp, _ := r.do(t, "GET", "/healthz", ""); resp.StatusCode != http.StatusOK {
@@ -222,20 +224,24 @@ func raw(t *testing.T, r *running, text string) string {
 
 func TestLimits(t *testing.T) {
 	r := start(t, server.Options{})
-	if got := raw(t, r, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("x", 40<<10)+"\r\n\r\n"); !strings.Contains(got, "431") {
+	if got := raw(t, r, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("x",
+		40<<10)+"\r\n\r\n"); !strings.Contains(got, "431") {
 		t.Errorf("a header of 40 KiB: %.100q", got)
 	}
-	for _, bad := range []string{"nonsense\r\n\r\n", "GET /healthz HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"} {
+	for _, bad := range []string{"nonsense\r\n\r\n", "GET /healthz HTTP/1.1\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"} {
 		if got := raw(t, r, bad); !strings.Contains(got, "400 Bad Request") {
 			t.Errorf("%q: %.100q", bad, got)
 		}
 	}
 	// Chunked bodies have no length to be refused by.
 	body := fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", 70<<10, strings.Repeat(" ", 70<<10))
-	if got := raw(t, r, "POST /api/v1/clusters/prod/backups HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"+body); !strings.Contains(got, "413") {
+	if got := raw(t, r, "POST /api/v1/clusters/prod/backups HTTP/1.1\r\nHost: localhost\r\nContent-Type: "+
+		"application/json\r\nTransfer-Encoding: chunked\r\n\r\n"+body); !strings.Contains(got, "413") {
 		t.Errorf("a chunked body of 70 KiB: %.100q", got)
 	}
-	for _, m := range []string{"OPTIONS * HTTP/1.1", "CONNECT localhost:80 HTTP/1.1", "GET http://localhost/nothing HTTP/1.1"} {
+	for _, m := range []string{"OPTIONS * HTTP/1.1", "CONNECT localhost:80 HTTP/1.1",
+		"GET http://localhost/nothing HTTP/1.1"} {
 		if got := raw(t, r, m+"\r\nHost: localhost\r\nConnection: close\r\n\r\n"); !strings.Contains(got, "404 Not Found") {
 			t.Errorf("%s: %.100q", m, got)
 		}

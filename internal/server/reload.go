@@ -10,11 +10,11 @@ import (
 	"sync"
 )
 
-// reloaded is what some files say, and goes on saying it with their newest
-// contents. The files are read on each use, which costs microseconds, and
-// parsed when their bytes are others: nothing is missed that has the same size
-// and time, or that was swapped behind a symbolic link. Where the new contents
-// are bad or gone the old value stays, with a line in the log.
+// reloaded is a value parsed from files, and follows their changes. The files are
+// read on each use, which costs microseconds, and parsed when their bytes differ.
+// So it also notices a change that keeps size and time, and one behind a symbolic
+// link. If the new contents are bad or missing, the old value stays and the log
+// says so.
 type reloaded[T any] struct {
 	files []string
 	parse func(contents [][]byte) (T, error)
@@ -53,7 +53,7 @@ func (r *reloaded[T]) read() ([][]byte, error) {
 	return contents, nil
 }
 
-// get returns what the files say now.
+// get returns the current value.
 func (r *reloaded[T]) get() T {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -72,7 +72,7 @@ func (r *reloaded[T]) get() T {
 	}
 	if complaint := err.Error(); complaint != r.complaint {
 		r.complaint = complaint
-		r.log.Error("changed files are bad; what they said before still holds", "files", r.names(), "err", err)
+		r.log.Error("changed files are bad; their old contents stay in use", "files", r.names(), "err", err)
 	}
 	return r.value
 }

@@ -8,8 +8,8 @@ import (
 	"log/slog"
 )
 
-// loadTLS returns how to speak TLS with the files that options name, or nil
-// where they name none. Each handshake takes the files as they are then.
+// loadTLS returns the TLS configuration from the files in the options, or nil if
+// they name none. Each handshake uses the current contents of the files.
 func loadTLS(o Options, log *slog.Logger) (*tls.Config, error) {
 	if o.CertFile == "" && o.KeyFile == "" && o.ClientCAFile == "" {
 		return nil, nil
@@ -33,13 +33,13 @@ func loadTLS(o Options, log *slog.Logger) (*tls.Config, error) {
 			c := &tls.Config{
 				MinVersion:   tls.VersionTLS12,
 				Certificates: []tls.Certificate{pair.get()},
-				// One protocol, one set of time-outs to get right.
+				// One protocol means one set of time-outs.
 				NextProtos: []string{"http/1.1"},
-				// A resumed session would outlive the authority that vouched for it.
+				// A resumed session would stay valid after its authority was removed.
 				SessionTicketsDisabled: true,
 			}
 			if authority != nil {
-				// Probes come without a certificate; who needs one is told by 401.
+				// Probes have no certificate. A route that needs one answers 401.
 				c.ClientAuth, c.ClientCAs = tls.VerifyClientCertIfGiven, authority.get()
 			}
 			return c, nil
