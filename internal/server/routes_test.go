@@ -222,10 +222,10 @@ func TestNoRestoreAndNoDelete(t *testing.T) {
 	b := newBackend()
 	r := start(t, server.Options{Backend: b})
 	before := slices.Clone(b.snapshots)
-	paths := []string{"/restore", api + "/restore", api + "/restores", api + "/clusters/prod/restore", api +
-		"/clusters/prod/restores",
-		api + "/clusters/prod/prune", api + "/clusters/prod/snapshots/" + snapshotID + "/restore", api +
-			"/clusters/prod/snapshots/" + snapshotID + "/data"}
+	paths := []string{"/restore", api + "/restore", api + "/restores", api + "/clusters/prod/restore",
+		api + "/clusters/prod/restores",
+		api + "/clusters/prod/prune", api + "/clusters/prod/snapshots/" + snapshotID + "/restore",
+		api + "/clusters/prod/snapshots/" + snapshotID + "/data"}
 	for _, path := range paths {
 		for _, m := range methods[1:] {
 			if resp, _ := r.do(t, m, path, ""); resp.StatusCode != http.StatusNotFound {
@@ -272,10 +272,10 @@ func TestNoRestoreAndNoDelete(t *testing.T) {
 // to a 5xx, and every error is a problem.
 func FuzzRouter(f *testing.F) {
 	for _, m := range []string{"GET", "POST", "PUT", "DELETE"} {
-		for _, p := range []string{"/", "/healthz", "/metrics", api + "/clusters/prod", api + "/clusters/prod/backups", api +
-			"/clusters/prod/verifications",
-			api + "/clusters/prod/snapshots?limit=3", api + "/clusters/prod/snapshots/" + snapshotID + "/pin", api +
-				"/jobs/job1/events", "/%2e%2e//x", "*"} {
+		for _, p := range []string{"/", "/healthz", "/metrics", api + "/clusters/prod", api + "/clusters/prod/backups",
+			api + "/clusters/prod/verifications",
+			api + "/clusters/prod/snapshots?limit=3", api + "/clusters/prod/snapshots/" + snapshotID + "/pin",
+			api + "/jobs/job1/events", "/%2e%2e//x", "*"} {
 			f.Add(m, p, `{"snapshot":"latest","reason":"x"}`, "application/json", "localhost")
 		}
 	}
