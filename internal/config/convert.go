@@ -17,9 +17,9 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
 )
 
-// ClientConfig says how to reach the cluster. The files it names are read by
-// package cluster, again whenever they change; that the password can be read now
-// is checked here.
+// ClientConfig says how to reach the cluster. Package cluster reads the files in
+// it, and reads them again when they change. ClientConfig checks that the password
+// can be read now.
 func (c *Cluster) ClientConfig() (cluster.Config, error) {
 	conf := cluster.Config{
 		Endpoints: c.Endpoints,
@@ -48,7 +48,7 @@ func readPassword(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Newlines are the editor's; a space may be the password's.
+	// An editor adds newlines; a space may belong to the password.
 	text := strings.TrimRight(string(raw), "\r\n")
 	switch {
 	case text == "":
@@ -91,12 +91,12 @@ func (r *Repository) Codec() (codec.Options, error) {
 // Line returns the parsed schedule.
 func (s *Snapshot) Line() (schedule.Line, error) { return schedule.Parse(s.Schedule, time.UTC) }
 
-// Line returns the parsed schedule, or the zero Line, which never comes, where
-// there is none.
+// Line returns the parsed schedule. Without one it returns the zero Line, which has
+// no times.
 func (v *Verify) Line() (schedule.Line, error) { return parseOptional(v.Schedule) }
 
-// Line returns the parsed schedule, or the zero Line, which never comes, where
-// there is none.
+// Line returns the parsed schedule. Without one it returns the zero Line, which has
+// no times.
 func (d *Defragment) Line() (schedule.Line, error) { return parseOptional(d.Schedule) }
 
 func parseOptional(line string) (schedule.Line, error) {
@@ -106,15 +106,16 @@ func parseOptional(line string) (schedule.Line, error) {
 	return schedule.Parse(line, time.UTC)
 }
 
-// Policy returns the rules for package retention. The time zone is one that
-// [Parse] took; any other means UTC.
+// Policy returns the rules for package retention. [Parse] has checked the time
+// zone; an unknown one means UTC.
 func (r *Retention) Policy() retention.Policy {
 	location, err := time.LoadLocation(r.TimeZone)
 	if err != nil {
 		location = time.UTC
 	}
 	return retention.Policy{
-		Last: r.KeepLast, Hourly: r.KeepHourly, Daily: r.KeepDaily, Weekly: r.KeepWeekly, Monthly: r.KeepMonthly, Yearly: r.KeepYearly,
+		Last: r.KeepLast, Hourly: r.KeepHourly, Daily: r.KeepDaily, Weekly: r.KeepWeekly,
+		Monthly: r.KeepMonthly, Yearly: r.KeepYearly,
 		Within: r.KeepWithin, MinVerified: r.MinVerified, MinAge: r.MinAge, MaxBytes: r.MaxBytes, Location: location,
 	}
 }

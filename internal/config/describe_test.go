@@ -71,7 +71,8 @@ func keysOf(t *testing.T, comments map[string]string, typ reflect.Type, path str
 		if name == "" {
 			continue
 		}
-		k := key{path: path + name, name: name, field: f, comment: comments[typ.Name()+"."+f.Name], defaultValue: f.Tag.Get("default"), choices: strings.Fields(f.Tag.Get("oneof"))}
+		k := key{path: path + name, name: name, field: f, comment: comments[typ.Name()+"."+f.Name],
+			defaultValue: f.Tag.Get("default"), choices: strings.Fields(f.Tag.Get("oneof"))}
 		if k.comment == "" || !strings.HasPrefix(k.comment, f.Name) {
 			t.Errorf("%s.%s needs a comment that begins with its name", typ.Name(), f.Name)
 		}
@@ -105,10 +106,12 @@ func schemaOf(t *testing.T, comments map[string]string, typ reflect.Type) *jsons
 	switch {
 	case typ == reflect.TypeFor[time.Duration]():
 		zero := 0.0
-		return &jsonschema.Schema{Types: []string{"string", "integer"}, Minimum: &zero, Maximum: &zero, Pattern: `^(0|([0-9]+w)?([0-9]+d)?([0-9.]+(ns|us|µs|ms|s|m|h))*)$|` + variable}
+		return &jsonschema.Schema{Types: []string{"string", "integer"}, Minimum: &zero, Maximum: &zero,
+			Pattern: `^(0|([0-9]+w)?([0-9]+d)?([0-9.]+(ns|us|µs|ms|s|m|h))*)$|` + variable}
 	case typ.Kind() == reflect.Int64:
 		zero := 0.0
-		return &jsonschema.Schema{Types: []string{"string", "integer"}, Minimum: &zero, Pattern: `^[0-9.]+ ?([kKMGTPE]i?)?B$|^[0-9]+$|` + variable}
+		return &jsonschema.Schema{Types: []string{"string", "integer"}, Minimum: &zero,
+			Pattern: `^[0-9.]+ ?([kKMGTPE]i?)?B$|^[0-9]+$|` + variable}
 	}
 	switch typ.Kind() {
 	case reflect.String:
@@ -136,7 +139,8 @@ func schemaOf(t *testing.T, comments map[string]string, typ reflect.Type) *jsons
 
 func structSchema(t *testing.T, comments map[string]string, typ reflect.Type) *jsonschema.Schema {
 	t.Helper()
-	s := &jsonschema.Schema{Type: "object", Properties: map[string]*jsonschema.Schema{}, AdditionalProperties: &jsonschema.Schema{Not: &jsonschema.Schema{}}}
+	s := &jsonschema.Schema{Type: "object", Properties: map[string]*jsonschema.Schema{},
+		AdditionalProperties: &jsonschema.Schema{Not: &jsonschema.Schema{}}}
 	for i := range typ.NumField() {
 		f := typ.Field(i)
 		name := f.Tag.Get("yaml")
@@ -243,7 +247,8 @@ func typeName(k key) string {
 	case strings.HasSuffix(k.name, "schedule"):
 		return "cron line"
 	}
-	return map[reflect.Kind]string{reflect.String: "text", reflect.Bool: "`true`, `false`", reflect.Int: "number", reflect.Float64: "number"}[k.field.Type.Kind()]
+	return map[reflect.Kind]string{reflect.String: "text", reflect.Bool: "`true`, `false`", reflect.Int: "number",
+		reflect.Float64: "number"}[k.field.Type.Kind()]
 }
 
 // makeTables returns one table of keys for each section.
@@ -264,14 +269,16 @@ func makeTables(t *testing.T) string {
 		case k.required():
 			value = "required"
 		}
-		rows[section] = append(rows[section], fmt.Sprintf("| `%s` | %s | %s | %s |\n", k.name, typeName(k), value, strings.ReplaceAll(k.describe(), "|", `\|`)))
+		rows[section] = append(rows[section], fmt.Sprintf("| `%s` | %s | %s | %s |\n", k.name, typeName(k), value,
+			strings.ReplaceAll(k.describe(), "|", `\|`)))
 	}
 	for _, s := range sections {
 		title := "The file"
 		if s != "" {
 			title = "`" + s + "`"
 		}
-		fmt.Fprintf(&b, "\n### %s\n\n| key | type | default | meaning |\n|---|---|---|---|\n%s", title, strings.Join(rows[s], ""))
+		fmt.Fprintf(&b, "\n### %s\n\n| key | type | default | meaning |\n|---|---|---|---|\n%s", title,
+			strings.Join(rows[s], ""))
 	}
 	return b.String()
 }
@@ -385,7 +392,8 @@ func TestSchemaRefuses(t *testing.T) {
 			t.Errorf("the program takes\n%s", s)
 		}
 	}
-	for _, s := range []string{minimal, minimal + "\ndaemon: {concurrency: '${N}', log: {format: '${F}'}, spool: {max-bytes: 1.5GiB}}"} {
+	for _, s := range []string{minimal,
+		minimal + "\ndaemon: {concurrency: '${N}', log: {format: '${F}'}, spool: {max-bytes: 1.5GiB}}"} {
 		var v any
 		if err := yaml.Load([]byte(s), &v); err != nil {
 			t.Fatal(err)

@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// Files returns every file that the configuration names, sorted: certificates,
-// keys, passwords, tokens and so on. They are what to watch for changes.
+// Files returns the sorted paths of all files that the configuration names:
+// certificates, keys, passwords, tokens and so on. The daemon watches them for
+// changes.
 func (c *Config) Files() []string {
 	return c.files(func(key string) bool { return key != "folder" })
 }
@@ -39,14 +40,14 @@ func lastKey(path string) string {
 	return key
 }
 
-// namesPath reports whether the values of a key are paths: that is told by its
-// name, so that a new key cannot be forgotten here.
+// namesPath reports whether the values of a key are paths. Its name decides, so
+// that a new key cannot be forgotten here.
 func namesPath(key string) bool {
 	return key == "folder" || strings.HasSuffix(key, "-file") || strings.HasSuffix(key, "-files")
 }
 
-// eachPath calls visit with every file and folder that is named, and with the
-// path of the key that names it.
+// eachPath calls visit with the path of each key that names a file or folder, and
+// with its value.
 func eachPath(c *Config, visit func(path, value string)) {
 	walk(reflect.ValueOf(c).Elem(), "", func(path string, v reflect.Value) {
 		if v.Kind() == reflect.String && v.String() != "" && namesPath(lastKey(path)) {
@@ -55,7 +56,7 @@ func eachPath(c *Config, visit func(path, value string)) {
 	})
 }
 
-// walk visits everything in v, in the order of the types.
+// walk visits every value in v, in the order of the fields.
 func walk(v reflect.Value, path string, visit func(path string, v reflect.Value)) {
 	switch v.Kind() {
 	case reflect.Struct:
