@@ -70,7 +70,8 @@ func FuzzParse(f *testing.F) {
 	f.Add(":\n0")
 	f.Add("a: 1\r\rb: [\u2028")
 	f.Add("a: &a [*a, <<]\n? [b]\n: {c: !!d e}")
-	f.Add("repositories: &r {x: {url: 's3://a/b', s3: {endpoint: h}}}\nclusters: [{name: é, endpoints: [a, b], snapshot: " +
+	f.Add("repositories: &r {x: {url: 's3://a/b', s3: {endpoint: h}}}\nclusters: [{name: é, endpoints: [a, b], " +
+		"snapshot: " +
 		"" +
 		"*r}]")
 	f.Fuzz(func(t *testing.T, text string) {

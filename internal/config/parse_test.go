@@ -81,7 +81,8 @@ func TestProblems(t *testing.T) {
 			[]string{"1:6: : not YAML: found unexpected end of stream (while scanning a quoted scalar)"}},
 		{"file", "a:\n  - token: 'hunter2: b'c", []string{"2:24: : not YAML: did not find expected key"}},
 		{"file", "bearer-token: |-\n hunter2\nx: *hunter2",
-			[]string{"3:4: : not YAML: a value that begins with * is an alias, and there is no anchor of this name: put quotes " +
+			[]string{"3:4: : not YAML: a value that begins with * is an alias, and there is no anchor of this name: put " +
+				"quotes " +
 				"" +
 				"around the text"}},
 		{"file", "password:\n  \"hunter2",
@@ -209,7 +210,8 @@ func TestProblems(t *testing.T) {
 			"3:3: clusters[0].snapshot: is missing",
 			"4:3: clusters[1]: want a section with keys, not a single value"}},
 		{"file", strings.Replace(minimal, "prod", "-x", 1),
-			[]string{`3:10: clusters[0].name: cluster name "-x": want 1 to 63 letters, digits, '.', '_' or '-', beginning with ` +
+			[]string{`3:10: clusters[0].name: cluster name "-x": want 1 to 63 letters, digits, '.', '_' or '-', beginning ` +
+				`with ` +
 				`a letter or digit`}},
 		{"cluster", "tls: {cert-file: /c}\nuser: u\n", []string{"8:20: clusters[0].tls.cert-file: needs key-file too",
 			"9:9: clusters[0].user: needs password-file too"}},
@@ -222,7 +224,8 @@ func TestProblems(t *testing.T) {
 			`3:28: clusters[0].endpoints[0]: "h" is not a host with a port: want an endpoint such as https://10.0.0.1:2379`,
 			`3:31: clusters[0].endpoints[1]: "h:99999" has no port from 0 to 65535: want an endpoint such as ` +
 				`https://10.0.0.1:2379`,
-			`3:42: clusters[0].endpoints[2]: "https://h": want an endpoint such as https://10.0.0.1:2379, with its port and no ` +
+			`3:42: clusters[0].endpoints[2]: "https://h": want an endpoint such as https://10.0.0.1:2379, with its port and ` +
+				`no ` +
 				`path`,
 			`3:55: clusters[0].endpoints[3]: "https://h:1/x": want an endpoint such as https://10.0.0.1:2379, with its port ` +
 				`and no path`,
@@ -232,7 +235,8 @@ func TestProblems(t *testing.T) {
 			"3:138: clusters[0].endpoints[8]: the endpoint names no socket",
 			`3:149: clusters[0].endpoints[9]: "" is not a host with a port: want an endpoint such as https://10.0.0.1:2379`}},
 		{"cluster", "local-endpoint: http://127.0.0.1:2379\ntls: {ca-file: /ca}\n",
-			[]string{"8:19: clusters[0].local-endpoint: the endpoint has no TLS, but tls is given: write https:// or unixs://, " +
+			[]string{"8:19: clusters[0].local-endpoint: the endpoint has no TLS, but tls is given: write https:// or " +
+				"unixs://, " +
 				"" +
 				"or remove tls"}},
 		// Schedules.
