@@ -197,8 +197,8 @@ type Retention struct {
 	// MinAge is the age below which no snapshot is removed.
 	MinAge time.Duration `yaml:"min-age" default:"0s"`
 	// MaxBytes is the maximum total size. The oldest snapshots are removed, even if
-	// a keep rule matches, until the total fits; min-verified and min-age still
-	// apply. 0 sets no limit.
+	// a keep rule matches, until the total fits; pins, min-verified and min-age
+	// still apply. 0 sets no limit.
 	MaxBytes int64 `yaml:"max-bytes" default:"0"`
 	// TimeZone in which hours, days and weeks are counted.
 	TimeZone string `yaml:"time-zone" default:"UTC"`

@@ -35,9 +35,11 @@ var begins = []time.Time{
 	time.Date(9998, 12, 31, 23, 59, 59, 0, time.UTC), // far away
 }
 
-var steps = []time.Duration{0, time.Second, time.Minute, 11 * time.Minute, 30 * time.Minute, time.Hour, 5 * time.Hour, 23 * time.Hour, 24 * time.Hour, 6 * 24 * time.Hour, 37 * 24 * time.Hour, 400 * 24 * time.Hour}
+var steps = []time.Duration{0, time.Second, time.Minute, 11 * time.Minute, 30 * time.Minute, time.Hour, 5 * time.Hour,
+	23 * time.Hour, 24 * time.Hour, 6 * 24 * time.Hour, 37 * 24 * time.Hour, 400 * 24 * time.Hour}
 
-var zones = []string{"", "UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/St_Johns", "Pacific/Apia", "Asia/Kolkata", "America/Havana"}
+var zones = []string{"", "UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/St_Johns",
+	"Pacific/Apia", "Asia/Kolkata", "America/Havana"}
 
 type history struct {
 	policy retention.Policy
@@ -57,12 +59,14 @@ func drawHistory(t *rapid.T, locations map[string]*time.Location) history {
 		Location: locations[rapid.SampledFrom(zones).Draw(t, "zone")],
 	}
 	step := rapid.SampledFrom(steps)
-	when := h.now.Add(rapid.SampledFrom([]time.Duration{0, 0, time.Second, time.Hour, 90 * 24 * time.Hour}).Draw(t, "ahead"))
+	when := h.now.Add(rapid.SampledFrom([]time.Duration{0, 0, time.Second, time.Hour, 90 * 24 * time.Hour}).Draw(t,
+		"ahead"))
 	suspects := rapid.SampledFrom([]int{0, 0, 1, 5}).Draw(t, "suspects")
 	for i := range rapid.IntRange(0, 30).Draw(t, "n") {
 		s := retention.Snapshot{StoredBytes: rapid.Int64Range(0, 300).Draw(t, "bytes")}
 		rev := rapid.SampledFrom([]int{5, 50, 1000}).Draw(t, "rev")
-		s.ID = backup.SnapshotID(fmt.Sprintf("%s-r%d-%s", when.Format("20060102T150405Z"), rev, strings.Repeat(string(rune('a'+i%26)), 6)))
+		s.ID = backup.SnapshotID(fmt.Sprintf("%s-r%d-%s", when.Format("20060102T150405Z"), rev,
+			strings.Repeat(string(rune('a'+i%26)), 6)))
 		s.Suspect = rapid.IntRange(1, 10).Draw(t, "suspect") <= suspects
 		if rapid.IntRange(0, 9).Draw(t, "pinned") == 0 {
 			s.Pinned = "reason"
@@ -107,12 +111,15 @@ func TestApply_Model(t *testing.T) {
 		}
 		n++
 		shuffled := slices.Clone(h.all)
-		rand.New(rand.NewPCG(uint64(n), 1)).Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+		rand.New(rand.NewPCG(uint64(n), 1)).Shuffle(len(shuffled), func(i, j int) {
+			shuffled[i], shuffled[j] = shuffled[j], shuffled[i]
+		})
 		if diff := cmp.Diff(got, h.policy.Apply(shuffled, h.now)); diff != "" {
 			rt.Fatalf("another order of the input:\n%s", diff)
 		}
 	})
-	t.Logf("%d histories: %d snapshots removed, %d over the limit, %d kept because a newer one is suspect", n, removed, over, frozen)
+	t.Logf("%d histories: %d snapshots removed, %d over the limit, %d kept because a newer one is suspect", n, removed,
+		over, frozen)
 	if n < 10_000 || removed < n || frozen < n/10 || over < n/10 {
 		t.Error("the histories are too tame")
 	}
