@@ -41,7 +41,8 @@ func newWorld(b *testing.B) *world {
 	run(b, nil, "go", "build", "-o", w.tools["backupd"], "../cmd/backupd")
 	testserver.Tool(b, "zstd", "zstd")
 	testserver.Tool(b, "curl", "curl")
-	c := testserver.StartCluster(b, testserver.Options{Version: "3.7", Args: []string{"--quota-backend-bytes", strconv.Itoa(16 << 30)}})
+	c := testserver.StartCluster(b, testserver.Options{Version: "3.7",
+		Args: []string{"--quota-backend-bytes", strconv.Itoa(16 << 30)}})
 	w.endpoint = c.Members[0].Endpoint
 	w.s3 = testserver.StartS3(b)
 	w.env = append(append(os.Environ(), w.s3.Env()...), "BACKUPD_REPO="+w.s3.URL("bench"), "BACKUPD_CLUSTER=bench",
@@ -65,7 +66,8 @@ func run(b *testing.B, env []string, name string, args ...string) string {
 func (w *world) script(b *testing.B, body string) time.Duration {
 	b.Helper()
 	body = strings.NewReplacer("etcdctl ", w.tools["etcdctl"]+" ", "etcdutl ", w.tools["etcdutl"]+" ",
-		"CURL", fmt.Sprintf("curl -sS --fail -H x-amz-content-sha256:UNSIGNED-PAYLOAD --aws-sigv4 aws:amz:%s:s3 --user %s:%s", w.s3.Region, w.s3.AccessKey, w.s3.SecretKey),
+		"CURL",
+			fmt.Sprintf("curl -sS --fail -H x-amz-content-sha256:UNSIGNED-PAYLOAD --aws-sigv4 aws:amz:%s:s3 --user %s:%s", w.s3.Region, w.s3.AccessKey, w.s3.SecretKey),
 		"URL", w.s3.Endpoint+"/"+w.s3.Bucket).Replace(body)
 	start := time.Now()
 	run(b, w.env, "bash", "-euc", "cd "+w.dir+"\n"+body)
@@ -217,11 +219,13 @@ func (w *world) benchRestore(b *testing.B) {
 CURL -o r.db.zst URL/script/s.db.zst
 zstd -d -q -f r.db.zst -o r.db
 etcdutl snapshot restore r.db --data-dir script.etcd `+flags))
-		d, r := w.backupd(b, append(strings.Fields("restore latest --data-dir backupd.etcd"), strings.Fields(flags)...)...)
+		d, r := w.backupd(b, append(strings.Fields("restore latest --data-dir backupd.etcd"),
+			strings.Fields(flags)...)...)
 		ours = append(ours, d)
 		peak.add(r)
 		b.StopTimer()
-		run(b, nil, "rm", "-rf", filepath.Join(w.dir, "script.etcd"), filepath.Join(w.dir, "backupd.etcd"), filepath.Join(w.dir, "r.db"), filepath.Join(w.dir, "r.db.zst"))
+		run(b, nil, "rm", "-rf", filepath.Join(w.dir, "script.etcd"), filepath.Join(w.dir, "backupd.etcd"),
+			filepath.Join(w.dir, "r.db"), filepath.Join(w.dir, "r.db.zst"))
 		b.StartTimer()
 	}
 	report(b, ours, theirs, peak)

@@ -51,14 +51,18 @@ func newDaemonWorld(b *testing.B) *daemonWorld {
 
 	clusters := make([]*testserver.Cluster, daemonClusters)
 	for i := range clusters {
-		clusters[i] = testserver.StartCluster(b, testserver.Options{Version: "3.7", Args: []string{"--heartbeat-interval=500", "--election-timeout=5000"}})
+		clusters[i] = testserver.StartCluster(b,
+			testserver.Options{Version: "3.7", Args: []string{"--heartbeat-interval=500", "--election-timeout=5000"}})
 	}
 	var conf strings.Builder
-	fmt.Fprintf(&conf, "repositories:\n  main:\n    url: %s\n    s3: {endpoint: %q, region: %s}\nclusters:\n", d.url, server.Endpoint, server.Region)
+	fmt.Fprintf(&conf, "repositories:\n  main:\n    url: %s\n    s3: {endpoint: %q, region: %s}\nclusters:\n", d.url,
+		server.Endpoint, server.Region)
 	for i, c := range clusters {
-		fmt.Fprintf(&conf, "  - name: cluster-%d\n    endpoints: [%s]\n    snapshot: {schedule: \"@every 20s\", jitter: 15s, max-age: 0s}\n    retention: {keep-last: 100000}\n", i, c.Endpoints()[0])
+		fmt.Fprintf(&conf,
+			"  - name: cluster-%d\n    endpoints: [%s]\n    snapshot: {schedule: \"@every 20s\", jitter: 15s, max-age: 0s}\n    retention: {keep-last: 100000}\n", i, c.Endpoints()[0])
 	}
-	fmt.Fprintf(&conf, "daemon:\n  server: {listen: %q}\n  log: {level: warn}\n", strings.TrimPrefix(d.server, "http://"))
+	fmt.Fprintf(&conf, "daemon:\n  server: {listen: %q}\n  log: {level: warn}\n",
+		strings.TrimPrefix(d.server, "http://"))
 	if err := os.WriteFile(d.config, []byte(conf.String()), 0o600); err != nil {
 		b.Fatal(err)
 	}

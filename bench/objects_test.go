@@ -16,7 +16,8 @@ import (
 // a seventh of it.
 func object(r *rand.Rand, n int) (key, value string) {
 	ns, app := n%50, n%400
-	id := fmt.Sprintf("%08x-%04x-4%03x-a%03x-%012x", r.Uint32(), r.Uint32N(1<<16), r.Uint32N(1<<12), r.Uint32N(1<<12), r.Uint64N(1<<48))
+	id := fmt.Sprintf("%08x-%04x-4%03x-a%03x-%012x", r.Uint32(), r.Uint32N(1<<16), r.Uint32N(1<<12), r.Uint32N(1<<12),
+		r.Uint64N(1<<48))
 	noise := make([]byte, 480)
 	for i := range noise {
 		noise[i] = byte(r.Uint32())
@@ -28,7 +29,8 @@ func object(r *rand.Rand, n int) (key, value string) {
 		value += fmt.Sprintf(`"container-%d":{"name":"c%d","image":"registry.example.com/team-%d/app-%d@sha256:%x","ports":[{"containerPort":%d,"protocol":"TCP"}],"env":[{"name":"POD_IP","valueFrom":{"fieldRef":{"fieldPath":"status.podIP"}}},{"name":"DATABASE_URL","value":"postgres://app-%d.namespace-%d.svc.cluster.local:5432/db"},{"name":"LOG_LEVEL","value":"info"}],"resources":{"limits":{"cpu":"500m","memory":"512Mi"},"requests":{"cpu":"100m","memory":"128Mi"}},"livenessProbe":{"httpGet":{"path":"/healthz","port":8080,"scheme":"HTTP"},"initialDelaySeconds":15,"timeoutSeconds":1,"periodSeconds":20,"successThreshold":1,"failureThreshold":3},"volumeMounts":[{"name":"kube-api-access","readOnly":true,"mountPath":"/var/run/secrets/kubernetes.io/serviceaccount"}],"terminationMessagePath":"/dev/termination-log","imagePullPolicy":"IfNotPresent","securityContext":{"capabilities":{"drop":["ALL"]},"runAsNonRoot":true,"allowPrivilegeEscalation":false}},`,
 			c, c, ns, app, r.Uint64(), 8080+c, app, ns)
 	}
-	value += fmt.Sprintf(`"status":{"phase":"Running","podIP":"10.%d.%d.%d","startTime":"2026-11-20T10:00:00Z"}}`, r.IntN(256), r.IntN(256), r.IntN(256))
+	value += fmt.Sprintf(`"status":{"phase":"Running","podIP":"10.%d.%d.%d","startTime":"2026-11-20T10:00:00Z"}}`,
+		r.IntN(256), r.IntN(256), r.IntN(256))
 	return key, value
 }
 

@@ -176,7 +176,8 @@ func startGateway(t testing.TB, flags ...string) *gateway {
 	if err != nil {
 		must(t, "start the S3 server", errors.Join(err, os.RemoveAll(dir)))
 	}
-	return &gateway{proc: proc, url: "http://" + addr, dir: dir, root: root, client: &http.Client{Transport: &http.Transport{}}}
+	return &gateway{proc: proc, url: "http://" + addr, dir: dir, root: root,
+		client: &http.Client{Transport: &http.Transport{}}}
 }
 
 // awaitHealth waits until the server answers, or fails the test with its log.

@@ -70,7 +70,8 @@ func TestInterruptLeavesNothing(t *testing.T) {
 	// The stream from etcd stands still after a megabyte.
 	slow := testserver.StartProxy(t, source.Members[0].Endpoint)
 	slow.StallAfter(testserver.ToClient, 1<<20)
-	c := newCLI(t, append(s3.Env(), "BACKUPD_REPO="+s3.URL("r"), "BACKUPD_CLUSTER=prod", "ETCDCTL_ENDPOINTS="+slow.Addr)...)
+	c := newCLI(t, append(s3.Env(), "BACKUPD_REPO="+s3.URL("r"), "BACKUPD_CLUSTER=prod",
+		"ETCDCTL_ENDPOINTS="+slow.Addr)...)
 	spooled := func() bool {
 		found, _ := filepath.Glob(filepath.Join(c.dir, "backupd-*.spool"))
 		for _, f := range found {

@@ -94,7 +94,8 @@ func restore(t *testing.T, c *cli, version string, m manifest, size int) *testse
 	var run []testserver.RestoredMember
 	for i, target := range p.Targets {
 		run = append(run, testserver.RestoredMember{
-			Name: target.Name, DataDir: target.DataDir, PeerURL: p.Members[i].PeerURLs[0], ClientURL: testserver.FreeURL(t),
+			Name: target.Name, DataDir: target.DataDir, PeerURL: p.Members[i].PeerURLs[0],
+			ClientURL: testserver.FreeURL(t),
 		})
 	}
 	restored := testserver.StartRestored(t, version, run)

@@ -57,12 +57,14 @@ scrape_configs:
     static_configs: [{targets: [%q]}]
 `, rules, strings.TrimPrefix(server, "http://")))
 	background(t, newCLI(t).env, binary, "run", "--config", filepath.Join(dir, "backupd.yaml"))
-	background(t, os.Environ(), prometheus, "--config.file="+filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(dir, "tsdb"),
+	background(t, os.Environ(), prometheus, "--config.file="+filepath.Join(dir, "prometheus.yml"),
+		"--storage.tsdb.path="+filepath.Join(dir, "tsdb"),
 		"--web.listen-address="+strings.TrimPrefix(listen, "http://"))
 
 	p := promQL{listen}
 	waitFor(t, "scrapes after a pruned backup and a verification", func() bool {
-		return len(p.try("backupd_last_prune_timestamp_seconds")) > 0 && len(p.try("backupd_last_verification_successful")) > 0 &&
+		return len(p.try("backupd_last_prune_timestamp_seconds")) > 0 &&
+			len(p.try("backupd_last_verification_successful")) > 0 &&
 			len(p.try("increase(backupd_backups_total[1m])")) > 0 && len(p.try("backupd_notifications_total")) > 0
 	})
 	// What only troubles make appear.
@@ -111,7 +113,8 @@ func dashboardQueries(t *testing.T) []string {
 	walk = func(raw json.RawMessage) {
 		p := decode[panel](t, string(raw))
 		for _, target := range p.Targets {
-			queries = append(queries, strings.NewReplacer("$cluster", ".*", "$__rate_interval", "1m", "$__interval", "15s").Replace(target.Expr))
+			queries = append(queries, strings.NewReplacer("$cluster", ".*", "$__rate_interval", "1m", "$__interval",
+				"15s").Replace(target.Expr))
 		}
 		for _, below := range p.Panels {
 			walk(below)

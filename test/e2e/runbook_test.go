@@ -91,7 +91,8 @@ func newRunbook(t *testing.T, source *testserver.Cluster) *runbook {
 		t.Fatal(err)
 	}
 	for name, path := range map[string]string{
-		"backupd": binary, "etcdctl": testserver.Binary(t, "3.7", "etcdctl"), "etcdutl": testserver.Binary(t, "3.7", "etcdutl"),
+		"backupd": binary, "etcdctl": testserver.Binary(t, "3.7", "etcdctl"),
+		"etcdutl": testserver.Binary(t, "3.7", "etcdutl"),
 	} {
 		if err := os.Symlink(path, filepath.Join(tools, name)); err != nil {
 			t.Fatal(err)
@@ -99,9 +100,12 @@ func newRunbook(t *testing.T, source *testserver.Cluster) *runbook {
 	}
 	r.env = append(os.Environ(), "TMPDIR="+r.dir)
 	for name, value := range map[string]string{
-		"PATH": tools + ":" + os.Getenv("PATH"), "DIR": filepath.Join(r.dir, "restored"), "SURVIVOR": source.Members[2].Endpoint,
-		"ENDPOINTS": strings.Join(source.Endpoints(), ","), "BACKUPD_REPO": "file://" + r.repo, "BACKUPD_CLUSTER": "prod",
-		"BACKUPD_IDENTITY": filepath.Join(r.dir, "key.txt"), "BACKUPD_RECIPIENTS_FILE": filepath.Join(r.dir, "recipients.txt"),
+		"PATH": tools + ":" + os.Getenv("PATH"), "DIR": filepath.Join(r.dir, "restored"),
+		"SURVIVOR": source.Members[2].Endpoint,
+		"ENDPOINTS": strings.Join(source.Endpoints(), ","), "BACKUPD_REPO": "file://" + r.repo,
+		"BACKUPD_CLUSTER": "prod",
+		"BACKUPD_IDENTITY": filepath.Join(r.dir, "key.txt"),
+		"BACKUPD_RECIPIENTS_FILE": filepath.Join(r.dir, "recipients.txt"),
 	} {
 		r.set(name, value)
 	}
@@ -127,7 +131,8 @@ func (r *runbook) start(t *testing.T, source *testserver.Cluster) *testserver.Cl
 	var run []testserver.RestoredMember
 	for i, m := range source.Members {
 		run = append(run, testserver.RestoredMember{
-			Name: m.Name, DataDir: filepath.Join(r.dir, "restored", fmt.Sprintf("m%d", i+1)), PeerURL: m.PeerURL, ClientURL: testserver.FreeURL(t),
+			Name: m.Name, DataDir: filepath.Join(r.dir, "restored", fmt.Sprintf("m%d", i+1)), PeerURL: m.PeerURL,
+			ClientURL: testserver.FreeURL(t),
 		})
 	}
 	return testserver.StartRestored(t, "3.7", run)

@@ -124,7 +124,8 @@ func TestCopiesOfTheRules(t *testing.T) {
 	object := strings.Builder{}
 	object.WriteString("# The alerts of deploy/prometheus for the Prometheus operator; made from there by\n" +
 		"# go -C test/manifests test -count=1 -run TestCopiesOfTheRules -update\n" +
-		"apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: backupd\n  labels:\n    app.kubernetes.io/name: backupd\nspec:\n")
+		"apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: backupd\n" +
+		"  labels:\n    app.kubernetes.io/name: backupd\nspec:\n")
 	for line := range strings.Lines(source) {
 		if line != "\n" {
 			line = "  " + line

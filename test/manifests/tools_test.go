@@ -42,7 +42,8 @@ func backupd(t *testing.T) string {
 		if built.dir, built.err = os.MkdirTemp("", "backupd-manifests-"); built.err != nil {
 			return
 		}
-		built.out, built.err = run(t, "go", "-C", "../..", "build", "-o", filepath.Join(built.dir, "backupd"), "./cmd/backupd")
+		built.out, built.err = run(t, "go", "-C", "../..", "build", "-o", filepath.Join(built.dir, "backupd"),
+			"./cmd/backupd")
 	})
 	if built.err != nil {
 		t.Fatalf("build backupd: %v\n%s", built.err, strings.TrimSpace(built.out))
@@ -57,7 +58,8 @@ func TestMain(m *testing.M) {
 	counted := false
 	flag.Visit(func(f *flag.Flag) { counted = counted || f.Name == "test.count" })
 	if !counted {
-		fmt.Fprintln(os.Stderr, "run go test with -count=1: a result from the cache would not see changes of deploy and docs")
+		fmt.Fprintln(os.Stderr,
+			"run go test with -count=1: a result from the cache would not see changes of deploy and docs")
 		os.Exit(2)
 	}
 	code := m.Run()
