@@ -66,8 +66,8 @@ func run(b *testing.B, env []string, name string, args ...string) string {
 func (w *world) script(b *testing.B, body string) time.Duration {
 	b.Helper()
 	body = strings.NewReplacer("etcdctl ", w.tools["etcdctl"]+" ", "etcdutl ", w.tools["etcdutl"]+" ",
-		"CURL",
-			fmt.Sprintf("curl -sS --fail -H x-amz-content-sha256:UNSIGNED-PAYLOAD --aws-sigv4 aws:amz:%s:s3 --user %s:%s", w.s3.Region, w.s3.AccessKey, w.s3.SecretKey),
+		"CURL", fmt.Sprintf("curl -sS --fail -H x-amz-content-sha256:UNSIGNED-PAYLOAD "+
+			"--aws-sigv4 aws:amz:%s:s3 --user %s:%s", w.s3.Region, w.s3.AccessKey, w.s3.SecretKey),
 		"URL", w.s3.Endpoint+"/"+w.s3.Bucket).Replace(body)
 	start := time.Now()
 	run(b, w.env, "bash", "-euc", "cd "+w.dir+"\n"+body)

@@ -49,7 +49,8 @@ daemon:
   spool: {max-bytes: 1GiB}
   notifications:
     - {on: [success], command: [/bin/true]}
-`, dir, real.Endpoints()[0], tls.Endpoints()[0], tls.CAFile, tls.CertFile, tls.KeyFile, strings.TrimPrefix(server, "http://")))
+`, dir, real.Endpoints()[0], tls.Endpoints()[0], tls.CAFile, tls.CertFile, tls.KeyFile,
+		strings.TrimPrefix(server, "http://")))
 	write(t, filepath.Join(dir, "prometheus.yml"), fmt.Sprintf(`global: {scrape_interval: 1s, evaluation_interval: 1s}
 rule_files: [%q]
 scrape_configs:
