@@ -17,6 +17,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
 	"github.com/etcd-backupd/backupd/internal/testserver"
+	"github.com/etcd-backupd/backupd/internal/testserver/rounds"
 )
 
 // mutation is one way to damage a snapshot.
@@ -35,11 +36,11 @@ func mutations(data []byte, seed uint64) []mutation {
 		all = append(all, mutation{name, change(bytes.Clone(data))})
 	}
 	pages := (len(data) - 32) / page
-	for range 300 {
+	for range rounds.Of(300) {
 		at, bit := rng.IntN(len(data)), rng.IntN(8)
 		add(fmt.Sprintf("flip bit %d of byte %d", bit, at), func(d []byte) []byte { d[at] ^= 1 << bit; return d })
 	}
-	for range 60 {
+	for range rounds.Of(60) {
 		at, with := rng.IntN(pages)*page+rng.IntN(48), rng.Uint32()|1
 		add(fmt.Sprintf("smash header at byte %d with %#x", at, with), func(d []byte) []byte {
 			binary.NativeEndian.PutUint32(d[at:], with)

@@ -18,6 +18,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
 	"github.com/etcd-backupd/backupd/internal/restore"
+	"github.com/etcd-backupd/backupd/internal/testserver/rounds"
 )
 
 // ground is where a job restores to, and what must stay of what was there.
@@ -239,7 +240,7 @@ func TestExecute_KilledAtAnyTime(t *testing.T) {
 		})
 	}
 	rng := rand.New(rand.NewPCG(7, 7))
-	for i := range 16 {
+	for i := range rounds.Of(16) {
 		after := time.Duration(rng.Int64N(int64(300 * time.Millisecond)))
 		t.Run(fmt.Sprintf("Random%d", i), func(t *testing.T) {
 			t.Parallel()

@@ -22,6 +22,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/mem"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/testserver/rounds"
 )
 
 // catalog shows each item of a catalogue in one line.
@@ -196,7 +197,7 @@ func (o *onList) List(ctx context.Context, prefix string) iter.Seq2[storage.Obje
 // TestCatalog_Random compares it with a naive join of random repositories.
 func TestCatalog_Random(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 14))
-	for range 300 {
+	for range rounds.Of(300) {
 		s := mem.New()
 		type about struct {
 			manifests, pins []string

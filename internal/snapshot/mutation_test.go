@@ -19,6 +19,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
 	"github.com/etcd-backupd/backupd/internal/testserver"
+	"github.com/etcd-backupd/backupd/internal/testserver/rounds"
 )
 
 // mutations are the ways in which an object gets damaged. other is an object of
@@ -91,7 +92,7 @@ func TestMutations(t *testing.T) {
 			s := subject{store: c.store, dir: c.dir, ids: []age.Identity{id}, m: take(t, taker)}
 			testserver.Fill(t, real.Client(t), testserver.FillOptions{Keys: 16, Prefix: c.name, Seed: uint64(i + 1)})
 			s.o = take(t, taker)
-			total += s.damageAll(t, c.rounds)
+			total += s.damageAll(t, rounds.Of(c.rounds))
 			testMissing(t, s)
 			if err := errors.Join(verify(t, s.store, s.m, s.ids...), verify(t, s.store, s.o, s.ids...)); err != nil {
 				t.Errorf("after everything was put right: %v", err)
@@ -99,7 +100,7 @@ func TestMutations(t *testing.T) {
 		})
 	}
 	t.Logf("%d mutations", total)
-	if total < 500 {
+	if total < rounds.Of(500) {
 		t.Error("too few")
 	}
 }

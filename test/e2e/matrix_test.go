@@ -15,7 +15,10 @@ import (
 // three members, which servers of the same version must accept as their own.
 func TestMatrix(t *testing.T) {
 	for _, version := range testserver.Versions(t) {
-		t.Run(version, func(t *testing.T) { testVersion(t, version) })
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			testVersion(t, version)
+		})
 	}
 }
 

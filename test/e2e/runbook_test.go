@@ -101,10 +101,10 @@ func newRunbook(t *testing.T, source *testserver.Cluster) *runbook {
 	r.env = append(os.Environ(), "TMPDIR="+r.dir)
 	for name, value := range map[string]string{
 		"PATH": tools + ":" + os.Getenv("PATH"), "DIR": filepath.Join(r.dir, "restored"),
-		"SURVIVOR": source.Members[2].Endpoint,
+		"SURVIVOR":  source.Members[2].Endpoint,
 		"ENDPOINTS": strings.Join(source.Endpoints(), ","), "BACKUPD_REPO": "file://" + r.repo,
-		"BACKUPD_CLUSTER": "prod",
-		"BACKUPD_IDENTITY": filepath.Join(r.dir, "key.txt"),
+		"BACKUPD_CLUSTER":         "prod",
+		"BACKUPD_IDENTITY":        filepath.Join(r.dir, "key.txt"),
 		"BACKUPD_RECIPIENTS_FILE": filepath.Join(r.dir, "recipients.txt"),
 	} {
 		r.set(name, value)

@@ -133,7 +133,7 @@ func TestChartAndOverlaysAgree(t *testing.T) {
 			}
 			c := p.backupd(t)
 			raw, err := json.Marshal(map[string]any{"image": c.Image, "args": c.Args, "ports": c.Ports,
-				"liveness": c.LivenessProbe,
+				"liveness":  c.LivenessProbe,
 				"readiness": c.ReadinessProbe, "message": c.TerminationMessagePolicy, "restart": c.RestartPolicy})
 			if err != nil {
 				t.Fatal(err)
