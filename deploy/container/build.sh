@@ -88,7 +88,7 @@ cat "$work/files"
 echo "== it runs"
 # buildah run ignores the entrypoint: give the whole command.
 buildah run "$container" -- /usr/bin/backupd version | tee "$work/version"
-grep -qF "backupd $version" "$work/version" || fail "the binary tells another version"
+grep -qF "backupd $version" "$work/version" || fail "the binary prints another version"
 if [ "$(id -u)" = 0 ]; then
   [ "$(stat -c %u "$mounted/var/lib/backupd/spool")" = 65532 ] || fail "the spool folder is not of the user of the image"
 fi

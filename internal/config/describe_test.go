@@ -98,7 +98,7 @@ func (k key) describe() string {
 	return "`" + k.name + "`" + strings.TrimPrefix(k.comment, k.field.Name)
 }
 
-// What may stand instead of any value that is no text.
+// variable matches a variable, which may replace any value that is not a text.
 const variable = `\$\{`
 
 func schemaOf(t *testing.T, comments map[string]string, typ reflect.Type) *jsonschema.Schema {

@@ -329,7 +329,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// What stands in the file beats defaults, also where it is zero.
+// A value in the file overrides the default, even if it is zero.
 func TestValues(t *testing.T) {
 	env := map[string]string{"N": "5", "SLACK": "https://hooks.example/secret", "HOME": "/h", "EMPTY": "", "TRUE": "true"}
 	text := `repositories: &all

@@ -197,10 +197,10 @@ func TestVerifyTrailer(t *testing.T) {
 	if !frame.HasTrailer || frame.FileBytes != frame.DatabaseBytes+32 {
 		t.Errorf("frame of a snapshot: %+v", frame)
 	}
-	var told int64
-	must(t, etcddb.VerifyTrailer(t.Context(), path, func(n int64) { told = n }))
-	if told != frame.DatabaseBytes {
-		t.Errorf("progress ended at %d of %d bytes", told, frame.DatabaseBytes)
+	var last int64
+	must(t, etcddb.VerifyTrailer(t.Context(), path, func(n int64) { last = n }))
+	if last != frame.DatabaseBytes {
+		t.Errorf("progress ended at %d of %d bytes", last, frame.DatabaseBytes)
 	}
 	data, err := os.ReadFile(path)
 	must(t, err)

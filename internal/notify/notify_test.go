@@ -303,7 +303,7 @@ func TestCommandThatHangsIsKilledWithItsChildren(t *testing.T) {
 	}
 }
 
-// alive tells whether a process runs; one that only waits to be reaped does not.
+// alive reports whether a process runs; a zombie does not.
 func alive(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && !strings.Contains(string(stat), ") Z ")
@@ -365,8 +365,7 @@ func TestSaysWhatTheServerSays(t *testing.T) {
 	}
 }
 
-// What a redirect leads to must not be told: neither the token nor the URL is
-// meant for it.
+// The target of a redirect must get neither the token nor the URL.
 func TestRedirects(t *testing.T) {
 	other := newReceiver(t, nil)
 	for _, tt := range []struct {
@@ -399,7 +398,7 @@ func TestRedirects(t *testing.T) {
 		})
 	}
 	if len(other.requests()) > 0 {
-		t.Errorf("the other host was told %q", other.got)
+		t.Errorf("the other host got %q", other.got)
 	}
 }
 
@@ -716,6 +715,6 @@ func TestOutcome(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if got := checks.requests(); len(got) != 13 {
-		t.Errorf("the check was told %d times of 13: %q", len(got), got)
+		t.Errorf("the check got %d events of 13: %q", len(got), got)
 	}
 }

@@ -176,7 +176,7 @@ func kinds(d retention.Decision) []string {
 	return out
 }
 
-// fact is a snapshot with what its id tells.
+// fact is a snapshot with the facts in its id.
 type fact struct {
 	retention.Snapshot
 	at     int64
@@ -185,7 +185,7 @@ type fact struct {
 	newer  []*fact // of those that count
 }
 
-// facts tells what stands in the ids, and who is newer than whom.
+// facts reads the ids, and finds the newer snapshots of each one.
 func facts(h history) []*fact {
 	var all []*fact
 	for _, s := range h.all {
@@ -213,8 +213,7 @@ func (a *fact) before(b *fact) bool {
 	return a.ID > b.ID
 }
 
-// oracle tells of each snapshot what should become of it. It is as slow as it
-// is plain.
+// oracle decides about each snapshot in the plainest way, which is slow.
 func oracle(h history) map[backup.SnapshotID][]string {
 	p := h.policy
 	least := max(p.MinVerified, 1)

@@ -19,7 +19,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/retention"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
 // now is a Friday.
 var now = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)

@@ -350,7 +350,7 @@ func TestRetries(t *testing.T) {
 			t.Errorf("%d of 144 slots began in time, with %d tries", slots, len(b.lines()))
 		}
 	})
-	bubble(t, "the job is told once, after all of them", func(t *testing.T) {
+	bubble(t, "the job gets its result once, after all of them", func(t *testing.T) {
 		b := newBench(t, 1)
 		j := b.failing("a", "@hourly", 3)
 		j.Retries, j.Pause = 1, time.Nanosecond

@@ -105,7 +105,7 @@ func TestTokens_Rotation(t *testing.T) {
 	}
 }
 
-// The log tells of a wrong token without telling any.
+// The log reports a wrong token, but shows no token.
 func TestNoSecretsInLogs(t *testing.T) {
 	file := tokenFile(t, operateToken)
 	r := start(t, server.Options{OperateTokensFile: file})

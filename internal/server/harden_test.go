@@ -178,7 +178,7 @@ func TestPanic(t *testing.T) {
 	r := start(t, server.Options{Backend: b})
 	p := r.problem(t, http.StatusInternalServerError, "GET", api+"/clusters", "")
 	if strings.Contains(p.Detail, "defect") {
-		t.Errorf("the caller is told about the inside: %q", p.Detail)
+		t.Errorf("the caller learns internals: %q", p.Detail)
 	}
 	if log := r.log.String(); !strings.Contains(log, "panic in a request") || !strings.Contains(log, "a defect") ||
 		!strings.Contains(log, "help_test.go") {

@@ -48,7 +48,7 @@ type backend struct {
 	pins      map[string]string
 	sends     map[int]func(server.Job)
 	block     chan struct{} // Snapshots waits for it
-	blocked   chan struct{} // and tells here that it does
+	blocked   chan struct{} // closed when Snapshots waits
 }
 
 func newBackend() *backend {
@@ -124,7 +124,7 @@ func (b *backend) Subscribe(ctx context.Context, send func(server.Job)) {
 	delete(b.sends, key)
 }
 
-// change sets the state of a job and tells it.
+// change sets the state of a job and publishes it.
 func (b *backend) change(j server.Job) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 
 const chartDir = deploy + "/charts/backupd"
 
-// TestChartRefuses: what cannot work is told before anything is installed.
+// TestChartRefuses: values that cannot work are refused before anything is installed.
 func TestChartRefuses(t *testing.T) {
 	good := read(t, chartDir+"/ci/minimal-values.yaml")
 	for _, tt := range []struct{ name, values, want string }{
@@ -39,7 +39,7 @@ func TestChartRefuses(t *testing.T) {
 			}
 			_, err := renderChart(values)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("error %v, want one that tells of %q", err, tt.want)
+				t.Errorf("error %v, want one with %q", err, tt.want)
 			}
 		})
 	}

@@ -22,7 +22,7 @@ import (
 
 const exampleSecrets = deploy + "/kustomize/secrets/secrets.example.yaml"
 
-// secretKeys returns the keys of each Secret that the examples tell to make.
+// secretKeys returns the keys of each Secret in the examples.
 func secretKeys(t *testing.T) map[string][]string {
 	t.Helper()
 	out := map[string][]string{}
@@ -161,7 +161,7 @@ func mount(t *testing.T, move *strings.Replacer, path string, v core.Volume, obj
 		}
 		keys := secrets[v.Secret.SecretName]
 		if len(keys) == 0 {
-			t.Errorf("%s does not tell of the Secret %s", exampleSecrets, v.Secret.SecretName)
+			t.Errorf("%s does not describe the Secret %s", exampleSecrets, v.Secret.SecretName)
 		}
 		for _, key := range keys {
 			write(t, filepath.Join(at, key), c.of(key))

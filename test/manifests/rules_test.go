@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-var update = flag.Bool("update", false, "write the copies of the alert rules anew")
+var update = flag.Bool("update", false, "write the copies of the alert rules")
 
 const rulesFile = deploy + "/prometheus/backupd.rules.yaml"
 
