@@ -48,7 +48,7 @@ type backend struct {
 	pins      map[string]string
 	sends     map[int]func(server.Job)
 	block     chan struct{} // Snapshots waits for it
-	blocked   chan struct{} // closed when Snapshots waits
+	blocked   chan struct{} // gets a value when Snapshots waits
 }
 
 func newBackend() *backend {
