@@ -89,7 +89,7 @@ func Policies(conf *config.Config) ([]Policy, error) {
 
 // foreign reports whether a store holds anything but what a probe left.
 func foreign(ctx context.Context, s storage.Store) (bool, error) {
-	for obj, err := range s.List(ctx, "") {
+	for obj, err := range s.List(ctx, "", "") {
 		if err != nil {
 			return false, err
 		}

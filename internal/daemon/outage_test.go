@@ -62,11 +62,11 @@ func (o *outage) Stat(ctx context.Context, key string) (storage.Object, error) {
 	return o.Store.Stat(ctx, key)
 }
 
-func (o *outage) List(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
+func (o *outage) List(ctx context.Context, prefix, after string) iter.Seq2[storage.Object, error] {
 	if err := o.err(); err != nil {
 		return func(yield func(storage.Object, error) bool) { yield(storage.Object{}, err) }
 	}
-	return o.Store.List(ctx, prefix)
+	return o.Store.List(ctx, prefix, after)
 }
 
 func (o *outage) Delete(ctx context.Context, key string) error {

@@ -61,7 +61,7 @@ func Entries(ctx context.Context, s storage.Store, cluster string) ([]Entry, err
 		prefix = backup.ManifestPrefix(cluster)
 	}
 	var out []Entry
-	for obj, err := range s.List(ctx, prefix) {
+	for obj, err := range s.List(ctx, prefix, "") {
 		if err != nil {
 			return nil, fmt.Errorf("list snapshots: %w", err)
 		}

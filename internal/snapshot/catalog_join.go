@@ -57,7 +57,7 @@ func (i *Item) DataMissing() bool { return i.Manifest && len(i.Data) == 0 }
 func Clusters(ctx context.Context, s storage.Store) ([]string, error) {
 	var out []string
 	last := "/" // no cluster's
-	for obj, err := range s.List(ctx, "") {
+	for obj, err := range s.List(ctx, "", "") {
 		if err != nil {
 			return nil, fmt.Errorf("list clusters: %w", err)
 		}
@@ -158,7 +158,7 @@ func secondOf(name string) string {
 
 func newListing(ctx context.Context, s storage.Store, prefix string) *listing {
 	l := &listing{}
-	l.pull, l.stop = iter.Pull2(s.List(ctx, prefix))
+	l.pull, l.stop = iter.Pull2(s.List(ctx, prefix, ""))
 	l.advance()
 	return l
 }

@@ -183,13 +183,13 @@ type onList struct {
 	do     func()
 }
 
-func (o *onList) List(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
+func (o *onList) List(ctx context.Context, prefix, after string) iter.Seq2[storage.Object, error] {
 	return func(yield func(storage.Object, error) bool) {
 		if do := o.do; prefix == o.prefix && do != nil {
 			o.do = nil
 			do()
 		}
-		o.Store.List(ctx, prefix)(yield)
+		o.Store.List(ctx, prefix, after)(yield)
 	}
 }
 
@@ -279,7 +279,7 @@ type endless struct {
 	n int
 }
 
-func (e endless) List(_ context.Context, prefix string) iter.Seq2[storage.Object, error] {
+func (e endless) List(_ context.Context, prefix, _ string) iter.Seq2[storage.Object, error] {
 	return func(yield func(storage.Object, error) bool) {
 		for i := range e.n {
 			m := nth(i)

@@ -101,7 +101,7 @@ func reset(t *testing.T, s storage.Store, kept []*backup.Manifest) {
 	for _, m := range kept {
 		keep[m.Key()], keep[m.DataKey()] = true, true
 	}
-	for o := range s.List(t.Context(), "") {
+	for o := range s.List(t.Context(), "", "") {
 		if !keep[o.Key] {
 			if err := s.Delete(t.Context(), o.Key); err != nil {
 				t.Fatal(err)

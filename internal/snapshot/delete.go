@@ -50,7 +50,7 @@ func Delete(ctx context.Context, s storage.Store, e Entry) error {
 // deleted.
 func dataOf(ctx context.Context, s storage.Store, cluster string, name backup.DataName) ([]storage.Object, error) {
 	var out []storage.Object
-	for obj, err := range s.List(ctx, backup.DataPrefix(cluster)+string(name)) {
+	for obj, err := range s.List(ctx, backup.DataPrefix(cluster)+string(name), "") {
 		if err != nil {
 			return nil, fmt.Errorf("look for data: %w", err)
 		}
@@ -66,7 +66,7 @@ func dataOf(ctx context.Context, s storage.Store, cluster string, name backup.Da
 func manifestsOf(ctx context.Context, s storage.Store, cluster string, name backup.DataName) ([]Entry, error) {
 	second, _, _ := strings.Cut(string(name), "-")
 	var out []Entry
-	for obj, err := range s.List(ctx, backup.ManifestPrefix(cluster)+second+"-r") {
+	for obj, err := range s.List(ctx, backup.ManifestPrefix(cluster)+second+"-r", "") {
 		if err != nil {
 			return nil, fmt.Errorf("look for manifest: %w", err)
 		}

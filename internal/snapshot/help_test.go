@@ -113,7 +113,7 @@ func wantKeys(t *testing.T, s storage.Store, of ...*backup.Manifest) {
 	}
 	slices.Sort(want)
 	var got []string
-	for o, err := range s.List(t.Context(), "") {
+	for o, err := range s.List(t.Context(), "", "") {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -120,7 +120,7 @@ func TestTaker_Take_Cancelled(t *testing.T) {
 
 func hasData(t *testing.T, s storage.Store) bool {
 	t.Helper()
-	for _, err := range s.List(t.Context(), backup.DataPrefix("prod")) {
+	for _, err := range s.List(t.Context(), backup.DataPrefix("prod"), "") {
 		return err == nil
 	}
 	return false

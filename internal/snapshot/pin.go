@@ -153,7 +153,7 @@ func FindPin(ctx context.Context, s storage.Store, e Entry) (*PinRecord, error) 
 // may be gone.
 func Pins(ctx context.Context, s storage.Store, cluster string) (map[backup.SnapshotID]PinRecord, error) {
 	out := map[backup.SnapshotID]PinRecord{}
-	for obj, err := range s.List(ctx, backup.PinPrefix(cluster)) {
+	for obj, err := range s.List(ctx, backup.PinPrefix(cluster), "") {
 		if err != nil {
 			return nil, fmt.Errorf("list pins: %w", err)
 		}

@@ -62,7 +62,7 @@ func suspectManifest(at time.Time, rev backup.Revision) *backup.Manifest {
 func keys(t *testing.T, s storage.Store) []string {
 	t.Helper()
 	var out []string
-	for o, err := range s.List(t.Context(), "") {
+	for o, err := range s.List(t.Context(), "", "") {
 		if err != nil {
 			t.Fatal(err)
 		}

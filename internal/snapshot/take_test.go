@@ -253,7 +253,7 @@ func TestTaker_Take_BadName(t *testing.T) {
 	if _, err := taker.Take(t.Context()); err == nil || !strings.Contains(err.Error(), "cluster name") {
 		t.Errorf("got %v", err)
 	}
-	for o := range s.List(t.Context(), "") {
+	for o := range s.List(t.Context(), "", "") {
 		t.Errorf("%s was written", o.Key)
 	}
 }

@@ -12,6 +12,20 @@ const (
 	maxSegmentBytes = 255  // NAME_MAX of the usual file systems
 )
 
+// ListStart says where a [Store.List] of prefix and after begins, for the
+// implementations: behind the key start, which is empty or begins with prefix.
+// Services differ in what they list after a key without the prefix. If
+// possible is false no key can be listed.
+func ListStart(prefix, after string) (start string, possible bool) {
+	switch {
+	case strings.HasPrefix(after, prefix):
+		return after, true
+	case after < prefix:
+		return "", true
+	}
+	return "", false
+}
+
 // CheckKey reports why key cannot name an object in any store, or nil. A key
 // is one or more segments joined by single slashes; a segment is neither "."
 // nor ".." and holds no control characters. Errors wrap fs.ErrInvalid.

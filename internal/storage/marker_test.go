@@ -132,7 +132,7 @@ func TestWithObserver(t *testing.T) {
 	}
 	_, _ = s.Open(t.Context(), "missing", 0, -1)
 	_, _ = s.Stat(t.Context(), "missing")
-	for range s.List(t.Context(), "k") {
+	for range s.List(t.Context(), "k", "") {
 		break
 	}
 	_ = s.Delete(t.Context(), "key")

@@ -77,12 +77,12 @@ func (o *observed) Stat(ctx context.Context, key string) (Object, error) {
 	return obj, err
 }
 
-func (o *observed) List(ctx context.Context, prefix string) iter.Seq2[Object, error] {
+func (o *observed) List(ctx context.Context, prefix, after string) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
 		start := time.Now()
 		var failed error
 		defer func() { o.report(Event{Op: OpList, Key: prefix}, start, failed) }()
-		for obj, err := range o.s.List(ctx, prefix) {
+		for obj, err := range o.s.List(ctx, prefix, after) {
 			failed = err
 			if !yield(obj, err) {
 				return

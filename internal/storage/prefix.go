@@ -58,9 +58,9 @@ func (p *prefixed) Stat(ctx context.Context, key string) (Object, error) {
 	return o, err
 }
 
-func (p *prefixed) List(ctx context.Context, prefix string) iter.Seq2[Object, error] {
+func (p *prefixed) List(ctx context.Context, prefix, after string) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
-		for o, err := range p.s.List(ctx, p.prefix+prefix) {
+		for o, err := range p.s.List(ctx, p.prefix+prefix, p.prefix+after) {
 			o.Key = strings.TrimPrefix(o.Key, p.prefix)
 			if !yield(o, err) {
 				return

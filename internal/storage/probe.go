@@ -273,7 +273,7 @@ func (p *probe) removed(ctx context.Context, step string) {
 		return
 	}
 	if p.listing {
-		for obj, err := range p.s.List(ctx, p.folder+"/") {
+		for obj, err := range p.s.List(ctx, p.folder+"/", "") {
 			if err != nil {
 				p.failed(step, err, "list the repository's prefix (s3:ListBucket)")
 			} else {

@@ -87,7 +87,7 @@ func (p *probe) open(ctx context.Context, key string, offset, length int64) ([]b
 var probeNames = []string{"a0", "a/1", "a-1", "B"}
 
 func (p *probe) list(ctx context.Context) {
-	const step, permission = "list", "list the repository's prefix (s3:ListBucket)"
+	const step = "list"
 	folder := p.folder + "/list/"
 	for _, name := range probeNames {
 		if err := p.s.Create(ctx, folder+name, strings.NewReader(name)); err != nil {
@@ -96,32 +96,48 @@ func (p *probe) list(ctx context.Context) {
 		}
 		p.created = append(p.created, folder+name)
 	}
-	for _, prefix := range []string{folder, folder + "a", folder + "a/", p.folder + "/none"} {
-		var want []string
-		for _, name := range slices.Sorted(slices.Values(probeNames)) {
-			if strings.HasPrefix(folder+name, prefix) {
-				want = append(want, folder+name)
-			}
-		}
-		var got []string
-		for obj, err := range p.s.List(ctx, prefix) {
-			if err != nil {
-				p.failed(step, err, permission)
-				return
-			}
-			if name := strings.TrimPrefix(obj.Key, folder); obj.Size != int64(len(name)) {
-				p.fail(step, "", "%s is listed with %d bytes, it has %d", obj.Key, obj.Size, len(name))
-				return
-			}
-			got = append(got, obj.Key)
-		}
-		if !slices.Equal(got, want) {
-			p.fail(step, "", "below %s these keys should be listed, in this order: %q; got %q", prefix, want, got)
+	for _, from := range []struct{ prefix, after string }{
+		{folder, ""}, {folder + "a", ""}, {folder + "a/", ""}, {p.folder + "/none", ""},
+		{folder, folder + "a-1"}, {folder, folder + "a."}, {folder, folder + "a/1"},
+	} {
+		if !p.listFrom(ctx, folder, from.prefix, from.after) {
 			return
 		}
 	}
 	p.listing = true
 	p.ok(step, "new objects are listed at once, in the order of their keys")
+}
+
+// listFrom compares one listing of the objects that list has created in folder.
+func (p *probe) listFrom(ctx context.Context, folder, prefix, after string) bool {
+	const step, permission = "list", "list the repository's prefix (s3:ListBucket)"
+	var want []string
+	for _, name := range slices.Sorted(slices.Values(probeNames)) {
+		if key := folder + name; strings.HasPrefix(key, prefix) && key > after {
+			want = append(want, key)
+		}
+	}
+	var got []string
+	for obj, err := range p.s.List(ctx, prefix, after) {
+		if err != nil {
+			p.failed(step, err, permission)
+			return false
+		}
+		if name := strings.TrimPrefix(obj.Key, folder); obj.Size != int64(len(name)) {
+			p.fail(step, "", "%s is listed with %d bytes, it has %d", obj.Key, obj.Size, len(name))
+			return false
+		}
+		got = append(got, obj.Key)
+	}
+	if !slices.Equal(got, want) {
+		below := "below " + prefix
+		if after != "" {
+			below += ", after " + after
+		}
+		p.fail(step, "", "%s these keys should be listed, in this order: %q; got %q", below, want, got)
+		return false
+	}
+	return true
 }
 
 // large is about an object that is uploaded in parts.

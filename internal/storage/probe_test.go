@@ -53,7 +53,7 @@ func TestProbe(t *testing.T) {
 			if diff := cmp.Diff(steps, got); diff != "" {
 				t.Errorf("steps (-want +got):\n%s", diff)
 			}
-			for o, err := range s.List(t.Context(), "") {
+			for o, err := range s.List(t.Context(), "", "") {
 				t.Errorf("left: %v, %v", o, err)
 			}
 		})
@@ -66,7 +66,7 @@ type faulty struct {
 	create func(ctx context.Context, key string, r io.Reader) error
 	open   func(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
 	stat   func(ctx context.Context, key string) (storage.Object, error)
-	list   func(ctx context.Context, prefix string) iter.Seq2[storage.Object, error]
+	list   func(ctx context.Context, prefix, after string) iter.Seq2[storage.Object, error]
 	remove func(ctx context.Context, key string) error
 }
 
@@ -91,11 +91,11 @@ func (f *faulty) Stat(ctx context.Context, key string) (storage.Object, error) {
 	return f.Store.Stat(ctx, key)
 }
 
-func (f *faulty) List(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
+func (f *faulty) List(ctx context.Context, prefix, after string) iter.Seq2[storage.Object, error] {
 	if f.list != nil {
-		return f.list(ctx, prefix)
+		return f.list(ctx, prefix, after)
 	}
-	return f.Store.List(ctx, prefix)
+	return f.Store.List(ctx, prefix, after)
 }
 
 func (f *faulty) Delete(ctx context.Context, key string) error {
@@ -216,7 +216,7 @@ func TestProbe_Faults(t *testing.T) {
 		},
 		"NoList": {
 			func(m *mem.Store) *faulty {
-				return &faulty{list: func(context.Context, string) iter.Seq2[storage.Object, error] {
+				return &faulty{list: func(context.Context, string, string) iter.Seq2[storage.Object, error] {
 					return func(yield func(storage.Object, error) bool) { yield(storage.Object{}, denied) }
 				}}
 			},
@@ -224,10 +224,10 @@ func TestProbe_Faults(t *testing.T) {
 		},
 		"OtherOrder": {
 			func(m *mem.Store) *faulty {
-				return &faulty{list: func(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
+				return &faulty{list: func(ctx context.Context, prefix, after string) iter.Seq2[storage.Object, error] {
 					return func(yield func(storage.Object, error) bool) {
 						var all []storage.Object
-						for o := range m.List(ctx, prefix) {
+						for o := range m.List(ctx, prefix, after) {
 							all = append(all, o)
 						}
 						slices.SortFunc(all, func(a, b storage.Object) int { return strings.Compare(strings.ToLower(a.Key), strings.ToLower(b.Key)) })
@@ -278,7 +278,7 @@ func TestProbe_Faults(t *testing.T) {
 			if s.remove != nil {
 				return
 			}
-			for o := range m.List(t.Context(), "") {
+			for o := range m.List(t.Context(), "", "") {
 				t.Errorf("left: %s", o.Key)
 			}
 		})
@@ -311,15 +311,15 @@ func TestProbe_Cancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	m := mem.New()
-	s := &faulty{Store: m, list: func(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
+	s := &faulty{Store: m, list: func(ctx context.Context, prefix, after string) iter.Seq2[storage.Object, error] {
 		cancel()
-		return m.List(ctx, prefix)
+		return m.List(ctx, prefix, after)
 	}}
 	found := storage.Probe(ctx, s, storage.ProbeOptions{PartBytes: probePart})
 	if !slices.ContainsFunc(found, func(f storage.Finding) bool { return f.Step == "probe" && f.Level == storage.LevelFailure }) {
 		t.Errorf("got %+v", found)
 	}
-	for o := range m.List(t.Context(), "") {
+	for o := range m.List(t.Context(), "", "") {
 		t.Errorf("left: %s", o.Key)
 	}
 }

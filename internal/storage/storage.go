@@ -47,9 +47,12 @@ type Store interface {
 	// Stat tells an object's size and time without reading it.
 	Stat(ctx context.Context, key string) (Object, error)
 
-	// List yields every object whose key begins with prefix, in key order
-	// (bytewise). An error ends the listing: it is yielded once, last.
-	List(ctx context.Context, prefix string) iter.Seq2[Object, error]
+	// List yields every object whose key begins with prefix and is greater than
+	// after, in key order (bytewise). An empty after is less than every key. It
+	// need not begin with prefix nor name an object. A listing costs no more
+	// than what it yields, wherever it begins. An error ends it: the error is
+	// yielded once, last.
+	List(ctx context.Context, prefix, after string) iter.Seq2[Object, error]
 
 	// Delete removes key. Deleting what is not there is no error.
 	Delete(ctx context.Context, key string) error

@@ -55,7 +55,7 @@ func TestStore_NoFolder(t *testing.T) {
 	_, open := s.Open(t.Context(), "key", 0, -1)
 	_, stat := s.Stat(t.Context(), "key")
 	var list error
-	for _, list = range s.List(t.Context(), "") {
+	for _, list = range s.List(t.Context(), "", "") {
 	}
 	_, repo := storage.OpenRepository(t.Context(), s)
 	for op, err := range map[string]error{"open": open, "stat": stat, "list": list, "delete": s.Delete(t.Context(), "key"), "repository": repo} {
@@ -140,7 +140,7 @@ func TestStore_Foreign(t *testing.T) {
 	if err := s.Create(t.Context(), "object/below", strings.NewReader("x")); err == nil {
 		t.Error("created an object below an object")
 	}
-	for o, err := range s.List(t.Context(), "") {
+	for o, err := range s.List(t.Context(), "", "") {
 		if err != nil || o.Key != "object" {
 			t.Errorf("listed %+v, error %v", o, err)
 		}
@@ -221,7 +221,7 @@ func TestCreate_Killed(t *testing.T) {
 		t.Fatalf("temporary files: %q", temps(t, dir))
 	}
 	s := file.New(dir)
-	for o, err := range s.List(t.Context(), "") {
+	for o, err := range s.List(t.Context(), "", "") {
 		t.Fatalf("listed %+v, error %v", o, err)
 	}
 	if err := s.Create(t.Context(), "c1/data/big", strings.NewReader("x")); err != nil {

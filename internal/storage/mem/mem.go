@@ -103,13 +103,13 @@ func (s *Store) get(ctx context.Context, key string) (object, error) {
 }
 
 // List implements [storage.Store]. It yields what is there when it begins.
-func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
+func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[storage.Object, error] {
 	return func(yield func(storage.Object, error) bool) {
 		s.mu.RLock()
 		all := maps.Clone(s.objects)
 		s.mu.RUnlock()
 		for _, key := range slices.Sorted(maps.Keys(all)) {
-			if !strings.HasPrefix(key, prefix) {
+			if !strings.HasPrefix(key, prefix) || key <= after {
 				continue
 			}
 			if err := ctx.Err(); err != nil {

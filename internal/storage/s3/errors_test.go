@@ -27,7 +27,7 @@ func operations(ctx context.Context, s *s3.Store) map[string]error {
 	_, errs["open"] = s.Open(ctx, "key", 0, -1)
 	_, errs["open nothing"] = s.Open(ctx, "key", 0, 0)
 	_, errs["stat"] = s.Stat(ctx, "key")
-	for _, err := range s.List(ctx, "") {
+	for _, err := range s.List(ctx, "", "") {
 		errs["list"] = err
 	}
 	errs["delete"] = s.Delete(ctx, "key")
@@ -113,7 +113,7 @@ func TestErrors_Status(t *testing.T) {
 		t.Errorf("stat: got error %v", err)
 	}
 	p.fail("ListObjectsV2", answer(403, "AccessDenied", "no"))
-	for _, err := range s.List(t.Context(), "") {
+	for _, err := range s.List(t.Context(), "", "") {
 		if !errors.Is(err, fs.ErrPermission) {
 			t.Errorf("list: got error %v", err)
 		}
@@ -176,7 +176,7 @@ func TestList_NeverEnds(t *testing.T) {
 			p := startProxy(t)
 			p.fail("ListObjectsV2", pages...)
 			var last error
-			for _, err := range p.open(t).List(t.Context(), "") {
+			for _, err := range p.open(t).List(t.Context(), "", "") {
 				last = err
 			}
 			if last == nil || !strings.Contains(last.Error(), "the service") {

@@ -308,7 +308,7 @@ func TestProgressTimeout(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, err := range s.List(t.Context(), "") {
+	for _, err := range s.List(t.Context(), "", "") {
 		if err != nil {
 			t.Fatal(err)
 		}

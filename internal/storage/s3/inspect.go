@@ -62,7 +62,7 @@ func (s *Store) inspectPages(ctx context.Context, prefix string) storage.Finding
 	const step = "list pages"
 	var listings [2][]string
 	for i, pageKeys := range []int32{0, 2} {
-		for o, err := range s.list(ctx, prefix, pageKeys) {
+		for o, err := range s.list(ctx, prefix, "", pageKeys) {
 			if err != nil {
 				return storage.Finding{Step: step, Level: storage.LevelFailure, Text: err.Error(), Todo: todoOf(err, "s3:ListBucket")}
 			}

@@ -55,7 +55,7 @@ func wantNotOK(t *testing.T, found []storage.Finding, want map[string]storage.Le
 func keys(t *testing.T, s storage.Store) []string {
 	t.Helper()
 	var out []string
-	for o, err := range s.List(t.Context(), "") {
+	for o, err := range s.List(t.Context(), "", "") {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -32,7 +32,7 @@ func testRoundTrip(t *testing.T, s storage.Store) {
 	if age := o.ModTime.Sub(before); age < -time.Minute || age > time.Minute {
 		t.Fatalf("stat: object is %v old", age)
 	}
-	for listed, err := range s.List(t.Context(), "c1/") {
+	for listed, err := range s.List(t.Context(), "c1/", "") {
 		if err != nil {
 			t.Fatal(err)
 		}

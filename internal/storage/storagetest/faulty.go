@@ -109,20 +109,20 @@ func (f *Faulty) Stat(ctx context.Context, key string) (storage.Object, error) {
 }
 
 // List implements [storage.Store].
-func (f *Faulty) List(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
+func (f *Faulty) List(ctx context.Context, prefix, after string) iter.Seq2[storage.Object, error] {
 	return func(yield func(storage.Object, error) bool) {
-		before, after := f.begin()
+		before, behind := f.begin()
 		if before != nil {
 			yield(storage.Object{}, before)
 			return
 		}
-		for o, err := range f.s.List(ctx, prefix) {
+		for o, err := range f.s.List(ctx, prefix, after) {
 			if !yield(o, err) || err != nil {
 				return
 			}
 		}
-		if after != nil {
-			yield(storage.Object{}, after)
+		if behind != nil {
+			yield(storage.Object{}, behind)
 		}
 	}
 }

@@ -28,7 +28,7 @@ func scenario(ctx context.Context, s storage.Store) []error {
 	_, err = s.Stat(ctx, "key")
 	errs = append(errs, err)
 	err = nil
-	for _, e := range s.List(ctx, "") {
+	for _, e := range s.List(ctx, "", "") {
 		err = e
 	}
 	return append(errs, err, s.Delete(ctx, "key"))

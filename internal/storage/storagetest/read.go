@@ -121,7 +121,7 @@ func testCancelled(t *testing.T, s storage.Store) {
 	wantErr(t, "stat", err, context.Canceled)
 	wantErr(t, "delete", s.Delete(ctx, "there"), context.Canceled)
 	yields := 0
-	for _, err := range s.List(ctx, "") {
+	for _, err := range s.List(ctx, "", "") {
 		yields++
 		wantErr(t, "list", err, context.Canceled)
 	}
@@ -148,14 +148,7 @@ func testOpenCancelled(t *testing.T, s storage.Store) {
 }
 
 func testListOrder(t *testing.T, s storage.Store) {
-	want := []string{
-		"a", "a-b", "a.b", "a0/x", "a0x", "ab/c-d", "ab/c/d", "ab/c/d2/e", "ab/c0", "b/1", "b/10", "b/2",
-		"c d/e f", "c+d", "c=d", "k8s_1/snapshots/x.json", "ä", "日本/語",
-	}
-	slices.Sort(want) // bytewise
-	for i := range want {
-		create(t, s, want[(i*7)%len(want)], content(1)) // 7 and 18 have no common factor
-	}
+	want := createListed(t, s)
 	for _, prefix := range []string{"", "a", "a-", "a/", "ab", "ab/", "ab/c", "ab/c/", "ab/c/d", "b/1", "c d/", "zz", "日本/"} {
 		var matching []string
 		for _, key := range want {
@@ -167,12 +160,55 @@ func testListOrder(t *testing.T, s storage.Store) {
 	}
 }
 
+// createListed creates objects whose keys sort differently in the tree of a file
+// system, and returns them in order.
+func createListed(t *testing.T, s storage.Store) []string {
+	t.Helper()
+	all := []string{
+		"a", "a-b", "a.b", "a0/x", "a0x", "ab/c-d", "ab/c/d", "ab/c/d2/e", "ab/c0", "b/1", "b/10", "b/2",
+		"c d/e f", "c+d", "c=d", "k8s_1/snapshots/x.json", "ä", "日本/語",
+	}
+	slices.Sort(all) // bytewise
+	for i := range all {
+		create(t, s, all[(i*7)%len(all)], content(1)) // 7 and 18 have no common factor
+	}
+	return all
+}
+
+// testListAfter begins listings at each key, between keys, in the middle of
+// folders, and before and behind the prefix.
+func testListAfter(t *testing.T, s storage.Store) {
+	all := createListed(t, s)
+	afters := append(slices.Clone(all), "0", "a-", "a/", "a/z", "a0", "a0/", "a00", "aa", "ab", "ab/", "ab/b/x", "ab/c", "ab/c/",
+		"ab/c/d0", "ab/c/d2", "ab/c/d2/z", "ab/c0/", "ab/c1", "ab0", "b", "b/", "b/0", "b/1/x", "b0", "c d0", "zz", "日本", "日本/", "日本0")
+	for _, prefix := range []string{"", "a", "a/", "a0", "ab", "ab/", "ab/c", "ab/c/", "ab/c/d", "b/", "b/1", "c ", "zz", "日本/"} {
+		for _, after := range afters {
+			var want []string
+			for _, key := range all {
+				if strings.HasPrefix(key, prefix) && key > after {
+					want = append(want, key)
+				}
+			}
+			if got := keys(t, s, prefix, after); !slices.Equal(got, want) {
+				t.Fatalf("list %q after %q: got %q, want %q", prefix, after, got, want)
+			}
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, after := range []string{"a", "ab/c", "zz"} {
+		for _, err := range s.List(ctx, "ab/", after) {
+			wantErr(t, "list after "+after, err, context.Canceled)
+		}
+	}
+}
+
 func testListStops(t *testing.T, s storage.Store) {
 	for i := range 5 {
 		create(t, s, fmt.Sprintf("x/%d", i), nil)
 	}
 	n := 0
-	for _, err := range s.List(t.Context(), "") {
+	for _, err := range s.List(t.Context(), "", "") {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -205,11 +241,14 @@ func testListMany(t *testing.T, s storage.Store) {
 	}
 	close(next)
 	wg.Wait()
-	if got := len(keys(t, s, "many/")); got != many {
+	if got := len(keys(t, s, "many/", "")); got != many {
 		t.Fatalf("listed %d objects of %d", got, many)
 	}
-	if got := len(keys(t, s, "many/03/")); got != many/7 {
+	if got := len(keys(t, s, "many/03/", "")); got != many/7 {
 		t.Fatalf("listed %d objects of %d", got, many/7)
+	}
+	if got := len(keys(t, s, "many/", "many/02/99999")); got != many/7*4 {
+		t.Fatalf("listed %d objects of %d", got, many/7*4)
 	}
 }
 

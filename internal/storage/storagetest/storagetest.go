@@ -42,6 +42,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"Cancelled", testCancelled},
 		{"OpenCancelled", testOpenCancelled},
 		{"ListOrder", testListOrder},
+		{"ListAfter", testListAfter},
 		{"ListStops", testListStops},
 		{"ListMany", testListMany},
 		{"Delete", testDelete},
@@ -89,19 +90,21 @@ func read(t *testing.T, s storage.Store, key string, offset, length int64) []byt
 }
 
 // keys lists s and checks that it is in order.
-func keys(t *testing.T, s storage.Store, prefix string) []string {
+func keys(t *testing.T, s storage.Store, prefix, after string) []string {
 	t.Helper()
 	var got []string
-	for o, err := range s.List(t.Context(), prefix) {
+	last := after
+	for o, err := range s.List(t.Context(), prefix, after) {
 		if err != nil {
-			t.Fatalf("list %q: %v", prefix, err)
+			t.Fatalf("list %q after %q: %v", prefix, after, err)
 		}
-		if n := len(got); n > 0 && got[n-1] >= o.Key {
-			t.Fatalf("list %q: %q comes after %q", prefix, o.Key, got[n-1])
+		if o.Key <= last {
+			t.Fatalf("list %q after %q: %q comes after %q", prefix, after, o.Key, last)
 		}
 		if !strings.HasPrefix(o.Key, prefix) {
-			t.Fatalf("list %q: %q", prefix, o.Key)
+			t.Fatalf("list %q after %q: %q", prefix, after, o.Key)
 		}
+		last = o.Key
 		got = append(got, o.Key)
 	}
 	return got
@@ -109,7 +112,7 @@ func keys(t *testing.T, s storage.Store, prefix string) []string {
 
 func wantKeys(t *testing.T, s storage.Store, prefix string, want ...string) {
 	t.Helper()
-	got := keys(t, s, prefix)
+	got := keys(t, s, prefix, "")
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Fatalf("list %q: got %q, want %q", prefix, got, want)
 	}
