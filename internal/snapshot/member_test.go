@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -334,11 +333,12 @@ func TestTaker_Take_SpoolLies(t *testing.T) {
 		}
 	}
 	for _, keep := range []bool{false, true} {
-		s := &gatedStore{Store: mem.New(), gate: make(chan struct{})}
+		gate := make(chan struct{})
+		s := gated(mem.New(), gate)
 		taker := newTaker(t, connect(t, real.Endpoints()...), s)
 		taker.Codec, taker.KeepPending = codec.Options{}, keep
 		at(taker, backup.StageInspect, func() {
-			defer close(s.gate)
+			defer close(gate)
 			// In the trailer, where the inspection of the database does not look.
 			damage(t, taker.Spool, func(f *os.File, size int64) error {
 				_, err := f.WriteAt([]byte("lies"), size-10)
@@ -353,15 +353,17 @@ func TestTaker_Take_SpoolLies(t *testing.T) {
 	}
 }
 
-// gatedStore takes no data before the gate is open.
-type gatedStore struct {
-	storage.Store
-	gate chan struct{}
+// gated returns s, which takes no data before the gate is open.
+func gated(s storage.Store, gate <-chan struct{}) storage.Store {
+	return &storagetest.Hook{Store: s, Before: func(_ context.Context, op storage.Op, key string) error {
+		if op == storage.OpCreate && isData(key) {
+			<-gate
+		}
+		return nil
+	}}
 }
 
-func (s *gatedStore) Create(ctx context.Context, key string, r io.Reader) error {
-	if k, err := backup.ParseKey(key); err == nil && k.Kind == backup.KindData {
-		<-s.gate
-	}
-	return s.Store.Create(ctx, key, r)
+func isData(key string) bool {
+	k, err := backup.ParseKey(key)
+	return err == nil && k.Kind == backup.KindData
 }
