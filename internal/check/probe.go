@@ -29,7 +29,7 @@ func probe(ctx context.Context, l *list, r *config.Repository, s storage.Store) 
 	if loc.Path != "" {
 		defer removeFolders(loc.Path, existing(loc.Path))
 	}
-	for _, f := range storage.Probe(ctx, s, storage.ProbeOptions{}) {
+	for _, f := range storage.Probe(ctx, s) {
 		l.add(Level(f.Level), f.Todo, "%s: %s", f.Step, f.Text)
 	}
 }

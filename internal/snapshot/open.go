@@ -56,7 +56,7 @@ func openStored(ctx context.Context, s storage.Store, key string, want backup.Bl
 	if err := codec.Compare("stored object", backup.Blob{Bytes: obj.Size, SHA256: want.SHA256}, want); err != nil {
 		return nil, &DefectError{Kind: Truncated, Key: key, Err: err}
 	}
-	r := storage.Download(ctx, s, obj, storage.DownloadOptions{})
+	r := storage.Download(ctx, s, obj)
 	if progress == nil {
 		return r, nil
 	}
@@ -93,7 +93,7 @@ func readBack(ctx context.Context, s storage.Store, key string, want backup.Blob
 
 // sumObject reads a whole object as it is now, whatever its manifest says.
 func sumObject(ctx context.Context, s storage.Store, obj storage.Object) (backup.Blob, error) {
-	r := storage.Download(ctx, s, obj, storage.DownloadOptions{})
+	r := storage.Download(ctx, s, obj)
 	defer r.Close()
 	return sum(r)
 }

@@ -65,10 +65,10 @@ func cut(n int64, r io.Reader, err error, etag string) io.Reader {
 
 // both runs a test on the two ways to read a whole object.
 func both(t *testing.T, run func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser)) {
-	t.Run("Resuming", func(t *testing.T) { run(t, storage.OpenResuming) })
+	t.Run("Resuming", func(t *testing.T) { run(t, storage.Resuming) })
 	t.Run("Download", func(t *testing.T) {
 		run(t, func(ctx context.Context, s storage.Store, o storage.Object) io.ReadCloser {
-			return storage.Download(ctx, s, o, storage.DownloadOptions{PartBytes: 10_000, Concurrency: 3})
+			return storage.DownloadParts(ctx, s, o, 10_000, 3)
 		})
 	})
 }
@@ -238,7 +238,7 @@ func TestDownload_Bounded(t *testing.T) {
 		now--
 		return nil
 	}}
-	r := storage.Download(t.Context(), f, o, storage.DownloadOptions{PartBytes: 1000, Concurrency: 3})
+	r := storage.DownloadParts(t.Context(), f, o, 1000, 3)
 	<-gate // closed once three are in flight, which they are before anything is read
 	if opens.Load() != 3 {
 		t.Fatalf("%d ranges are fetched ahead", opens.Load())
@@ -274,7 +274,7 @@ func TestDownload_CloseWaits(t *testing.T) {
 			})
 		},
 	}
-	r := storage.Download(t.Context(), h, o, storage.DownloadOptions{PartBytes: 1000, Concurrency: 3})
+	r := storage.DownloadParts(t.Context(), h, o, 1000, 3)
 	for range 3 {
 		<-reading
 	}
@@ -291,7 +291,7 @@ func TestDownload_CloseWaits(t *testing.T) {
 func TestDownload_CloseEarly(t *testing.T) {
 	s, o := stored(t, content(1_000_000))
 	for read := range 50 {
-		r := storage.Download(t.Context(), s, o, storage.DownloadOptions{PartBytes: 1000, Concurrency: 4})
+		r := storage.DownloadParts(t.Context(), s, o, 1000, 4)
 		if _, err := io.ReadFull(r, make([]byte, read*100)); err != nil {
 			t.Fatal(err)
 		}

@@ -35,12 +35,9 @@ type Inspector interface {
 	Inspect(ctx context.Context, folder string) []Finding
 }
 
-// ProbeOptions say how a [Probe] is done.
-type ProbeOptions struct {
-	// PartBytes is the size of the parts in which a store uploads what is
-	// large. The probe's large object has one byte more. Zero means 16 MiB.
-	PartBytes int64
-}
+// probePart is at least the size of the parts in which a store uploads a large
+// object. The probe's large object has one byte more.
+const probePart = 16 << 20
 
 // probePrefix begins the folder of a probe. No cluster can have such a name, so
 // nothing in there is ever taken for a part of a repository.
@@ -53,11 +50,12 @@ const maxSkew = time.Minute
 // deletes objects in a folder of its own at the root of s, and asks the store
 // for what only it can tell, see [Inspector]. Credentials that may not delete
 // leave the objects behind; a finding tells their names.
-func Probe(ctx context.Context, s Store, o ProbeOptions) []Finding {
-	if o.PartBytes <= 0 {
-		o.PartBytes = 16 << 20
-	}
-	p := &probe{s: s, folder: probePrefix + backup.RandomName(16), partBytes: o.PartBytes}
+func Probe(ctx context.Context, s Store) []Finding {
+	return probeParts(ctx, s, probePart)
+}
+
+func probeParts(ctx context.Context, s Store, partBytes int64) []Finding {
+	p := &probe{s: s, folder: probePrefix + backup.RandomName(16), partBytes: partBytes}
 	p.run(ctx)
 	p.remove(ctx)
 	return p.findings
@@ -99,8 +97,6 @@ func inspect(ctx context.Context, s Store, folder string) []Finding {
 		return s.Inspect(ctx, folder)
 	case *observed:
 		return inspect(ctx, s.s, folder)
-	case *prefixed:
-		return inspect(ctx, s.s, s.prefix+folder)
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ var steps = []string{
 
 func probe(t *testing.T, s storage.Store) []storage.Finding {
 	t.Helper()
-	return storage.Probe(t.Context(), s, storage.ProbeOptions{PartBytes: probePart})
+	return storage.ProbeParts(t.Context(), s, probePart)
 }
 
 func TestProbe(t *testing.T) {
@@ -42,7 +42,7 @@ func TestProbe(t *testing.T) {
 	for name, s := range map[string]storage.Store{
 		"Mem":     mem.New(),
 		"File":    file.New(filepath.Join(dir, "plain")),
-		"Wrapped": storage.WithPrefix(storage.WithObserver(file.New(filepath.Join(dir, "wrapped")), func(storage.Event) {}), "some/prefix"),
+		"Wrapped": storage.WithObserver(file.New(filepath.Join(dir, "wrapped")), func(storage.Event) {}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
@@ -329,7 +329,7 @@ func TestProbe_Cancelled(t *testing.T) {
 		cancel()
 		return nil
 	})}
-	found := storage.Probe(ctx, s, storage.ProbeOptions{PartBytes: probePart})
+	found := storage.ProbeParts(ctx, s, probePart)
 	if !slices.ContainsFunc(found, func(f storage.Finding) bool { return f.Step == "probe" && f.Level == storage.LevelFailure }) {
 		t.Errorf("got %+v", found)
 	}
@@ -363,11 +363,12 @@ func (i *inspected) Inspect(_ context.Context, folder string) []storage.Finding 
 // TestProbe_Inspect: what wraps a store does not hide that it can be inspected.
 func TestProbe_Inspect(t *testing.T) {
 	in := &inspected{Store: mem.New()}
-	found := probe(t, storage.WithPrefix(storage.WithObserver(storage.WithPrefix(in, "outer"), func(storage.Event) {}), "inner"))
+	ignore := func(storage.Event) {}
+	found := probe(t, storage.WithObserver(storage.WithObserver(in, ignore), ignore))
 	if !slices.ContainsFunc(found, func(f storage.Finding) bool { return f.Step == "inspected" }) {
 		t.Errorf("not inspected: %+v", found)
 	}
-	if !strings.HasPrefix(in.folder, "outer/inner/.backupd-probe-") {
+	if !strings.HasPrefix(in.folder, ".backupd-probe-") {
 		t.Errorf("inspected %s", in.folder)
 	}
 }

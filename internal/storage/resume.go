@@ -19,24 +19,10 @@ const (
 	resumeMax    = 5 * time.Second
 )
 
-// OpenResuming returns the bytes of obj, all obj.Size of them, opening it when
-// they are first read. A Read that fails midway opens the object again where
-// it stopped, after a pause, and gives up after several attempts in a row that
-// yielded nothing. What Open itself returns is final: opening is retried by
-// the stores that know what is worth it.
-//
-// Every opening must show the same ETag, beginning with obj.ETag if that is
-// set, so that bytes of two objects never mix. It is compared with what each
-// response declares rather than asked for in the request: this needs no sixth
-// method and also holds for stores that ignore such conditions. An object that
-// ends before obj.Size is backup.ErrCorrupt and io.ErrUnexpectedEOF.
-//
-// The caller must close the reader, and not while it is being read.
-func OpenResuming(ctx context.Context, s Store, obj Object) io.ReadCloser {
-	return &resuming{ctx: ctx, store: s, pin: newPin(obj), end: obj.Size}
-}
-
-// pin holds the identity all reads of one object must share.
+// pin holds the identity that all reads of one object must share. The ETag is
+// compared with that of each response rather than asked for in the request:
+// this needs no sixth method of a Store, and also holds for services that ignore
+// such conditions.
 type pin struct {
 	key  string
 	mu   sync.Mutex
@@ -57,7 +43,9 @@ func (p *pin) check(etag string) error {
 	return nil
 }
 
-// resuming reads the bytes from off up to end of one object.
+// resuming reads the bytes from off up to end of one object. It opens the object
+// when it is first read, and again after each failure that may pass. It must
+// not be closed while it is being read.
 type resuming struct {
 	ctx      context.Context // a reader has no other way to be told
 	store    Store

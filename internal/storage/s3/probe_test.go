@@ -22,7 +22,7 @@ import (
 
 func probe(t *testing.T, s storage.Store) []storage.Finding {
 	t.Helper()
-	found := storage.Probe(t.Context(), s, storage.ProbeOptions{PartBytes: 5 << 20})
+	found := storage.Probe(t.Context(), s)
 	for _, f := range found {
 		t.Logf("%-22s %-8s %s [%s]", f.Step, f.Level, f.Text, f.Todo)
 	}

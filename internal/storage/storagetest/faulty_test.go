@@ -80,8 +80,7 @@ func TestTrace(t *testing.T) {
 // TestWrappers: what is around a store keeps the contract too.
 func TestWrappers(t *testing.T) {
 	storagetest.Run(t, func(*testing.T) storage.Store {
-		s := storage.WithPrefix(mem.New(), "/some/folder/")
-		s = storage.WithObserver(s, func(storage.Event) {})
+		s := storage.WithObserver(mem.New(), func(storage.Event) {})
 		return storagetest.FailAt(storagetest.Trace(s), 1<<30, storagetest.Before, errFault)
 	})
 }

@@ -3,6 +3,7 @@ package storagetest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -278,16 +279,34 @@ func testDownload(t *testing.T, s storage.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, r := range map[string]io.ReadCloser{
-		"download": storage.Download(t.Context(), s, o, storage.DownloadOptions{PartBytes: 1 << 20, Concurrency: 3}),
-		"resuming": storage.OpenResuming(t.Context(), s, o),
-	} {
-		got, err := io.ReadAll(r)
-		if err != nil || !bytes.Equal(got, want) {
-			t.Fatalf("%s: %d of %d bytes, error %v", name, len(got), len(want), err)
-		}
-		if err := r.Close(); err != nil {
-			t.Fatalf("%s: close: %v", name, err)
-		}
+	r := storage.Download(t.Context(), s, o)
+	got, err := io.ReadAll(r)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("%d of %d bytes, error %v", len(got), len(want), err)
 	}
+	if err := r.Close(); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+}
+
+// testOpenParallel reads more ranges at once than a download does.
+func testOpenParallel(t *testing.T, s storage.Store) {
+	const part = 1 << 20
+	want := content(11<<20 + 17)
+	create(t, s, "big", want)
+	var wg sync.WaitGroup
+	for start := 0; start < len(want); start += part {
+		wg.Go(func() {
+			r, err := s.Open(t.Context(), "big", int64(start), part)
+			if err != nil {
+				t.Errorf("open from %d on: %v", start, err)
+				return
+			}
+			got, err := io.ReadAll(r)
+			if err := errors.Join(err, r.Close()); err != nil || !bytes.Equal(got, want[start:min(start+part, len(want))]) {
+				t.Errorf("from %d on: %d bytes that are not those written, error %v", start, len(got), err)
+			}
+		})
+	}
+	wg.Wait()
 }

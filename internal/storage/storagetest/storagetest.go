@@ -40,6 +40,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"CreateCancelled", testCreateCancelled},
 		{"CreateParallel", testCreateParallel},
 		{"Cancelled", testCancelled},
+		{"OpenParallel", testOpenParallel},
 		{"OpenCancelled", testOpenCancelled},
 		{"ListOrder", testListOrder},
 		{"ListAfter", testListAfter},
