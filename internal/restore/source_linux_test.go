@@ -16,7 +16,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
 	"github.com/etcd-backupd/backupd/internal/restore"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
 // mangled writes a copy of path that change has worked on.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 

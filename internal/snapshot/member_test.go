@@ -22,8 +22,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 

@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
 // aRecord is a record of a snapshot begun at the time.

@@ -8,8 +8,8 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
 // pinKey is where the specification says that a pin is.

@@ -12,8 +12,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
 // TestPrune_Crash fails each operation of the store in turn. Whatever happens,

@@ -19,7 +19,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
 // later is when prunes take place: what the tests create was stored long ago by

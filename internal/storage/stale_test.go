@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
 type stale struct {

@@ -1,7 +1,7 @@
 // Package storage is the port behind which snapshots live: a Store of immutable
 // objects with five methods, and functions over it. The implementations are in
-// the packages mem, file and s3 below it; the law all of them obey is the
-// conformance suite in storagetest.
+// the packages file and s3 below it; the law that all of them obey is the
+// conformance suite in storagetest, which has one in memory for tests.
 package storage
 
 import (

@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
 // TestHook: both functions see each operation, and their errors are returned

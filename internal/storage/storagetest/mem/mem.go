@@ -1,5 +1,4 @@
-// Package mem is a Store in memory, for tests and for small things that need
-// not last.
+// Package mem is a Store in memory, for tests.
 package mem
 
 import (
