@@ -25,7 +25,7 @@ var stairs = map[string]int{
 	"internal/config":              5,
 	"internal/restore":             5,
 	"internal/snapshot":            4,
-	"internal/storage/location":    2, // knows the implementations
+	"internal/location":            2, // knows the implementations
 	"internal/storage":             1,
 	"internal/storage/file":        1, // below storage: its own subfolders may import it
 	"internal/storage/s3":          1,

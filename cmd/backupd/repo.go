@@ -10,37 +10,29 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/location"
-	"github.com/etcd-backupd/backupd/internal/storage/s3"
 )
 
 // repoFlags say where the repository is.
 type repoFlags struct {
 	repo    string
 	cluster string
-	s3      s3.Options
+	options location.Options
 }
 
 func (r *repoFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&r.repo, "repo", "", "repository: file:///path or s3://bucket/prefix (required)")
 	f.StringVar(&r.cluster, "cluster", "", "name of the cluster in the repository")
-	f.StringVar(&r.s3.Endpoint, "s3-endpoint", "", "URL of an S3 service other than Amazon's")
-	f.StringVar(&r.s3.Region, "s3-region", "", "region of the bucket")
-	f.StringVar(&r.s3.PathStyle, "s3-path-style", "", "bucket in the path of the URL: on, off (default: on with --s3-endpoint)")
-	f.StringVar(&r.s3.CAFile, "s3-ca-file", "", "CA bundle that the service's certificate is verified against")
-	f.StringVar(&r.s3.CredentialsFile, "s3-credentials-file", "", "file with aws_access_key_id and aws_secret_access_key (default: the AWS SDK's chain)")
-	f.StringVar(&r.s3.Profile, "s3-profile", "", "profile in the credentials or AWS configuration file")
-	f.StringVar(&r.s3.StorageClass, "s3-storage-class", "", "storage class of new objects")
-	f.StringVar(&r.s3.SSE, "s3-sse", "", "server-side encryption of new objects: AES256, aws:kms")
-	f.StringVar(&r.s3.SSEKMSKeyID, "s3-sse-kms-key-id", "", "key for --s3-sse aws:kms")
-	f.StringVar(&r.s3.SSECKeyFile, "s3-sse-c-key-file", "", "file with a customer key of 32 bytes for SSE-C")
-	f.StringVar(&r.s3.Checksum, "s3-checksum", "", "checksum of uploads: auto, sha256, md5, none (default: auto)")
-	mustRegister(cmd.RegisterFlagCompletionFunc("s3-path-style", fixed("on", "off")))
-	mustRegister(cmd.RegisterFlagCompletionFunc("s3-sse", fixed("AES256", "aws:kms")))
-	mustRegister(cmd.RegisterFlagCompletionFunc("s3-checksum", fixed("auto", "sha256", "md5", "none")))
+	for _, setting := range r.options.Settings() {
+		name := setting.Section + "-" + setting.Key
+		f.StringVar(setting.Value, name, "", setting.Usage)
+		if len(setting.Choices) > 0 {
+			mustRegister(cmd.RegisterFlagCompletionFunc(name, fixed(setting.Choices...)))
+		}
+	}
 }
 
 // open returns the repository's store. It connects to nothing.
@@ -53,7 +45,7 @@ func (r *repoFlags) open(ctx context.Context, a *app) (storage.Store, error) {
 	if r.repo == "" {
 		return nil, &usageError{errors.New("no repository: give --repo (or BACKUPD_REPO) as file:///path or s3://bucket/prefix")}
 	}
-	opts := r.s3
+	opts := r.options
 	opts.Logger = a.log.slog
 	s, err := location.Open(ctx, r.repo, opts)
 	if err != nil {

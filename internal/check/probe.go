@@ -12,9 +12,8 @@ import (
 	"strings"
 
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/location"
-	"github.com/etcd-backupd/backupd/internal/storage/s3"
 )
 
 // probeFolder begins the names of what [storage.Probe] makes.
@@ -22,11 +21,7 @@ const probeFolder = ".backupd-probe-"
 
 // probe tries what the store can do.
 func probe(ctx context.Context, l *list, r *config.Repository, s storage.Store) {
-	loc, err := location.Parse(r.URL)
-	if err != nil {
-		return // opening it has told
-	}
-	if loc.Path != "" {
+	if loc := placeOf(r); loc.IsFolder() {
 		defer removeFolders(loc.Path, existing(loc.Path))
 	}
 	for _, f := range storage.Probe(ctx, s) {
@@ -72,15 +67,15 @@ func Policies(conf *config.Config) ([]Policy, error) {
 		if err != nil {
 			return nil, fmt.Errorf("repository %s: %w", name, err)
 		}
-		if loc.Bucket == "" {
-			continue
-		}
-		o := repo.S3Options()
-		o.Bucket, o.Prefix = loc.Bucket, loc.Prefix
-		removes := slices.ContainsFunc(conf.Clusters, func(c config.Cluster) bool { return c.Repository == name && c.Retention.Policy().HasRule() })
-		text, err := s3.Policy(o, removes)
+		removes := slices.ContainsFunc(conf.Clusters, func(c config.Cluster) bool {
+			return c.Repository == name && c.Retention.Policy().HasRule()
+		})
+		text, err := loc.Policy(repo.Options, removes)
 		if err != nil {
 			return nil, fmt.Errorf("repository %s: %w", name, err)
+		}
+		if text == "" {
+			continue // a folder
 		}
 		out = append(out, Policy{name, json.RawMessage(text)})
 	}

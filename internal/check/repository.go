@@ -14,9 +14,9 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/location"
 )
 
 // newestRead is how many of the newest manifests are read.
@@ -88,8 +88,8 @@ func checkEncryption(l *list, r *config.Repository) {
 		l.fail("correct the repository's recipients", "%v", err)
 	case options.Recipients.Len() > 0:
 		l.ok("new snapshots are encrypted to %d recipients", options.Recipients.Len())
-	case !isBucket(r):
-	case r.S3.SSE == "aws:kms" || r.S3.SSECKeyFile != "":
+	case placeOf(r).IsFolder():
+	case placeOf(r).EncryptedByKey(r.Options):
 		l.ok("new snapshots are encrypted by the service, with a key that the service is given or holds")
 	default:
 		l.warn("make a key with age-keygen, keep it elsewhere, and set the repository's recipients",
@@ -97,15 +97,16 @@ func checkEncryption(l *list, r *config.Repository) {
 	}
 }
 
-func isBucket(r *config.Repository) bool {
-	loc, err := location.Parse(r.URL)
-	return err == nil && loc.Bucket != ""
+// placeOf returns where a repository is whose store could be opened.
+func placeOf(r *config.Repository) location.Location {
+	loc, _ := location.Parse(r.URL) // opening has reported what is wrong with it
+	return loc
 }
 
 // checkPlace warns of a folder that is lost together with this host.
 func checkPlace(l *list, r *config.Repository) {
-	loc, err := location.Parse(r.URL)
-	if err != nil || loc.Bucket != "" {
+	loc := placeOf(r)
+	if !loc.IsFolder() {
 		return
 	}
 	fs, err := fileSystemOf(existing(loc.Path))
@@ -131,7 +132,7 @@ func checkMarker(ctx context.Context, l *list, r *config.Repository, s storage.S
 	if errors.Is(err, fs.ErrNotExist) {
 		others, listErr := foreign(ctx, s)
 		switch {
-		case errors.Is(listErr, fs.ErrNotExist) && isBucket(r):
+		case errors.Is(listErr, fs.ErrNotExist) && !placeOf(r).IsFolder():
 			err = listErr // not the marker: the bucket is missing
 		case others:
 			l.warn("choose another prefix or folder unless this is meant", "the place holds objects and is no repository of backupd: the first backup will make it one")

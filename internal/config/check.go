@@ -14,8 +14,9 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/schedule"
-	"github.com/etcd-backupd/backupd/internal/storage/location"
+	"github.com/etcd-backupd/backupd/internal/storage/s3"
 )
 
 // check finds what the types cannot tell: impossible values, and values that do
@@ -55,16 +56,13 @@ func check(d *decoder, c *Config) {
 func checkMinima(d *decoder, v reflect.Value, path string) {
 	switch v.Kind() {
 	case reflect.Struct:
-		for i := range v.NumField() {
-			f := v.Type().Field(i)
-			if !f.IsExported() {
-				continue
-			}
-			field := join(path, f.Tag.Get("yaml"))
-			if least, err := strconv.ParseInt(f.Tag.Get("min"), 10, 64); err == nil && v.Field(i).Int() < least && d.usable(field) {
+		for _, f := range keyFields(v.Type()) {
+			field, value := join(path, f.Tag.Get("yaml")), v.FieldByIndex(f.Index)
+			least, err := strconv.ParseInt(f.Tag.Get("min"), 10, 64)
+			if err == nil && value.Int() < least && d.usable(field) {
 				d.add(field, "must be at least %d", least)
 			}
-			checkMinima(d, v.Field(i), field)
+			checkMinima(d, value, field)
 		}
 	case reflect.Slice:
 		for i := range v.Len() {
@@ -87,8 +85,9 @@ func checkRepository(d *decoder, path, name string, r *Repository) {
 		d.add(path+".url", "credentials have no place in the URL: use s3.credentials-file, or AWS_* variables")
 	case strings.ContainsAny(loc.Bucket, "\\ ?#"):
 		d.add(path+".url", "%q is no name of a bucket", loc.Bucket)
-	case loc.Bucket == "" && r.S3 != (S3{Checksum: r.S3.Checksum}):
-		d.add(path+".s3", "has no effect on a repository in a folder: remove it, or make the URL s3://bucket/prefix")
+	case loc.Unused(r.Options) != "":
+		section := loc.Unused(r.Options)
+		d.add(path+"."+section, "has no effect on a repository in a folder: remove it, or make the URL %s://bucket/prefix", section)
 	}
 	checkS3(d, path+".s3", &r.S3)
 	for i, key := range r.Recipients {
@@ -103,7 +102,7 @@ func checkRepository(d *decoder, path, name string, r *Repository) {
 	}
 }
 
-func checkS3(d *decoder, path string, s *S3) {
+func checkS3(d *decoder, path string, s *s3.Options) {
 	if d.usable(path + ".endpoint") {
 		text := s.Endpoint
 		if !strings.Contains(text, "://") {

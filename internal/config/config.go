@@ -9,6 +9,8 @@ package config
 import (
 	"log/slog"
 	"time"
+
+	"github.com/etcd-backupd/backupd/internal/location"
 )
 
 // Config is the whole file. Keys are kebab-case, as etcd's own.
@@ -50,10 +52,8 @@ func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 type Repository struct {
 	// URL of the repository: file:///path or s3://bucket/prefix.
 	URL string `yaml:"url" required:"yes"`
-	// S3 says how to reach the bucket of an s3:// URL. What is not said comes from
-	// the AWS SDK's own sources: AWS_* variables, the shared configuration, the
-	// role of the machine.
-	S3 S3 `yaml:"s3"`
+	// Options has the keys that say how to reach the store: s3.
+	location.Options
 	// Compression of new snapshots.
 	Compression string `yaml:"compression" default:"zstd" oneof:"zstd none"`
 	// Recipients are the age public keys (age1..., age1pq1...) that new snapshots
@@ -61,38 +61,6 @@ type Repository struct {
 	Recipients []string `yaml:"recipients"`
 	// RecipientsFiles hold more recipients, one a line.
 	RecipientsFiles []string `yaml:"recipients-files"`
-}
-
-// S3 says how to reach a bucket.
-type S3 struct {
-	// Endpoint is the URL of a service other than Amazon's.
-	Endpoint string `yaml:"endpoint"`
-	// Region of the bucket.
-	Region string `yaml:"region"`
-	// PathStyle puts the bucket in the path of URLs (on) or into the host name
-	// (off). By default it is on where there is an endpoint.
-	PathStyle string `yaml:"path-style" oneof:"on off"`
-	// CAFile holds the only CAs that the service's certificate is verified
-	// against, in PEM.
-	CAFile string `yaml:"ca-file"`
-	// CredentialsFile has aws_access_key_id and aws_secret_access_key in the
-	// format of the AWS SDK's shared credentials. It is read again after a minute.
-	CredentialsFile string `yaml:"credentials-file"`
-	// Profile is the section of the credentials file, or of the shared
-	// configuration.
-	Profile string `yaml:"profile"`
-	// StorageClass of new objects.
-	StorageClass string `yaml:"storage-class"`
-	// SSE is the server-side encryption of new objects.
-	SSE string `yaml:"sse" oneof:"AES256 aws:kms"`
-	// SSEKMSKeyID is the key for aws:kms. By default it is the account's own for
-	// S3.
-	SSEKMSKeyID string `yaml:"sse-kms-key-id"`
-	// SSECKeyFile holds a customer key of 32 bytes, raw or in base64. It needs
-	// https.
-	SSECKeyFile string `yaml:"sse-c-key-file"`
-	// Checksum of uploads. auto is sha256, or md5 where the service refuses that.
-	Checksum string `yaml:"checksum" default:"auto" oneof:"auto sha256 md5 none"`
 }
 
 // Cluster is one etcd cluster to guard.

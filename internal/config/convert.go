@@ -10,11 +10,10 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/location"
-	"github.com/etcd-backupd/backupd/internal/storage/s3"
 )
 
 // ClientConfig says how to reach the cluster. The files it names are read by
@@ -59,18 +58,9 @@ func readPassword(path string) (string, error) {
 	return text, nil
 }
 
-// S3Options says how to reach the repository's bucket.
-func (r *Repository) S3Options() s3.Options {
-	return s3.Options{
-		Endpoint: r.S3.Endpoint, Region: r.S3.Region, PathStyle: r.S3.PathStyle, CAFile: r.S3.CAFile,
-		CredentialsFile: r.S3.CredentialsFile, Profile: r.S3.Profile, StorageClass: r.S3.StorageClass,
-		SSE: r.S3.SSE, SSEKMSKeyID: r.S3.SSEKMSKeyID, SSECKeyFile: r.S3.SSECKeyFile, Checksum: r.S3.Checksum,
-	}
-}
-
 // Open returns the repository's store. It connects to nothing.
 func (r *Repository) Open(ctx context.Context, log *slog.Logger) (storage.Store, error) {
-	o := r.S3Options()
+	o := r.Options
 	o.Logger = log
 	return location.Open(ctx, r.URL, o)
 }

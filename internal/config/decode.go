@@ -99,29 +99,26 @@ func (d *decoder) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
 	if !d.is(n, yaml.MappingNode, "a section with keys", path) {
 		return
 	}
-	t := v.Type()
-	fields := map[string]int{}
-	for i := range t.NumField() {
-		if key := t.Field(i).Tag.Get("yaml"); key != "" {
-			fields[key] = i
-		}
+	all, fields := keyFields(v.Type()), map[string]reflect.StructField{}
+	for _, f := range all {
+		fields[f.Tag.Get("yaml")] = f
 	}
 	for key, value := range d.pairs(n, path) {
-		i, ok := fields[key.Value]
+		f, ok := fields[key.Value]
 		if !ok {
 			d.hide(value.Line, value.Column)
 			d.addAt(key, path, "unknown key %q%s", key.Value, didYouMean(key.Value, sortedKeys(fields)))
 			continue
 		}
 		field := join(path, key.Value)
-		d.decode(value, v.Field(i), field)
-		if text, ok := t.Field(i).Tag.Lookup("default"); ok && d.at[field].empty {
-			setDefault(t.Field(i).Name, v.Field(i), text)
+		target := v.FieldByIndex(f.Index)
+		d.decode(value, target, field)
+		if text, ok := f.Tag.Lookup("default"); ok && d.at[field].empty {
+			setDefault(f.Name, target, text)
 		}
-		d.checkChoice(t.Field(i), v.Field(i), field)
+		d.checkChoice(f, target, field)
 	}
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for _, f := range all {
 		if f.Tag.Get("required") == "" {
 			continue
 		}
@@ -129,10 +126,22 @@ func (d *decoder) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
 		switch at := d.at[field]; {
 		case at.line == 0:
 			d.add(field, "is missing")
-		case !at.failed && f.Type.Kind() != reflect.Struct && v.Field(i).Len() == 0:
+		case !at.failed && f.Type.Kind() != reflect.Struct && v.FieldByIndex(f.Index).Len() == 0:
 			d.add(field, "must not be empty")
 		}
 	}
+}
+
+// keyFields returns the fields of a struct that are keys of the file, those of
+// embedded structs among them.
+func keyFields(t reflect.Type) []reflect.StructField {
+	var out []reflect.StructField
+	for _, f := range reflect.VisibleFields(t) {
+		if f.Tag.Get("yaml") != "" {
+			out = append(out, f)
+		}
+	}
+	return out
 }
 
 // checkChoice compares values with those that the field's tag allows.
@@ -235,13 +244,12 @@ func (d *decoder) pairs(n *yaml.Node, path string) func(yield func(key, value *y
 
 // setDefaults fills a struct and the structs in it with what their tags say.
 func setDefaults(v reflect.Value) {
-	for i := range v.NumField() {
-		f := v.Type().Field(i)
-		if f.Type.Kind() == reflect.Struct && f.IsExported() {
-			setDefaults(v.Field(i))
+	for _, f := range keyFields(v.Type()) {
+		if f.Type.Kind() == reflect.Struct {
+			setDefaults(v.FieldByIndex(f.Index))
 		}
 		if text, ok := f.Tag.Lookup("default"); ok {
-			setDefault(f.Name, v.Field(i), text)
+			setDefault(f.Name, v.FieldByIndex(f.Index), text)
 		}
 	}
 }

@@ -22,32 +22,48 @@ import (
 	"github.com/etcd-backupd/backupd/internal/config"
 )
 
-// Everything said about keys is made from config.go: its types, tags and
-// comments. Run 'go test ./internal/config -run TestPublished -update' after
+// Everything said about keys is made from the types, tags and comments of these
+// files, by package. Run 'go test ./internal/config -run TestPublished -update' after
 // changing them.
+var sources = map[string]string{
+	"config": "config.go", "location": "../location/options.go", "s3": "../storage/s3/s3.go",
+}
+
 var update = flag.Bool("update", false, "write the published schema, example and documentation")
 
-// comments returns the comments of all fields, by type and field name.
+// comments returns the comments of all fields, by package, type and field name.
 func comments(t *testing.T) map[string]string {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "config.go", nil, parser.ParseComments)
-	if err != nil {
-		t.Fatal(err)
-	}
 	out := map[string]string{}
-	ast.Inspect(file, func(n ast.Node) bool {
-		spec, ok := n.(*ast.TypeSpec)
-		if !ok {
-			return true
+	for pkg, path := range sources {
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if s, ok := spec.Type.(*ast.StructType); ok {
-			for _, f := range s.Fields.List {
-				out[spec.Name.Name+"."+f.Names[0].Name] = strings.Join(strings.Fields(f.Doc.Text()), " ")
+		ast.Inspect(file, func(n ast.Node) bool {
+			spec, ok := n.(*ast.TypeSpec)
+			if !ok {
+				return true
 			}
-		}
-		return true
-	})
+			if s, ok := spec.Type.(*ast.StructType); ok {
+				for _, f := range s.Fields.List {
+					for _, name := range f.Names { // none: an embedded struct
+						out[pkg+"."+spec.Name.Name+"."+name.Name] = strings.Join(strings.Fields(f.Doc.Text()), " ")
+					}
+				}
+			}
+			return true
+		})
+	}
 	return out
+}
+
+// ownerOf returns the struct that has a field of typ, which may be embedded.
+func ownerOf(typ reflect.Type, f reflect.StructField) reflect.Type {
+	for _, i := range f.Index[:len(f.Index)-1] {
+		typ = typ.Field(i).Type
+	}
+	return typ
 }
 
 // key is one key of the file.
@@ -65,13 +81,12 @@ func (k key) required() bool { return k.field.Tag.Get("required") != "" }
 func keysOf(t *testing.T, comments map[string]string, typ reflect.Type, path string) []key {
 	t.Helper()
 	var out []key
-	for i := range typ.NumField() {
-		f := typ.Field(i)
+	for _, f := range reflect.VisibleFields(typ) {
 		name := f.Tag.Get("yaml")
 		if name == "" {
 			continue
 		}
-		k := key{path: path + name, name: name, field: f, comment: comments[typ.Name()+"."+f.Name], defaultValue: f.Tag.Get("default"), choices: strings.Fields(f.Tag.Get("oneof"))}
+		k := key{path: path + name, name: name, field: f, comment: comments[ownerOf(typ, f).String()+"."+f.Name], defaultValue: f.Tag.Get("default"), choices: strings.Fields(f.Tag.Get("oneof"))}
 		if k.comment == "" || !strings.HasPrefix(k.comment, f.Name) {
 			t.Errorf("%s.%s needs a comment that begins with its name", typ.Name(), f.Name)
 		}
@@ -137,14 +152,13 @@ func schemaOf(t *testing.T, comments map[string]string, typ reflect.Type) *jsons
 func structSchema(t *testing.T, comments map[string]string, typ reflect.Type) *jsonschema.Schema {
 	t.Helper()
 	s := &jsonschema.Schema{Type: "object", Properties: map[string]*jsonschema.Schema{}, AdditionalProperties: &jsonschema.Schema{Not: &jsonschema.Schema{}}}
-	for i := range typ.NumField() {
-		f := typ.Field(i)
+	for _, f := range reflect.VisibleFields(typ) {
 		name := f.Tag.Get("yaml")
 		if name == "" {
 			continue
 		}
 		p := schemaOf(t, comments, f.Type)
-		p.Description = strings.TrimPrefix(name+strings.TrimPrefix(comments[typ.Name()+"."+f.Name], f.Name), " ")
+		p.Description = strings.TrimPrefix(name+strings.TrimPrefix(comments[ownerOf(typ, f).String()+"."+f.Name], f.Name), " ")
 		if text, ok := f.Tag.Lookup("default"); ok {
 			p.Default = jsonValue(f.Type, text)
 		}
@@ -295,7 +309,7 @@ func published(t *testing.T, path string, want []byte) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s is not what config.go says: run 'go test ./internal/config -run TestPublished -update'", path)
+		t.Errorf("%s is not what the types say: run 'go test ./internal/config -run TestPublished -update'", path)
 	}
 }
 

@@ -59,10 +59,8 @@ func eachPath(c *Config, visit func(path, value string)) {
 func walk(v reflect.Value, path string, visit func(path string, v reflect.Value)) {
 	switch v.Kind() {
 	case reflect.Struct:
-		for i := range v.NumField() {
-			if key := v.Type().Field(i).Tag.Get("yaml"); key != "" {
-				walk(v.Field(i), join(path, key), visit)
-			}
+		for _, f := range keyFields(v.Type()) {
+			walk(v.FieldByIndex(f.Index), join(path, f.Tag.Get("yaml")), visit)
 		}
 	case reflect.Pointer:
 		if !v.IsNil() {

@@ -212,7 +212,7 @@ func TestConversions(t *testing.T) {
 		Endpoint: "https://s3.example.net", Region: "eu-central-1", PathStyle: "on", CAFile: dir + "/s3-ca.crt", CredentialsFile: dir + "/s3-credentials",
 		Profile: "backupd", StorageClass: "STANDARD", SSE: "aws:kms", SSEKMSKeyID: "alias/etcd-backups", Checksum: "auto",
 	}
-	if diff := cmp.Diff(wantS3, repo.S3Options()); diff != "" {
+	if diff := cmp.Diff(wantS3, repo.S3); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
 	store, err := repo.Open(t.Context(), slog.New(slog.DiscardHandler))

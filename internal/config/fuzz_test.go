@@ -21,9 +21,9 @@ func plain(v reflect.Value) any {
 	switch v.Kind() {
 	case reflect.Struct:
 		out := map[string]any{}
-		for i := range v.NumField() {
-			key := v.Type().Field(i).Tag.Get("yaml")
-			f := v.Field(i)
+		for _, field := range reflect.VisibleFields(v.Type()) {
+			key := field.Tag.Get("yaml")
+			f := v.FieldByIndex(field.Index)
 			if key == "" || f.Kind() == reflect.Pointer && f.IsNil() || f.Kind() == reflect.Slice && f.IsNil() || f.Kind() == reflect.Map && f.IsNil() {
 				continue
 			}

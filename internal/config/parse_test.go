@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/location"
+	"github.com/etcd-backupd/backupd/internal/storage/s3"
 )
 
 // with puts YAML in place of the minimal file's parts: "cluster" adds keys to
@@ -246,7 +248,7 @@ func TestDefaults(t *testing.T) {
 	if diff := cmp.Diff(config.Daemon{Server: config.Server{Listen: "127.0.0.1:9387"}, Concurrency: 2, Log: config.Log{Format: "text", Level: "info"}}, c.Daemon); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
-	if diff := cmp.Diff(map[string]config.Repository{"main": {URL: "file:///backups", Compression: "zstd", S3: config.S3{Checksum: "auto"}}}, c.Repositories); diff != "" {
+	if diff := cmp.Diff(map[string]config.Repository{"main": {URL: "file:///backups", Compression: "zstd", Options: location.Options{S3: s3.Options{Checksum: "auto"}}}}, c.Repositories); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
 }

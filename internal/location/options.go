@@ -1,0 +1,70 @@
+package location
+
+import (
+	"log/slog"
+	"reflect"
+	"strings"
+
+	"github.com/etcd-backupd/backupd/internal/storage/s3"
+)
+
+// Options say how to reach a store, in one field for each kind of store that
+// needs to be told more than its URL. A field counts for URLs of its kind only.
+//
+// Flags, the configuration's keys and their documentation are made from the
+// fields that have a tag yaml, and from the tags of the fields in them: yaml is
+// the key, usage describes the flag, default and oneof are for both.
+type Options struct {
+	// S3 says how to reach the bucket of an s3:// URL. What is not said comes from
+	// the AWS SDK's own sources: AWS_* variables, the shared configuration, the
+	// role of the machine.
+	S3 s3.Options `yaml:"s3"`
+
+	Logger *slog.Logger // default: discards
+}
+
+// Setting is one text of [Options] that a user may give.
+type Setting struct {
+	Section string  // the kind of store, as in the configuration: s3
+	Key     string  // the key in the section: path-style
+	Value   *string // in the Options
+	Default string  // what an empty value means
+	Choices []string
+	Usage   string
+}
+
+// Settings returns the settings of o.
+func (o *Options) Settings() []Setting {
+	var out []Setting
+	for section, fields := range tagged(reflect.ValueOf(o).Elem()) {
+		for f, value := range tagged(fields) {
+			out = append(out, Setting{
+				Section: section.Get("yaml"), Key: f.Get("yaml"), Value: value.Addr().Interface().(*string),
+				Default: f.Get("default"), Choices: strings.Fields(f.Get("oneof")), Usage: f.Get("usage"),
+			})
+		}
+	}
+	return out
+}
+
+// tagged yields the fields of a struct that have a key, by their tags.
+func tagged(v reflect.Value) func(yield func(reflect.StructTag, reflect.Value) bool) {
+	return func(yield func(reflect.StructTag, reflect.Value) bool) {
+		for i := range v.NumField() {
+			if tag := v.Type().Field(i).Tag; tag.Get("yaml") != "" && !yield(tag, v.Field(i)) {
+				return
+			}
+		}
+	}
+}
+
+// Unused returns the section of o that has settings and no effect on l, or
+// nothing.
+func (l Location) Unused(o Options) string {
+	for _, s := range o.Settings() {
+		if s.Section != l.section() && *s.Value != "" && *s.Value != s.Default {
+			return s.Section
+		}
+	}
+	return ""
+}
