@@ -29,12 +29,6 @@ type Finding struct {
 	Todo  string // what a person can do; empty if nothing
 }
 
-// Inspector is a Store that can tell more of its service than the port does.
-type Inspector interface {
-	// Inspect tells it. Some objects lie below folder, as long as this runs.
-	Inspect(ctx context.Context, folder string) []Finding
-}
-
 // probePart is at least the size of the parts in which a store uploads a large
 // object. The probe's large object has one byte more.
 const probePart = 16 << 20
@@ -83,22 +77,13 @@ func (p *probe) run(ctx context.Context) {
 	p.list(ctx)
 	p.large(ctx)
 	if ctx.Err() == nil {
-		p.findings = append(p.findings, inspect(ctx, p.s, p.folder)...)
+		if i, ok := ability[Inspector](p.s); ok {
+			p.findings = append(p.findings, i.Inspect(ctx, p.folder)...)
+		}
 	}
 	if ctx.Err() != nil {
 		p.fail("probe", "", "ended before all was tried: %v", context.Cause(ctx))
 	}
-}
-
-// inspect finds the Inspector below what wraps it.
-func inspect(ctx context.Context, s Store, folder string) []Finding {
-	switch s := s.(type) {
-	case Inspector:
-		return s.Inspect(ctx, folder)
-	case *observed:
-		return inspect(ctx, s.s, folder)
-	}
-	return nil
 }
 
 func (p *probe) ok(step, format string, args ...any) {

@@ -7,11 +7,11 @@ import (
 	"io/fs"
 )
 
-// ETag tells which bytes r, returned by a Store's Open, reads: the
-// [Object.ETag] of the object as it was opened, or empty where the store does
-// not know. Two readers with the same ETag read the same object.
+// ETag returns the [Object.ETag] of the object that r reads, where r was returned
+// by a Store's Open, or nothing where the store does not know. Two readers with
+// the same ETag read the same object.
 func ETag(r io.Reader) string {
-	if t, ok := r.(interface{ ETag() string }); ok {
+	if t, ok := r.(Tagger); ok {
 		return t.ETag()
 	}
 	return ""

@@ -58,6 +58,40 @@ type Store interface {
 	Delete(ctx context.Context, key string) error
 }
 
+// These are the abilities that only some stores have. They are asked for by
+// functions of this package alone, so that nobody else needs to know the kind of
+// a store; the functions find them below [WithObserver] too.
+type (
+	// Inspector finds out more about a service than the port allows. [Probe]
+	// asks for it.
+	Inspector interface {
+		// Inspect may use the objects below folder, which exist until it returns.
+		Inspect(ctx context.Context, folder string) []Finding
+	}
+
+	// StaleUploader keeps parts of unfinished uploads that List does not show.
+	// [AbortStaleUploads] asks for it.
+	StaleUploader interface {
+		AbortStaleUploads(ctx context.Context, olderThan time.Duration) (int, error)
+	}
+
+	// Tagger is a reader, returned by Open, that knows the ETag of the object
+	// being read. [ETag] asks for it.
+	Tagger interface{ ETag() string }
+)
+
+// ability finds out whether s, or the store that s observes, is a T.
+func ability[T any](s Store) (T, bool) {
+	if able, ok := s.(T); ok {
+		return able, true
+	}
+	if o, ok := s.(*observed); ok {
+		return ability[T](o.s)
+	}
+	var none T
+	return none, false
+}
+
 // Object is what a store knows about a key without reading its bytes.
 type Object struct {
 	Key     string

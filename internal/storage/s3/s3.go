@@ -110,7 +110,11 @@ type Store struct {
 	features features // guarded by mu
 }
 
-var _ storage.Store = (*Store)(nil)
+var (
+	_ storage.Store         = (*Store)(nil)
+	_ storage.Inspector     = (*Store)(nil)
+	_ storage.StaleUploader = (*Store)(nil)
+)
 
 const minPartBytes = 5 << 20 // the service's rule for all parts but the last
 

@@ -135,8 +135,8 @@ type hookedReader struct {
 }
 
 func (r *hookedReader) ETag() string {
-	if _, ok := r.Reader.(interface{ ETag() string }); ok {
-		return storage.ETag(r.Reader)
+	if t, ok := r.Reader.(storage.Tagger); ok {
+		return t.ETag()
 	}
 	return storage.ETag(r.body)
 }
