@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"slices"
 	"testing"
+
+	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
 // TestList_Cost: a listing costs the pages that it yields, wherever it begins,
@@ -61,5 +63,26 @@ func TestList_StartIgnored(t *testing.T) {
 	}
 	if want := []string{"k2"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestFolders_Cost: one page for each folder, and one that finds no more.
+func TestFolders_Cost(t *testing.T) {
+	p := startProxy(t)
+	s := p.open(t)
+	for _, key := range []string{"a-b/1", "a/1", "a/2", "a/3", "backupd.json", "c/1", "c/d/1"} {
+		if err := s.Create(t.Context(), key, stream(content(1))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	for f, err := range storage.Folders(t.Context(), s, "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, f.Name)
+	}
+	if want := []string{"a-b", "a", "c"}; !slices.Equal(got, want) || p.count("ListObjectsV2") != 4 {
+		t.Errorf("got %q in %d pages, want %q in 4", got, p.count("ListObjectsV2"), want)
 	}
 }
