@@ -56,21 +56,42 @@ func (i *Item) DataMissing() bool { return i.Manifest && len(i.Data) == 0 }
 // Clusters returns the names of all clusters of a repository, sorted.
 func Clusters(ctx context.Context, s storage.Store) ([]string, error) {
 	var out []string
-	last := "/" // no cluster's
-	for obj, err := range s.List(ctx, "", "") {
+	for f, err := range storage.Folders(ctx, s, "") {
+		ours := false
+		if err == nil {
+			ours, err = isCluster(ctx, s, f)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("list clusters: %w", err)
 		}
-		if strings.HasPrefix(obj.Key, last+"/") {
-			continue
-		}
-		if k, err := backup.ParseKey(obj.Key); err == nil {
-			last = k.Cluster
-			out = append(out, last)
+		if ours {
+			out = append(out, f.Name)
 		}
 	}
 	slices.Sort(out)
 	return out, nil
+}
+
+// isCluster reports whether a folder holds an object of ours. As a rule its first
+// object is one; foreign objects may come before.
+func isCluster(ctx context.Context, s storage.Store, f storage.Folder) (bool, error) {
+	if _, err := backup.ParseKey(f.First.Key); err == nil {
+		return true, nil
+	}
+	if backup.CheckClusterName(f.Name) != nil {
+		return false, nil
+	}
+	for _, prefix := range []string{backup.DataPrefix(f.Name), backup.ManifestPrefix(f.Name), backup.PinPrefix(f.Name)} {
+		for obj, err := range s.List(ctx, prefix, "") {
+			if err != nil {
+				return false, err
+			}
+			if _, err := backup.ParseKey(obj.Key); err == nil {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 // Catalog yields what is stored of one cluster, or of all if cluster is empty,

@@ -127,6 +127,39 @@ func TestCatalog(t *testing.T) {
 	}
 }
 
+// TestClusters: foreign objects neither hide a cluster nor make one, and what a
+// cluster holds costs nothing.
+func TestClusters(t *testing.T) {
+	s := mem.New()
+	for _, key := range []string{
+		".backupd-probe-aaaaaaaaaaaaaaaa/small", "backupd.json", "README", "holiday/beach.jpg", "zoo/data/elephant.jpg",
+		"a.b/0", "a.b/data/20261118T000000Z-aaaaaa.db", // data alone
+		"a/notes/x", "a/data/notes", "a/pins/20261118T000000Z-r5-aaaaaa.json", // a pin alone
+		"bad name/snapshots/20261118T000000Z-r5-aaaaaa.json",
+	} {
+		create(t, s, key, []byte("x"))
+	}
+	for i := range 50 {
+		addSnapshot(t, s, manifest("prod", started.Add(time.Duration(i)*time.Hour), 5))
+	}
+	listed := 0
+	count := storage.WithObserver(s, func(e storage.Event) {
+		if strings.Contains(e.Key, "prod") {
+			t.Errorf("asked for %s %s", e.Op, e.Key)
+		}
+		listed++
+	})
+	got, err := snapshot.Clusters(t.Context(), count)
+	if want := []string{"a", "a.b", "prod"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+	// One listing finds each of seven folders and one the end; up to three look
+	// into those that begin with a foreign object.
+	if want := 8 + 1 + 3 + 3 + 3; listed != want {
+		t.Errorf("%d listings, want %d", listed, want)
+	}
+}
+
 // TestCatalog_Fails: whichever listing fails, and when, nothing is told of that
 // second, and the error comes last.
 func TestCatalog_Fails(t *testing.T) {
@@ -151,10 +184,17 @@ func TestCatalog_Fails(t *testing.T) {
 				}
 			}
 			if !faulty.Fired() {
-				if n != 4 || last != nil {
+				if n != 5 || last != nil {
 					t.Errorf("%s: %d operations, error %v", moment, n, last)
 				}
 				break
+			}
+			if n == 0 && when == storagetest.After {
+				// The listing that finds the cluster is left after its first object.
+				if last != nil || !slices.Equal(got, all) {
+					t.Errorf("%s %d: got %q, error %v", moment, n, got, last)
+				}
+				continue
 			}
 			if !errors.Is(last, errFault) || len(got) > len(all) || !slices.Equal(got, all[:len(got)]) {
 				t.Errorf("%s %d: got %q, error %v", moment, n, got, last)
