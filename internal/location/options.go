@@ -13,7 +13,7 @@ import (
 //
 // Flags, the configuration's keys and their documentation are made from the
 // fields that have a tag yaml, and from the tags of the fields in them: yaml is
-// the key, usage describes the flag, default and oneof are for both.
+// the key, default and oneof say which values there are.
 type Options struct {
 	// S3 says how to reach the bucket of an s3:// URL. What is not said comes from
 	// the AWS SDK's own sources: AWS_* variables, the shared configuration, the
@@ -21,6 +21,21 @@ type Options struct {
 	S3 s3.Options `yaml:"s3"`
 
 	Logger *slog.Logger // default: discards
+}
+
+// usage describes the settings, by section and key.
+var usage = map[string]string{
+	"s3-endpoint":         "URL of an S3 service other than Amazon's",
+	"s3-region":           "region of the bucket",
+	"s3-path-style":       "bucket in the path of the URL: on, off (default: on with --s3-endpoint)",
+	"s3-ca-file":          "CA bundle that the service's certificate is verified against",
+	"s3-credentials-file": "file with aws_access_key_id and aws_secret_access_key (default: the AWS SDK's chain)",
+	"s3-profile":          "profile in the credentials or AWS configuration file",
+	"s3-storage-class":    "storage class of new objects",
+	"s3-sse":              "server-side encryption of new objects: AES256, aws:kms",
+	"s3-sse-kms-key-id":   "key for --s3-sse aws:kms",
+	"s3-sse-c-key-file":   "file with a customer key of 32 bytes for SSE-C",
+	"s3-checksum":         "checksum of uploads: auto, sha256, md5, none (default: auto)",
 }
 
 // Setting is one text of [Options] that a user may give.
@@ -40,7 +55,7 @@ func (o *Options) Settings() []Setting {
 		for f, value := range tagged(fields) {
 			out = append(out, Setting{
 				Section: section.Get("yaml"), Key: f.Get("yaml"), Value: value.Addr().Interface().(*string),
-				Default: f.Get("default"), Choices: strings.Fields(f.Get("oneof")), Usage: f.Get("usage"),
+				Default: f.Get("default"), Choices: strings.Fields(f.Get("oneof")), Usage: usage[section.Get("yaml")+"-"+f.Get("yaml")],
 			})
 		}
 	}

@@ -58,33 +58,33 @@ type Options struct {
 	Prefix string // folder in the bucket; slashes around it make no difference
 
 	// Endpoint is the URL of a service other than Amazon's.
-	Endpoint string `yaml:"endpoint" usage:"URL of an S3 service other than Amazon's"`
+	Endpoint string `yaml:"endpoint"`
 	// Region of the bucket.
-	Region string `yaml:"region" usage:"region of the bucket"`
+	Region string `yaml:"region"`
 	// PathStyle puts the bucket in the path of URLs (on) or into the host name
 	// (off). By default it is on where there is an endpoint.
-	PathStyle string `yaml:"path-style" oneof:"on off" usage:"bucket in the path of the URL: on, off (default: on with --s3-endpoint)"`
+	PathStyle string `yaml:"path-style" oneof:"on off"`
 	// CAFile holds the only CAs that the service's certificate is verified
 	// against, in PEM.
-	CAFile string `yaml:"ca-file" usage:"CA bundle that the service's certificate is verified against"`
+	CAFile string `yaml:"ca-file"`
 	// CredentialsFile has aws_access_key_id and aws_secret_access_key in the
 	// format of the AWS SDK's shared credentials. It is read again after a minute.
-	CredentialsFile string `yaml:"credentials-file" usage:"file with aws_access_key_id and aws_secret_access_key (default: the AWS SDK's chain)"`
+	CredentialsFile string `yaml:"credentials-file"`
 	// Profile is the section of the credentials file, or of the shared
 	// configuration.
-	Profile string `yaml:"profile" usage:"profile in the credentials or AWS configuration file"`
+	Profile string `yaml:"profile"`
 	// StorageClass of new objects.
-	StorageClass string `yaml:"storage-class" usage:"storage class of new objects"`
+	StorageClass string `yaml:"storage-class"`
 	// SSE is the server-side encryption of new objects.
-	SSE string `yaml:"sse" oneof:"AES256 aws:kms" usage:"server-side encryption of new objects: AES256, aws:kms"`
+	SSE string `yaml:"sse" oneof:"AES256 aws:kms"`
 	// SSEKMSKeyID is the key for aws:kms. By default it is the account's own for
 	// S3.
-	SSEKMSKeyID string `yaml:"sse-kms-key-id" usage:"key for --s3-sse aws:kms"`
+	SSEKMSKeyID string `yaml:"sse-kms-key-id"`
 	// SSECKeyFile holds a customer key of 32 bytes, raw or in base64. It needs
 	// https.
-	SSECKeyFile string `yaml:"sse-c-key-file" usage:"file with a customer key of 32 bytes for SSE-C"`
+	SSECKeyFile string `yaml:"sse-c-key-file"`
 	// Checksum of uploads. auto is sha256, or md5 where the service refuses that.
-	Checksum string `yaml:"checksum" default:"auto" oneof:"auto sha256 md5 none" usage:"checksum of uploads: auto, sha256, md5, none (default: auto)"`
+	Checksum string `yaml:"checksum" default:"auto" oneof:"auto sha256 md5 none"`
 
 	PartBytes       int64         // default 16 MiB, at least 5 MiB; an object has at most 10,000 parts
 	Concurrency     int           // parts in flight of one upload; default 3. Memory: one part more
