@@ -78,15 +78,15 @@ func Open(ctx context.Context, rawURL string, o Options) (storage.Store, error) 
 	return s, nil
 }
 
-// EncryptedByKey reports whether whoever may read the store needs a key too,
-// which the service is given or holds.
+// EncryptedByKey reports whether readers of the store need, besides access, a key
+// that backupd sends to the service or that the service holds.
 func (l Location) EncryptedByKey(o Options) bool {
 	return !l.IsFolder() && (o.S3.SSE == s3.SSEKMS || o.S3.SSECKeyFile != "")
 }
 
-// Policy returns the smallest policy with which everything works that is done
-// with l, as JSON, or nothing where the kind of store has no policies. mayDelete
-// is for those who also remove old snapshots.
+// Policy returns, as JSON, the smallest policy with which backupd works in l, or
+// nothing if the kind of store has no policies. Only a machine that removes old
+// snapshots needs mayDelete.
 func (l Location) Policy(o Options, mayDelete bool) (string, error) {
 	if l.IsFolder() {
 		return "", nil

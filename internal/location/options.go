@@ -8,16 +8,16 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
 )
 
-// Options say how to reach a store, in one field for each kind of store that
-// needs to be told more than its URL. A field counts for URLs of its kind only.
+// Options say how to reach a store. There is one field for each kind of store
+// whose URL is not enough; it has no effect on URLs of other kinds.
 //
 // Flags, the configuration's keys and their documentation are made from the
 // fields that have a tag yaml, and from the tags of the fields in them: yaml is
 // the key, default and oneof say which values there are.
 type Options struct {
-	// S3 says how to reach the bucket of an s3:// URL. What is not said comes from
-	// the AWS SDK's own sources: AWS_* variables, the shared configuration, the
-	// role of the machine.
+	// S3 says how to reach the bucket of an s3:// URL. The AWS SDK finds the rest
+	// in its own sources: AWS_* variables, the shared configuration, the role of
+	// the machine.
 	S3 s3.Options `yaml:"s3"`
 
 	Logger *slog.Logger // default: discards
@@ -43,7 +43,7 @@ type Setting struct {
 	Section string  // the kind of store, as in the configuration: s3
 	Key     string  // the key in the section: path-style
 	Value   *string // in the Options
-	Default string  // what an empty value means
+	Default string  // the meaning of an empty value
 	Choices []string
 	Usage   string
 }
@@ -53,10 +53,10 @@ func (o *Options) Settings() []Setting {
 	var out []Setting
 	for section, fields := range tagged(reflect.ValueOf(o).Elem()) {
 		for f, value := range tagged(fields) {
-			out = append(out, Setting{
-				Section: section.Get("yaml"), Key: f.Get("yaml"), Value: value.Addr().Interface().(*string),
-				Default: f.Get("default"), Choices: strings.Fields(f.Get("oneof")), Usage: usage[section.Get("yaml")+"-"+f.Get("yaml")],
-			})
+			s := Setting{Section: section.Get("yaml"), Key: f.Get("yaml"), Value: value.Addr().Interface().(*string)}
+			s.Default, s.Choices = f.Get("default"), strings.Fields(f.Get("oneof"))
+			s.Usage = usage[s.Section+"-"+s.Key]
+			out = append(out, s)
 		}
 	}
 	return out

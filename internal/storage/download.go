@@ -55,8 +55,8 @@ type download struct {
 	partBytes int64
 	running   sync.WaitGroup
 
-	parts chan chan part // what each range will yield, in order; closed after the last
-	free  chan []byte    // the buffers: whoever holds one may fetch a range
+	parts chan chan part // one for each range, in order; closed after the last
+	free  chan []byte    // the buffers: a range is fetched with one in hand
 
 	// Of the reading side only.
 	current part
@@ -96,8 +96,7 @@ func (d *download) fetch(buf []byte, off, end int64) part {
 		_ = r.Close() // reading has failed: its error says nothing new
 		return part{err: err}
 	}
-	// The bytes are here whatever closing says.
-	_ = r.Close()
+	_ = r.Close() // the bytes are here, even if closing fails
 	return part{bytes: buf}
 }
 

@@ -48,6 +48,25 @@ func flaky(s storage.Store, wrap func(n int64, r io.Reader) io.Reader) (storage.
 	}}, &n
 }
 
+// interrupting returns s with readers that yield a few thousand bytes each. Up to
+// three openings in a row yield nothing.
+func interrupting(s storage.Store) storage.Store {
+	var mu sync.Mutex
+	opens := map[int64]int64{} // by offset; guarded by mu
+	h := &storagetest.Hook{Store: s}
+	h.Download = func(_ context.Context, _ string, offset int64, r io.Reader) io.Reader {
+		mu.Lock()
+		defer mu.Unlock()
+		n, rhythm := opens[offset], offset/1000%4
+		opens[offset]++
+		if n < rhythm {
+			return cut(0, r, errCut, storage.ETag(r))
+		}
+		return cut(1000*(rhythm+1), r, errCut, storage.ETag(r))
+	}
+	return h
+}
+
 var errCut = errors.New("connection cut")
 
 // tagged is a reader with an ETag of its own.
@@ -63,8 +82,11 @@ func cut(n int64, r io.Reader, err error, etag string) io.Reader {
 	return tagged{storagetest.CutAfter(n, r, func() error { return err }), etag}
 }
 
-// both runs a test on the two ways to read a whole object.
-func both(t *testing.T, run func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser)) {
+// opener is a way to read a whole object.
+type opener func(context.Context, storage.Store, storage.Object) io.ReadCloser
+
+// both runs a test on a download of many ranges and on the reader of one.
+func both(t *testing.T, run func(t *testing.T, open opener)) {
 	t.Run("Resuming", func(t *testing.T) { run(t, storage.Resuming) })
 	t.Run("Download", func(t *testing.T) {
 		run(t, func(ctx context.Context, s storage.Store, o storage.Object) io.ReadCloser {
@@ -74,7 +96,7 @@ func both(t *testing.T, run func(t *testing.T, open func(context.Context, storag
 }
 
 func TestRead_OK(t *testing.T) {
-	both(t, func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser) {
+	both(t, func(t *testing.T, open opener) {
 		for _, n := range []int{0, 1, 9_999, 10_000, 10_001, 30_000, 100_001} {
 			want := content(n)
 			s, o := stored(t, want)
@@ -106,14 +128,11 @@ func (r onlyReader) Read(p []byte) (int, error) { return r.r.Read(p[:min(len(p),
 
 // TestRead_Resumes: the pauses pass in a bubble, where time costs nothing.
 func TestRead_Resumes(t *testing.T) {
-	both(t, func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser) {
+	both(t, func(t *testing.T, open opener) {
 		synctest.Test(t, func(t *testing.T) {
 			want := content(200_000)
 			s, o := stored(t, want)
-			f, _ := flaky(s, func(n int64, r io.Reader) io.Reader {
-				// Most openings yield something, a few in a row nothing.
-				return cut(n%5*1000, r, errCut, storage.ETag(r))
-			})
+			f := interrupting(s)
 			r := open(t.Context(), f, o)
 			got, err := io.ReadAll(r)
 			if err != nil || !bytes.Equal(got, want) {
@@ -127,7 +146,7 @@ func TestRead_Resumes(t *testing.T) {
 }
 
 func TestRead_GivesUp(t *testing.T) {
-	both(t, func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser) {
+	both(t, func(t *testing.T, open opener) {
 		synctest.Test(t, func(t *testing.T) {
 			s, o := stored(t, content(100))
 			f, opens := flaky(s, func(_ int64, r io.Reader) io.Reader { return cut(0, r, errCut, "") })
@@ -145,10 +164,12 @@ func TestRead_GivesUp(t *testing.T) {
 	})
 }
 
-// TestRead_Final: what is no use to try again.
+// TestRead_Final: errors after which another attempt is of no use.
 func TestRead_Final(t *testing.T) {
-	both(t, func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser) {
-		for name, final := range map[string]error{"Permission": fs.ErrPermission, "NotExist": fs.ErrNotExist, "Corrupt": backup.ErrCorrupt} {
+	both(t, func(t *testing.T, open opener) {
+		for name, final := range map[string]error{
+			"Permission": fs.ErrPermission, "NotExist": fs.ErrNotExist, "Corrupt": backup.ErrCorrupt,
+		} {
 			t.Run(name, func(t *testing.T) {
 				s, o := stored(t, content(5000))
 				f, opens := flaky(s, func(_ int64, r io.Reader) io.Reader { return cut(1000, r, final, "") })
@@ -198,7 +219,7 @@ func TestRead_Final(t *testing.T) {
 }
 
 func TestRead_Cancelled(t *testing.T) {
-	both(t, func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser) {
+	both(t, func(t *testing.T, open opener) {
 		s, o := stored(t, content(500_000))
 		ctx, cancel := context.WithCancel(t.Context())
 		r := open(ctx, s, o)
@@ -286,7 +307,7 @@ func TestDownload_CloseWaits(t *testing.T) {
 	}
 }
 
-// TestDownload_CloseEarly: goleak, after the tests, tells whether a goroutine
+// TestDownload_CloseEarly: goleak, after the tests, reports whether a goroutine
 // is left.
 func TestDownload_CloseEarly(t *testing.T) {
 	s, o := stored(t, content(1_000_000))

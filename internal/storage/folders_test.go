@@ -59,7 +59,7 @@ func TestFolders(t *testing.T) {
 	}
 }
 
-// TestFolders_Cost: one listing for each folder and one that finds no more, and
+// TestFolders_Cost: one listing for each folder and one that finds none, and
 // one object looked at in each.
 func TestFolders_Cost(t *testing.T) {
 	m := mem.New()
@@ -74,7 +74,9 @@ func TestFolders_Cost(t *testing.T) {
 	if got := folders(t, trace, ""); len(got) != 5 {
 		t.Errorf("got %q", got)
 	}
-	want := []string{"list ", "list  after f00", "list  after f10", "list  after f20", "list  after f30", "list  after f40"}
+	want := []string{
+		"list ", "list  after f00", "list  after f10", "list  after f20", "list  after f30", "list  after f40",
+	}
 	if got := trace.Lines(); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -90,7 +92,8 @@ func TestFolders_Stops(t *testing.T) {
 	for n := range 4 {
 		var got []string
 		var last error
-		for f, err := range storage.Folders(t.Context(), storagetest.FailAt(m, n, storagetest.Before, fs.ErrPermission), "") {
+		faulty := storagetest.FailAt(m, n, storagetest.Before, fs.ErrPermission)
+		for f, err := range storage.Folders(t.Context(), faulty, "") {
 			if last != nil {
 				t.Fatalf("it goes on after %v", last)
 			}

@@ -12,10 +12,9 @@ const (
 	maxSegmentBytes = 255  // NAME_MAX of the usual file systems
 )
 
-// ListStart says where a [Store.List] of prefix and after begins, for the
-// implementations: behind the key start, which is empty or begins with prefix.
-// Services differ in what they list after a key without the prefix. If
-// possible is false no key can be listed.
+// ListStart helps to implement [Store.List], because services differ in the keys
+// that they list after a key without the prefix. The listing begins after start,
+// which is empty or begins with prefix. If possible is false it is empty.
 func ListStart(prefix, after string) (start string, possible bool) {
 	switch {
 	case strings.HasPrefix(after, prefix):

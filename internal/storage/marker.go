@@ -22,15 +22,15 @@ const maxMarkerBytes = 64 << 10
 // repository of backupd.
 type Marker struct {
 	Format string `json:"format"`
-	// ID is random and never changes: two addresses of one repository can be
-	// told from two repositories.
+	// ID is random and never changes. It shows whether two addresses lead to one
+	// repository or to two.
 	ID        string    `json:"id"`
 	CreatedAt time.Time `json:"createdAt"`
 }
 
-// OpenRepository reads the marker of the repository at the root of s. Where
-// there is none the error wraps fs.ErrNotExist; a marker that does not parse
-// is backup.ErrCorrupt; one of another format is refused by name.
+// OpenRepository reads the marker of the repository at the root of s. If there
+// is none the error wraps fs.ErrNotExist. A marker that does not parse is
+// backup.ErrCorrupt. The error for another format names it.
 func OpenRepository(ctx context.Context, s Store) (Marker, error) {
 	raw, err := readMarker(ctx, s)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -80,8 +80,8 @@ func readMarker(ctx context.Context, s Store) ([]byte, error) {
 }
 
 func parseMarker(raw []byte) (Marker, error) {
-	// The format is looked at before the rest: a newer one may mean anything
-	// by the other fields.
+	// The format comes before the rest: a newer one may use the other fields for
+	// anything.
 	var head struct {
 		Format string `json:"format"`
 	}

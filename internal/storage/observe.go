@@ -21,18 +21,18 @@ const (
 	OpDelete Op = "delete"
 )
 
-// Event tells of one finished operation.
+// Event describes one finished operation.
 type Event struct {
 	Op  Op
 	Key string // of a list, the prefix
-	// Bytes is how many were read from the reader given to Create, or from
-	// the one Open returned.
+	// Bytes were read from the reader given to Create, or from the one that Open
+	// returned.
 	Bytes int64
 	// Duration is the whole time: of Open until its reader was closed, of List
 	// until the loop over it ended.
 	Duration time.Duration
-	// Err is what the operation returned, or the first error in reading or
-	// listing; nil if it succeeded.
+	// Err is the error that the operation returned, or the first one in reading
+	// or listing; nil if it succeeded.
 	Err error
 }
 

@@ -17,16 +17,16 @@ type Level string
 // The levels of a Finding.
 const (
 	LevelOK      Level = "ok"
-	LevelWarning Level = "warning" // backups work, but something should be known
-	LevelFailure Level = "failure" // backups fail, or a promise is not kept
+	LevelWarning Level = "warning" // backups work, but the operator should know
+	LevelFailure Level = "failure" // backups fail, or the store breaks a promise
 )
 
-// Finding is what one step of a [Probe] found.
+// Finding is the result of one step of a [Probe].
 type Finding struct {
 	Step  string
 	Level Level
-	Text  string // what was found
-	Todo  string // what a person can do; empty if nothing
+	Text  string // the result
+	Todo  string // advice to a person, if there is any
 }
 
 // probePart is at least the size of the parts in which a store uploads a large
@@ -34,16 +34,16 @@ type Finding struct {
 const probePart = 16 << 20
 
 // probePrefix begins the folder of a probe. No cluster can have such a name, so
-// nothing in there is ever taken for a part of a repository.
+// no object in there is ever taken for a part of a repository.
 const probePrefix = ".backupd-probe-"
 
 // maxSkew is how much the clocks may differ before it is worth a warning.
 const maxSkew = time.Minute
 
-// Probe finds out what s really does, by doing it: it creates, reads, lists and
-// deletes objects in a folder of its own at the root of s, and asks the store
-// for what only it can tell, see [Inspector]. Credentials that may not delete
-// leave the objects behind; a finding tells their names.
+// Probe finds out by trying whether s keeps the contract of a [Store]: it creates,
+// reads, lists and deletes objects in a folder of its own at the root of s, and
+// asks an [Inspector] for more. If the credentials may not delete, the objects
+// stay, and a finding names them.
 func Probe(ctx context.Context, s Store) []Finding {
 	return probeParts(ctx, s, probePart)
 }
@@ -82,7 +82,7 @@ func (p *probe) run(ctx context.Context) {
 		}
 	}
 	if ctx.Err() != nil {
-		p.fail("probe", "", "ended before all was tried: %v", context.Cause(ctx))
+		p.fail("probe", "", "the probe was stopped before its end: %v", context.Cause(ctx))
 	}
 }
 
@@ -98,8 +98,8 @@ func (p *probe) fail(step, todo, format string, args ...any) {
 	p.findings = append(p.findings, Finding{step, LevelFailure, fmt.Sprintf(format, args...), todo})
 }
 
-// failed is fail for an error of the store. What the error itself advises goes
-// before the permission that the step needs.
+// failed is fail for an error of the store. Missing permission comes first; then
+// the error's own advice.
 func (p *probe) failed(step string, err error, permission string) {
 	var hint *backup.HintError
 	todo := ""
@@ -138,15 +138,15 @@ func (p *probe) stat(ctx context.Context, key string, began, ended time.Time) {
 		p.fail(step, "", "asked for %s of %d bytes, got %q of %d bytes", key, smallSize, obj.Key, obj.Size)
 		return
 	}
-	p.ok(step, "its size is told")
+	p.ok(step, "the store reports the size")
 	p.clock(obj.ModTime, began, ended)
 }
 
 func (p *probe) clock(made, began, ended time.Time) {
-	const step, todo = "clock", "set both clocks by a time service (NTP): the age of an object is told by them"
+	const step, todo = "clock", "synchronize both clocks (NTP): backupd needs them to know the age of an object"
 	switch skew := skew(made, began, ended); {
 	case made.IsZero():
-		p.warn(step, "", "the store does not tell when an object was made")
+		p.warn(step, "", "the store does not report when an object was created")
 	case skew > maxSkew:
 		p.warn(step, todo, "the store's clock is %v ahead of this machine's", skew.Round(time.Second))
 	case skew < -maxSkew:
@@ -175,32 +175,34 @@ func (p *probe) createAgain(ctx context.Context, key string) seed {
 	const step = "create if absent"
 	switch err := p.s.Create(ctx, key, newPattern(seedSecond, smallSize)); {
 	case err == nil:
-		p.fail(step, replacedTodo, "the store replaced an object that must not be replaced: it ignores the condition that the key be absent (If-None-Match)")
+		p.fail(step, replacedTodo,
+			"the store replaced an existing object: it ignores the condition that the key is absent (If-None-Match)")
 		return seedSecond
 	case errors.Is(err, fs.ErrExist):
-		p.ok(step, "an object that exists is not replaced")
+		p.ok(step, "an existing object is not replaced")
 	case errors.Is(err, fs.ErrPermission):
-		p.warn(step, "", "the store refuses to replace an object, but does not tell that it exists: %v", err)
+		p.warn(step, "", "the store refuses to replace an object, but does not report that it exists: %v", err)
 	default:
 		p.failed(step, err, "write below the repository's prefix (s3:PutObject)")
 	}
 	return seedFirst
 }
 
-const replacedTodo = "keep backups in a store that has conditional writes; until then turn on the bucket's versioning, so that what is replaced can be got back"
+const replacedTodo = "use a store that has conditional writes; " +
+	"until then turn on the bucket's versioning, so that a replaced object can be restored"
 
-// missing asks for what is not there: backupd must be able to tell.
+// missing asks for an object that does not exist: the store must say so.
 func (p *probe) missing(ctx context.Context) {
 	const step = "missing object"
 	_, err := p.s.Stat(ctx, p.folder+"/missing")
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		p.ok(step, "the store tells that an object does not exist")
+		p.ok(step, "the store reports that a missing object does not exist")
 	case err == nil:
-		p.fail(step, "", "the store tells of an object that was never made")
+		p.fail(step, "", "the store reports an object that was never created")
 	case errors.Is(err, fs.ErrPermission):
 		p.warn(step, "allow the credentials to list the repository's prefix (s3:ListBucket)",
-			"an object that is missing cannot be told from one that may not be read: %v", err)
+			"a missing object looks the same as one that the credentials may not read: %v", err)
 	default:
 		p.failed(step, err, "read below the repository's prefix (s3:GetObject)")
 	}
@@ -226,10 +228,12 @@ func (p *probe) remove(ctx context.Context) {
 	}
 	switch {
 	case errors.Is(first, fs.ErrPermission):
-		p.warn(step, "delete them by hand; where this machine shall also remove old snapshots, allow it to delete (s3:DeleteObject)",
+		p.warn(step,
+			"delete them by hand; if this machine is to remove old snapshots, allow it to delete (s3:DeleteObject)",
 			"the credentials may not delete, so these objects stay: %s (%v)", strings.Join(left, ", "), first)
 	case errors.Is(first, ErrLocked):
-		p.warn(step, "delete them by hand when the lock ends", "these objects are locked by the store and stay: %s (%v)", strings.Join(left, ", "), first)
+		p.warn(step, "delete them by hand when the lock ends",
+			"these objects are locked by the store and stay: %s (%v)", strings.Join(left, ", "), first)
 	case first != nil:
 		p.fail(step, "delete them by hand", "these objects stay: %s (%v)", strings.Join(left, ", "), first)
 	default:
@@ -237,11 +241,11 @@ func (p *probe) remove(ctx context.Context) {
 	}
 }
 
-// removed looks whether what was deleted is gone.
+// removed checks that the deleted objects are gone.
 func (p *probe) removed(ctx context.Context, step string) {
 	key := p.created[0]
 	if err := p.s.Delete(ctx, key); err != nil {
-		p.fail(step, "", "deleting what is deleted already is an error: %v", err)
+		p.fail(step, "", "deleting an object that does not exist is an error: %v", err)
 		return
 	}
 	_, err := p.open(ctx, key, 0, -1)

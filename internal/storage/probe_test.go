@@ -108,7 +108,8 @@ func replacingSilently(m *mem.Store) storage.Store {
 
 // lying is a store that changes the first byte of what it returns.
 func lying(m *mem.Store, wrong func(key string, offset int64) bool) storage.Store {
-	return &storagetest.Hook{Store: m, Download: func(_ context.Context, key string, offset int64, r io.Reader) io.Reader {
+	h := &storagetest.Hook{Store: m}
+	h.Download = func(_ context.Context, key string, offset int64, r io.Reader) io.Reader {
 		if !wrong(key, offset) {
 			return r
 		}
@@ -116,7 +117,8 @@ func lying(m *mem.Store, wrong func(key string, offset int64) bool) storage.Stor
 		_, _ = io.ReadFull(r, first) // never fails
 		first[0]++
 		return io.MultiReader(bytes.NewReader(first), r)
-	}}
+	}
+	return h
 }
 
 // otherClock is a store with another time.
@@ -225,7 +227,7 @@ var readFaults = map[string]probeFault{
 				return nil
 			})}
 		},
-		map[string]storage.Level{"missing object": storage.LevelWarning}, "cannot be told", "s3:ListBucket",
+		map[string]storage.Level{"missing object": storage.LevelWarning}, "looks the same", "s3:ListBucket",
 	},
 	"ClockAhead": {
 		func(m *mem.Store) storage.Store { return otherClock{m, 10 * time.Minute} },
@@ -330,7 +332,8 @@ func TestProbe_Cancelled(t *testing.T) {
 		return nil
 	})}
 	found := storage.ProbeParts(ctx, s, probePart)
-	if !slices.ContainsFunc(found, func(f storage.Finding) bool { return f.Step == "probe" && f.Level == storage.LevelFailure }) {
+	failed := func(f storage.Finding) bool { return f.Step == "probe" && f.Level == storage.LevelFailure }
+	if !slices.ContainsFunc(found, failed) {
 		t.Errorf("got %+v", found)
 	}
 	for o := range m.List(t.Context(), "", "") {
@@ -360,7 +363,7 @@ func (i *inspected) Inspect(_ context.Context, folder string) []storage.Finding 
 	return []storage.Finding{{Step: "inspected", Level: storage.LevelOK}}
 }
 
-// TestProbe_Inspect: what wraps a store does not hide that it can be inspected.
+// TestProbe_Inspect: an observer does not hide that a store can be inspected.
 func TestProbe_Inspect(t *testing.T) {
 	in := &inspected{Store: mem.New()}
 	ignore := func(storage.Event) {}

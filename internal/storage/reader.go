@@ -17,9 +17,9 @@ func ETag(r io.Reader) string {
 	return ""
 }
 
-// Range turns what Open was asked for into what there is: the first byte to
-// read and the number of bytes, given the object's size. A negative offset is
-// an error that wraps fs.ErrInvalid.
+// Range fits the range asked of Open to the object's size: it returns the first
+// byte to read and the number of bytes. A negative offset is an error that wraps
+// fs.ErrInvalid.
 func Range(size, offset, length int64) (start, n int64, err error) {
 	if offset < 0 {
 		return 0, 0, fmt.Errorf("offset %d: %w", offset, fs.ErrInvalid)
@@ -39,7 +39,7 @@ func ReaderContext(ctx context.Context, r io.Reader) io.Reader {
 }
 
 type contextReader struct {
-	ctx context.Context // a reader has no other way to be told
+	ctx context.Context // Read has no parameter for it
 	r   io.Reader
 }
 

@@ -47,7 +47,7 @@ func (p *pin) check(etag string) error {
 // when it is first read, and again after each failure that may pass. It must
 // not be closed while it is being read.
 type resuming struct {
-	ctx      context.Context // a reader has no other way to be told
+	ctx      context.Context // Read has no parameter for it
 	store    Store
 	pin      *pin
 	off, end int64
@@ -79,8 +79,8 @@ func (r *resuming) Read(p []byte) (int, error) {
 	}
 }
 
-// attempt reads once. It returns nothing at all after a failure that the next
-// attempt may survive, and an error when there shall be none.
+// attempt reads once. After a failure that may pass it returns neither bytes nor
+// an error; an error means that another attempt is of no use.
 func (r *resuming) attempt(p []byte) (int, error) {
 	if r.body == nil {
 		if err := r.open(); err != nil {
@@ -97,7 +97,8 @@ func (r *resuming) attempt(p []byte) (int, error) {
 	case err == io.EOF && r.off+int64(n) == r.end:
 		return n, nil
 	case err == io.EOF:
-		return n, backup.Corruptf("read %s: ends after %d bytes, want %d: %w", r.pin.key, r.off+int64(n), r.end, io.ErrUnexpectedEOF)
+		return n, backup.Corruptf("read %s: ends after %d bytes, want %d: %w",
+			r.pin.key, r.off+int64(n), r.end, io.ErrUnexpectedEOF)
 	case r.ctx.Err() != nil:
 		return n, fmt.Errorf("read %s: %w", r.pin.key, r.ctx.Err())
 	case isFinal(err):
@@ -123,8 +124,8 @@ func (r *resuming) open() error {
 	return nil
 }
 
-// pause waits a random time below a doubling limit, so that many readers cut
-// at once do not come back at once.
+// pause waits a random time below a doubling limit, so that readers whose
+// connections break at the same moment do not all come back at the same moment.
 func (r *resuming) pause() error {
 	limit := min(resumeBase<<(r.fruitless-1), resumeMax)
 	t := time.NewTimer(rand.N(limit))

@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// ErrLocked is what Delete returns for an object that a lock of the store holds
-// until its time has come: retention or legal hold of S3 Object Lock, as far as
-// the service says so. No permission would help.
+// ErrLocked is Delete's error for an object that a lock of the store protects for
+// some time: retention or legal hold of S3 Object Lock, as far as the service
+// says so. No permission would help.
 var ErrLocked = errors.New("locked")
 
 // Store holds immutable objects under slash-separated keys.
@@ -29,22 +29,22 @@ var ErrLocked = errors.New("locked")
 type Store interface {
 	// Create stores everything read from r as key, whole or not at all. When
 	// Create returns nil the object is durable. When r or ctx fails nothing is
-	// there, and the error wraps theirs. If key exists Create returns an error
+	// stored, and the error wraps theirs. If key exists Create returns an error
 	// that wraps fs.ErrExist and changes nothing.
 	//
-	// Nothing reads r after Create has returned, so a Read of r that blocks
-	// holds Create up: whoever cancels ctx must see to it that r ends too.
+	// Create does not return while a Read of r blocks, because nothing may read
+	// r afterwards. A caller that cancels ctx must make r end as well.
 	Create(ctx context.Context, key string, r io.Reader) error
 
 	// Open returns the object's bytes from offset on, length of them, or all
 	// to the end if length is negative. A range that starts at or goes past
-	// the end yields what is there, down to nothing. The caller must close it.
-	// Reading fewer bytes than were promised is an error, never a short EOF.
+	// the end yields the bytes that exist, down to none. The caller must close
+	// the reader. If it gets fewer bytes it fails, never with a short EOF.
 	// ctx covers the reading too. Of a store whose objects have an ETag,
-	// [ETag] tells the one of the bytes being read.
+	// [ETag] returns that of the bytes being read.
 	Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
 
-	// Stat tells an object's size and time without reading it.
+	// Stat returns an object's size and time without reading it.
 	Stat(ctx context.Context, key string) (Object, error)
 
 	// List yields every object whose key begins with prefix and is greater than
@@ -54,7 +54,7 @@ type Store interface {
 	// yielded once, last.
 	List(ctx context.Context, prefix, after string) iter.Seq2[Object, error]
 
-	// Delete removes key. Deleting what is not there is no error.
+	// Delete removes key. It is no error if key does not exist.
 	Delete(ctx context.Context, key string) error
 }
 
@@ -97,7 +97,7 @@ type Object struct {
 	Key     string
 	Size    int64
 	ModTime time.Time
-	// ETag identifies the bytes where the store has such a thing; else empty.
+	// ETag identifies the bytes, if the store has such a thing.
 	// Two reads with the same ETag read the same object.
 	ETag string
 }

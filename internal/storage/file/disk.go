@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// disk is the durable steps of Create and Delete, apart so that a test can
-// record their order and let each of them fail.
+// disk has the durable steps of Create and Delete. It is an interface so that a
+// test can record their order and let each of them fail.
 type disk interface {
 	Create(root *os.Root, name string) (output, error)
 	Link(root *os.Root, old, new string) error
@@ -32,8 +32,8 @@ func (osDisk) Create(root *os.Root, name string) (output, error) {
 
 func (osDisk) Link(root *os.Root, old, new string) error { return root.Link(old, new) }
 
-// SyncDir makes the names in a folder durable. Where the file system knows no
-// such thing, as on NFS and some FUSE mounts, it has done what can be done.
+// SyncDir makes the names in a folder durable. File systems that cannot do that,
+// such as NFS and some FUSE mounts, are no error.
 func (osDisk) SyncDir(root *os.Root, name string) error {
 	dir, err := root.Open(name)
 	if err != nil {
@@ -46,8 +46,8 @@ func (osDisk) SyncDir(root *os.Root, name string) error {
 	return errors.Join(err, dir.Close())
 }
 
-// notThere reports whether err means that no file has this name: also where a
-// folder of the name is a file.
+// notThere reports whether err means that no file has this name, because it is
+// missing or because a part of its path is a file.
 func notThere(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }

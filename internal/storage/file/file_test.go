@@ -58,7 +58,10 @@ func TestStore_NoFolder(t *testing.T) {
 	for _, list = range s.List(t.Context(), "", "") {
 	}
 	_, repo := storage.OpenRepository(t.Context(), s)
-	for op, err := range map[string]error{"open": open, "stat": stat, "list": list, "delete": s.Delete(t.Context(), "key"), "repository": repo} {
+	remove := s.Delete(t.Context(), "key")
+	for op, err := range map[string]error{
+		"open": open, "stat": stat, "list": list, "delete": remove, "repository": repo,
+	} {
 		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "folder "+dir+" does not exist") {
 			t.Errorf("%s: got error %v", op, err)
 		}
@@ -183,10 +186,10 @@ func TestMain(m *testing.M) {
 // child creates an object from a source that never ends, and says so when it
 // is under way.
 func child(dir string) {
-	told := false
+	said := false
 	err := file.New(dir).Create(context.Background(), "c1/data/big", readerFunc(func(p []byte) (int, error) {
-		if !told {
-			told = true
+		if !said {
+			said = true
 			_, _ = os.Stdout.WriteString("writing\n")
 		}
 		return min(len(p), 100), nil
@@ -199,7 +202,7 @@ type readerFunc func([]byte) (int, error)
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // TestCreate_Killed: a writer that is killed leaves nothing that can be seen,
-// and does not stand in the way.
+// and does not hinder the next one.
 func TestCreate_Killed(t *testing.T) {
 	dir := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])

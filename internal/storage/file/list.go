@@ -38,7 +38,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[storag
 	}
 }
 
-// errStopped ends a walk whose caller wants no more.
+// errStopped ends a walk whose caller has left the loop.
 var errStopped = errors.New("stopped")
 
 type walk struct {
@@ -108,7 +108,7 @@ func (w *walk) entries(dir string) ([]entry, error) {
 func (w *walk) wanted(e *entry) bool {
 	switch {
 	case checkKey(e.key) != nil:
-		return false // ours to be, or foreign
+		return false // a temporary file of ours, or foreign
 	case e.key == "lost+found":
 		return false // the file system's own, and readable to root only
 	case e.IsDir():

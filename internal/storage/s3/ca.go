@@ -15,21 +15,21 @@ import (
 )
 
 // caClient sends requests over connections that trust the CAs in a file. It
-// looks at the file before each request, and begins with new connections when
-// it has changed. While the file is broken, because it is just being written
-// say, what it held before is trusted.
+// reads the file before each request, and makes new connections when it has
+// changed. While the file is broken, perhaps because it is being written, the
+// previous CAs stay trusted.
 type caClient struct {
 	file string
 	make func(*x509.CertPool) aws.HTTPClient
 	log  *slog.Logger
 
 	mu     sync.Mutex
-	raw    []byte         // what client was made of; guarded by mu
+	raw    []byte         // of the file that client was made with; guarded by mu
 	client aws.HTTPClient // guarded by mu
-	warned string         // what was last logged, until all is well again; guarded by mu
+	warned string         // the last warning, until the file is good again; guarded by mu
 }
 
-// newHTTPClient returns a client that make makes: one for good if there is no
+// newHTTPClient returns a client made by make: always the same if there is no
 // file.
 func newHTTPClient(file string, log *slog.Logger, make func(*x509.CertPool) aws.HTTPClient) (aws.HTTPClient, error) {
 	if file == "" {
@@ -51,13 +51,13 @@ func (c *caClient) current() aws.HTTPClient {
 	if err == nil {
 		c.warned = ""
 	} else if text := err.Error(); text != c.warned {
-		c.log.Warn("the CA file cannot be read again: what it held before is trusted", "err", err)
+		c.log.Warn("the CA file cannot be read again: its previous CAs stay trusted", "err", err)
 		c.warned = text
 	}
 	return c.client
 }
 
-// refresh wants mu held, unless nobody else knows of c yet.
+// refresh needs mu, unless c is still unknown to others.
 func (c *caClient) refresh() error {
 	raw, err := os.ReadFile(c.file)
 	if err != nil {
@@ -70,8 +70,8 @@ func (c *caClient) refresh() error {
 	if err != nil {
 		return fmt.Errorf("read CA file %s: %w", c.file, err)
 	}
-	// Connections of the old client go on to their ends; idle ones are closed
-	// by its transport.
+	// Requests of the old client finish on their connections; its transport closes
+	// idle ones.
 	c.raw, c.client = raw, c.make(pool)
 	return nil
 }

@@ -54,7 +54,8 @@ func TestErrors_WrongSecret(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "wrong")
 	for op, err := range operations(t.Context(), open(t, o)) {
 		var hint *backup.HintError
-		if !errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "403") || !errors.As(err, &hint) {
+		denied := errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist)
+		if !denied || !strings.Contains(err.Error(), "403") || !errors.As(err, &hint) {
 			t.Errorf("%s: got error %v", op, err)
 		}
 	}
@@ -93,7 +94,8 @@ func TestErrors_Status(t *testing.T) {
 	p.fail("HeadObject", answer(403, "", ""))
 	_, err := s.Stat(t.Context(), "key")
 	var hint *backup.HintError
-	if !errors.Is(err, fs.ErrPermission) || !errors.As(err, &hint) || !strings.Contains(hint.Hint, "may not list the bucket") {
+	if !errors.Is(err, fs.ErrPermission) || !errors.As(err, &hint) ||
+		!strings.Contains(hint.Hint, "may not list the bucket") {
 		t.Errorf("stat: got error %v", err)
 	}
 	if !strings.Contains(err.Error(), "403 Forbidden") {
@@ -101,7 +103,8 @@ func TestErrors_Status(t *testing.T) {
 	}
 	p.fail("GetObject", answer(403, "AccessDenied", "no"))
 	_, err = s.Open(t.Context(), "key", 0, -1)
-	if !errors.Is(err, fs.ErrPermission) || !errors.As(err, &hint) || !strings.Contains(hint.Hint, "may not list the bucket") {
+	if !errors.Is(err, fs.ErrPermission) || !errors.As(err, &hint) ||
+		!strings.Contains(hint.Hint, "may not list the bucket") {
 		t.Errorf("open: got error %v", err)
 	}
 	p.fail("HeadObject", func(_ *proxy, w http.ResponseWriter, _ *http.Request) {
@@ -159,7 +162,8 @@ func TestOpen_WrongRange(t *testing.T) {
 func TestList_NeverEnds(t *testing.T) {
 	page := func(token string, keys ...string) fault {
 		return func(_ *proxy, w http.ResponseWriter, _ *http.Request) {
-			fmt.Fprintf(w, `<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>%s</NextContinuationToken>`, token)
+			fmt.Fprintf(w, `<ListBucketResult><IsTruncated>true</IsTruncated>`+
+				`<NextContinuationToken>%s</NextContinuationToken>`, token)
 			for _, key := range keys {
 				fmt.Fprintf(w, `<Contents><Key>some/prefix/%s</Key><Size>1</Size></Contents>`, key)
 			}
@@ -189,11 +193,13 @@ func TestList_NeverEnds(t *testing.T) {
 func TestAbortStaleUploads(t *testing.T) {
 	server := testserver.StartS3(t)
 	s := open(t, options(t, server))
-	data := backup.Key{Cluster: "c1", Kind: backup.KindData, Data: backup.NewDataName(time.Now()), Suffix: ".zst"}.String()
+	name := backup.NewDataName(time.Now())
+	data := backup.Key{Cluster: "c1", Kind: backup.KindData, Data: name, Suffix: ".zst"}.String()
 	ours := "some/prefix/" + data
 	foreign := []string{"some/prefix/c1/data/foreign", "other/" + data}
 	for _, key := range append(foreign, ours, "some/prefix/backupd.json") {
-		_, err := plainClient(server).CreateMultipartUpload(t.Context(), &awss3.CreateMultipartUploadInput{Bucket: &server.Bucket, Key: &key})
+		in := &awss3.CreateMultipartUploadInput{Bucket: &server.Bucket, Key: &key}
+		_, err := plainClient(server).CreateMultipartUpload(t.Context(), in)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -100,7 +100,7 @@ func TestCreate_ErrorIn200(t *testing.T) {
 	p.wantStored(t, "large", content(large))
 }
 
-// TestCreate_AllAnswersLost: nobody ever tells that the object was stored.
+// TestCreate_AllAnswersLost: no answer says that the object was stored.
 func TestCreate_AllAnswersLost(t *testing.T) {
 	p := startProxy(t)
 	checkNoUploads(t, p.server)
@@ -284,7 +284,10 @@ func TestCreate_TooManyParts(t *testing.T) {
 func TestProgressTimeout(t *testing.T) {
 	p := startProxy(t)
 	checkNoUploads(t, p.server)
-	for _, op := range []string{"PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload", "GetObject", "HeadObject", "ListObjectsV2"} {
+	for _, op := range []string{
+		"PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload",
+		"GetObject", "HeadObject", "ListObjectsV2",
+	} {
 		p.fail(op, stall)
 	}
 	s := p.open(t, func(o *s3.Options) { o.ProgressTimeout = 300 * time.Millisecond })

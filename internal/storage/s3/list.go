@@ -60,7 +60,9 @@ func (s *Store) list(ctx context.Context, prefix, after string, pageKeys int32) 
 			if storage.CheckKey(key) != nil || key <= start { // a service may ignore where to start
 				continue
 			}
-			found := storage.Object{Key: key, Size: aws.ToInt64(o.Size), ModTime: aws.ToTime(o.LastModified), ETag: cleanETag(o.ETag)}
+			found := storage.Object{
+				Key: key, Size: aws.ToInt64(o.Size), ModTime: aws.ToTime(o.LastModified), ETag: cleanETag(o.ETag),
+			}
 			if !yield(found, nil) {
 				return
 			}

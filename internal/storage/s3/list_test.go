@@ -39,7 +39,8 @@ func TestList_Cost(t *testing.T) {
 			n++
 		}
 		if pages := p.count("ListObjectsV2") - before; n != tt.objects || pages != tt.pages {
-			t.Errorf("list %q after %q: %d objects in %d pages, want %d in %d", tt.prefix, tt.after, n, pages, tt.objects, tt.pages)
+			t.Errorf("list %q after %q: %d objects in %d pages, want %d in %d",
+				tt.prefix, tt.after, n, pages, tt.objects, tt.pages)
 		}
 	}
 }
@@ -51,8 +52,8 @@ func TestList_StartIgnored(t *testing.T) {
 		if got := r.URL.Query().Get("start-after"); got != "some/prefix/k1" {
 			t.Errorf("asked for keys after %q", got)
 		}
-		_, _ = io.WriteString(w, `<ListBucketResult>`+
-			`<Contents><Key>some/prefix/k1</Key></Contents><Contents><Key>some/prefix/k2</Key></Contents></ListBucketResult>`)
+		_, _ = io.WriteString(w, `<ListBucketResult><Contents><Key>some/prefix/k1</Key></Contents>`+
+			`<Contents><Key>some/prefix/k2</Key></Contents></ListBucketResult>`)
 	})
 	var got []string
 	for o, err := range p.open(t).List(t.Context(), "k", "k1") {
@@ -66,7 +67,7 @@ func TestList_StartIgnored(t *testing.T) {
 	}
 }
 
-// TestFolders_Cost: one page for each folder, and one that finds no more.
+// TestFolders_Cost: one page for each folder, and one that finds none.
 func TestFolders_Cost(t *testing.T) {
 	p := startProxy(t)
 	s := p.open(t)

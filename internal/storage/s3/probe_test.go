@@ -85,7 +85,8 @@ func TestProbe(t *testing.T) {
 func TestProbe_Locked(t *testing.T) {
 	p := startProxy(t)
 	p.fail("GetBucketVersioning", text(`<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>`))
-	p.fail("GetObjectLockConfiguration", text(`<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>`+
+	p.fail("GetObjectLockConfiguration", text(`<ObjectLockConfiguration>`+
+		`<ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>`+
 		`<Mode>COMPLIANCE</Mode><Days>30</Days></DefaultRetention></Rule></ObjectLockConfiguration>`))
 	found := probe(t, p.open(t))
 	wantNotOK(t, found, map[string]storage.Level{})
@@ -105,7 +106,8 @@ func text(body string) fault {
 // reading only.
 func ignoreCondition(p *proxy, w http.ResponseWriter, r *http.Request) {
 	bucket, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-	out, err := plainClient(p.server).PutObject(r.Context(), &awss3.PutObjectInput{Bucket: &bucket, Key: &key, Body: bytes.NewReader(readBody(r))})
+	in := &awss3.PutObjectInput{Bucket: &bucket, Key: &key, Body: bytes.NewReader(readBody(r))}
+	out, err := plainClient(p.server).PutObject(r.Context(), in)
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
@@ -117,13 +119,16 @@ func ignoreConditionAtEnd(p *proxy, w http.ResponseWriter, r *http.Request) {
 	bucket, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	id := r.URL.Query().Get("uploadId")
 	readBody(r)
-	parts, err := plainClient(p.server).ListParts(r.Context(), &awss3.ListPartsInput{Bucket: &bucket, Key: &key, UploadId: &id})
+	in := &awss3.ListPartsInput{Bucket: &bucket, Key: &key, UploadId: &id}
+	parts, err := plainClient(p.server).ListParts(r.Context(), in)
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	done := &types.CompletedMultipartUpload{}
 	for _, part := range parts.Parts {
-		done.Parts = append(done.Parts, types.CompletedPart{ETag: part.ETag, PartNumber: part.PartNumber, ChecksumSHA256: part.ChecksumSHA256})
+		done.Parts = append(done.Parts, types.CompletedPart{
+			ETag: part.ETag, PartNumber: part.PartNumber, ChecksumSHA256: part.ChecksumSHA256,
+		})
 	}
 	_, err = plainClient(p.server).CompleteMultipartUpload(r.Context(), &awss3.CompleteMultipartUploadInput{
 		Bucket: &bucket, Key: &key, UploadId: &id, MultipartUpload: done,
@@ -174,13 +179,15 @@ func shortListing(p *proxy, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	prefix := r.URL.Query().Get("prefix")
-	fmt.Fprintf(w, `<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>%sB</Key><Size>1</Size></Contents></ListBucketResult>`, prefix)
+	fmt.Fprintf(w, `<ListBucketResult><IsTruncated>false</IsTruncated>`+
+		`<Contents><Key>%sB</Key><Size>1</Size></Contents></ListBucketResult>`, prefix)
 }
 
-// TestProbe_OtherServices: what is wrong with a service is told, at its step.
+// TestProbe_OtherServices: each fault of a service is reported at its step.
 func TestProbe_OtherServices(t *testing.T) {
 	const failure, warning = storage.LevelFailure, storage.LevelWarning
 	unsupported := answer(400, "InvalidArgument", "Unsupported header 'x-amz-checksum-sha256'")
+	noCondition := refusals{"If-None-Match": answer(501, "NotImplemented", "If-None-Match is not supported")}
 	for name, c := range map[string]struct {
 		faults map[string]fault
 		want   map[string]storage.Level
@@ -197,10 +204,9 @@ func TestProbe_OtherServices(t *testing.T) {
 		},
 		"RefusesCondition": {
 			map[string]fault{
-				"PutObject":               refusals{"If-None-Match": answer(501, "NotImplemented", "If-None-Match is not supported")}.answer,
-				"CompleteMultipartUpload": refusals{"If-None-Match": answer(501, "NotImplemented", "If-None-Match is not supported")}.answer,
+				"PutObject": noCondition.answer, "CompleteMultipartUpload": noCondition.answer,
 			},
-			map[string]storage.Level{"conditional writes": warning}, "conditional writes", "asked before each upload",
+			map[string]storage.Level{"conditional writes": warning}, "conditional writes", "checks for the key before each upload",
 		},
 		"RefusesChecksum": {
 			map[string]fault{
@@ -265,7 +271,8 @@ func allow(t *testing.T, server, user *testserver.S3, policy string) {
 		t.Fatal(err)
 	}
 	text := string(raw)
-	if _, err := plainClient(server).PutBucketPolicy(t.Context(), &awss3.PutBucketPolicyInput{Bucket: &server.Bucket, Policy: &text}); err != nil {
+	in := &awss3.PutBucketPolicyInput{Bucket: &server.Bucket, Policy: &text}
+	if _, err := plainClient(server).PutBucketPolicy(t.Context(), in); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -318,19 +325,23 @@ func TestPolicy_IsEnough(t *testing.T) {
 	})
 }
 
-// TestPolicy_IsMinimal: each action that is left out is missed by someone.
+// TestPolicy_IsMinimal: without any of the actions some step fails.
 func TestPolicy_IsMinimal(t *testing.T) {
 	server := testserver.StartS3Users(t)
 	user := server.AddUser(t, "writer")
 	o := options(t, user)
 	whole := policyOf(t, o, true)
+	bucketActions := []string{
+		"s3:ListBucket", "s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration",
+		"s3:ListBucketMultipartUploads",
+	}
 	for _, action := range []string{
 		"s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:DeleteObject",
 		"s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration", "s3:ListBucketMultipartUploads",
 	} {
 		t.Run(action, func(t *testing.T) {
 			without := strings.Replace(whole, `"`+action+`"`, `"s3:GetObjectTagging"`, 1)
-			if slices.Contains([]string{"s3:ListBucket", "s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration", "s3:ListBucketMultipartUploads"}, action) {
+			if slices.Contains(bucketActions, action) {
 				without = strings.Replace(whole, `"`+action+`"`, `"s3:GetBucketTagging"`, 1)
 			}
 			if action == "s3:ListBucket" { // whose condition no other action of a bucket has
@@ -369,16 +380,46 @@ func TestPolicy_Text(t *testing.T) {
 		want []string
 		not  []string
 	}{
-		"Prefix":    {s3.Options{Bucket: "b", Prefix: "/a/b/"}, []string{`"arn:aws:s3:::b/a/b/*"`, `"s3:prefix": "a/b/*"`}, []string{"kms", "Delete"}},
-		"Bucket":    {s3.Options{Bucket: "b"}, []string{`"arn:aws:s3:::b/*"`}, []string{"Condition"}},
-		"China":     {s3.Options{Bucket: "b", Region: "cn-north-1"}, []string{`"arn:aws-cn:s3:::b"`}, []string{"arn:aws:"}},
-		"GovCloud":  {s3.Options{Bucket: "b", Region: "us-gov-west-1"}, []string{`"arn:aws-us-gov:s3:::b"`}, []string{"arn:aws:"}},
-		"OwnKey":    {s3.Options{Bucket: "b", SSE: s3.SSEKMS}, nil, []string{"kms"}},
-		"KeyARN":    {s3.Options{Bucket: "b", SSE: s3.SSEKMS, SSEKMSKeyID: arn}, []string{`"kms:GenerateDataKey"`, `"kms:Decrypt"`, `"` + arn + `"`}, nil},
-		"KeyID":     {s3.Options{Bucket: "b", SSE: s3.SSEKMS, SSEKMSKeyID: "k"}, []string{`"arn:aws:kms:*:*:key/k"`}, nil},
-		"KeyAlias":  {s3.Options{Bucket: "b", SSE: s3.SSEKMS, SSEKMSKeyID: "alias/k"}, []string{`"kms:ResourceAliases": "alias/k"`}, nil},
-		"AliasARN":  {s3.Options{Bucket: "b", SSE: s3.SSEKMS, SSEKMSKeyID: "arn:aws:kms:r:1:alias/k"}, []string{`"kms:ResourceAliases": "alias/k"`}, nil},
-		"NoKMSHere": {s3.Options{Bucket: "b", SSE: s3.SSES3}, nil, []string{"kms"}},
+		"Prefix": {
+			s3.Options{Bucket: "b", Prefix: "/a/b/"},
+			[]string{`"arn:aws:s3:::b/a/b/*"`, `"s3:prefix": "a/b/*"`}, []string{"kms", "Delete"},
+		},
+		"Bucket": {
+			s3.Options{Bucket: "b"},
+			[]string{`"arn:aws:s3:::b/*"`}, []string{"Condition"},
+		},
+		"China": {
+			s3.Options{Bucket: "b", Region: "cn-north-1"},
+			[]string{`"arn:aws-cn:s3:::b"`}, []string{"arn:aws:"},
+		},
+		"GovCloud": {
+			s3.Options{Bucket: "b", Region: "us-gov-west-1"},
+			[]string{`"arn:aws-us-gov:s3:::b"`}, []string{"arn:aws:"},
+		},
+		"OwnKey": {
+			s3.Options{Bucket: "b", SSE: s3.SSEKMS},
+			nil, []string{"kms"},
+		},
+		"KeyARN": {
+			s3.Options{Bucket: "b", SSE: s3.SSEKMS, SSEKMSKeyID: arn},
+			[]string{`"kms:GenerateDataKey"`, `"kms:Decrypt"`, `"` + arn + `"`}, nil,
+		},
+		"KeyID": {
+			s3.Options{Bucket: "b", SSE: s3.SSEKMS, SSEKMSKeyID: "k"},
+			[]string{`"arn:aws:kms:*:*:key/k"`}, nil,
+		},
+		"KeyAlias": {
+			s3.Options{Bucket: "b", SSE: s3.SSEKMS, SSEKMSKeyID: "alias/k"},
+			[]string{`"kms:ResourceAliases": "alias/k"`}, nil,
+		},
+		"AliasARN": {
+			s3.Options{Bucket: "b", SSE: s3.SSEKMS, SSEKMSKeyID: "arn:aws:kms:r:1:alias/k"},
+			[]string{`"kms:ResourceAliases": "alias/k"`}, nil,
+		},
+		"NoKMSHere": {
+			s3.Options{Bucket: "b", SSE: s3.SSES3},
+			nil, []string{"kms"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := policyOf(t, c.o, false)

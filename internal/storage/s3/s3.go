@@ -8,10 +8,10 @@
 // by HEAD before each upload instead: two writers of one key at the same
 // moment may then both succeed, which costs nothing where names are random, as
 // those of snapshots are. A service that ignores If-None-Match silently, as
-// Google's does, cannot be told from one that heeds it without trying.
+// Google's does, is found out by [storage.Probe] only.
 //
-// Requests are retried with full jitter for as long as ten attempts last, and
-// no connection may stand still for longer than [Options.ProgressTimeout].
+// A request is tried up to ten times, with full jitter, and a connection on which
+// nothing moves for [Options.ProgressTimeout] is closed.
 package s3
 
 import (
@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -147,7 +148,7 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-// complete fills in defaults and refuses what cannot be.
+// complete fills in defaults and refuses invalid values.
 func (o *Options) complete() error {
 	setDefault(&o.Checksum, ChecksumAuto)
 	setDefault(&o.PartBytes, 16<<20)
@@ -166,7 +167,7 @@ func (o *Options) complete() error {
 		return fmt.Errorf("prefix: %w", storage.CheckKey(strings.Trim(o.Prefix, "/")))
 	case o.PathStyle != "" && o.PathStyle != PathStyleOn && o.PathStyle != PathStyleOff:
 		return fmt.Errorf("path style %q: want %q, %q or nothing", o.PathStyle, PathStyleOn, PathStyleOff)
-	case o.Checksum != ChecksumAuto && o.Checksum != ChecksumSHA256 && o.Checksum != ChecksumMD5 && o.Checksum != ChecksumNone:
+	case !slices.Contains([]string{ChecksumAuto, ChecksumSHA256, ChecksumMD5, ChecksumNone}, o.Checksum):
 		return fmt.Errorf("checksum %q: want auto, sha256, md5 or none", o.Checksum)
 	case o.SSE != "" && o.SSE != SSES3 && o.SSE != SSEKMS:
 		return fmt.Errorf("server-side encryption %q: want %q, %q or nothing", o.SSE, SSES3, SSEKMS)

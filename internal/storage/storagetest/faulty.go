@@ -19,8 +19,8 @@ const (
 	// the object; a reader from Open fails instead of ending; a List fails
 	// after its last object.
 	After
-	// Crash: nothing was done, and nothing is done any more: every later
-	// operation fails as well, as if the process or the network had died.
+	// Crash: nothing was done, and every later operation fails as well, as if
+	// the process or the network had died.
 	Crash
 )
 

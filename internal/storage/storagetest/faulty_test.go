@@ -48,7 +48,7 @@ func TestFailAt(t *testing.T) {
 			if f.Ops() != 5 || !f.Fired() {
 				t.Errorf("fault %d: %d operations, fired %v", n, f.Ops(), f.Fired())
 			}
-			// What was done in spite of the error, and what was not.
+			// Whether the operation was done in spite of the error.
 			_, err := s.Stat(t.Context(), "key")
 			there := !errors.Is(err, fs.ErrNotExist)
 			want := n == 4 && when == storagetest.Before || n > 0 && when == storagetest.Crash
@@ -57,7 +57,8 @@ func TestFailAt(t *testing.T) {
 			}
 		}
 	}
-	if f := storagetest.FailAt(mem.New(), 5, storagetest.Before, errFault); errors.Join(scenario(t.Context(), f)...) != nil || f.Fired() {
+	f := storagetest.FailAt(mem.New(), 5, storagetest.Before, errFault)
+	if errors.Join(scenario(t.Context(), f)...) != nil || f.Fired() {
 		t.Error("a fault that is never reached")
 	}
 }
@@ -77,7 +78,7 @@ func TestTrace(t *testing.T) {
 	}
 }
 
-// TestWrappers: what is around a store keeps the contract too.
+// TestWrappers: the wrappers of a store keep the contract too.
 func TestWrappers(t *testing.T) {
 	storagetest.Run(t, func(*testing.T) storage.Store {
 		s := storage.WithObserver(mem.New(), func(storage.Event) {})

@@ -20,12 +20,12 @@ type Hook struct {
 	// and nothing else is done. The key of a list is its prefix.
 	Before func(ctx context.Context, op storage.Op, key string) error
 
-	// After is called once for each operation that Before has let through,
-	// when it has ended in whatever way: of an Open, when its reader has come to
-	// the end of the bytes or was closed; of a List, after the last object or
+	// After is called once for each operation that Before has let through, when
+	// the operation has succeeded or failed: for an Open, when its reader has come
+	// to the end of the bytes or was closed; for a List, after the last object or
 	// when its loop has ended. If it returns an error, an operation that has
-	// succeeded fails with it: all is done, and the answer is lost. A reader
-	// then fails where it would end, a List after its last object.
+	// succeeded fails with it, as if the answer were lost. A reader then fails
+	// where it would end, a List after its last object.
 	After func(ctx context.Context, op storage.Op, key string) error
 
 	// Upload returns the reader that Create gets in place of r.
@@ -109,7 +109,7 @@ func (h *Hook) List(ctx context.Context, prefix, after string) iter.Seq2[storage
 				break
 			}
 			if !yield(o, nil) {
-				_ = h.after(ctx, storage.OpList, prefix, nil) // nobody waits for an answer
+				_ = h.after(ctx, storage.OpList, prefix, nil) // the loop has ended
 				return
 			}
 		}
@@ -151,7 +151,7 @@ func (r *hookedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close returns no error of After: who closes early has all that was wanted.
+// Close returns no error of After: a caller that closes early has read enough.
 func (r *hookedReader) Close() error {
 	err := r.body.Close()
 	_ = r.ended()

@@ -41,7 +41,8 @@ func TestHook(t *testing.T) {
 				if op != failing || when != "before" {
 					want = append(want, "after "+string(op)+" "+key)
 				}
-				missing := failing == storage.OpCreate && when == "before" && (op == storage.OpOpen || op == storage.OpStat)
+				missing := failing == storage.OpCreate && when == "before" &&
+					(op == storage.OpOpen || op == storage.OpStat)
 				if errors.Is(errs[i], errFault) != (op == failing) || (errs[i] != nil) != (op == failing || missing) {
 					t.Errorf("%s fails %s it: %s returns %v", failing, when, op, errs[i])
 				}
@@ -97,8 +98,7 @@ type tagged struct {
 
 func (r tagged) ETag() string { return r.etag }
 
-// TestHook_Bytes: hooks change what is stored and what is read, one around the
-// other.
+// TestHook_Bytes: hooks change the bytes of uploads and downloads, and compose.
 func TestHook_Bytes(t *testing.T) {
 	m := mem.New()
 	s := storage.Store(&storagetest.Hook{

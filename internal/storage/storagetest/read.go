@@ -46,7 +46,9 @@ func testRanges(t *testing.T, s storage.Store) {
 
 func testMissing(t *testing.T, s storage.Store) {
 	create(t, s, "there/object", content(1))
-	for _, key := range []string{"missing", "there", "there/objec", "there/object2", "there/object/below", "no/such/folder"} {
+	for _, key := range []string{
+		"missing", "there", "there/objec", "there/object2", "there/object/below", "no/such/folder",
+	} {
 		_, err := s.Stat(t.Context(), key)
 		wantErr(t, "stat "+key, err, fs.ErrNotExist)
 		for _, r := range [][2]int64{{0, -1}, {0, 0}, {5, 5}} {
@@ -63,8 +65,10 @@ func testMissing(t *testing.T, s storage.Store) {
 }
 
 func testBadKeys(t *testing.T, s storage.Store) {
-	for _, key := range []string{"", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/.", "a\x00b", "a\nb", `a\b`,
-		"a\xffb", strings.Repeat("x", 256), strings.Repeat("x/", 600) + "x"} {
+	for _, key := range []string{
+		"", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/.", "a\x00b", "a\nb", `a\b`,
+		"a\xffb", strings.Repeat("x", 256), strings.Repeat("x/", 600) + "x",
+	} {
 		wantErr(t, "create", s.Create(t.Context(), key, strings.NewReader("x")), fs.ErrInvalid)
 		_, err := s.Open(t.Context(), key, 0, -1)
 		wantErr(t, "open", err, fs.ErrInvalid)
@@ -77,8 +81,8 @@ func testBadKeys(t *testing.T, s storage.Store) {
 	}
 }
 
-// testETag checks that a reader tells the same ETag as Stat, if there is one,
-// and that an object made anew has another.
+// testETag checks that a reader has the same ETag as Stat, if there is one, and
+// that an object created again has another.
 func testETag(t *testing.T, s storage.Store) {
 	etag := func() string {
 		t.Helper()
@@ -92,7 +96,7 @@ func testETag(t *testing.T, s storage.Store) {
 				t.Fatal(err)
 			}
 			if got := storage.ETag(body); got != o.ETag {
-				t.Fatalf("open %v tells ETag %q, stat %q", r, got, o.ETag)
+				t.Fatalf("open %v has ETag %q, stat %q", r, got, o.ETag)
 			}
 			if err := body.Close(); err != nil {
 				t.Fatal(err)
@@ -150,7 +154,9 @@ func testOpenCancelled(t *testing.T, s storage.Store) {
 
 func testListOrder(t *testing.T, s storage.Store) {
 	want := createListed(t, s)
-	for _, prefix := range []string{"", "a", "a-", "a/", "ab", "ab/", "ab/c", "ab/c/", "ab/c/d", "b/1", "c d/", "zz", "日本/"} {
+	for _, prefix := range []string{
+		"", "a", "a-", "a/", "ab", "ab/", "ab/c", "ab/c/", "ab/c/d", "b/1", "c d/", "zz", "日本/",
+	} {
 		var matching []string
 		for _, key := range want {
 			if strings.HasPrefix(key, prefix) {
@@ -180,9 +186,13 @@ func createListed(t *testing.T, s storage.Store) []string {
 // folders, and before and behind the prefix.
 func testListAfter(t *testing.T, s storage.Store) {
 	all := createListed(t, s)
-	afters := append(slices.Clone(all), "0", "a-", "a/", "a/z", "a0", "a0/", "a00", "aa", "ab", "ab/", "ab/b/x", "ab/c", "ab/c/",
-		"ab/c/d0", "ab/c/d2", "ab/c/d2/z", "ab/c0/", "ab/c1", "ab0", "b", "b/", "b/0", "b/1/x", "b0", "c d0", "zz", "日本", "日本/", "日本0")
-	for _, prefix := range []string{"", "a", "a/", "a0", "ab", "ab/", "ab/c", "ab/c/", "ab/c/d", "b/", "b/1", "c ", "zz", "日本/"} {
+	afters := append(slices.Clone(all),
+		"0", "a-", "a/", "a/z", "a0", "a0/", "a00", "aa", "ab", "ab/", "ab/b/x", "ab/c", "ab/c/", "ab/c/d0",
+		"ab/c/d2", "ab/c/d2/z", "ab/c0/", "ab/c1", "ab0", "b", "b/", "b/0", "b/1/x", "b0", "c d0", "zz",
+		"日本", "日本/", "日本0")
+	for _, prefix := range []string{
+		"", "a", "a/", "a0", "ab", "ab/", "ab/c", "ab/c/", "ab/c/d", "b/", "b/1", "c ", "zz", "日本/",
+	} {
 		for _, after := range afters {
 			var want []string
 			for _, key := range all {
@@ -268,7 +278,7 @@ func testDelete(t *testing.T, s storage.Store) {
 	wantKeys(t, s, "", "d/b")
 	create(t, s, "d/a", content(20))
 	if got := read(t, s, "d/a", 0, -1); !bytes.Equal(got, content(20)) {
-		t.Fatal("the object created anew is the old one")
+		t.Fatal("the object created again is the old one")
 	}
 }
 
@@ -303,7 +313,8 @@ func testOpenParallel(t *testing.T, s storage.Store) {
 				return
 			}
 			got, err := io.ReadAll(r)
-			if err := errors.Join(err, r.Close()); err != nil || !bytes.Equal(got, want[start:min(start+part, len(want))]) {
+			err = errors.Join(err, r.Close())
+			if err != nil || !bytes.Equal(got, want[start:min(start+part, len(want))]) {
 				t.Errorf("from %d on: %d bytes that are not those written, error %v", start, len(got), err)
 			}
 		})

@@ -1,7 +1,7 @@
 // Package storagetest is the law for implementations of storage.Store: [Run]
-// is the conformance suite, run on each of them. It also holds the wrappers
-// with which other packages test what they do to a store: [FailAt] lets the
-// n-th operation fail, [Trace] records the order of operations.
+// is the conformance suite, run on each of them. It also has wrappers for the
+// tests of other packages: a [Hook] does something at an operation, [FailAt] lets
+// the n-th operation fail, [Trace] records the order of operations.
 package storagetest
 
 import (
@@ -53,8 +53,8 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 	}
 }
 
-// noise is where all content comes from: making it anew each time would take
-// longer than the tests, under the race detector above all.
+// noise is the source of all content. To make it for each test would take longer
+// than the tests, above all under the race detector.
 var noise = sync.OnceValue(func() []byte {
 	raw := make([]byte, 12<<20)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(raw) // never fails

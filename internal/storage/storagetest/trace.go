@@ -10,7 +10,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// Tracer is a store that records what was done to it, for golden files.
+// Tracer is a store that records its operations, for golden files.
 type Tracer struct {
 	s     storage.Store
 	mu    sync.Mutex

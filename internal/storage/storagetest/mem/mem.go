@@ -57,8 +57,10 @@ func (s *Store) Create(ctx context.Context, key string, r io.Reader) error {
 	}
 	s.serial++
 	s.objects[key] = object{
-		Object: storage.Object{Key: key, Size: int64(len(raw)), ModTime: time.Now(), ETag: strconv.FormatInt(s.serial, 10)},
-		bytes:  raw,
+		Object: storage.Object{
+			Key: key, Size: int64(len(raw)), ModTime: time.Now(), ETag: strconv.FormatInt(s.serial, 10),
+		},
+		bytes: raw,
 	}
 	return nil
 }
