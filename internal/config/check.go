@@ -87,7 +87,8 @@ func checkRepository(d *decoder, path, name string, r *Repository) {
 		d.add(path+".url", "%q is no name of a bucket", loc.Bucket)
 	case loc.Unused(r.Options) != "":
 		section := loc.Unused(r.Options)
-		d.add(path+"."+section, "has no effect on a repository in a folder: remove it, or make the URL %s://bucket/prefix", section)
+		d.add(path+"."+section,
+			"has no effect on a repository in a folder: remove it, or make the URL %s://bucket/prefix", section)
 	}
 	checkS3(d, path+".s3", &r.S3)
 	for i, key := range r.Recipients {

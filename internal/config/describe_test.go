@@ -58,12 +58,12 @@ func comments(t *testing.T) map[string]string {
 	return out
 }
 
-// ownerOf returns the struct that has a field of typ, which may be embedded.
-func ownerOf(typ reflect.Type, f reflect.StructField) reflect.Type {
+// commentOf returns the comment of a field of typ, or of a struct embedded in typ.
+func commentOf(comments map[string]string, typ reflect.Type, f reflect.StructField) string {
 	for _, i := range f.Index[:len(f.Index)-1] {
 		typ = typ.Field(i).Type
 	}
-	return typ
+	return comments[typ.String()+"."+f.Name]
 }
 
 // key is one key of the file.
@@ -86,7 +86,10 @@ func keysOf(t *testing.T, comments map[string]string, typ reflect.Type, path str
 		if name == "" {
 			continue
 		}
-		k := key{path: path + name, name: name, field: f, comment: comments[ownerOf(typ, f).String()+"."+f.Name], defaultValue: f.Tag.Get("default"), choices: strings.Fields(f.Tag.Get("oneof"))}
+		k := key{
+			path: path + name, name: name, field: f, comment: commentOf(comments, typ, f),
+			defaultValue: f.Tag.Get("default"), choices: strings.Fields(f.Tag.Get("oneof")),
+		}
 		if k.comment == "" || !strings.HasPrefix(k.comment, f.Name) {
 			t.Errorf("%s.%s needs a comment that begins with its name", typ.Name(), f.Name)
 		}
@@ -158,7 +161,7 @@ func structSchema(t *testing.T, comments map[string]string, typ reflect.Type) *j
 			continue
 		}
 		p := schemaOf(t, comments, f.Type)
-		p.Description = strings.TrimPrefix(name+strings.TrimPrefix(comments[ownerOf(typ, f).String()+"."+f.Name], f.Name), " ")
+		p.Description = strings.TrimPrefix(name+strings.TrimPrefix(commentOf(comments, typ, f), f.Name), " ")
 		if text, ok := f.Tag.Lookup("default"); ok {
 			p.Default = jsonValue(f.Type, text)
 		}

@@ -248,7 +248,10 @@ func TestDefaults(t *testing.T) {
 	if diff := cmp.Diff(config.Daemon{Server: config.Server{Listen: "127.0.0.1:9387"}, Concurrency: 2, Log: config.Log{Format: "text", Level: "info"}}, c.Daemon); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
-	if diff := cmp.Diff(map[string]config.Repository{"main": {URL: "file:///backups", Compression: "zstd", Options: location.Options{S3: s3.Options{Checksum: "auto"}}}}, c.Repositories); diff != "" {
+	repositories := map[string]config.Repository{"main": {
+		URL: "file:///backups", Compression: "zstd", Options: location.Options{S3: s3.Options{Checksum: "auto"}},
+	}}
+	if diff := cmp.Diff(repositories, c.Repositories); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
 }

@@ -109,7 +109,8 @@ func TestPending_TwoAtOnce(t *testing.T) {
 	inner, folder := mem.New(), t.TempDir()
 	outage(t, keeper(t, url, inner, folder))
 	gate := make(chan struct{})
-	first, second := keeper(t, testserver.FreeURL(t), gated(inner, gate), folder), keeper(t, testserver.FreeURL(t), inner, folder)
+	first := keeper(t, testserver.FreeURL(t), gated(inner, gate), folder)
+	second := keeper(t, testserver.FreeURL(t), inner, folder)
 	var stored []*backup.Manifest
 	var err error
 	begun, done := make(chan struct{}), make(chan struct{})

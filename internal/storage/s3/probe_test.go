@@ -206,7 +206,8 @@ func TestProbe_OtherServices(t *testing.T) {
 			map[string]fault{
 				"PutObject": noCondition.answer, "CompleteMultipartUpload": noCondition.answer,
 			},
-			map[string]storage.Level{"conditional writes": warning}, "conditional writes", "checks for the key before each upload",
+			map[string]storage.Level{"conditional writes": warning},
+			"conditional writes", "checks for the key before each upload",
 		},
 		"RefusesChecksum": {
 			map[string]fault{
