@@ -40,6 +40,7 @@ var stairs = map[string]int{
 	"internal/notify":              1,
 	"internal/server":              1,
 	"internal/backup":              0,
+	"internal/behind":              0,
 }
 
 // testOnly packages may be imported by tests alone, and may import anything.
