@@ -21,10 +21,10 @@ var stairs = map[string]int{
 	"cmd/backupd":                  8,
 	"internal/daemon":              7,
 	"internal/check":               6,
-	"internal/drill":               6,
 	"internal/config":              5,
-	"internal/restore":             5,
+	"internal/drill":               5,
 	"internal/snapshot":            4,
+	"internal/restore":             2,
 	"internal/storage/location":    2, // knows the implementations
 	"internal/storage":             1,
 	"internal/storage/file":        1, // below storage: its own subfolders may import it

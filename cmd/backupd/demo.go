@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/etcd-backupd/backupd/internal/drill"
 )
 
 func newDemoCommand(a *app) *cobra.Command {
@@ -39,7 +38,8 @@ func runDemo(ctx context.Context, a *app, keep bool) (err error) {
 		}
 		err = errors.Join(err, os.RemoveAll(dir))
 	}()
-	if err := drill.Demo(ctx, a.stdout, dir, version().String()); err != nil {
+	d := &demo{w: a.stdout, dir: dir, tool: version().String(), started: time.Now()}
+	if err := d.run(ctx); err != nil {
 		return err
 	}
 	fmt.Fprintln(a.stdout, "OK: the restored cluster is equal to the one that was lost.")

@@ -100,44 +100,44 @@ func ok(t *testing.T, err error) {
 	}
 }
 
-func (s *site) request(before func(op, path string) error) Request {
-	r := Request{Name: "m1", DataDir: s.data, Replace: true, before: before}
+func (s *site) asked() Site {
+	a := Site{Name: "m1", DataDir: s.data, Replace: true}
 	if s.layout.wal != "" {
-		r.WALDir = s.wal
+		a.WALDir = s.wal
 	}
-	return r
+	return a
 }
 
 // run builds a target as build does and publishes it, up to where before stops
 // it.
 func (s *site) run(t *testing.T, before func(op, path string) error) error {
 	t.Helper()
-	req := s.request(before)
-	target, err := newTarget(Member{Name: "m1"}, req.DataDir, req.WALDir)
+	asked := s.asked()
+	target, err := newTarget(backup.Member{Name: "m1"}, asked.DataDir, asked.WALDir, nil)
 	ok(t, err)
-	for _, sl := range target.slots() {
-		if sl.exists {
-			sl.stage(s.inside)
+	for _, f := range target.folders() {
+		if f.exists {
+			f.inside = s.inside
 		}
-		ok(t, sl.checkJournal())
+		ok(t, f.checkJournal())
 	}
-	p := &Plan{Source: &Source{Name: "test"}, Targets: []Target{target}, req: req}
-	w, err := newWorkshop(p)
+	work := &Work{Plan: &Plan{Source: Origin{Name: "test"}}, Targets: []Target{target}, site: asked}
+	w, err := newWorkshop(changer{before}, work.folders())
 	ok(t, err)
 	write(t, target.database(), "new")
-	write(t, filepath.Join(target.data.staging, "scratch"), "new")
+	write(t, filepath.Join(target.data.staging(), "scratch"), "new")
 	tree := filepath.Join(target.data.tree(), target.data.wal)
 	if target.wal != nil {
 		tree = target.wal.tree()
 	}
 	write(t, filepath.Join(tree, "0.wal"), "new")
-	return errors.Join(w.publish(), w.close())
+	return errors.Join(work.publish(w), w.close())
 }
 
 // rerun does what the same command does after a crash.
 func (s *site) rerun(t *testing.T, before func(op, path string) error) error {
 	t.Helper()
-	done, err := FinishInterrupted(s.request(before))
+	done, err := finishInterrupted(s.asked(), Request{}, changer{before})
 	if err != nil || done != nil {
 		return err
 	}
@@ -369,7 +369,7 @@ func (s *site) useAndRerun(t *testing.T, n int) {
 	ok(t, err)
 	defer f.Close()
 	ok(t, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB))
-	done, err := FinishInterrupted(s.request(nil))
+	done, err := FinishInterrupted(s.asked(), Request{})
 	if got := s.read(filepath.Join(s.data, "member", "snap", "db")); got != is {
 		t.Errorf("crash %d: the database in use was %s and is %s", n, is, got)
 	}

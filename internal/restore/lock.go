@@ -31,8 +31,8 @@ func takeLock(staging string) (*lock, error) {
 			}
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
-		// Who had the lock before removes the file before letting go of it.
-		// Then a third one may have locked a new file already.
+		// The previous holder of the lock removes the file before it releases
+		// it. Then a third process may have locked a new file already.
 		mine, err := f.Stat()
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("lock target: %w", err), f.Close())
@@ -45,6 +45,6 @@ func takeLock(staging string) (*lock, error) {
 }
 
 // release ends the lock and leaves no file behind.
-func (l *lock) release(d disk) error {
-	return errors.Join(d.removeAll(l.file.Name()), l.file.Close())
+func (l *lock) release(c changer) error {
+	return errors.Join(c.removeAll(l.file.Name()), l.file.Close())
 }

@@ -55,10 +55,10 @@ type job struct {
 	SkipHash, ClearAlarms, DirOnly bool
 }
 
-func (j job) request() restore.Request {
-	return restore.Request{
-		Name: "m1", DataDir: j.DataDir, WALDir: j.WALDir, InitialCluster: "m1=" + j.Peer, Token: "token-1",
-		Replace: j.Replace, ClearAlarms: j.ClearAlarms,
+func (j job) request() request {
+	return request{
+		Site:    restore.Site{Name: "m1", DataDir: j.DataDir, WALDir: j.WALDir, Replace: j.Replace},
+		Request: restore.Request{InitialCluster: "m1=" + j.Peer, Token: "token-1", ClearAlarms: j.ClearAlarms},
 	}
 }
 
@@ -77,12 +77,12 @@ func runJob(raw string) error {
 	req := j.request()
 	die := func() error { return syscall.Kill(os.Getpid(), syscall.SIGKILL) }
 	steps := 0
-	req.SetBefore(func(string, string) error {
+	req.before = func(string, string) error {
 		if steps++; steps == j.KillStep {
 			return die()
 		}
 		return nil
-	})
+	}
 	req.Progress = func(stage backup.Stage, _, _ int64) {
 		if stage == j.KillStage {
 			_ = die()
@@ -93,8 +93,8 @@ func runJob(raw string) error {
 
 // restoreAgain does what the command does: it finishes what was begun, or
 // begins.
-func restoreAgain(ctx context.Context, j job, req restore.Request) error {
-	done, err := restore.FinishInterrupted(req)
+func restoreAgain(ctx context.Context, j job, req request) error {
+	done, err := restore.FinishInterruptedBefore(req.Site, req.Request, req.before)
 	if err != nil {
 		return err
 	}
@@ -108,11 +108,11 @@ func restoreAgain(ctx context.Context, j job, req restore.Request) error {
 	if err != nil {
 		return err
 	}
-	p, err := restore.NewPlan(ctx, src, req)
+	w, err := req.plan(ctx, src)
 	if err != nil {
 		return err
 	}
-	return p.Execute(ctx)
+	return req.execute(ctx, w, src)
 }
 
 // fixture is what is known of one small database of a real server.

@@ -138,7 +138,10 @@ func TestNewPlan_MountPoints(t *testing.T) {
 	t.Run("NoSpaceForAll", func(t *testing.T) {
 		root := t.TempDir()
 		mountSmall(t, root, 200) // for one member it would do
-		refuse(t, root, f, restore.Request{OutputDir: root, InitialCluster: "a=http://10.0.0.1:1,b=http://10.0.0.2:1"}, "bytes free")
+		refuse(t, root, f, request{
+			Site:    restore.Site{OutputDir: root},
+			Request: restore.Request{InitialCluster: "a=http://10.0.0.1:1,b=http://10.0.0.2:1"},
+		}, "bytes free")
 	})
 }
 
@@ -152,12 +155,13 @@ func TestExecute_DiskFull(t *testing.T) {
 		root := t.TempDir()
 		mountSmall(t, root, 300)
 		g := newGround(t, f, root, "old", false)
-		p, err := restore.NewPlan(t.Context(), fromFile(t, f.snapshot), g.request())
+		req, src := g.request(), fromFile(t, f.snapshot)
+		w, err := req.plan(t.Context(), src)
 		must(t, err)
 		filler := filepath.Join(root, "filler")
 		fill(t, filler, free)
 		before := identities(t, g.DataDir)
-		err = p.Execute(t.Context())
+		err = req.execute(t.Context(), w, src)
 		if free < 64 && !errors.Is(err, unix.ENOSPC) {
 			t.Errorf("%d MB free: %v, want ENOSPC", free, err)
 		}
@@ -187,11 +191,11 @@ func fill(t testing.TB, path string, free int) {
 }
 
 // refuse fails unless a plan is refused, for that reason, with nothing touched.
-func refuse(t testing.TB, root string, f *fixture, req restore.Request, reason string) error {
+func refuse(t testing.TB, root string, f *fixture, req request, reason string) error {
 	t.Helper()
 	src := fromFile(t, f.snapshot)
 	before := identities(t, root)
-	_, err := restore.NewPlan(t.Context(), src, req)
+	_, err := req.plan(t.Context(), src)
 	if err == nil || !strings.Contains(err.Error(), reason) {
 		t.Errorf("error %v, want one with %q", err, reason)
 	}

@@ -41,9 +41,11 @@ func testSameAsEtcdutl(t *testing.T, f *fixture, size int, bump uint64, walDir s
 		InitialClusterToken: "token-1", OutputDataDir: filepath.Join(theirs, "data"), RevisionBump: bump, MarkCompacted: bump > 0,
 		InitialMmapSize: 64 << 20,
 	}
-	req := restore.Request{
-		Name: "m1", PeerURLs: conf.PeerURLs, InitialCluster: cluster, Token: conf.InitialClusterToken,
-		DataDir: filepath.Join(ours, "data"), BumpRevision: bump, MarkCompacted: bump > 0,
+	req := request{
+		Site: restore.Site{Name: "m1", PeerURLs: conf.PeerURLs, DataDir: filepath.Join(ours, "data")},
+		Request: restore.Request{
+			InitialCluster: cluster, Token: conf.InitialClusterToken, BumpRevision: bump, MarkCompacted: bump > 0,
+		},
 	}
 	wal := filepath.Join("data", "member", "wal")
 	if walDir != "" {

@@ -16,6 +16,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
 	"github.com/etcd-backupd/backupd/internal/restore"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage/mem"
 )
 
@@ -68,9 +69,13 @@ func TestFromFile_Raw(t *testing.T) {
 			src, err := restore.FromFile(t.Context(), path, restore.SkipHash, nil)
 			must(t, err)
 			dir := filepath.Join(t.TempDir(), "data")
-			p, err := restore.NewPlan(t.Context(), src, restore.Request{Name: "m1", DataDir: dir, InitialCluster: "m1=http://10.0.0.1:2380"})
+			req := request{
+				Site:    restore.Site{Name: "m1", DataDir: dir},
+				Request: restore.Request{InitialCluster: "m1=http://10.0.0.1:2380"},
+			}
+			w, err := req.plan(t.Context(), src)
 			must(t, err)
-			must(t, p.Execute(t.Context()))
+			must(t, req.execute(t.Context(), w, src))
 			facts, err := etcddb.Inspect(t.Context(), databaseOf(dir))
 			must(t, err)
 			// The server writes to its file now and then only: the copy of
@@ -78,8 +83,8 @@ func TestFromFile_Raw(t *testing.T) {
 			if name != "Running" && facts.HashKV != f.hash {
 				t.Errorf("HashKV %+v, want %+v", facts.HashKV, f.hash)
 			}
-			if facts.Revision != src.Revision || src.Revision == 0 {
-				t.Errorf("revision %d, the source said %d", facts.Revision, src.Revision)
+			if said := src.About().Revision; facts.Revision != said || said == 0 {
+				t.Errorf("revision %d, the source said %d", facts.Revision, said)
 			}
 		})
 	}
@@ -97,23 +102,25 @@ func TestExecute_SourceChanges(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := newGround(t, f, t.TempDir(), "old", false)
 			path := copyFile(t, f.snapshot, filepath.Join(t.TempDir(), "snapshot.db"))
-			p, err := restore.NewPlan(t.Context(), fromFile(t, path), g.request())
-			must(t, err)
+			src := fromFile(t, path)
 			if change == nil {
 				must(t, os.Remove(path))
 			} else {
 				copyFile(t, mangled(t, path, change), path)
 			}
-			failsClean(t, g, p, map[bool]error{true: backup.ErrCorrupt, false: fs.ErrNotExist}[change != nil])
+			failsClean(t, g, src, map[bool]error{true: backup.ErrCorrupt, false: fs.ErrNotExist}[change != nil])
 		})
 	}
 }
 
 // failsClean fails unless the restore fails so and has touched nothing.
-func failsClean(t testing.TB, g *ground, p *restore.Plan, want error) {
+func failsClean(t testing.TB, g *ground, src restore.Source, want error) {
 	t.Helper()
+	req := g.request()
+	w, err := req.plan(t.Context(), src)
+	must(t, err)
 	before := identities(t, g.DataDir)
-	if err := p.Execute(t.Context()); !errors.Is(err, want) {
+	if err := req.execute(t.Context(), w, src); !errors.Is(err, want) {
 		t.Errorf("error %v, want %v", err, want)
 	}
 	same(t, "after it failed", identities(t, g.DataDir), before)
@@ -165,13 +172,15 @@ func TestFromSnapshot_Damaged(t *testing.T) {
 			store := mem.New()
 			must(t, store.Create(t.Context(), m.DataKey(), bytes.NewReader(content)))
 			g := newGround(t, f, t.TempDir(), "old", false)
-			p, err := restore.NewPlan(t.Context(), restore.FromSnapshot(store, m, nil), g.request())
-			must(t, err)
+			src := snapshot.Restorable(store, m, nil)
 			if change != nil {
-				failsClean(t, g, p, backup.ErrCorrupt)
+				failsClean(t, g, src, backup.ErrCorrupt)
 				return
 			}
-			must(t, p.Execute(t.Context()))
+			req := g.request()
+			w, err := req.plan(t.Context(), src)
+			must(t, err)
+			must(t, req.execute(t.Context(), w, src))
 			if !g.isNew(t, f) {
 				t.Error("the target is not the new one")
 			}
@@ -189,7 +198,9 @@ func TestFromSnapshot_RecordedMembers(t *testing.T) {
 	dir := t.TempDir()
 	tokens := map[string]bool{}
 	for range 2 {
-		p, err := restore.NewPlan(t.Context(), restore.FromSnapshot(mem.New(), m, nil), restore.Request{OutputDir: dir})
+		p, err := restore.NewPlan(snapshot.Restorable(mem.New(), m, nil).About(), restore.Request{})
+		must(t, err)
+		_, err = (&restore.Site{OutputDir: dir}).Check(t.Context(), p)
 		must(t, err)
 		tokens[p.Token] = true
 		if got, want := p.InitialCluster(), "a=http://10.0.0.1:2380,b=http://10.0.0.2:2380"; got != want {
@@ -210,8 +221,8 @@ func TestFromSnapshot_RecordedMembers(t *testing.T) {
 		"EqualInName": {{ID: 1, Name: "a=b", PeerURLs: url("1")}},
 		"CommaInURL":  {{ID: 1, Name: "a", PeerURLs: []string{"http://10.0.0.1:2380,b=http://10.0.0.2:2380"}}},
 	} {
-		src := restore.FromSnapshot(mem.New(), &backup.Manifest{Members: members}, nil)
-		if p, err := restore.NewPlan(t.Context(), src, restore.Request{OutputDir: dir}); err == nil {
+		src := snapshot.Restorable(mem.New(), &backup.Manifest{Members: members}, nil)
+		if p, err := restore.NewPlan(src.About(), restore.Request{}); err == nil {
 			t.Errorf("%s: planned %s", name, p.InitialCluster())
 		}
 	}

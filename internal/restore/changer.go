@@ -2,7 +2,6 @@ package restore
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,17 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// disk makes the changes by which a restore becomes visible. Tests stand
-// before each of them.
-type disk struct {
-	// before, when not nil, is told what comes next; its error is returned
-	// instead.
+// changer makes the changes by which a restore becomes visible. Tests can stop
+// it before each of them.
+type changer struct {
+	// before, when not nil, is called before each change. If it returns an
+	// error, the change is not made.
 	before func(op, path string) error
 }
 
-func (d disk) step(op, path string, change func() error) error {
-	if d.before != nil {
-		if err := d.before(op, path); err != nil {
+func (c changer) step(op, path string, change func() error) error {
+	if c.before != nil {
+		if err := c.before(op, path); err != nil {
 			return err
 		}
 	}
@@ -31,8 +30,8 @@ func (d disk) step(op, path string, change func() error) error {
 
 // rename moves a file or a folder to a free name, or a folder over an empty
 // one. Nothing is ever overwritten.
-func (d disk) rename(from, to string) error {
-	return d.step("rename", to, func() error {
+func (c changer) rename(from, to string) error {
+	return c.step("rename", to, func() error {
 		if _, err := os.Lstat(from); err != nil {
 			return err
 		}
@@ -49,8 +48,8 @@ func (d disk) rename(from, to string) error {
 
 // exchange swaps two files or folders in one step, so that there is no moment
 // without either.
-func (d disk) exchange(a, b string) error {
-	return d.step("exchange", b, func() error {
+func (c changer) exchange(a, b string) error {
+	return c.step("exchange", b, func() error {
 		if err := exchange(a, b); err != nil {
 			return &os.LinkError{Op: "exchange", Old: a, New: b, Err: err}
 		}
@@ -58,38 +57,39 @@ func (d disk) exchange(a, b string) error {
 	})
 }
 
-// cannotExchange tells a file system that has no such operation.
+// cannotExchange reports whether err says that a file system has no such
+// operation.
 func cannotExchange(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
-// create writes a file that is there as a whole or not at all.
-func (d disk) create(path string, content []byte) error {
+// create writes a file that appears as a whole or not at all.
+func (c changer) create(path string, content []byte) error {
 	tmp := path + ".tmp"
-	err := d.step("write", tmp, func() error { return os.WriteFile(tmp, content, 0o600) })
+	err := c.step("write", tmp, func() error { return os.WriteFile(tmp, content, 0o600) })
 	if err != nil {
 		return err
 	}
-	if err := d.sync(tmp); err != nil {
+	if err := c.sync(tmp); err != nil {
 		return err
 	}
-	if err := d.step("rename", path, func() error { return os.Rename(tmp, path) }); err != nil {
+	if err := c.step("rename", path, func() error { return os.Rename(tmp, path) }); err != nil {
 		return err
 	}
-	return d.sync(filepath.Dir(path))
+	return c.sync(filepath.Dir(path))
 }
 
-// mkdir makes a folder that is not there.
-func (d disk) mkdir(path string) error {
+// mkdir makes a folder unless it exists.
+func (c changer) mkdir(path string) error {
 	if _, err := os.Lstat(path); err == nil {
 		return nil
 	}
-	return d.step("mkdir", path, func() error { return os.Mkdir(path, 0o700) })
+	return c.step("mkdir", path, func() error { return os.Mkdir(path, 0o700) })
 }
 
 // rmdir removes a folder if it is empty.
-func (d disk) rmdir(path string) error {
-	return d.step("rmdir", path, func() error {
+func (c changer) rmdir(path string) error {
+	return c.step("rmdir", path, func() error {
 		switch err := unix.Rmdir(path); err {
 		case nil, unix.ENOENT, unix.ENOTDIR, unix.ENOTEMPTY, unix.EEXIST:
 			return nil
@@ -99,28 +99,17 @@ func (d disk) rmdir(path string) error {
 	})
 }
 
-func (d disk) removeAll(path string) error {
-	return d.step("remove", path, func() error { return os.RemoveAll(path) })
+func (c changer) removeAll(path string) error {
+	return c.step("remove", path, func() error { return os.RemoveAll(path) })
 }
 
 // sync makes the given files or folders durable, each once.
-func (d disk) sync(paths ...string) error {
+func (c changer) sync(paths ...string) error {
 	slices.Sort(paths)
 	for _, path := range slices.Compact(paths) {
-		if err := d.step("sync", path, func() error { return syncPath(path) }); err != nil {
+		if err := c.step("sync", path, func() error { return syncPath(path) }); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-func syncPath(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("sync: %w", err)
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("sync %s: %w", path, err)
 	}
 	return nil
 }
