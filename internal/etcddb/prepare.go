@@ -21,10 +21,9 @@ type PrepareOptions struct {
 	// From is a small database that etcdutl's own restore code made for the
 	// planned members out of one from [NewSkeleton]. Required.
 	From string `json:"from"`
-	// BumpRevision is added to the newest revision. It goes together with
-	// MarkCompacted, as in etcdutl.
-	BumpRevision  uint64 `json:"bumpRevision,omitempty"`
-	MarkCompacted bool   `json:"markCompacted,omitempty"`
+	// BumpRevision, when not 0, is added to the newest revision, and the result
+	// is marked as compacted, as etcdutl requires.
+	BumpRevision uint64 `json:"bumpRevision,omitempty"`
 	// ClearAlarms removes all alarms. They name members of the old cluster
 	// and would be in force in the new one.
 	ClearAlarms bool `json:"clearAlarms,omitempty"`
@@ -38,8 +37,6 @@ func (o *PrepareOptions) validate() error {
 	switch {
 	case o.From == "":
 		return errors.New("no database to take the membership from")
-	case (o.BumpRevision > 0) != o.MarkCompacted:
-		return errors.New("bumping the revision and marking it compacted go together")
 	case o.BumpRevision > math.MaxInt64:
 		return fmt.Errorf("revision bump %d is too large", o.BumpRevision)
 	case o.InitialMmapBytes > math.MaxInt64:

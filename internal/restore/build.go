@@ -101,8 +101,8 @@ func (w *Work) build(ctx context.Context, src Source, o Options) error {
 	o.Progress(backup.StagePrepare, 0, 0)
 	r := w.Plan.Request
 	err := etcddb.Prepare(ctx, first.database(), etcddb.PrepareOptions{
-		From: first.membership(), BumpRevision: r.BumpRevision, MarkCompacted: r.MarkCompacted,
-		ClearAlarms: r.ClearAlarms, InitialMmapBytes: o.InitialMmapBytes,
+		From: first.membership(), BumpRevision: r.BumpRevision, ClearAlarms: r.ClearAlarms,
+		InitialMmapBytes: o.InitialMmapBytes,
 	})
 	if err != nil {
 		return err
