@@ -126,6 +126,15 @@ func TestNewPlan_MountPoints(t *testing.T) {
 		req.WALDir = filepath.Join(g.DataDir, "member", "wal")
 		refuse(t, g.root, f, req, "is a mount point in")
 	})
+	for _, name := range []string{"a", "z"} {
+		t.Run("BesideWAL/"+name, func(t *testing.T) {
+			g := newGround(t, f, t.TempDir(), "old", false)
+			g.WALDir = filepath.Join(g.DataDir, "log")
+			mount(t, g.WALDir)
+			mount(t, filepath.Join(g.DataDir, name))
+			refuse(t, g.root, f, g.request(), name+" is a mount point in")
+		})
+	}
 	t.Run("NoSpace", func(t *testing.T) {
 		root := t.TempDir()
 		mountSmall(t, root, 120)

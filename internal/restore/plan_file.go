@@ -14,8 +14,8 @@ import (
 // PlanFormat names the form in which a plan is written.
 const PlanFormat = "backupd/plan/v1"
 
-// maxPlanBytes bounds what [ParsePlan] decodes.
-const maxPlanBytes = 1 << 20
+// MaxPlanBytes is the largest plan that is written or read.
+const MaxPlanBytes = 1 << 20
 
 // planFile is a plan as it is written.
 type planFile struct {
@@ -29,15 +29,18 @@ func (p *Plan) Marshal() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode plan: %w", err)
 	}
-	return append(raw, '\n'), nil
+	if raw = append(raw, '\n'); len(raw) > MaxPlanBytes {
+		return nil, fmt.Errorf("encode plan: %d bytes are more than %d", len(raw), MaxPlanBytes)
+	}
+	return raw, nil
 }
 
 // ParsePlan reads a plan that [Plan.Marshal] has written. It refuses a plan
 // that this version does not understand completely, and one that contradicts
 // itself: a restore does what its plan says, and nothing else.
 func ParsePlan(raw []byte) (*Plan, error) {
-	if len(raw) > maxPlanBytes {
-		return nil, backup.Corruptf("plan of %d bytes: more than %d", len(raw), maxPlanBytes)
+	if len(raw) > MaxPlanBytes {
+		return nil, backup.Corruptf("plan of %d bytes: more than %d", len(raw), MaxPlanBytes)
 	}
 	if err := checkPlanFormat(raw); err != nil {
 		return nil, err
