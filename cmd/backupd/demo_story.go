@@ -60,7 +60,7 @@ func (d *demo) say(format string, args ...any) {
 	fmt.Fprintf(d.w, "[%4.1fs] %s\n", time.Since(d.started).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// backUp runs the cluster that will be lost, and returns what it held at the
+// backUp runs the cluster that will be lost, and returns its state at the
 // snapshot's revision.
 func (d *demo) backUp(ctx context.Context, members []drill.Member) (_ *drill.State, _ *backup.Manifest, err error) {
 	d.say("starting a cluster of %d etcd members in %s", len(members), d.dir)

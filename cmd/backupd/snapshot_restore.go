@@ -29,7 +29,8 @@ func (t *targetFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&t.dataDir, "data-dir", "", "data directory to make (default: NAME.etcd)")
 	f.StringVar(&t.walDir, "wal-dir", "", "WAL directory to make, if not in the data directory")
-	f.StringVar(&t.initialCluster, "initial-cluster", "", "members of the new cluster, as name=peerURL with commas between")
+	f.StringVar(&t.initialCluster, "initial-cluster", "",
+		"members of the new cluster, as name=peerURL with commas between")
 	f.StringVar(&t.token, "initial-cluster-token", "", "token of the new cluster, the same for all its members")
 	f.StringVar(&t.peerURLs, "initial-advertise-peer-urls", "",
 		"this member's peer URLs (default: those in --initial-cluster)")

@@ -23,7 +23,8 @@ func (c *Cluster) Fill(ctx context.Context, keys int) error {
 			if i%10 == 0 {
 				opts = append(opts, clientv3.WithLease(lease.ID))
 			}
-			ops = append(ops, clientv3.OpPut(fmt.Sprintf("/demo/key-%06d", i), fmt.Sprintf("value %d of a demonstration", i), opts...))
+			key, value := fmt.Sprintf("/demo/key-%06d", i), fmt.Sprintf("value %d of a demonstration", i)
+			ops = append(ops, clientv3.OpPut(key, value, opts...))
 		}
 		if _, err := cl.Txn(ctx).Then(ops...).Commit(); err != nil {
 			return fmt.Errorf("write keys: %w", err)

@@ -69,7 +69,8 @@ func TestExecute_Boots(t *testing.T) {
 				if len(got) != size || backup.MemberID(list.Header.ClusterId) != p.ClusterID {
 					t.Errorf("cluster %x of %d members, planned was %s of %d", list.Header.ClusterId, len(got), p.ClusterID, size)
 				}
-				if resp, err := client.Put(t.Context(), "after", "restore"); err != nil || resp.Header.Revision != int64(f.hash.Revision)+1 {
+				resp, err := client.Put(t.Context(), "after", "restore")
+				if err != nil || resp.Header.Revision != int64(f.hash.Revision)+1 {
 					t.Errorf("put: %v, %v", resp, err)
 				}
 			})
@@ -187,8 +188,10 @@ func TestExecute_ClosedToServers(t *testing.T) {
 		was := identities(t, g.root)
 		for _, version := range testserver.Versions(t) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-			out, err := exec.CommandContext(ctx, testserver.Binary(t, version, "etcd"), "--name=m1", "--data-dir="+g.DataDir, "--wal-dir="+g.WALDir,
-				"--listen-peer-urls="+testserver.FreeURL(t), "--listen-client-urls="+testserver.FreeURL(t), "--advertise-client-urls=http://10.0.0.1:1").CombinedOutput()
+			out, err := exec.CommandContext(ctx, testserver.Binary(t, version, "etcd"),
+				"--name=m1", "--data-dir="+g.DataDir, "--wal-dir="+g.WALDir,
+				"--listen-peer-urls="+testserver.FreeURL(t), "--listen-client-urls="+testserver.FreeURL(t),
+				"--advertise-client-urls=http://10.0.0.1:1").CombinedOutput()
 			cancel()
 			var exit *exec.ExitError
 			if !errors.As(err, &exit) || exit.ExitCode() < 1 {

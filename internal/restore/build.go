@@ -107,8 +107,8 @@ func (w *Work) build(ctx context.Context, src Source, o Options) error {
 	if err != nil {
 		return err
 	}
-	// The database is the same for all members: only its WAL tells a server
-	// which of them it is.
+	// The database is the same for all members. Only in the WAL does a server
+	// find which of them it is.
 	for _, t := range w.Targets[1:] {
 		progress := func(done int64) { o.Progress(backup.StageCopy, done, w.Plan.Source.Bytes) }
 		if err := copyDatabase(ctx, first.database(), t.database(), progress); err != nil {

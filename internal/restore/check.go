@@ -199,7 +199,8 @@ func (t Target) needs(f *folder, database int64) int64 {
 	return database + walReserve
 }
 
-// checkOwner refuses early what chown(2) would refuse at the end.
+// checkOwner refuses early a change of owner that chown(2) would refuse at the
+// end.
 func (s *Site) checkOwner(t Target, f *folder) error {
 	want := s.ownerOf(t, f)
 	if os.Geteuid() == 0 || want.UID == os.Geteuid() && want.GID == os.Getegid() {

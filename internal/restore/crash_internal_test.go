@@ -59,7 +59,9 @@ func newSite(t *testing.T, l layout) *site {
 	s := &site{layout: l, root: scratch(t)}
 	s.data = filepath.Join(s.root, "data")
 	s.wal = map[string]string{
-		"": filepath.Join(s.data, "member", "wal"), "apart": filepath.Join(s.root, "log"), "nested": filepath.Join(s.data, "log"),
+		"":       filepath.Join(s.data, "member", "wal"),
+		"apart":  filepath.Join(s.root, "log"),
+		"nested": filepath.Join(s.data, "log"),
 	}[l.wal]
 	if l.before != "nothing" {
 		ok(t, os.MkdirAll(s.data, 0o700))
@@ -168,9 +170,9 @@ func (s *site) read(path string) string {
 }
 
 func (s *site) segments() string {
-	found := map[string]bool{}
-	for _, name := range []string{"0.wal", "1.wal"} {
-		if is := s.read(filepath.Join(s.wal, name)); is != "none" {
+	found, first, second := map[string]bool{}, s.read(filepath.Join(s.wal, "0.wal")), s.read(filepath.Join(s.wal, "1.wal"))
+	for _, is := range []string{first, second} {
+		if is != "none" {
 			found[is] = true
 		}
 	}
@@ -179,7 +181,7 @@ func (s *site) segments() string {
 		return "none"
 	case len(found) == 2:
 		return "mixed"
-	case found["old"] && (s.read(filepath.Join(s.wal, "0.wal")) == "none" || s.read(filepath.Join(s.wal, "1.wal")) == "none"):
+	case found["old"] && (first == "none" || second == "none"):
 		return "partial"
 	}
 	return strings.Join(keys(found), "")
@@ -309,7 +311,8 @@ func TestPublish_EveryCrash(t *testing.T) {
 func TestPublish_Order(t *testing.T) {
 	var b strings.Builder
 	for _, l := range []layout{
-		{"", "nothing", false, true}, {"", "old", false, true}, {"apart", "old", false, true}, {"", "old", true, true}, {"apart", "old", false, false},
+		{"", "nothing", false, true}, {"", "old", false, true}, {"apart", "old", false, true},
+		{"", "old", true, true}, {"apart", "old", false, false},
 	} {
 		s := newSite(t, l)
 		fmt.Fprintf(&b, "# %s\n", l)

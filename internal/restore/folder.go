@@ -119,7 +119,7 @@ func (f *folder) staging() string {
 // tree is where the new contents are built.
 func (f *folder) tree() string { return filepath.Join(f.staging(), "new") }
 
-// look finds out what is there already.
+// look reads what is in the folder now.
 func (p place) look() (c contents, err error) {
 	st, err := os.Stat(p.dir)
 	if errors.Is(err, fs.ErrNotExist) {

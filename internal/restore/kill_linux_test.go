@@ -30,7 +30,9 @@ type ground struct {
 // newGround prepares a target below root: "new", "empty" or "old".
 func newGround(t *testing.T, f *fixture, root, before string, withWAL bool) *ground {
 	t.Helper()
-	g := &ground{root: root, job: job{Snapshot: f.snapshot, DataDir: filepath.Join(root, "data"), Peer: "http://10.0.0.1:2380", Replace: before == "old"}}
+	g := &ground{root: root, job: job{
+		Snapshot: f.snapshot, DataDir: filepath.Join(root, "data"), Peer: "http://10.0.0.1:2380", Replace: before == "old",
+	}}
 	if withWAL {
 		g.WALDir = filepath.Join(root, "log")
 	}

@@ -167,5 +167,8 @@ func liveHash(t testing.TB, c *testserver.Cluster, client *clientv3.Client) back
 	t.Helper()
 	resp, err := client.HashKV(t.Context(), c.Endpoints()[0], 0)
 	must(t, err)
-	return backup.HashKV{Hash: resp.Hash, Revision: backup.Revision(resp.Header.Revision), CompactRevision: backup.Revision(resp.CompactRevision)}
+	return backup.HashKV{
+		Hash: resp.Hash, Revision: backup.Revision(resp.Header.Revision),
+		CompactRevision: backup.Revision(resp.CompactRevision),
+	}
 }

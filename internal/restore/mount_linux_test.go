@@ -84,7 +84,9 @@ func TestExecute_MountPoints(t *testing.T) {
 		return
 	}
 	f := newest(t)
-	for name, walDir := range map[string]string{"Data": "", "DataAndWAL": "../log", "WALInData": "log", "OnlyWAL": "../log"} {
+	for name, walDir := range map[string]string{
+		"Data": "", "DataAndWAL": "../log", "WALInData": "log", "OnlyWAL": "../log",
+	} {
 		t.Run(name, func(t *testing.T) {
 			g := &ground{root: t.TempDir()}
 			g.job = job{DataDir: filepath.Join(g.root, "var lib/data"), Peer: testserver.FreeURL(t), Replace: true}

@@ -37,7 +37,7 @@ func (p *Plan) Marshal() ([]byte, error) {
 
 // ParsePlan reads a plan that [Plan.Marshal] has written. It refuses a plan
 // that this version does not understand completely, and one that contradicts
-// itself: a restore does what its plan says, and nothing else.
+// itself: a restore does exactly as its plan says.
 func ParsePlan(raw []byte) (*Plan, error) {
 	if len(raw) > MaxPlanBytes {
 		return nil, backup.Corruptf("plan of %d bytes: more than %d", len(raw), MaxPlanBytes)

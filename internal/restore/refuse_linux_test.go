@@ -32,33 +32,41 @@ func TestNewPlan_Refuses(t *testing.T) {
 		Site:    restore.Site{Name: "m1", DataDir: filepath.Join(root, "new")},
 		Request: restore.Request{InitialCluster: "m1=http://10.0.0.1:2380,m2=http://10.0.0.2:2380"},
 	}
+	url := func(n string) string { return "http://10.0.0." + n + ":2380" }
+	const unfit, notDir = "do not go together", "not a directory"
 	for name, c := range map[string]struct {
 		change  func(*request)
 		reason  string
 		refused bool // as dangerous, not as wrong
 	}{
-		"NotAMember":    {func(r *request) { r.Name = "m3" }, "couldn't find local name", true},
-		"OtherURLs":     {func(r *request) { r.PeerURLs = []string{"http://10.0.0.2:2380"} }, "--initial-cluster has http://10.0.0.1:2380", true},
-		"MoreURLs":      {func(r *request) { r.PeerURLs = []string{"http://10.0.0.1:2380", "http://10.0.0.9:2380"} }, "but --initial-cluster has", true},
+		"NotAMember": {func(r *request) { r.Name = "m3" }, "couldn't find local name", true},
+		"OtherURLs":  {func(r *request) { r.PeerURLs = []string{url("2")} }, "--initial-cluster has " + url("1"), true},
+		"MoreURLs": {func(r *request) {
+			r.PeerURLs = []string{url("1"), url("9")}
+		}, "but --initial-cluster has", true},
 		"NotEmpty":      {func(r *request) { r.DataDir = old.DataDir }, "not empty", true},
 		"WALNotEmpty":   {func(r *request) { r.WALDir = old.WALDir }, "exists and is not empty", true},
-		"NotADirectory": {func(r *request) { r.DataDir = file }, "is not a directory", false},
-		"BelowAFile":    {func(r *request) { r.DataDir = filepath.Join(file, "data") }, "not a directory", false},
+		"NotADirectory": {func(r *request) { r.DataDir = file }, "is " + notDir, false},
+		"BelowAFile":    {func(r *request) { r.DataDir = filepath.Join(file, "data") }, notDir, false},
 		"DanglingLink":  {func(r *request) { r.DataDir = dangling }, "follow", false},
-		"WALIsData":     {func(r *request) { r.WALDir = filepath.Join(link, "new") }, "do not go together", false},
-		"DataInWAL":     {func(r *request) { r.WALDir = link }, "do not go together", false},
-		"WALInSnap":     {func(r *request) { r.WALDir = filepath.Join(r.DataDir, "member", "snap", "wal") }, "do not go together", false},
-		"WALIsMember":   {func(r *request) { r.WALDir = filepath.Join(r.DataDir, "member") }, "do not go together", false},
+		"WALIsData":     {func(r *request) { r.WALDir = filepath.Join(link, "new") }, unfit, false},
+		"DataInWAL":     {func(r *request) { r.WALDir = link }, unfit, false},
+		"WALInSnap":     {func(r *request) { r.WALDir = filepath.Join(r.DataDir, "member", "snap", "wal") }, unfit, false},
+		"WALIsMember":   {func(r *request) { r.WALDir = filepath.Join(r.DataDir, "member") }, unfit, false},
 		"BumpAlone":     {func(r *request) { r.BumpRevision = 5 }, "go together", false},
 		"MarkAlone":     {func(r *request) { r.MarkCompacted = true }, "go together", false},
 		"Overflow": {func(r *request) {
 			r.BumpRevision, r.MarkCompacted = math.MaxInt64-uint64(f.hash.Revision), true
 		}, "past the largest revision", false},
-		"OverflowUnsigned": {func(r *request) { r.BumpRevision, r.MarkCompacted = math.MaxUint64, true }, "past the largest revision", false},
-		"GarbageMembers":   {func(r *request) { r.InitialCluster = "m1" }, "parse --initial-cluster", false},
-		"SharedURL":        {func(r *request) { r.InitialCluster += ",m3=http://10.0.0.1:2380" }, "is given for both", false},
-		"SharedURLOfOne":   {func(r *request) { r.InitialCluster += ",m1=http://10.0.0.1:2380" }, "parse --initial-cluster", false},
-		"NameIsNoFolder":   {func(r *request) { r.OutputDir, r.InitialCluster = root, "../m1=http://10.0.0.1:2380" }, "cannot be a folder's name", false},
+		"OverflowUnsigned": {func(r *request) {
+			r.BumpRevision, r.MarkCompacted = math.MaxUint64, true
+		}, "past the largest revision", false},
+		"GarbageMembers": {func(r *request) { r.InitialCluster = "m1" }, "parse --initial-cluster", false},
+		"SharedURL":      {func(r *request) { r.InitialCluster += ",m3=" + url("1") }, "is given for both", false},
+		"SharedURLOfOne": {func(r *request) { r.InitialCluster += ",m1=" + url("1") }, "parse --initial-cluster", false},
+		"NameIsNoFolder": {func(r *request) {
+			r.OutputDir, r.InitialCluster = root, "../m1="+url("1")
+		}, "cannot be a folder's name", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			req := good
@@ -146,13 +154,14 @@ func TestNewPlan_ListeningElsewhere(t *testing.T) {
 // its end. Nothing may be lost by that.
 func TestExecute_TargetChanges(t *testing.T) {
 	f := newest(t)
+	fill := func(t *testing.T, g *ground) { must(t, os.WriteFile(filepath.Join(g.DataDir, "x"), nil, 0o600)) }
 	for name, c := range map[string]struct {
 		before string
 		change func(*testing.T, *ground)
 	}{
 		"Appears":  {"new", func(t *testing.T, g *ground) { must(t, os.Mkdir(g.DataDir, 0o700)) }},
-		"Filled":   {"empty", func(t *testing.T, g *ground) { must(t, os.WriteFile(filepath.Join(g.DataDir, "x"), nil, 0o600)) }},
-		"MoreInIt": {"old", func(t *testing.T, g *ground) { must(t, os.WriteFile(filepath.Join(g.DataDir, "x"), nil, 0o600)) }},
+		"Filled":   {"empty", fill},
+		"MoreInIt": {"old", fill},
 		"AFile":    {"new", func(t *testing.T, g *ground) { must(t, os.WriteFile(g.DataDir, nil, 0o600)) }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -258,7 +267,8 @@ func TestFinishInterrupted_OtherRequest(t *testing.T) {
 	}
 	refuse(t, g.root, f, g.request(), "was interrupted and must be finished first")
 	// Nor may one that was planned before throw away what is half done.
-	if err := again.execute(t.Context(), late, src); err == nil || !strings.Contains(err.Error(), "must be finished first") {
+	err = again.execute(t.Context(), late, src)
+	if err == nil || !strings.Contains(err.Error(), "must be finished first") {
 		t.Errorf("a restore into an interrupted one: %v", err)
 	}
 	// The WAL directory alone leads to it.

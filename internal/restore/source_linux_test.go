@@ -30,22 +30,38 @@ func mangled(t testing.TB, path string, change func([]byte) []byte) string {
 	return out
 }
 
+func fileBytes(t testing.TB, path string) int64 {
+	t.Helper()
+	st, err := os.Stat(path)
+	must(t, err)
+	return st.Size()
+}
+
 func TestFromFile_Refuses(t *testing.T) {
 	f := newest(t)
+	flip := func(at int) func([]byte) []byte {
+		return func(b []byte) []byte { b[(at+len(b))%len(b)] ^= 1; return b }
+	}
+	keep := func(n int) func([]byte) []byte { // of negative numbers all but so many
+		return func(b []byte) []byte { return b[:(n+len(b))%len(b)] }
+	}
+	text := func([]byte) []byte { return bytes.Repeat([]byte("text"), 4096) }
+	half := int(fileBytes(t, f.snapshot) / 2)
+	const missing = "snapshot missing hash but --skip-hash-check=false"
 	for name, c := range map[string]struct {
 		path   string
 		check  restore.HashCheck
 		prefix string
 		is     error
 	}{
-		"WrongTrailer":  {mangled(t, f.snapshot, func(b []byte) []byte { b[len(b)-1] ^= 1; return b }), restore.RequireHash, "expected sha256 ", backup.ErrCorrupt},
-		"FlippedByte":   {mangled(t, f.snapshot, func(b []byte) []byte { b[len(b)/2] ^= 1; return b }), restore.RequireHash, "expected sha256 ", backup.ErrCorrupt},
-		"NoTrailer":     {mangled(t, f.snapshot, func(b []byte) []byte { return b[:len(b)-32] }), restore.RequireHash, "snapshot missing hash but --skip-hash-check=false", backup.ErrCorrupt},
-		"Stopped":       {f.stopped, restore.RequireHash, "snapshot missing hash but --skip-hash-check=false", backup.ErrCorrupt},
-		"Truncated":     {mangled(t, f.snapshot, func(b []byte) []byte { return b[:len(b)-512] }), restore.RequireHash, "expected sha256 ", backup.ErrCorrupt},
-		"TruncatedSkip": {mangled(t, f.stopped, func(b []byte) []byte { return b[:20<<10] }), restore.SkipHash, "", backup.ErrCorrupt},
-		"Empty":         {mangled(t, f.snapshot, func([]byte) []byte { return nil }), restore.SkipHash, "", backup.ErrCorrupt},
-		"Text":          {mangled(t, f.snapshot, func([]byte) []byte { return bytes.Repeat([]byte("text"), 4096) }), restore.SkipHash, "", backup.ErrCorrupt},
+		"WrongTrailer":  {mangled(t, f.snapshot, flip(-1)), restore.RequireHash, "expected sha256 ", backup.ErrCorrupt},
+		"FlippedByte":   {mangled(t, f.snapshot, flip(half)), restore.RequireHash, "expected sha256 ", backup.ErrCorrupt},
+		"NoTrailer":     {mangled(t, f.snapshot, keep(-32)), restore.RequireHash, missing, backup.ErrCorrupt},
+		"Stopped":       {f.stopped, restore.RequireHash, missing, backup.ErrCorrupt},
+		"Truncated":     {mangled(t, f.snapshot, keep(-512)), restore.RequireHash, "expected sha256 ", backup.ErrCorrupt},
+		"TruncatedSkip": {mangled(t, f.stopped, keep(20<<10)), restore.SkipHash, "", backup.ErrCorrupt},
+		"Empty":         {mangled(t, f.snapshot, keep(0)), restore.SkipHash, "", backup.ErrCorrupt},
+		"Text":          {mangled(t, f.snapshot, text), restore.SkipHash, "", backup.ErrCorrupt},
 		"Directory":     {t.TempDir(), restore.RequireHash, "", nil},
 		"Missing":       {filepath.Join(t.TempDir(), "missing"), restore.RequireHash, "", fs.ErrNotExist},
 	} {
@@ -62,7 +78,7 @@ func TestFromFile_Raw(t *testing.T) {
 	f := newest(t)
 	for name, path := range map[string]string{
 		"Running": f.running, "Stopped": f.stopped,
-		// Here the hash is there and wrong, and nobody wants to know.
+		// This hash is wrong, and the flag says to ignore it.
 		"WrongTrailer": mangled(t, f.snapshot, func(b []byte) []byte { b[len(b)-1] ^= 1; return b }),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -143,8 +159,8 @@ func stored(t testing.TB, f *fixture) ([]byte, *backup.Manifest) {
 	must(t, err)
 	must(t, enc.Close())
 	m := &backup.Manifest{
-		ID: backup.NewDataName(time.Now()).WithRevision(facts.Revision), Cluster: "c", Revision: facts.Revision, Members: facts.Members,
-		Encoding: codec.Options{Compress: codec.Zstd}.Encoding(),
+		ID: backup.NewDataName(time.Now()).WithRevision(facts.Revision), Cluster: "c", Revision: facts.Revision,
+		Members: facts.Members, Encoding: codec.Options{Compress: codec.Zstd}.Encoding(),
 	}
 	m.Plain = backup.Blob{Bytes: int64(len(plain)), SHA256: sha256.Sum256(plain)}
 	_, m.Stored = enc.Sums()
