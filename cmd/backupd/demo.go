@@ -17,7 +17,7 @@ func newDemoCommand(a *app) *cobra.Command {
 		Short: "Lose an etcd cluster and bring it back, on this machine",
 		Long: `Lose an etcd cluster and bring it back, on this machine: starts three etcd members
 in a temporary folder, writes keys, takes a verified snapshot, destroys all members,
-restores them, starts them, and compares HashKV and every key. Needs nothing and
+restores them, starts them, and compares HashKV and every key. It needs nothing and
 leaves nothing. The exit code is 0 only if everything was equal.`,
 		Args: arguments(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDemo(cmd.Context(), a, keep) },

@@ -33,8 +33,7 @@ func plannedMembers(t testing.TB, dir string, size int) (members []testserver.Re
 	return members, strings.Join(parts, ",")
 }
 
-// TestExecute_Boots starts servers of the snapshot's version on what was
-// restored.
+// TestExecute_Boots starts servers of the snapshot's version on restored data.
 func TestExecute_Boots(t *testing.T) {
 	for _, version := range testserver.Versions(t) {
 		f := fixtureOf(t, version)
@@ -121,7 +120,7 @@ func TestExecute_Alarm(t *testing.T) {
 				Request: restore.Request{InitialCluster: initial, ClearAlarms: clear},
 			})
 			if notes := strings.Join(p.Notes, "\n"); !strings.Contains(notes, "NOSPACE") {
-				t.Errorf("the plan does not tell of the alarm: %s", notes)
+				t.Errorf("the plan does not mention the alarm: %s", notes)
 			}
 			client := testserver.StartRestored(t, source.Version, members).Client(t)
 			_, err := client.Put(t.Context(), "after", "restore")
@@ -151,7 +150,7 @@ func TestExecute_Auth(t *testing.T) {
 		Site: restore.Site{OutputDir: filepath.Dir(members[0].DataDir)}, Request: restore.Request{InitialCluster: initial},
 	})
 	if notes := strings.Join(p.Notes, "\n"); !strings.Contains(notes, "auth is enabled") {
-		t.Errorf("the plan does not tell of auth: %s", notes)
+		t.Errorf("the plan does not mention auth: %s", notes)
 	}
 	c := source.StartRestored(t, members)
 	for _, user := range []string{"root", "reader"} {

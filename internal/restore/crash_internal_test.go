@@ -23,7 +23,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 // layout is a target in one state, before a restore puts a built one there.
 type layout struct {
 	wal      string // "", "apart" or "nested": where the WAL is
-	before   string // "nothing", "empty" or "old": what is there
+	before   string // "nothing", "empty" or "old": the contents
 	inside   bool   // the folders must stay, as mount points must
 	exchange bool   // the file system can exchange two names
 }
@@ -78,8 +78,8 @@ func newSite(t *testing.T, l layout) *site {
 	return s
 }
 
-// scratch is a folder in memory, where there is one: what is synced there by the
-// thousand costs nothing.
+// scratch is a folder in memory, if there is one: thousands of syncs cost nothing
+// there.
 func scratch(t *testing.T) string {
 	dir, err := os.MkdirTemp("/dev/shm", "backupd-restore-")
 	if err != nil {
@@ -136,7 +136,7 @@ func (s *site) run(t *testing.T, before func(op, path string) error) error {
 	return errors.Join(work.publish(w), w.close())
 }
 
-// rerun does what the same command does after a crash.
+// rerun does the same as the command does after a crash.
 func (s *site) rerun(t *testing.T, before func(op, path string) error) error {
 	t.Helper()
 	done, err := finishInterrupted(s.asked(), Request{}, changer{before})
@@ -149,7 +149,7 @@ func (s *site) rerun(t *testing.T, before func(op, path string) error) error {
 	return s.run(t, before)
 }
 
-// state tells what an etcd that is started now would find, as "database WAL".
+// state is the data that an etcd started now would find, as "database WAL".
 func (s *site) state() string {
 	st, err := os.Lstat(s.data)
 	if err == nil && !st.IsDir() {
@@ -306,8 +306,8 @@ func TestPublish_EveryCrash(t *testing.T) {
 	}
 }
 
-// TestPublish_Order holds the order of all changes, and of what is synced
-// between them, against a golden file.
+// TestPublish_Order holds the order of all changes, and of the syncs between
+// them, against a golden file.
 func TestPublish_Order(t *testing.T) {
 	var b strings.Builder
 	for _, l := range []layout{

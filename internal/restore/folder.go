@@ -119,7 +119,7 @@ func (f *folder) staging() string {
 // tree is where the new contents are built.
 func (f *folder) tree() string { return filepath.Join(f.staging(), "new") }
 
-// look reads what is in the folder now.
+// look reads the contents of the folder as they are now.
 func (p place) look() (c contents, err error) {
 	st, err := os.Stat(p.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -154,7 +154,7 @@ func isOurs(name string) bool {
 	return name == "lost+found" || strings.HasPrefix(name, stagingName) || strings.HasPrefix(name, AsidePrefix)
 }
 
-// changed reports whether the folder differs from what was found.
+// changed reports whether the folder has changed since it was found.
 func (f *folder) changed() (bool, error) {
 	now, err := f.look()
 	if err != nil {

@@ -61,7 +61,7 @@ func fromFile(t testing.TB, path string) restore.Source {
 	return src
 }
 
-// request is everything that one restore is asked for.
+// request is everything that an operator asks of one restore.
 type request struct {
 	restore.Site
 	restore.Request
@@ -118,7 +118,7 @@ func walOf(t testing.TB, dir string) string {
 // The order in which members came into the old store is that of a Go map.
 var orders = regexp.MustCompile(`"(Created|Modified)Index":[0-9]+`)
 
-// snapsOf returns what all .snap files say, by name.
+// snapsOf returns the contents of all .snap files by name.
 func snapsOf(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}

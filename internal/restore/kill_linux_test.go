@@ -20,7 +20,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/restore"
 )
 
-// ground is where a job restores to, and what must stay of what was there.
+// ground is where a job restores to, and the old data that must be kept.
 type ground struct {
 	job
 	root string
@@ -67,7 +67,7 @@ func (g *ground) wal() string {
 	return g.WALDir
 }
 
-// contents lists what a server would see, and nothing of ours.
+// contents lists the files that a server would see, and none of ours.
 func (g *ground) contents(t testing.TB) map[string]string {
 	out := map[string]string{}
 	for _, dir := range g.dirs() {
@@ -146,7 +146,7 @@ func (g *ground) check(t testing.TB, f *fixture, when string) {
 	if g.isNew(t, f) {
 		return
 	}
-	same(t, when+": neither new nor what was there", g.contents(t), g.old)
+	same(t, when+": neither the new data nor the old", g.contents(t), g.old)
 }
 
 // finish runs the same job to its end and looks at the result.

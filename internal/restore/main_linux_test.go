@@ -91,8 +91,8 @@ func runJob(raw string) error {
 	return restoreAgain(context.Background(), j, req)
 }
 
-// restoreAgain does what the command does: it finishes what was begun, or
-// begins.
+// restoreAgain does the same as the command: it finishes an interrupted restore,
+// or starts one.
 func restoreAgain(ctx context.Context, j job, req request) error {
 	done, err := restore.FinishInterruptedBefore(req.Site, req.Request, req.before)
 	if err != nil {
@@ -115,7 +115,7 @@ func restoreAgain(ctx context.Context, j job, req request) error {
 	return req.execute(ctx, w, src)
 }
 
-// fixture is what is known of one small database of a real server.
+// fixture is one small database of a real server.
 type fixture struct {
 	dir      string
 	version  string

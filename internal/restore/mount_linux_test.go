@@ -19,8 +19,8 @@ import (
 
 const namespaceVariable = "BACKUPD_TEST_NAMESPACE"
 
-// mayMount reports whether this process may mount what it likes without anybody
-// else noticing. If not, it has run the same test in a process that may, with
+// mayMount reports whether this process may mount file systems that no other
+// process sees. If not, it has run the same test in a process that may, with
 // root rights in a user namespace where it has none here.
 func mayMount(t *testing.T) bool {
 	t.Helper()
@@ -78,7 +78,7 @@ func TestExecute_KilledOnMountPoints(t *testing.T) {
 	}
 }
 
-// TestExecute_MountPoints boots what was restored to mount points.
+// TestExecute_MountPoints boots data that was restored to mount points.
 func TestExecute_MountPoints(t *testing.T) {
 	if !mayMount(t) {
 		return
@@ -114,7 +114,7 @@ func TestExecute_MountPoints(t *testing.T) {
 	}
 }
 
-// TestNewPlan_MountPoints refuses what cannot be done on mount points.
+// TestNewPlan_MountPoints refuses restores that mount points make impossible.
 func TestNewPlan_MountPoints(t *testing.T) {
 	if !mayMount(t) {
 		return
@@ -182,7 +182,7 @@ func TestExecute_DiskFull(t *testing.T) {
 			t.Errorf("%d MB free: no error and no restore", free)
 		}
 		noLitter(t, root)
-		// With room again the same plan is of use.
+		// With room again the same request succeeds.
 		must(t, os.Remove(filler))
 		if err != nil {
 			restoreFile(t, f.snapshot, g.request())

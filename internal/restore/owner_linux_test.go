@@ -11,8 +11,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/restore"
 )
 
-// TestExecute_Owner gives what is restored to who had what was there. Only root
-// can; others are refused before anything is touched.
+// TestExecute_Owner gives the restored data to the owner of the old data. Only
+// root can; others are refused before anything is touched.
 func TestExecute_Owner(t *testing.T) {
 	f := newest(t)
 	chosen := &restore.Owner{UID: 4321, GID: 4322}
@@ -66,7 +66,7 @@ func chownAll(t testing.TB, dir string, uid, gid int) {
 	}
 }
 
-// TestExecute_NoPermission restores as a user who may not.
+// TestExecute_NoPermission restores as a user without permission.
 func TestExecute_NoPermission(t *testing.T) {
 	f := newest(t)
 	for name, c := range map[string]struct {
@@ -92,7 +92,7 @@ func TestExecute_NoPermission(t *testing.T) {
 				must(t, os.Chmod(dir, 0o555))
 				t.Cleanup(func() { must(t, os.Chmod(dir, 0o755)) })
 			} else {
-				return // nobody else's folder can be made without root
+				return // only root can make another user's folder
 			}
 			if before == "empty" {
 				must(t, os.Chmod(g.DataDir, 0o755))

@@ -18,7 +18,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// Request is what an operator asks of the new cluster. Its fields are etcdutl's
+// Request is an operator's wishes for the new cluster. Its fields are etcdutl's
 // flags of the same names, and one more. It is the same on every host.
 type Request struct {
 	// InitialCluster empty means the members that the source records.
@@ -31,7 +31,7 @@ type Request struct {
 	ClearAlarms bool `json:"clearAlarms,omitempty"`
 }
 
-// Validate checks what can be known without a source.
+// Validate checks everything that does not depend on a source.
 func (r *Request) Validate() error {
 	if r.BumpRevision > 0 && !r.MarkCompacted {
 		return errors.New("--mark-compacted required if --bump-revision > 0: the two go together")
@@ -42,15 +42,15 @@ func (r *Request) Validate() error {
 	return nil
 }
 
-// Plan is what the new cluster will be, decided once for all of its hosts. It
-// is plain data: [Plan.Marshal] writes it and [ParsePlan] reads it again.
+// Plan describes the new cluster, decided once for all of its hosts. It is plain
+// data: [Plan.Marshal] writes it and [ParsePlan] reads it again.
 type Plan struct {
 	Source    Origin          `json:"source"`
 	ClusterID backup.MemberID `json:"clusterID"`
 	Token     string          `json:"token"`
 	// Members are the whole new cluster, with the ids that etcd will compute.
 	Members []backup.Member `json:"members"`
-	// Notes are what the operator should know before the restore.
+	// Notes are facts that the operator should know before the restore.
 	Notes   []string `json:"notes,omitempty"`
 	Request Request  `json:"request"`
 }

@@ -38,7 +38,7 @@ func newPlan(t testing.TB, r restore.Request) (*restore.Plan, []byte) {
 	return p, raw
 }
 
-// TestPlan_Notes tells an operator everything that a restore will not show.
+// TestPlan_Notes finds everything in the notes that an operator should know.
 func TestPlan_Notes(t *testing.T) {
 	for _, c := range []struct {
 		clear bool

@@ -107,7 +107,7 @@ func TestNewPlan_RunningServer(t *testing.T) {
 	f := newest(t)
 	for _, version := range testserver.Versions(t) {
 		t.Run(version, func(t *testing.T) {
-			walDir := filepath.Join(t.TempDir(), "[log]") // a pattern to those who glob
+			walDir := filepath.Join(t.TempDir(), "[log]") // a pattern, if it were globbed
 			c := testserver.StartCluster(t, testserver.Options{Version: version, Args: []string{"--wal-dir", walDir}})
 			m := c.Members[0]
 			root := t.TempDir()
@@ -122,7 +122,7 @@ func TestNewPlan_RunningServer(t *testing.T) {
 			req.DataDir, req.WALDir = filepath.Join(root, "new"), walDir
 			refuse(t, walDir, f, req, "a running process holds")
 
-			// It is not the folder's but the port's.
+			// The folder is free, and the port is not.
 			req = request{
 				Site:    restore.Site{Name: "m1", DataDir: filepath.Join(root, "new")},
 				Request: restore.Request{InitialCluster: "m1=" + m.PeerURL},
@@ -244,8 +244,7 @@ func TestExecute_Cancelled(t *testing.T) {
 	}
 }
 
-// TestFinishInterrupted_OtherRequest finds out that it was asked for something
-// else.
+// TestFinishInterrupted_OtherRequest reports that another restore was requested.
 func TestFinishInterrupted_OtherRequest(t *testing.T) {
 	f := newest(t)
 	g := newGround(t, f, t.TempDir(), "old", true)
@@ -266,7 +265,7 @@ func TestFinishInterrupted_OtherRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	refuse(t, g.root, f, g.request(), "was interrupted and must be finished first")
-	// Nor may one that was planned before throw away what is half done.
+	// A restore that was planned before must not throw away the half-done one.
 	err = again.execute(t.Context(), late, src)
 	if err == nil || !strings.Contains(err.Error(), "must be finished first") {
 		t.Errorf("a restore into an interrupted one: %v", err)
@@ -284,7 +283,7 @@ func TestFinishInterrupted_OtherRequest(t *testing.T) {
 	noLitter(t, g.root)
 }
 
-// TestFinishInterrupted_Planted does not act on what somebody else wrote.
+// TestFinishInterrupted_Planted ignores a journal that another user wrote.
 func TestFinishInterrupted_Planted(t *testing.T) {
 	root := t.TempDir()
 	staging := filepath.Join(root, ".data.backupd-restore")
@@ -305,6 +304,6 @@ func TestFinishInterrupted_Planted(t *testing.T) {
 		t.Errorf("error %v, want a refusal", err)
 	}
 	if _, err := os.Stat(victim); errors.Is(err, fs.ErrNotExist) {
-		t.Error("it was obeyed")
+		t.Error("the planted journal was executed")
 	}
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// Site is one host of a restore: which members it gets, in which folders, and
-// what is allowed there. Its fields are etcdutl's flags of the same names, and
-// a few more.
+// Site is one host of a restore: the members it gets, their folders, and the
+// risks that the operator allows. Its fields are etcdutl's flags of the same
+// names, and a few more.
 type Site struct {
 	Name    string
 	DataDir string // empty means <name>.etcd

@@ -41,15 +41,16 @@ type Origin struct {
 	Alarms      []backup.Alarm  `json:"alarms,omitempty"`
 	AuthEnabled bool            `json:"authEnabled,omitempty"`
 	Leases      int64           `json:"leases,omitempty"`
-	// Warnings are what the operator should know about the database.
+	// Warnings are facts that the operator should know about the database.
 	Warnings []string `json:"warnings,omitempty"`
 }
 
 // TrailerBytes is the length of the SHA-256 that etcd appends to a snapshot.
 const TrailerBytes = sha256.Size
 
-// flushEvery is how much is written before the kernel is asked to start writing
-// it to the disk, so that the final fsync does not wait for all of it.
+// flushEvery is the number of bytes after which the kernel is asked to start
+// writing them to the disk, so that the final fsync does not wait for all of
+// them.
 const flushEvery = 32 << 20
 
 // Fill writes the first size bytes of stream to f, which is new and empty, and

@@ -204,7 +204,7 @@ func TestFromSnapshot_Damaged(t *testing.T) {
 	}
 }
 
-// TestFromSnapshot_RecordedMembers plans from what the manifest records.
+// TestFromSnapshot_RecordedMembers plans from the members in the manifest.
 func TestFromSnapshot_RecordedMembers(t *testing.T) {
 	url := func(n string) []string { return []string{"http://10.0.0." + n + ":2380"} }
 	m := &backup.Manifest{Members: []backup.Member{

@@ -28,7 +28,7 @@ func (w *Work) folders() []*folder {
 	return out
 }
 
-// WriteTo prints for people what w will do.
+// WriteTo prints for people everything that w will do.
 func (w *Work) WriteTo(out io.Writer) (int64, error) {
 	var b strings.Builder
 	p := w.Plan
