@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/server"
@@ -20,7 +19,7 @@ var _ server.Backend = (*Daemon)(nil)
 
 // Ready returns why some cluster is not protected, or nil.
 func (d *Daemon) Ready() error {
-	now := time.Now()
+	now := d.opts.Now()
 	var problems []error
 	for _, g := range d.all() {
 		if h := g.judge(now); h.state == server.ClusterFailure {
@@ -32,7 +31,7 @@ func (d *Daemon) Ready() error {
 
 // Clusters returns how each cluster stands.
 func (d *Daemon) Clusters() []server.Cluster {
-	now := time.Now()
+	now := d.opts.Now()
 	plan := d.plan()
 	out := []server.Cluster{}
 	for _, g := range d.all() {

@@ -49,7 +49,7 @@ func suspect(m *backup.Manifest) error {
 
 // begin puts the attempt on the board.
 func (g *guard) begin(why schedule.Reason) *job {
-	g.known.try(why)
+	g.known.try(why, g.daemon.wall())
 	if why == schedule.Manual {
 		if q := g.known.take(kindBackup); q.job != nil {
 			return q.job
@@ -115,7 +115,7 @@ func (g *guard) stored(ctx context.Context, m *backup.Manifest) {
 func (g *guard) unchanged(survey *cluster.Survey) bool {
 	g.known.mu.Lock()
 	defer g.known.mu.Unlock()
-	s, now := &g.known.standing, wall()
+	s, now := &g.known.standing, g.daemon.wall()
 	if s.readErr != nil || s.newest == nil || s.newest.ClusterID != survey.ClusterID || s.newest.Revision != survey.HighWater {
 		return false
 	}
@@ -196,11 +196,11 @@ func (g *guard) backupDone(passed bool, err error) {
 	if err == nil && s.newest != nil {
 		id = string(s.newest.ID)
 	}
-	seen := !s.confirmed.IsZero() && s.confirmed.After(s.failing) && g.overdue(s, wall()).state == ""
+	seen := !s.confirmed.IsZero() && s.confirmed.After(s.failing) && g.overdue(s, g.daemon.wall()).state == ""
 	tell := err != nil || !passed || seen
 	switch {
 	case err != nil && s.failing.IsZero():
-		s.failing = wall()
+		s.failing = g.daemon.wall()
 	case err == nil && tell:
 		s.failing = time.Time{}
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,12 @@ type Options struct {
 	// Hint tells what a person can do about an error, or "".
 	Hint func(error) string
 	Log  *slog.Logger
+	// Now tells the time by which protection is judged and slots come due. Nil
+	// means time.Now. Pauses and time-outs run by timers all the same.
+	Now func() time.Time
+	// LookEvery is how often the repositories are looked at for what others did
+	// there, and for whether one that was away is back. Zero means 15 minutes.
+	LookEvery time.Duration
 }
 
 // Daemon guards the clusters of one configuration. Its methods may be called
@@ -70,11 +77,18 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 	if o.Hint == nil {
 		o.Hint = func(error) string { return "" }
 	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.LookEvery <= 0 {
+		o.LookEvery = refreshEvery
+	}
 	d := &Daemon{opts: o, log: o.Log, board: newBoard()}
 	d.metrics = newMetrics(d)
-	d.loaded.succeeded(time.Now())
+	d.loaded.succeeded(d.opts.Now())
 	d.scheduler = schedule.New(max(o.Config.Daemon.Concurrency, 1), o.Log)
-	d.scheduler.Beat = func() { d.beat.Store(new(time.Now())) }
+	d.scheduler.Beat = func() { d.beat.Store(new(d.opts.Now())) }
+	d.scheduler.Wall = d.wall
 	var err error
 	if d.notifier, err = newNotifier(o.Config, o.Log, d.metrics); err != nil {
 		return nil, err
@@ -141,10 +155,17 @@ func (d *Daemon) begin(ctx context.Context) error {
 	if again {
 		return errors.New("the daemon runs already")
 	}
-	d.beat.Store(new(time.Now()))
+	d.beat.Store(new(d.opts.Now()))
 	d.scheduler.Set(d.jobs())
 	return nil
 }
+
+// Metrics serves the daemon's metrics to Prometheus.
+func (d *Daemon) Metrics() http.Handler { return d.metrics.handler() }
+
+// wall is the time by the wall clock alone: the other one stands still while the
+// host is suspended.
+func (d *Daemon) wall() time.Time { return d.opts.Now().Round(0) }
 
 // stopping tells whether Run is to end.
 func (d *Daemon) stopping() bool {
@@ -204,8 +225,7 @@ func (d *Daemon) close() {
 	}
 }
 
-// refreshEvery is how often the repositories are looked at for what others did
-// there.
+// refreshEvery is how often the repositories are looked at by default.
 const refreshEvery = 15 * time.Minute
 
 // lookIn looks at the repository, and has stored what waits for it.
@@ -220,7 +240,7 @@ func (g *guard) lookIn(ctx context.Context) {
 
 // refresh keeps what is known of the repositories current.
 func (d *Daemon) refresh(ctx context.Context) error {
-	tick := time.NewTicker(refreshEvery)
+	tick := time.NewTicker(d.opts.LookEvery)
 	defer tick.Stop()
 	for {
 		var g errgroup.Group

@@ -25,7 +25,7 @@ func (g *gauges) Describe(chan<- *prometheus.Desc) {}
 func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	s := sender{ch}
 	d := g.daemon
-	now := time.Now()
+	now := d.opts.Now()
 	v := d.opts.Version
 	s.send("backupd_build_info", "What is running.", 1, labels{{"version", v.Version}, {"revision", v.Revision}, {"go_version", v.Go}})
 	ok, at := d.loaded.state()

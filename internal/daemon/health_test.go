@@ -13,6 +13,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
 
+func wall() time.Time { return time.Now().Round(0) }
+
 func TestJudge(t *testing.T) {
 	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
@@ -52,7 +54,7 @@ func TestJudge(t *testing.T) {
 			if c.s.read = now; c.name == "new" {
 				c.s.read = ago(time.Minute)
 			}
-			r := newRecord()
+			r := newRecord(time.Now())
 			r.standing = c.s
 			g := &guard{known: r, longest: time.Hour, conf: config.Cluster{Name: "prod", Snapshot: config.Snapshot{Jitter: 10 * time.Minute}},
 				daemon: &Daemon{opts: Options{Hint: func(error) string { return "do something" }}}}
@@ -81,9 +83,9 @@ func TestStanding_Saw(t *testing.T) {
 		}
 		return out
 	}
-	see := func(s *standing, l look) { s.saw(*s, l) }
+	see := func(s *standing, l look) { s.saw(*s, l, wall()) }
 
-	s := newRecord().standing
+	s := newRecord(time.Now()).standing
 	see(&s, look{newest: newer})
 	if s.newest != newer || !s.confirmed.Equal(newer.StartedAt) || !s.protected {
 		t.Fatalf("first: %+v", s)
@@ -105,14 +107,14 @@ func TestStanding_Saw(t *testing.T) {
 	// A look that began before a snapshot was stored does not take it back.
 	before := s
 	s.holds(newer)
-	s.saw(before, look{newest: older, listed: listed(older)})
+	s.saw(before, look{newest: older, listed: listed(older)}, wall())
 	if s.newest != newer || !s.confirmed.Equal(newer.StartedAt) {
 		t.Errorf("an older look had the last word: %+v", s)
 	}
 	// Nor a defect that was found meanwhile.
 	before = s
 	s.defects = with(s.defects, newer.ID, backup.Corruptf("bytes"))
-	s.saw(before, look{newest: newer, listed: listed(newer)})
+	s.saw(before, look{newest: newer, listed: listed(newer)}, wall())
 	if len(s.defects) != 1 {
 		t.Error("a defect is forgotten")
 	}

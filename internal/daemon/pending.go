@@ -63,7 +63,7 @@ func (g *guard) ofThisRun(begun time.Time, why schedule.Reason) bool {
 	if !begun.Before(g.known.run.began) {
 		return true
 	}
-	return why == schedule.CaughtUp && g.line.Next(begun).After(wall())
+	return why == schedule.CaughtUp && g.line.Next(begun).After(g.daemon.wall())
 }
 
 // pending are the cluster's snapshots that wait in the spool for its repository.

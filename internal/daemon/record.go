@@ -76,15 +76,12 @@ type catalog struct {
 	future            snapshot.Entry // the newest that lies in the future; empty: none
 }
 
-func newRecord() *record {
+func newRecord(since time.Time) *record {
 	return &record{
 		awaited: map[string]request{}, passed: map[string]bool{},
-		standing: standing{since: wall(), defects: map[backup.SnapshotID]error{}},
+		standing: standing{since: since, defects: map[backup.SnapshotID]error{}},
 	}
 }
-
-// wall is the time by the wall clock alone.
-func wall() time.Time { return time.Now().Round(0) }
 
 // now returns what is known now.
 func (r *record) now() standing {
@@ -142,13 +139,13 @@ func (r *record) giveUp(why error) {
 	}
 }
 
-// try notes that a backup is tried.
-func (r *record) try(why schedule.Reason) {
+// try notes that a backup is tried now.
+func (r *record) try(why schedule.Reason, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.standing.attempted = wall()
+	r.standing.attempted = now
 	if r.run.began.IsZero() || why == schedule.Manual && r.run.why != schedule.Manual {
-		r.run.began, r.run.why = r.standing.attempted, why
+		r.run.began, r.run.why = time.Now().Round(0), why // by the clock that snapshots are begun by
 	}
 }
 

@@ -63,7 +63,7 @@ func (d *Daemon) Reload(ctx context.Context) {
 		d.log.Error("configuration not reloaded, the old one stays in use", "file", d.opts.Path, "err", err)
 		return
 	}
-	d.loaded.succeeded(time.Now())
+	d.loaded.succeeded(d.opts.Now())
 	d.log.Info("configuration reloaded", "file", d.opts.Path)
 }
 

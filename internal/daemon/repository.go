@@ -47,17 +47,17 @@ func (g *guard) refresh(ctx context.Context) error {
 		if s.readErr = err; err != nil {
 			return
 		}
-		s.repository, s.read = id, wall()
-		s.saw(before, l)
+		s.repository, s.read = id, g.daemon.wall()
+		s.saw(before, l, s.read)
 	})
 	return err
 }
 
-// saw takes over what a look at the repository told that began when before was
-// known.
-func (s *standing) saw(before standing, l look) {
+// saw takes over what a look at the repository told now, that began when before
+// was known.
+func (s *standing) saw(before standing, l look, now time.Time) {
 	// What nobody can restore any more protects from nothing.
-	if l.newest == nil || before.newest != nil && !l.listed[before.newest.ID] || s.confirmed.After(wall().Add(skew)) {
+	if l.newest == nil || before.newest != nil && !l.listed[before.newest.ID] || s.confirmed.After(now.Add(skew)) {
 		s.confirmed = time.Time{}
 	}
 	meanwhile := s.newest
@@ -108,7 +108,7 @@ type look struct {
 // verified snapshot holds: only its manifest is read, and only once.
 func (g *guard) look(ctx context.Context, before standing) (look, error) {
 	l := look{listed: map[backup.SnapshotID]bool{}, damaged: map[backup.SnapshotID]error{}}
-	limit := wall().Add(skew)
+	limit := g.daemon.wall().Add(skew)
 	var good []snapshot.Entry // the newest of them
 	for item, err := range snapshot.Catalog(ctx, g.store, g.conf.Name) {
 		if err != nil {
@@ -194,7 +194,7 @@ func (g *guard) prune(ctx context.Context) int {
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		err = nil // the next one does the rest
 	} else if err == nil {
-		g.known.change(func(s *standing) { s.pruned = wall() })
+		g.known.change(func(s *standing) { s.pruned = g.daemon.wall() })
 	}
 	g.daemon.metrics.prune(g.conf.Name, removed, err)
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"time"
 
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/codec"
@@ -73,13 +72,13 @@ func (d *Daemon) openRepositories(ctx context.Context, conf *config.Config) (map
 func (d *Daemon) newGuard(c config.Cluster, repo config.Repository, store storage.Store) (*guard, error) {
 	g := &guard{
 		daemon: d, conf: c, repo: repo, store: store, policy: c.Retention.Policy(),
-		log: d.log.With("cluster", c.Name), known: newRecord(),
+		log: d.log.With("cluster", c.Name), known: newRecord(d.wall()),
 	}
 	var err error
 	if g.line, err = c.Snapshot.Line(); err != nil {
 		return nil, err
 	}
-	g.longest = g.line.Longest(time.Now())
+	g.longest = g.line.Longest(d.opts.Now())
 	if g.verifyLine, err = c.Verify.Line(); err != nil {
 		return nil, err
 	}
@@ -123,7 +122,7 @@ func (d *Daemon) replace(conf *config.Config, guards []*guard) (before []*guard)
 	for _, old := range before {
 		for _, g := range guards {
 			if g.known == old.known && !g.line.Equal(old.line) {
-				g.known.change(func(s *standing) { s.changed = wall() })
+				g.known.change(func(s *standing) { s.changed = d.wall() })
 			}
 		}
 	}

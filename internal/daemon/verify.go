@@ -97,7 +97,7 @@ func (g *guard) judged(ctx context.Context, id backup.SnapshotID, err error) {
 		return
 	}
 	g.known.change(func(s *standing) {
-		s.verified, s.verification = wall(), err
+		s.verified, s.verification = g.daemon.wall(), err
 		switch {
 		case damaged:
 			s.defects = with(s.defects, id, err)

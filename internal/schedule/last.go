@@ -58,7 +58,7 @@ func (s *Scheduler) last(ctx context.Context, e *entry) (last time.Time, err err
 	ask, name := e.job.Last, e.job.Name
 	s.mu.Unlock()
 	if ask == nil {
-		return s.wall(), nil
+		return s.Wall(), nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -78,7 +78,7 @@ func (s *Scheduler) answer(ctx context.Context, e *entry, last time.Time) {
 		s.mu.Unlock()
 		return
 	}
-	now := s.wall()
+	now := s.Wall()
 	if last.After(now.Add(jump)) {
 		s.log.Warn("a job was last done in the future: a clock is wrong, or was", "job", e.job.Name, "last", last)
 	}

@@ -108,7 +108,7 @@ func (s *Scheduler) giveBack(e *entry) {
 // been set anew since the last try.
 func (s *Scheduler) begin(e *entry, attempt int) Job {
 	s.mu.Lock()
-	now := s.wall()
+	now := s.Wall()
 	if attempt == 1 {
 		e.state.Started = now
 	}
@@ -152,7 +152,7 @@ func (s *Scheduler) endTry(ctx context.Context, e *entry, attempt int, pause tim
 	switch {
 	case err == nil || IsPermanent(err) || ctx.Err() != nil || e.removed || attempt > e.job.Retries:
 		return nil
-	case !e.due.IsZero() && !s.wall().Add(pause).Before(e.due):
+	case !e.due.IsZero() && !s.Wall().Add(pause).Before(e.due):
 		// The next slot is the next try.
 		return nil
 	}
@@ -192,7 +192,7 @@ func (s *Scheduler) finish(e *entry, began bool, err error) {
 	e.busy = false
 	e.state.Running, e.state.Attempt = false, 0
 	if began {
-		e.state.Ended, e.state.Err = s.wall(), err
+		e.state.Ended, e.state.Err = s.Wall(), err
 		switch {
 		case err == nil:
 			e.state.Failures = 0

@@ -32,9 +32,11 @@ type Scheduler struct {
 	// Beat, if set before Run, is called at least twice a minute for as long as
 	// slots are watched: a watchdog may be fed with it.
 	Beat func()
+	// Wall tells the time by which slots come due. It may be set before Run; by
+	// default it is the system's wall clock.
+	Wall func() time.Time
 
 	log  *slog.Logger
-	wall func() time.Time
 	wake chan struct{}
 	wg   sync.WaitGroup // runs, and questions for Last
 
@@ -69,7 +71,7 @@ type entry struct {
 func New(limit int, log *slog.Logger) *Scheduler {
 	return &Scheduler{
 		log:     log,
-		wall:    func() time.Time { return time.Now().Round(0) },
+		Wall:    func() time.Time { return time.Now().Round(0) },
 		wake:    make(chan struct{}, 1),
 		entries: map[string]*entry{},
 		turns:   turns{limit: max(1, limit), groups: map[string]bool{}},
@@ -97,7 +99,7 @@ func (s *Scheduler) Set(jobs []Job) {
 		byName[j.Name] = j
 	}
 	s.mu.Lock()
-	now := s.wall()
+	now := s.Wall()
 	for name, e := range s.entries {
 		if _, ok := byName[name]; !ok {
 			s.remove(e)
@@ -154,7 +156,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.ctx, s.started, s.running = ctx, true, true
-	s.sawWall, s.sawMono = s.wall(), time.Now()
+	s.sawWall, s.sawMono = s.Wall(), time.Now()
 	for _, e := range s.entries {
 		e.plan(e.job.Line.Next(s.sawWall))
 		s.ask(e)
@@ -190,7 +192,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 func (s *Scheduler) tick() (wait time.Duration, news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.wall()
+	now := s.Wall()
 	news = s.watchClock(now)
 	var due []*entry
 	for _, e := range s.entries {

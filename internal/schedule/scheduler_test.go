@@ -41,7 +41,7 @@ type bench struct {
 func newBench(t *testing.T, limit int) *bench {
 	t.Helper()
 	b := &bench{Scheduler: schedule.New(limit, slog.New(slog.NewTextHandler(io.Discard, nil))), t: t, start: time.Now(), done: make(chan error, 1)}
-	schedule.SetClock(b.Scheduler, b.wall)
+	b.Scheduler.Wall = b.wall
 	return b
 }
 
