@@ -28,7 +28,9 @@ func busy(t *testing.T) (*house, *daemon.Daemon, *rule) {
 	d := h.daemon()
 	h.run(d)
 	upload.reached()
-	await(t, "the other cluster's backup", func() bool { return d.Clusters()[1].Snapshot != "" && !d.Clusters()[1].Running })
+	await(t, "the other cluster's backup", func() bool {
+		return d.Clusters()[1].Snapshot != "" && !d.Clusters()[1].Running
+	})
 	return h, d, upload
 }
 
@@ -48,7 +50,8 @@ func TestBoard_Kept(t *testing.T) {
 		h.ended(d, j.ID)
 	}
 	list := d.Jobs()
-	if len(list) != kept || list[len(list)-1].ID != held.ID || list[0].State != server.JobFailed || list[0].Cluster != "second" {
+	if len(list) != kept || list[len(list)-1].ID != held.ID || list[0].State != server.JobFailed ||
+		list[0].Cluster != "second" {
 		t.Errorf("%d jobs are kept, the oldest is %+v", len(list), list[len(list)-1])
 	}
 	if c := d.Clusters(); !c[0].Running || c[1].Running {

@@ -21,7 +21,8 @@ func TestDaemon_Backup(t *testing.T) {
 		t.Errorf("after the first backup: %+v, ready %v", first, d.Ready())
 	}
 	h.put("a")
-	if got := h.backup(d, server.JobSucceeded); backup.SnapshotID(got.Snapshot).Revision() <= backup.Revision(first.Revision) || got.Reason != "manual" {
+	got := h.backup(d, server.JobSucceeded)
+	if r := backup.SnapshotID(got.Snapshot).Revision(); r <= backup.Revision(first.Revision) || got.Reason != "manual" {
 		t.Errorf("got %+v", got)
 	}
 	for range 4 {
@@ -129,7 +130,8 @@ func TestDaemon_Metrics(t *testing.T) {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
 	for _, want := range []string{
-		`backupd_backups_total{cluster="prod",result="verified"} 1`, `backupd_backups_total{cluster="prod",result="failed"} 0`,
+		`backupd_backups_total{cluster="prod",result="verified"} 1`,
+		`backupd_backups_total{cluster="prod",result="failed"} 0`,
 		`backupd_last_success_timestamp_seconds{cluster="prod"}`, `backupd_schedule_interval_seconds{cluster="prod"} 3600`,
 		`backupd_repository_snapshots{cluster="prod",state="verified"} 1`, `backupd_snapshot_suspect{cluster="prod"} 0`,
 		`backupd_last_run_phase_duration_seconds{cluster="prod",phase="total"}`, `backupd_pending_uploads{cluster="prod"} 0`,
@@ -153,7 +155,8 @@ func TestDaemon_EtcdDown(t *testing.T) {
 	if out.Err == nil {
 		t.Fatal("a backup of a dead cluster")
 	}
-	if c := d.Clusters()[0]; c.State != server.ClusterWarning || c.Hint == "" || !strings.Contains(c.Problem, "no member can serve") {
+	if c := d.Clusters()[0]; c.State != server.ClusterWarning || c.Hint == "" ||
+		!strings.Contains(c.Problem, "no member can serve") {
 		t.Errorf("at once: %+v", c)
 	}
 	h.clock.put(3 * time.Hour)

@@ -65,8 +65,10 @@ func (h *house) gated() *gate {
 func (h *house) bucket(s *testserver.S3, prefix, endpoint string) string {
 	h.t.Helper()
 	file := filepath.Join(h.dir, "credentials")
-	h.must(os.WriteFile(file, fmt.Appendf(nil, "[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", s.AccessKey, s.SecretKey), 0o600))
-	return fmt.Sprintf("{url: %s, s3: {endpoint: %q, region: %s, credentials-file: %s}}", s.URL(prefix), endpoint, s.Region, file)
+	h.must(os.WriteFile(file, fmt.Appendf(nil, "[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n",
+		s.AccessKey, s.SecretKey), 0o600))
+	return fmt.Sprintf("{url: %s, s3: {endpoint: %q, region: %s, credentials-file: %s}}", s.URL(prefix), endpoint,
+		s.Region, file)
 }
 
 // hold holds up such requests until it is released.
@@ -161,7 +163,8 @@ func (r *rule) wait(req *http.Request) {
 
 // pass sends a request on. The client's signature is about its own Host.
 func (g *gate) pass(w http.ResponseWriter, req *http.Request, body []byte, before *rule) {
-	out, err := http.NewRequestWithContext(req.Context(), req.Method, g.s3.Endpoint+req.URL.RequestURI(), bytes.NewReader(body))
+	out, err := http.NewRequestWithContext(req.Context(), req.Method, g.s3.Endpoint+req.URL.RequestURI(),
+		bytes.NewReader(body))
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}

@@ -159,8 +159,10 @@ func TestHealth_Stored(t *testing.T) {
 			server.ClusterWarning, "snapshot " + string(future.ID) + " lies in the future"},
 		{"a verification failed", func() { h.verify(d, string(future.ID)) }, func() { h.verify(d, string(m.ID)) },
 			server.ClusterWarning, "the last verification failed: "},
-		{"a defect", func() { h.damage(m.DataKey()); h.verify(d, server.Latest) }, func() { h.write(m.DataKey(), data); h.verify(d, string(m.ID)) },
-			server.ClusterFailure, "the stored snapshot " + string(m.ID) + " is damaged: "},
+		{"a defect", func() { h.damage(m.DataKey()); h.verify(d, server.Latest) }, func() {
+			h.write(m.DataKey(), data)
+			h.verify(d, string(m.ID))
+		}, server.ClusterFailure, "the stored snapshot " + string(m.ID) + " is damaged: "},
 	} {
 		c.do()
 		h.troubled(d, c.state, c.problem)
@@ -172,8 +174,15 @@ func TestHealth_Stored(t *testing.T) {
 			t.Fatalf("this was %q", c.name)
 		}
 	}
+}
 
-	// A defect of a snapshot that is gone is none, and all are gone is worse.
+// TestHealth_Gone: a defect of a snapshot that is gone is none, but all must not
+// be gone.
+func TestHealth_Gone(t *testing.T) {
+	h := newHouse(t)
+	h.looks = often
+	d, first := h.protected()
+	m := h.manifest(d, first.Snapshot)
 	h.put("a")
 	newest := h.manifest(d, h.backup(d, server.JobSucceeded).Snapshot)
 	h.damage(newest.DataKey())

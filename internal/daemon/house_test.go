@@ -45,7 +45,8 @@ type house struct {
 func newHouse(t *testing.T) *house {
 	t.Helper()
 	dir := t.TempDir()
-	h := &house{t: t, dir: dir, path: filepath.Join(dir, "backupd.yaml"), etcd: sharedEtcd(t), log: slog.NewTextHandler(t.Output(), nil)}
+	h := &house{t: t, dir: dir, path: filepath.Join(dir, "backupd.yaml"), etcd: sharedEtcd(t),
+		log: slog.NewTextHandler(t.Output(), nil)}
 	if err := os.Mkdir(filepath.Join(dir, "spool"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +81,8 @@ daemon:
 
 // other is another cluster of the configuration, with the same etcd.
 func (h *house) other(name string) string {
-	return fmt.Sprintf("  - name: %s\n    endpoints: [%s]\n    snapshot: {schedule: \"@hourly\"}\n", name, h.etcd.Endpoints()[0])
+	return fmt.Sprintf("  - name: %s\n    endpoints: [%s]\n    snapshot: {schedule: \"@hourly\"}\n", name,
+		h.etcd.Endpoints()[0])
 }
 
 // edit replaces a part of the configuration.
@@ -122,7 +124,8 @@ func (h *house) load() *config.Config {
 func (h *house) daemon() *daemon.Daemon {
 	h.t.Helper()
 	d, err := daemon.New(h.t.Context(), daemon.Options{
-		Config: h.load(), Path: h.path, Version: daemon.Version{Tool: "backupd test", Version: "test", Revision: "abc", Go: "go"},
+		Config: h.load(), Path: h.path, Version: daemon.Version{Tool: "backupd test", Version: "test", Revision: "abc",
+			Go: "go"},
 		Log: slog.New(h.log), Hint: func(error) string { return "do something" }, Now: h.clock.now, LookEvery: h.looks,
 	})
 	if err != nil {

@@ -39,7 +39,9 @@ func TestLook(t *testing.T) {
 		t.Errorf("first: %+v", got)
 	}
 	h.put("a")
-	h.job(d, "the next", func(j server.Job) bool { return j.State == server.JobSucceeded && j.Snapshot != string(older.ID) })
+	h.job(d, "the next", func(j server.Job) bool {
+		return j.State == server.JobSucceeded && j.Snapshot != string(older.ID)
+	})
 	newer := h.manifest(d, h.ok(d).Snapshot)
 	await(t, "a slot without changes", func() bool { return d.Clusters()[0].LastSuccess.After(newer.StartedAt) })
 	h.configure("@yearly", "")
@@ -55,7 +57,8 @@ func TestLook(t *testing.T) {
 		t.Errorf("the newest was removed, and still counts: %+v", c)
 	}
 	h.remove(older.Key(), older.DataKey())
-	if c := h.troubled(d, server.ClusterFailure, "no good snapshot any more"); c.Snapshot != "" || !c.LastSuccess.IsZero() {
+	if c := h.troubled(d, server.ClusterFailure, "no good snapshot any more"); c.Snapshot != "" ||
+		!c.LastSuccess.IsZero() {
 		t.Errorf("all are gone: %+v", c)
 	}
 }
@@ -99,7 +102,8 @@ func TestLook_Late(t *testing.T) {
 	early.release()
 	late.reached()
 	second := d.Clusters()[0]
-	if id := backup.SnapshotID(second.Snapshot); second.Snapshot == first.Snapshot || second.LastSuccess.Before(id.Time()) {
+	if id := backup.SnapshotID(second.Snapshot); second.Snapshot == first.Snapshot ||
+		second.LastSuccess.Before(id.Time()) {
 		t.Errorf("an older look had the last word: %+v", second)
 	}
 	late.release()

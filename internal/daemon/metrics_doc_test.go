@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -26,7 +27,8 @@ var closed = []string{"result", "phase", "state", "operation", "code", "kind"}
 func TestMetricsAreDocumented(t *testing.T) {
 	h := newHouse(t)
 	h.etcd = testserver.StartCluster(t, testserver.Options{TLS: true}) // certificates
-	h.configure("@hourly", "    tls: {ca-file: "+h.etcd.CAFile+", cert-file: "+h.etcd.CertFile+", key-file: "+h.etcd.KeyFile+"}")
+	h.configure("@hourly", fmt.Sprintf("    tls: {ca-file: %s, cert-file: %s, key-file: %s}",
+		h.etcd.CAFile, h.etcd.CertFile, h.etcd.KeyFile))
 	h.edit(h.dir+"/spool}", h.dir+"/spool, max-bytes: 1GiB}\n  notifications: [{on: [success], command: [/bin/true]}]")
 	d, _ := h.protected()
 	h.verify(d, server.Latest)
@@ -58,7 +60,8 @@ func documentedMetrics(t *testing.T) (map[string]metric, map[string]string) {
 		t.Fatal(err)
 	}
 	out, meanings := map[string]metric{}, map[string]string{}
-	for _, row := range regexp.MustCompile("(?m)^\\| `(backupd_\\w+)` \\| (\\w+) \\| (.*?) \\| (.+) \\|$").FindAllStringSubmatch(string(raw), -1) {
+	rows := regexp.MustCompile("(?m)^\\| `(backupd_\\w+)` \\| (\\w+) \\| (.*?) \\| (.+) \\|$")
+	for _, row := range rows.FindAllStringSubmatch(string(raw), -1) {
 		if _, twice := out[row[1]]; twice {
 			t.Errorf("%s has two rows", row[1])
 		}

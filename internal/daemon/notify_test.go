@@ -146,7 +146,9 @@ func TestNotifications_Sidecar(t *testing.T) {
 	passed := func() {
 		t.Helper()
 		seen := time.Now()
-		h.job(d, "a slot of the other", func(j server.Job) bool { return j.State == server.JobSkipped && j.Started.After(seen) })
+		h.job(d, "a slot of the other", func(j server.Job) bool {
+			return j.State == server.JobSkipped && j.Started.After(seen)
+		})
 	}
 	worker := newHouse(t) // without a member beside it
 	worker.etcd, worker.dir = h.etcd, h.dir

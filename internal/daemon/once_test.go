@@ -21,7 +21,8 @@ func TestOnce_OneDown(t *testing.T) {
 		"]\n    snapshot: {schedule: \"@hourly\", retries: 0, request-timeout: 1s}\n")
 	told := h.webhook("success", "failure")
 	got, err := h.daemon().Once(t.Context(), nil)
-	if err != nil || len(got) != 2 || got[0].Err != nil || got[0].Manifest == nil || got[1].Err == nil || got[1].Manifest != nil {
+	if err != nil || len(got) != 2 || got[0].Err != nil || got[0].Manifest == nil || got[1].Err == nil ||
+		got[1].Manifest != nil {
 		t.Fatalf("got %+v, %v", got, err)
 	}
 	// Delivered before it returned.
@@ -46,7 +47,8 @@ func TestOnce_TimeOut(t *testing.T) {
 		t.Fatalf("got %+v", out)
 	}
 	text := out.Err.Error()
-	if !strings.Contains(text, "longer than its time-out of 3s") || !strings.Contains(text, "no member can serve") || len(d.Jobs()) != 1 {
+	if !strings.Contains(text, "longer than its time-out of 3s") || !strings.Contains(text, "no member can serve") ||
+		len(d.Jobs()) != 1 {
 		t.Errorf("after %d tries: %s", len(d.Jobs()), text)
 	}
 	if diff := cmp.Diff([]string{"backup failure"}, kinds(told())); diff != "" {

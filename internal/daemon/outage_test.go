@@ -106,7 +106,8 @@ func TestOutage_Process(t *testing.T) {
 	streams := func(tries, want int) {
 		t.Helper()
 		before := h.streams()
-		if d, out := h.once(); out.Err == nil || len(d.Jobs()) != tries || !strings.Contains(out.Err.Error(), "AccessDenied") {
+		if d, out := h.once(); out.Err == nil || len(d.Jobs()) != tries ||
+			!strings.Contains(out.Err.Error(), "AccessDenied") {
 			t.Errorf("%d tries: %+v", len(d.Jobs()), out)
 		}
 		if got := h.streams() - before; got != want {
@@ -148,7 +149,8 @@ func TestOutage_Unmounted(t *testing.T) {
 			h.away()
 			instead(h)
 			files := listing(t, h.folder())
-			if c := h.troubled(d, server.ClusterWarning, "the repository cannot be read"); c.Hint == "" || c.Snapshot != first.Snapshot {
+			if c := h.troubled(d, server.ClusterWarning, "the repository cannot be read"); c.Hint == "" ||
+				c.Snapshot != first.Snapshot {
 				t.Errorf("got %+v", c)
 			}
 			if h.backup(d, server.JobFailed); len(h.pending()) != 1 {

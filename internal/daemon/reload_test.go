@@ -21,7 +21,8 @@ func TestDaemon_Reload(t *testing.T) {
 	same := func(when string) {
 		t.Helper()
 		after := d.Clusters()[0]
-		if after.Schedule != before.Schedule || !after.NextRun.Equal(before.NextRun) || !after.LastAttempt.Equal(before.LastAttempt) ||
+		if after.Schedule != before.Schedule || !after.NextRun.Equal(before.NextRun) ||
+			!after.LastAttempt.Equal(before.LastAttempt) ||
 			after.Snapshot != before.Snapshot {
 			t.Errorf("%s: %+v, before %+v", when, after, before)
 		}
@@ -65,7 +66,8 @@ func TestReload_Removed(t *testing.T) {
 
 	h.edit("name: prod", "name: renamed")
 	h.reload(d)
-	if got := d.Clusters(); len(got) != 2 || got[0].Name != "renamed" || got[1].Snapshot != second.Snapshot || got[1].Name != "second" ||
+	if got := d.Clusters(); len(got) != 2 || got[0].Name != "renamed" || got[1].Snapshot != second.Snapshot ||
+		got[1].Name != "second" ||
 		!got[1].NextRun.Equal(second.NextRun) || !got[1].LastAttempt.Equal(second.LastAttempt) {
 		t.Errorf("got %+v", got)
 	}
@@ -126,7 +128,8 @@ func TestReload_Running(t *testing.T) {
 	before := d.Clusters()[1].Snapshot
 	upload.release()
 	got := h.ended(d, held.ID)
-	if c := d.Clusters()[0]; got.State != server.JobSucceeded || c.Snapshot != got.Snapshot || c.State != server.ClusterOK {
+	if c := d.Clusters()[0]; got.State != server.JobSucceeded || c.Snapshot != got.Snapshot ||
+		c.State != server.ClusterOK {
 		t.Errorf("a snapshot that was begun under the old configuration: %+v, %+v", got, c)
 	}
 	if got := h.ended(d, waiting.ID); got.State != server.JobSucceeded || got.Snapshot == before {
@@ -186,7 +189,8 @@ func TestReload_Patience(t *testing.T) {
 	}
 	h.configure("@every 2h", "")
 	h.reload(d)
-	for after, want := range map[time.Duration]string{day: server.ClusterOK, day + time.Hour: server.ClusterOK, day + 5*time.Hour: server.ClusterFailure} {
+	for after, want := range map[time.Duration]string{day: server.ClusterOK, day + time.Hour: server.ClusterOK,
+		day + 5*time.Hour: server.ClusterFailure} {
 		if got := state(after); got != want {
 			t.Errorf("%v after a change of the schedule: %s, want %s", after, got, want)
 		}
@@ -243,9 +247,15 @@ func TestReload_Refused(t *testing.T) {
 	h := newHouse(t)
 	d, _ := h.protected()
 	for name, edit := range map[string]func(){
-		"a file is missing":                     func() { h.edit("/spool}", "/spool}\n  notifications: [{webhook: {url-file: "+h.dir+"/none}}]") },
-		"a file that only a restart would read": func() { h.edit(`{listen: "off"}`, `{listen: "off", read-tokens-file: `+h.dir+"/none}") },
-		"no such program":                       func() { h.edit("/spool}", "/spool}\n  notifications: [{command: [/no/such/program]}]") },
+		"a file is missing": func() {
+			h.edit("/spool}", "/spool}\n  notifications: [{webhook: {url-file: "+h.dir+"/none}}]")
+		},
+		"a file that only a restart would read": func() {
+			h.edit(`{listen: "off"}`, `{listen: "off", read-tokens-file: `+h.dir+"/none}")
+		},
+		"no such program": func() {
+			h.edit("/spool}", "/spool}\n  notifications: [{command: [/no/such/program]}]")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h.configure("@hourly", h.other("second"))

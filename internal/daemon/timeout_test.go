@@ -13,8 +13,10 @@ import (
 // guarded is a cluster of a configuration whose jobs take no longer than two
 // seconds.
 func guarded(name, endpoint, more string) string {
-	return fmt.Sprintf("  - name: %s\n    endpoints: [%s]\n    snapshot: {schedule: \"@yearly\", retries: 0, timeout: 2s, request-timeout: 1m, stall-timeout: 1m}\n%s",
-		name, endpoint, more)
+	return fmt.Sprintf(`  - name: %s
+    endpoints: [%s]
+    snapshot: {schedule: "@yearly", retries: 0, timeout: 2s, request-timeout: 1m, stall-timeout: 1m}
+%s`, name, endpoint, more)
 }
 
 // TestTimeOuts: no job of a cluster may hold up its backups for ever, and none
@@ -50,7 +52,9 @@ func TestTimeOuts(t *testing.T) {
 	h.hangs(d, "stored", "backup", "caught up") // the upload of what was kept
 	h.hangs(d, "read", "verify", "manual")
 	h.hangs(d, "defragmented", "defragment", "scheduled")
-	first := h.job(d, "the backup", func(j server.Job) bool { return j.Cluster == "stored" && j.Kind == "backup" && j.Reason == "manual" })
+	first := h.job(d, "the backup", func(j server.Job) bool {
+		return j.Cluster == "stored" && j.Kind == "backup" && j.Reason == "manual"
+	})
 	if got := h.ended(d, behind.ID); got.State != server.JobSucceeded || got.Ended.Before(first.Ended) {
 		t.Errorf("the verification behind it: %+v", got)
 	}
@@ -69,7 +73,8 @@ func (h *house) hangs(d *daemon.Daemon, cluster, kind, why string) {
 		for _, j := range d.Jobs() {
 			if j.Cluster == cluster && j.Kind == kind && j.Reason == why && j.State == server.JobFailed {
 				took := j.Ended.Sub(j.Started)
-				return strings.Contains(j.Error, "time-out of 2s") || strings.Contains(j.Error, "deadline exceeded") && took > time.Second
+				return strings.Contains(j.Error, "time-out of 2s") || strings.Contains(j.Error, "deadline exceeded") &&
+					took > time.Second
 			}
 		}
 		return false

@@ -28,7 +28,8 @@ func TestVerify(t *testing.T) {
 		t.Helper()
 		seen := time.Now()
 		return h.job(d, which, func(j server.Job) bool {
-			return j.Kind == "verify" && j.Reason == "scheduled" && j.State != server.JobRunning && j.Started.After(seen) && ok(j)
+			return j.Kind == "verify" && j.Reason == "scheduled" && j.State != server.JobRunning && j.Started.After(seen) &&
+				ok(j)
 		})
 	}
 	verification("one without a snapshot", func(j server.Job) bool { return j.State == server.JobSkipped })
@@ -40,7 +41,9 @@ func TestVerify(t *testing.T) {
 	older := h.ok(d).Snapshot
 	h.put("a")
 	newest := h.manifest(d, h.backup(d, server.JobSucceeded).Snapshot)
-	verification("a good one", func(j server.Job) bool { return j.State == server.JobSucceeded && j.Snapshot == string(newest.ID) })
+	verification("a good one", func(j server.Job) bool {
+		return j.State == server.JobSucceeded && j.Snapshot == string(newest.ID)
+	})
 	if !counts(t, d, `backupd_last_verification_successful{cluster="prod"} 1`) {
 		t.Error("a good one is not known")
 	}
@@ -53,7 +56,8 @@ func TestVerify(t *testing.T) {
 	if all := kinds(told()); slices.Index(all, "verify success") < slices.Index(all, "backup recovery") {
 		t.Errorf("one that was skipped was told: %v", all)
 	}
-	if got := h.verify(d, older); got.State != server.JobSucceeded || got.Snapshot != older || d.Clusters()[0].State != server.ClusterFailure {
+	if got := h.verify(d, older); got.State != server.JobSucceeded || got.Snapshot != older ||
+		d.Clusters()[0].State != server.ClusterFailure {
 		t.Errorf("another one that is good mends it: %+v, %+v", got, d.Clusters()[0])
 	}
 	if !counts(t, d, `backupd_last_verification_successful{cluster="prod"} 0`) {
@@ -66,7 +70,8 @@ func TestVerify(t *testing.T) {
 // TestVerify_Unchanged: a damaged snapshot does not count for a cluster that has
 // not changed.
 func TestVerify_Unchanged(t *testing.T) {
-	for name, part := range map[string]func(*backup.Manifest) string{"data": (*backup.Manifest).DataKey, "manifest": (*backup.Manifest).Key} {
+	for name, part := range map[string]func(*backup.Manifest) string{"data": (*backup.Manifest).DataKey,
+		"manifest": (*backup.Manifest).Key} {
 		t.Run(name, func(t *testing.T) {
 			h := newHouse(t)
 			h.looks = often
@@ -151,7 +156,8 @@ func TestFuture(t *testing.T) {
 	m.ID = backup.NewDataName(m.StartedAt).WithRevision(m.Revision)
 	h.create(&m)
 	again, next := h.once()
-	if c := again.Clusters()[0]; next.Skipped == "" || c.Snapshot != string(out.Manifest.ID) || c.State != server.ClusterWarning || !strings.Contains(c.Problem, "future") {
+	if c := again.Clusters()[0]; next.Skipped == "" || c.Snapshot != string(out.Manifest.ID) ||
+		c.State != server.ClusterWarning || !strings.Contains(c.Problem, "future") {
 		t.Errorf("got %+v, %+v", next, c)
 	}
 	h.clock.put(3 * time.Hour)

@@ -65,7 +65,8 @@ daemon:
   server: {listen: "off"}
   spool: {folder: %[1]s}
   concurrency: 3
-`, w.dir, w.bucket(w.away, "week", w.away.Endpoint), w.plain.Endpoints()[0], w.secure.Endpoints()[0], w.secure.CertFile, w.secure.KeyFile,
+`, w.dir, w.bucket(w.away, "week", w.away.Endpoint), w.plain.Endpoints()[0], w.secure.Endpoints()[0],
+		w.secure.CertFile, w.secure.KeyFile,
 		keep, w.secure.CAFile, w.down.Endpoints()[0])
 	w.must(os.WriteFile(w.path, []byte(text), 0o600))
 }
