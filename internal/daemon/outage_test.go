@@ -207,7 +207,7 @@ func TestPrune_TimeOut(t *testing.T) {
 	t.Parallel() // it waits
 	h := newHouse(t)
 	g := h.gated()
-	h.edit("retries: 0", "retries: 0, timeout: 2s")
+	h.edit("retries: 0", "retries: 0, timeout: 4s")
 	h.edit("keep-last: 3", "keep-last: 1")
 	d, _ := h.protected()
 	hung := g.hold("DELETE", "prod/")

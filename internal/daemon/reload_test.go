@@ -211,7 +211,7 @@ func TestReload_Together(t *testing.T) {
 			t.Fatal(err)
 		}
 		both.Go(func() {
-			for range 200 {
+			for range 60 {
 				err := os.WriteFile(h.path+schedule, text, 0o600)
 				if err = errors.Join(err, os.Rename(h.path+schedule, h.path)); err != nil {
 					t.Error(err)

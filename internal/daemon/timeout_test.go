@@ -10,13 +10,12 @@ import (
 	"github.com/etcd-backupd/backupd/internal/server"
 )
 
-// guarded is a cluster of a configuration whose jobs take no longer than two
-// seconds.
-func guarded(name, endpoint, more string) string {
+// guarded is a cluster of a configuration whose jobs take no longer than a limit.
+func guarded(name, limit, endpoint, more string) string {
 	return fmt.Sprintf(`  - name: %s
     endpoints: [%s]
-    snapshot: {schedule: "@yearly", retries: 0, timeout: 2s, request-timeout: 1m, stall-timeout: 1m}
-%s`, name, endpoint, more)
+    snapshot: {schedule: "@yearly", retries: 0, timeout: %s, request-timeout: 1m, stall-timeout: 1m}
+%s`, name, endpoint, limit, more)
 }
 
 // TestTimeOuts: no job of a cluster may hold up its backups for ever, and none
@@ -29,9 +28,12 @@ func TestTimeOuts(t *testing.T) {
 	etcd := h.etcd.Endpoints()[0]
 	stalled := h.through()[0]
 	h.endpoints = nil
-	h.configure("@yearly", guarded("stored", etcd, "")+guarded("read", etcd, "")+
-		guarded("defragmented", stalled.URL, "    defragment: {schedule: \"@every 1s\"}\n"))
-	h.edit("/spool}", "/spool}\n  concurrency: 4")
+	configure := func(limit string) {
+		h.configure("@yearly", guarded("stored", limit, etcd, "")+guarded("read", limit, etcd, "")+
+			guarded("defragmented", limit, stalled.URL, "    defragment: {schedule: \"@every 1s\"}\n"))
+		h.edit("/spool}", "/spool}\n  concurrency: 4")
+	}
+	configure("1m")
 	d := h.daemon()
 	h.run(d)
 	await(t, "all backups", func() bool {
@@ -42,6 +44,8 @@ func TestTimeOuts(t *testing.T) {
 		}
 		return true
 	})
+	configure("2s")
+	h.reload(d)
 	stalled.Stall()
 	g.hold("PUT", "stored/data/")
 	g.hold("GET", "/x/read/data/")
