@@ -1,6 +1,8 @@
 package daemon_test
 
 import (
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -82,6 +84,31 @@ func TestLook_WrongClock(t *testing.T) {
 
 // listingOf is what a gate sees of a listing of prod's snapshots.
 const listingOf = " x/prod/snapshots/"
+
+// TestLook_Torn: a repository that goes away during a look is not one without
+// snapshots.
+func TestLook_Torn(t *testing.T) {
+	h := newHouse(t)
+	g := h.gated()
+	h.looks = often
+	d, first := h.protected()
+	look := g.hold("GET", listingOf)
+	look.reached()
+	next := g.hold("GET", "/x/backupd.json")
+	folder := filepath.Join(g.s3.Dir(), "x")
+	h.must(os.Rename(folder, folder+".away"))
+	look.release()
+	next.reached()
+	if c := d.Clusters()[0]; c.Snapshot != first.Snapshot || c.State != server.ClusterOK {
+		t.Errorf("after half a look: %+v", c)
+	}
+	next.release()
+	if c := h.troubled(d, server.ClusterWarning, "the repository cannot be read"); c.Snapshot != first.Snapshot {
+		t.Errorf("got %+v", c)
+	}
+	h.must(os.Rename(folder+".away", folder))
+	h.ok(d)
+}
 
 // TestLook_Late: a look that began before a snapshot was stored, or before a
 // defect was found, does not have the last word.

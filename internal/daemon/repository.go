@@ -39,6 +39,9 @@ func (g *guard) refresh(ctx context.Context) error {
 	var l look
 	if err == nil && id != "" {
 		l, err = g.look(ctx, before)
+		if err == nil {
+			_, err = g.identify(ctx, id) // once more: one that went away meanwhile was listed as empty
+		}
 	}
 	if outer.Err() != nil {
 		return context.Cause(outer) // says nothing about the repository
