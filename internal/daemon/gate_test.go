@@ -144,7 +144,8 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case r.refuse:
 		w.Header().Set("Content-Type", "application/xml")
 		w.WriteHeader(http.StatusForbidden)
-		fmt.Fprint(w, `<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>no</Message></Error>`)
+		fmt.Fprint(w, `<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>no
+not you</Message></Error>`)
 	case r.answered:
 		g.pass(w, req, body, r)
 	default:

@@ -65,11 +65,19 @@ func TestHealth_Age(t *testing.T) {
 	judged(t, again, server.ClusterWarning, "the repository was not read yet")
 	h.run(again)
 	h.troubled(again, server.ClusterFailure, "100h0m0s old")
-	got := h.troubled(again, server.ClusterFailure, "100h0m0s old: no member can serve") // and why
-	checkProblem(t, got)
-	if !strings.Contains(got.Problem, "; ") {
-		t.Errorf("an error of several lines became %q", got.Problem)
+	checkProblem(t, h.troubled(again, server.ClusterFailure, "100h0m0s old: no member can serve")) // and why
+}
+
+// TestHealth_Lines: an error of several lines becomes one.
+func TestHealth_Lines(t *testing.T) {
+	h := newHouse(t)
+	h.gated().refuse("PUT", "prod/data/")
+	d, out := h.once()
+	if out.Err == nil || !strings.Contains(out.Err.Error(), "no\nnot you") {
+		t.Fatalf("got %+v", out)
 	}
+	judged(t, d, server.ClusterWarning, "the last backup failed: ")
+	judged(t, d, server.ClusterWarning, "no; not you")
 }
 
 // TestHealth_First: what has just begun is no failure.
