@@ -51,6 +51,7 @@ func TestHealth_Age(t *testing.T) {
 	}{
 		{time.Hour, server.ClusterOK, ""},
 		{119 * time.Minute, server.ClusterOK, ""},
+		{129 * time.Minute, server.ClusterOK, ""}, // with its jitter
 		{131 * time.Minute, server.ClusterFailure, "the last verified snapshot is 2h11m0s old"},
 	} {
 		h.clock.stop(start.Add(c.age))
