@@ -141,6 +141,11 @@ func TestVerify_Latest(t *testing.T) {
 	if c := h.troubled(d, server.ClusterFailure, "suspect"); c.Snapshot != first.Snapshot {
 		t.Errorf("got %+v", c)
 	}
+	h.configure("@every 1s", "")
+	h.reload(d)
+	h.job(d, "a slot, which does not rely on the one before", func(j server.Job) bool {
+		return j.Kind == "backup" && j.State == server.JobSucceeded && j.Snapshot != first.Snapshot
+	})
 }
 
 // TestFuture: a snapshot that was taken while a clock was wrong does not count
