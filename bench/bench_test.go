@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,9 +39,10 @@ func newWorld(b *testing.B) *world {
 	}
 	w.tools["backupd"] = filepath.Join(w.dir, "backupd")
 	run(b, nil, "go", "build", "-o", w.tools["backupd"], "../cmd/backupd")
-	testserver.Debian(b, "zstd", "zstd")
-	testserver.Debian(b, "curl", "curl")
-	c := testserver.StartCluster(b, testserver.Options{Version: "3.7", Args: []string{"--quota-backend-bytes", strconv.Itoa(16 << 30)}})
+	testserver.Tool(b, "zstd", "zstd")
+	testserver.Tool(b, "curl", "curl")
+	c := testserver.StartCluster(b, testserver.Options{Version: "3.7",
+		Args: []string{"--quota-backend-bytes", strconv.Itoa(16 << 30)}})
 	w.endpoint = c.Members[0].Endpoint
 	w.s3 = testserver.StartS3(b)
 	w.env = append(append(os.Environ(), w.s3.Env()...), "BACKUPD_REPO="+w.s3.URL("bench"), "BACKUPD_CLUSTER=bench",
@@ -66,7 +66,8 @@ func run(b *testing.B, env []string, name string, args ...string) string {
 func (w *world) script(b *testing.B, body string) time.Duration {
 	b.Helper()
 	body = strings.NewReplacer("etcdctl ", w.tools["etcdctl"]+" ", "etcdutl ", w.tools["etcdutl"]+" ",
-		"CURL", fmt.Sprintf("curl -sS --fail -H x-amz-content-sha256:UNSIGNED-PAYLOAD --aws-sigv4 aws:amz:%s:s3 --user %s:%s", w.s3.Region, w.s3.AccessKey, w.s3.SecretKey),
+		"CURL", fmt.Sprintf("curl -sS --fail -H x-amz-content-sha256:UNSIGNED-PAYLOAD "+
+			"--aws-sigv4 aws:amz:%s:s3 --user %s:%s", w.s3.Region, w.s3.AccessKey, w.s3.SecretKey),
 		"URL", w.s3.Endpoint+"/"+w.s3.Bucket).Replace(body)
 	start := time.Now()
 	run(b, w.env, "bash", "-euc", "cd "+w.dir+"\n"+body)
@@ -86,11 +87,13 @@ func (w *world) backupd(b *testing.B, args ...string) (time.Duration, result) {
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	var stop atomic.Bool
+	ended := make(chan struct{})
 	peaks := make(chan result)
 	go func() {
 		var r result
-		for !stop.Load() {
+		tick := time.NewTicker(100 * time.Millisecond) // seldom enough not to be measured itself
+		defer tick.Stop()
+		for {
 			own := rssAnon(cmd.Process.Pid)
 			kids := 0
 			for _, pid := range children(cmd.Process.Pid) {
@@ -98,13 +101,17 @@ func (w *world) backupd(b *testing.B, args ...string) (time.Duration, result) {
 			}
 			r.own, r.child = max(r.own, own), max(r.child, kids)
 			r.spool = max(r.spool, spoolBytes(w.dir))
-			time.Sleep(100 * time.Millisecond) // seldom enough not to be measured itself
+			select {
+			case <-ended:
+				peaks <- r
+				return
+			case <-tick.C:
+			}
 		}
-		peaks <- r
 	}()
 	err := cmd.Wait()
 	took := time.Since(start)
-	stop.Store(true)
+	close(ended)
 	r := <-peaks
 	if err != nil {
 		b.Fatalf("backupd %s: %v\n%s", strings.Join(args, " "), err, &out)
@@ -212,11 +219,13 @@ func (w *world) benchRestore(b *testing.B) {
 CURL -o r.db.zst URL/script/s.db.zst
 zstd -d -q -f r.db.zst -o r.db
 etcdutl snapshot restore r.db --data-dir script.etcd `+flags))
-		d, r := w.backupd(b, append(strings.Fields("restore latest --data-dir backupd.etcd"), strings.Fields(flags)...)...)
+		d, r := w.backupd(b, append(strings.Fields("restore latest --data-dir backupd.etcd"),
+			strings.Fields(flags)...)...)
 		ours = append(ours, d)
 		peak.add(r)
 		b.StopTimer()
-		run(b, nil, "rm", "-rf", filepath.Join(w.dir, "script.etcd"), filepath.Join(w.dir, "backupd.etcd"), filepath.Join(w.dir, "r.db"), filepath.Join(w.dir, "r.db.zst"))
+		run(b, nil, "rm", "-rf", filepath.Join(w.dir, "script.etcd"), filepath.Join(w.dir, "backupd.etcd"),
+			filepath.Join(w.dir, "r.db"), filepath.Join(w.dir, "r.db.zst"))
 		b.StartTimer()
 	}
 	report(b, ours, theirs, peak)

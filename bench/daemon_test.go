@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
@@ -51,14 +51,19 @@ func newDaemonWorld(b *testing.B) *daemonWorld {
 
 	clusters := make([]*testserver.Cluster, daemonClusters)
 	for i := range clusters {
-		clusters[i] = testserver.StartCluster(b, testserver.Options{Version: "3.7", Args: []string{"--heartbeat-interval=500", "--election-timeout=5000"}})
+		clusters[i] = testserver.StartCluster(b,
+			testserver.Options{Version: "3.7", Args: []string{"--heartbeat-interval=500", "--election-timeout=5000"}})
 	}
 	var conf strings.Builder
-	fmt.Fprintf(&conf, "repositories:\n  main:\n    url: %s\n    s3: {endpoint: %q, region: %s}\nclusters:\n", d.url, server.Endpoint, server.Region)
+	fmt.Fprintf(&conf, "repositories:\n  main:\n    url: %s\n    s3: {endpoint: %q, region: %s}\nclusters:\n", d.url,
+		server.Endpoint, server.Region)
 	for i, c := range clusters {
-		fmt.Fprintf(&conf, "  - name: cluster-%d\n    endpoints: [%s]\n    snapshot: {schedule: \"@every 20s\", jitter: 15s, max-age: 0s}\n    retention: {keep-last: 100000}\n", i, c.Endpoints()[0])
+		fmt.Fprintf(&conf,
+			"  - name: cluster-%d\n    endpoints: [%s]\n    snapshot: {schedule: \"@every 20s\", jitter: 15s, max-age: 0s}\n"+
+				"    retention: {keep-last: 100000}\n", i, c.Endpoints()[0])
 	}
-	fmt.Fprintf(&conf, "daemon:\n  server: {listen: %q}\n  log: {level: warn}\n", strings.TrimPrefix(d.server, "http://"))
+	fmt.Fprintf(&conf, "daemon:\n  server: {listen: %q}\n  log: {level: warn}\n",
+		strings.TrimPrefix(d.server, "http://"))
 	if err := os.WriteFile(d.config, []byte(conf.String()), 0o600); err != nil {
 		b.Fatal(err)
 	}
@@ -78,11 +83,12 @@ func (d *daemonWorld) multiply(b *testing.B, server *testserver.S3) {
 	begin := time.Now().Add(-365 * 24 * time.Hour)
 	for c := range daemonClusters {
 		name := fmt.Sprintf("cluster-%d", c)
-		e, err := snapshot.Resolve(b.Context(), repo, name, snapshot.Latest)
+		in := repository.At(repo, "").Cluster(name)
+		item, err := in.Find(b.Context(), repository.Latest, time.Now())
 		if err != nil {
 			b.Fatal(err)
 		}
-		m, err := snapshot.Open(b.Context(), repo, e)
+		m, err := in.Manifest(b.Context(), item)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -161,19 +167,22 @@ func (d *daemonWorld) benchRun(b *testing.B) {
 		ended := make(chan struct{})
 		peaked := make(chan int)
 		go func() { peaked <- watchMemory(cmd.Process.Pid, ended) }()
+		tick := time.NewTicker(10 * time.Millisecond)
 		for !d.up("/healthz") {
-			time.Sleep(10 * time.Millisecond)
+			<-tick.C
 		}
 		up := time.Since(start)
+		tick.Reset(50 * time.Millisecond)
 		for d.unknown() {
-			time.Sleep(50 * time.Millisecond)
+			<-tick.C
 		}
+		tick.Stop()
 		known := time.Since(start)
-		time.Sleep(60 * time.Second) // three rounds of the schedule
+		<-time.After(60 * time.Second) // three rounds of the schedule
 		if err := cmd.Process.Signal(os.Interrupt); err != nil {
 			b.Fatal(err)
 		}
-		_ = cmd.Wait() // it was told to
+		_ = cmd.Wait() // it was interrupted
 		close(ended)
 		b.ReportMetric(float64(<-peaked)/1024, "RssAnon-MiB")
 		b.ReportMetric(up.Seconds(), "up-s")

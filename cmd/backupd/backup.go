@@ -11,7 +11,10 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/spool"
+	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
 type backupOptions struct {
@@ -95,14 +98,13 @@ func runBackup(ctx context.Context, a *app, o backupOptions) error {
 	}
 	defer source.Close()
 	t := &snapshot.Taker{
-		Source: source, Store: store, Cluster: o.repo.cluster, Spool: o.spool, Tool: version().String(),
-		Codec: codec.Options{Compress: compression, Recipients: recipients},
-		Log:   a.log.slog, Progress: a.progress.report,
+		Source: source, Codec: codec.Options{Compress: compression, Recipients: recipients},
+		Spool: spool.Folder{Dir: o.spool}, Tool: version().String(), Log: a.log.slog, Progress: a.progress.report,
 	}
 	if o.noHashCheck {
 		t.Hashes = snapshot.SkipHashes
 	}
-	m, err := t.Take(ctx)
+	m, err := takeInto(ctx, t, store, o.repo.cluster)
 	if err != nil {
 		return err
 	}
@@ -115,6 +117,29 @@ func runBackup(ctx context.Context, a *app, o backupOptions) error {
 			"keep older snapshots; find out which member is right before this one is restored (etcdctl endpoint hashkv --cluster)")
 	}
 	return nil
+}
+
+// takeInto takes one snapshot into the repository at the root of a store, which is
+// made if there is none.
+func takeInto(ctx context.Context, t *snapshot.Taker, s storage.Store, cluster string) (*backup.Manifest, error) {
+	// The repository comes first: a store that refuses us should say so before
+	// etcd is asked for anything.
+	repo, err := repository.Create(ctx, s)
+	if err != nil {
+		return nil, fmt.Errorf("open repository: %w", err)
+	}
+	to := snapshot.Target{Cluster: repo.Cluster(cluster)}
+	if to.Previous, err = to.Cluster.Previous(ctx, time.Now()); err != nil {
+		return nil, err
+	}
+	survey, err := t.Source.Survey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if t.Log != nil {
+		snapshot.LogSurvey(t.Log, survey)
+	}
+	return t.Take(ctx, survey, to)
 }
 
 func printTaken(a *app, m *backup.Manifest, repo string) error {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/check"
 	"github.com/etcd-backupd/backupd/internal/config"
 )
@@ -31,19 +32,19 @@ func newCheckCommand(a *app) *cobra.Command {
 	var f checkFlags
 	cmd := &cobra.Command{
 		Use:   "check --config FILE",
-		Short: "Tell before the disaster what will fail in it",
-		Long: `Tell before the disaster what will fail in it: try everything that a
-configuration names, and say of each thing whether it is right and what to do if
-not. It looks at files, certificates, schedules and retention; connects to every
-endpoint of every cluster and takes the first bytes of a snapshot; writes to the
-spool folder; and creates, reads, lists and deletes objects in every repository,
-below a name of their own.
+		Short: "Find before a disaster the things that would fail in it",
+		Long: `Find before a disaster the things that would fail in it: try everything that
+a configuration names, and say of each thing whether it is right and what to do
+if not. It looks at files, certificates, schedules and retention; connects to
+every endpoint of every cluster and takes the first bytes of a snapshot; writes to
+the spool folder; and creates, reads, lists and deletes objects in every
+repository, in a folder of their own.
 
-It leaves nothing behind, except where the credentials of a repository may not
-delete. Run it where and as whom the daemon runs, also beside a running one.
+It leaves nothing behind, unless the credentials of a repository may not delete.
+Run it on the daemon's host as the daemon's user, also while the daemon runs.
 
-Exit code 0 means that there is no failure, though there may be warnings; 1 that
-there is one; 78 that the configuration cannot be read at all.`,
+Exit code 0 means that there is no failure, though there may be warnings; 1 means
+that there is one; 78 means that the configuration cannot be read at all.`,
 		Example: `  backupd check --config /etc/backupd/backupd.yaml
   backupd check --config backupd.yaml --cluster prod,staging --notify
   backupd check --config backupd.yaml --iam-policy`,
@@ -51,9 +52,11 @@ there is one; 78 that the configuration cannot be read at all.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runCheck(cmd.Context(), a, f) },
 	}
 	registerConfig(cmd, &f.config)
-	cmd.Flags().StringSliceVar(&f.clusters, "cluster", nil, "names of the clusters to look at, with commas between (default: all)")
+	cmd.Flags().StringSliceVar(&f.clusters, "cluster", nil,
+		"names of the clusters to check, with commas between (default: all)")
 	cmd.Flags().BoolVar(&f.notify, "notify", false, "send a test to every receiver of notifications")
-	cmd.Flags().BoolVar(&f.policy, "iam-policy", false, "check nothing, and print the smallest IAM policy for the buckets")
+	cmd.Flags().BoolVar(&f.policy, "iam-policy", false,
+		"check nothing, and print the smallest IAM policy for the buckets")
 	return cmd
 }
 
@@ -84,30 +87,30 @@ func runCheck(ctx context.Context, a *app, f checkFlags) error {
 	if err := printFindings(a, findings, policies); err != nil {
 		return err
 	}
-	if n := countFindings(findings)[check.Failure]; n > 0 {
+	if n := countFindings(findings)[backup.LevelFailure]; n > 0 {
 		return fmt.Errorf("%s of %s", count(n, "failure", "failures"), count(len(findings), "finding", "findings"))
 	}
 	return nil
 }
 
-func countFindings(findings []check.Finding) map[check.Level]int {
-	n := map[check.Level]int{}
+func countFindings(findings []backup.Finding) map[backup.Level]int {
+	n := map[backup.Level]int{}
 	for _, f := range findings {
 		n[f.Level]++
 	}
 	return n
 }
 
-func printFindings(a *app, findings []check.Finding, policies []check.Policy) error {
+func printFindings(a *app, findings []backup.Finding, policies []check.Policy) error {
 	n := countFindings(findings)
 	switch a.global.writeOut {
 	case "json":
 		return printJSON(a.stdout, kindCheck, struct {
-			Failures int             `json:"failures"`
-			Warnings int             `json:"warnings"`
-			Findings []check.Finding `json:"findings"`
-			Policies []check.Policy  `json:"policies"`
-		}{n[check.Failure], n[check.Warning], findings, policies})
+			Failures int              `json:"failures"`
+			Warnings int              `json:"warnings"`
+			Findings []backup.Finding `json:"findings"`
+			Policies []check.Policy   `json:"policies"`
+		}{n[backup.LevelFailure], n[backup.LevelWarning], findings, policies})
 	case "table":
 		var rows [][]string
 		for _, f := range findings {
@@ -118,7 +121,7 @@ func printFindings(a *app, findings []check.Finding, policies []check.Policy) er
 	return printByHeading(a.stdout, findings, n, colourful(a.stdout))
 }
 
-func printByHeading(w io.Writer, findings []check.Finding, n map[check.Level]int, colours bool) error {
+func printByHeading(w io.Writer, findings []backup.Finding, n map[backup.Level]int, colours bool) error {
 	var out strings.Builder
 	heading := ""
 	for _, f := range findings {
@@ -135,7 +138,8 @@ func printByHeading(w io.Writer, findings []check.Finding, n map[check.Level]int
 			fmt.Fprintf(&out, "           -> %s\n", indentMore(f.Hint))
 		}
 	}
-	fmt.Fprintf(&out, "\n%d ok, %s, %s\n", n[check.OK], count(n[check.Warning], "warning", "warnings"), count(n[check.Failure], "failure", "failures"))
+	fmt.Fprintf(&out, "\n%d ok, %s, %s\n", n[backup.LevelOK], count(n[backup.LevelWarning], "warning", "warnings"),
+		count(n[backup.LevelFailure], "failure", "failures"))
 	_, err := io.WriteString(w, out.String())
 	return err
 }

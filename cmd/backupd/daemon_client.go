@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/certs"
 	"github.com/etcd-backupd/backupd/internal/server"
 )
 
@@ -87,24 +87,20 @@ func readToken(file string) (string, error) {
 func (f *daemonFlags) tls() (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12}
 	if f.caFile != "" {
-		raw, err := os.ReadFile(f.caFile)
-		if err != nil {
-			return nil, fmt.Errorf("read CA: %w", err)
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(raw) {
-			return nil, fmt.Errorf("read CA: %s holds no certificate in PEM", f.caFile)
+		var err error
+		if conf.RootCAs, err = certs.ReadPool(f.caFile); err != nil {
+			return nil, fmt.Errorf("read CA file: %w", err)
 		}
 	}
 	if (f.certFile == "") != (f.keyFile == "") {
 		return nil, &usageError{errors.New("--cert and --key belong together")}
 	}
 	if f.certFile != "" {
-		pair, err := tls.LoadX509KeyPair(f.certFile, f.keyFile)
+		pair, err := certs.ReadPair(f.certFile, f.keyFile)
 		if err != nil {
 			return nil, fmt.Errorf("read client certificate: %w", err)
 		}
-		conf.Certificates = []tls.Certificate{pair}
+		conf.Certificates = []tls.Certificate{*pair}
 	}
 	return conf, nil
 }

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/etcd-backupd/backupd/internal/drill"
 )
 
 func newDemoCommand(a *app) *cobra.Command {
@@ -18,7 +17,7 @@ func newDemoCommand(a *app) *cobra.Command {
 		Short: "Lose an etcd cluster and bring it back, on this machine",
 		Long: `Lose an etcd cluster and bring it back, on this machine: starts three etcd members
 in a temporary folder, writes keys, takes a verified snapshot, destroys all members,
-restores them, starts them, and compares HashKV and every key. Needs nothing and
+restores them, starts them, and compares HashKV and every key. It needs nothing and
 leaves nothing. The exit code is 0 only if everything was equal.`,
 		Args: arguments(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDemo(cmd.Context(), a, keep) },
@@ -39,7 +38,8 @@ func runDemo(ctx context.Context, a *app, keep bool) (err error) {
 		}
 		err = errors.Join(err, os.RemoveAll(dir))
 	}()
-	if err := drill.Demo(ctx, a.stdout, dir, version().String()); err != nil {
+	d := &demo{w: a.stdout, dir: dir, tool: version().String(), started: time.Now()}
+	if err := d.run(ctx); err != nil {
 		return err
 	}
 	fmt.Fprintln(a.stdout, "OK: the restored cluster is equal to the one that was lost.")

@@ -13,8 +13,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
-	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/repository"
 )
 
 func newListCommand(a *app) *cobra.Command {
@@ -41,13 +40,9 @@ type listOptions struct {
 	long bool
 }
 
-// States of a listed snapshot.
-const (
-	stateVerified   = "verified"
-	stateSuspect    = "suspect"
-	stateDamaged    = "damaged"    // by the names of its objects
-	stateUnreadable = "unreadable" // its manifest
-)
+// stateUnreadable is the state of a snapshot whose manifest cannot be read, which
+// only --long finds out.
+const stateUnreadable = "unreadable"
 
 // listed is one row of a listing.
 type listed struct {
@@ -57,65 +52,65 @@ type listed struct {
 	Revision    backup.Revision   `json:"revision"`
 	State       string            `json:"state"`
 	Reason      string            `json:"reason,omitempty"`
+	Future      bool              `json:"future,omitempty"`     // begun by a clock that was ahead
 	PlainBytes  *int64            `json:"plainBytes,omitempty"` // only with --long
 	StoredBytes int64             `json:"storedBytes"`
 	Encoding    string            `json:"encoding"`
 	Pinned      bool              `json:"pinned"`
 
-	entry snapshot.Entry
-	err   error // of a damaged or unreadable one
+	item repository.Item
+	err  error // of a damaged or unreadable one
 }
 
-func newListed(i snapshot.Item) listed {
+func newListed(i repository.Item, now time.Time) listed {
 	row := listed{
-		Cluster: i.Cluster, ID: i.ID, Time: i.ID.Time(), Revision: i.ID.Revision(), State: stateVerified,
-		StoredBytes: i.StoredBytes(), Encoding: i.Encoding(), Pinned: i.Pinned, entry: i.Entry,
+		Cluster: i.Cluster, ID: i.ID, Time: i.ID.Time(), Revision: i.ID.Revision(), State: string(i.State()),
+		Future: i.Future(now), StoredBytes: i.StoredBytes(), Encoding: i.Encoding(), Pinned: i.Pinned(), item: i,
 	}
-	switch {
-	case i.DataMissing():
-		row.damaged(snapshot.DataMissing, i.Key(), "its data object is not there")
-	case i.Clash:
-		row.damaged(snapshot.ManifestDamaged, i.Key(), "another manifest names the same data")
-	case i.Suspect:
-		row.State = stateSuspect
+	var defect *backup.DefectError
+	if errors.As(i.Defect(), &defect) {
+		row.Reason, row.err = defect.Err.Error(), defect
 	}
 	return row
 }
 
-func (r *listed) damaged(kind snapshot.DefectKind, key, reason string) {
-	r.State, r.Reason = stateDamaged, reason
-	r.err = &snapshot.DefectError{Kind: kind, Key: key, Err: backup.Corruptf("%s", reason)}
-}
-
-// addManifest adds what the manifest tells.
-func (r *listed) addManifest(l snapshot.Listed) {
-	if l.Err != nil {
-		r.State, r.Reason, r.err = stateUnreadable, l.Err.Error(), l.Err
+// addManifest adds what the manifest says.
+func (r *listed) addManifest(m repository.Read) {
+	if m.Err != nil {
+		r.State, r.Reason, r.err = stateUnreadable, m.Err.Error(), m.Err
 		return
 	}
-	r.PlainBytes = &l.Manifest.Plain.Bytes
-	if r.State == stateSuspect {
-		r.Reason = l.Manifest.Suspect[0]
+	r.PlainBytes = &m.Manifest.Plain.Bytes
+	if r.State == string(backup.Suspect) {
+		r.Reason = m.Manifest.Suspect[0]
 	}
 }
 
 func runList(ctx context.Context, a *app, o listOptions) error {
-	store, err := o.repo.openExisting(ctx, a)
+	repo, err := o.repo.openExisting(ctx, a)
 	if err != nil {
 		return err
 	}
+	clusters := []string{o.repo.cluster}
+	if o.repo.cluster == "" {
+		if clusters, err = repo.Clusters(ctx); err != nil {
+			return err
+		}
+	}
 	out := a.newListPrinter(o.long)
 	var damaged []error
-	for rows, err := range listRows(ctx, store, o) {
-		if err != nil {
-			return errors.Join(err, out.flush()) // what is cut is not made to look whole
-		}
-		for _, r := range rows {
-			if err := out.row(r); err != nil {
-				return err
+	for _, name := range clusters {
+		for rows, err := range listRows(ctx, repo.Cluster(name), o.long) {
+			if err != nil {
+				return errors.Join(err, out.flush()) // what is cut is not made to look whole
 			}
-			if r.err != nil {
-				damaged = append(damaged, r.err)
+			for _, r := range rows {
+				if err := out.row(r); err != nil {
+					return err
+				}
+				if r.err != nil {
+					damaged = append(damaged, r.err)
+				}
 			}
 		}
 	}
@@ -126,54 +121,47 @@ func runList(ctx context.Context, a *app, o listOptions) error {
 // are held.
 const listAtOnce = 500
 
-// listRows yields rows, a few hundred at once: cluster by cluster, the newest
-// first. A store lists the oldest first, so the rows of one cluster are held:
-// some hundred bytes each.
-func listRows(ctx context.Context, store storage.Store, o listOptions) iter.Seq2[[]listed, error] {
+// listRows yields the rows of one cluster, a few hundred at once, the newest
+// first. A store lists the oldest first, so the rows are held: some hundred bytes
+// each.
+func listRows(ctx context.Context, in *repository.Cluster, long bool) iter.Seq2[[]listed, error] {
 	return func(yield func([]listed, error) bool) {
 		var rows []listed
-		emit := func() bool {
-			slices.Reverse(rows)
-			for part := range slices.Chunk(rows, listAtOnce) {
-				if o.long {
-					part = withManifests(ctx, store, part)
-				}
-				if !yield(part, context.Cause(ctx)) {
-					return false
-				}
-			}
-			rows = rows[:0]
-			return true
-		}
-		for i, err := range snapshot.Catalog(ctx, store, o.repo.cluster) {
+		now := time.Now()
+		for i, err := range in.Items(ctx) {
 			if err != nil {
 				yield(nil, err)
 				return
 			}
-			if !i.Manifest {
-				continue
+			if i.Exists {
+				rows = append(rows, newListed(i, now))
 			}
-			if len(rows) > 0 && rows[0].Cluster != i.Cluster && !emit() {
+		}
+		slices.Reverse(rows)
+		for part := range slices.Chunk(rows, listAtOnce) {
+			if long {
+				part = withManifests(ctx, in, part)
+			}
+			if !yield(part, context.Cause(ctx)) {
 				return
 			}
-			rows = append(rows, newListed(i))
 		}
-		if emit() && ctx.Err() != nil {
+		if ctx.Err() != nil {
 			yield(nil, context.Cause(ctx))
 		}
 	}
 }
 
-// withManifests adds what the manifests tell. One that went away while the list
+// withManifests adds what the manifests say. One that went away while the list
 // was read is not listed.
-func withManifests(ctx context.Context, store storage.Store, rows []listed) []listed {
-	var entries []snapshot.Entry
+func withManifests(ctx context.Context, in *repository.Cluster, rows []listed) []listed {
+	var items []repository.Item
 	for _, r := range rows {
-		entries = append(entries, r.entry)
+		items = append(items, r.item)
 	}
 	n := 0
-	for l := range snapshot.List(ctx, store, entries) {
-		rows[n].addManifest(l)
+	for m := range in.Manifests(ctx, items) {
+		rows[n].addManifest(m)
 		n++
 	}
 	return slices.DeleteFunc(rows, func(r listed) bool { return r.State == stateUnreadable && isNotFound(r.err) })
@@ -212,15 +200,15 @@ func runShow(ctx context.Context, a *app, repo repoFlags, identity identityFlag,
 	if err != nil {
 		return err
 	}
-	store, err := repo.openExisting(ctx, a)
+	r, err := repo.openExisting(ctx, a)
 	if err != nil {
 		return err
 	}
-	e, err := repo.resolve(ctx, store, args)
+	in, item, err := repo.find(ctx, r, args)
 	if err != nil {
 		return err
 	}
-	m, err := snapshot.Open(ctx, store, e)
+	m, err := in.Manifest(ctx, item)
 	if err != nil {
 		return err
 	}
@@ -235,11 +223,14 @@ func runShow(ctx context.Context, a *app, repo repoFlags, identity identityFlag,
 		fmt.Fprintln(a.stdout, string(raw))
 		return nil
 	}
-	pin, err := snapshot.FindPin(ctx, store, e)
+	pin, err := in.FindMark(ctx, item.ID, backup.MarkPin)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stdout, "snapshot %s (%s ago)\n", m.ID, age(m.ID.Time(), time.Now()))
+	fmt.Fprintf(a.stdout, "snapshot %s (%s)\n", m.ID, when(item, time.Now()))
+	if defect := item.Defect(); defect != nil {
+		fmt.Fprintf(a.stdout, "  DAMAGED: %v\n", defect)
+	}
 	if pin != nil {
 		fmt.Fprintf(a.stdout, "  PINNED: %s\n", pinText(pin))
 	}
@@ -256,9 +247,17 @@ func runShow(ctx context.Context, a *app, repo repoFlags, identity identityFlag,
 	t.row("  data", m.DataKey())
 	t.row("  sha256", m.Stored.SHA256.String())
 	if m.Encoding.Encryption != "" {
-		t.row("  decrypts", decrypts(ctx, store, m, ids))
+		t.row("  decrypts", decrypts(ctx, in, m, ids))
 	}
 	return t.flush()
+}
+
+// when says how long ago a snapshot was begun, or how far in the future it is.
+func when(i repository.Item, now time.Time) string {
+	if i.Future(now) {
+		return "from the future, in " + age(now, i.ID.Time()) + ": a clock was ahead"
+	}
+	return age(i.ID.Time(), now) + " ago"
 }
 
 func learnerNote(m backup.Member) string {
@@ -270,11 +269,11 @@ func learnerNote(m backup.Member) string {
 
 // decrypts tells whether the identities at hand open the snapshot, by its first
 // bytes.
-func decrypts(ctx context.Context, store storage.Store, m *backup.Manifest, ids codec.Identities) string {
+func decrypts(ctx context.Context, in *repository.Cluster, m *backup.Manifest, ids codec.Identities) string {
 	if len(ids) == 0 {
 		return "not tried: give --identity"
 	}
-	r, err := snapshot.OpenData(ctx, store, m, ids, nil)
+	r, err := in.Open(ctx, m, ids, nil)
 	if err != nil {
 		return "no: " + err.Error()
 	}

@@ -40,7 +40,11 @@ type columnList struct {
 }
 
 func (c *columnList) row(r listed) error {
-	cells := []string{r.Cluster, string(r.ID), age(r.Time, c.now), r.Revision.String()}
+	since, state := age(r.Time, c.now), r.State
+	if r.Future {
+		since, state = "in "+age(c.now, r.Time), r.State+", from the future"
+	}
+	cells := []string{r.Cluster, string(r.ID), since, r.Revision.String()}
 	if c.long {
 		size := ""
 		if r.PlainBytes != nil {
@@ -52,7 +56,7 @@ func (c *columnList) row(r listed) error {
 	if r.Pinned {
 		pinned = "yes"
 	}
-	c.cells = append(c.cells, append(cells, humanize.IBytes(uint64(r.StoredBytes)), r.Encoding, pinned, r.State))
+	c.cells = append(c.cells, append(cells, humanize.IBytes(uint64(r.StoredBytes)), r.Encoding, pinned, state))
 	if len(c.cells) < listAtOnce || c.a.global.writeOut == "table" {
 		return nil
 	}

@@ -4,23 +4,25 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	agelib "filippo.io/age"
+	"github.com/klauspost/compress/zstd"
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 func TestMain(m *testing.M) {
-	if code, ok := etcddb.ChildMain(); ok {
-		os.Exit(code)
-	}
+	testserver.RunChild()
 	testscript.Main(m, map[string]func(){"backupd": main})
 }
 
@@ -32,16 +34,22 @@ func TestMain(m *testing.M) {
 //	$ETCDCTL, $ETCDUTL                         etcd's own tools
 //	field NAME WANT                            of the JSON on the last stdout
 //	code N backupd ...                         the exact exit code
-func TestScripts(t *testing.T) {
+//	again MANIFEST BY REVISIONS                one more snapshot, as if begun so much later
+//	agekey KEY RECIPIENT                       writes an identity and its recipient
+//	plain KEY OBJECT FILE                      decrypts and decompresses without backupd
+func TestScripts(t *testing.T) { runScripts(t, "testdata") }
+
+func runScripts(t *testing.T, dir string) {
+	t.Helper()
 	c := testserver.StartCluster(t, testserver.Options{Version: "3.7", Size: 3})
 	testserver.Fill(t, c.Client(t), testserver.FillOptions{Seed: 1, Compact: true})
-	waitStorageVersion(t, c, "3.7.0")
-	files, err := filepath.Glob("testdata/*.txtar")
+	c.WaitStorageVersion(t, "3.7.0")
+	files, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no scripts: %v", err)
+		t.Fatalf("no scripts in %s: %v", dir, err)
 	}
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata",
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			s3 := testserver.StartS3(t)
@@ -66,28 +74,9 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"field": checkField, "code": checkCode, "flip": flipByte, "empty": checkEmpty, "glob": setGlob,
+			"again": makeAgain, "agekey": makeKey, "plain": decodePlain,
 		},
 	})
-}
-
-// waitStorageVersion waits until every member has raised its storage version,
-// which a fresh etcd does some seconds after it is ready.
-func waitStorageVersion(t *testing.T, c *testserver.Cluster, want string) {
-	t.Helper()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	cl := c.Client(t)
-	for _, ep := range c.Endpoints() {
-		for deadline := time.Now().Add(time.Minute); ; <-tick.C {
-			st, err := cl.Status(t.Context(), ep)
-			if err == nil && st.StorageVersion == want {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("storage version of %s: %+v, %v: want %s", ep, st, err, want)
-			}
-		}
-	}
 }
 
 // checkField compares one field, named with dots, of the JSON on stdout.
@@ -152,6 +141,32 @@ func flipByte(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(name, raw, 0o600))
 }
 
+// makeAgain makes a copy of a snapshot that was begun so much later by some clock,
+// and is so many revisions further in the same history.
+func makeAgain(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: again MANIFEST BY REVISIONS")
+	}
+	path := ts.MkAbs(args[0])
+	raw, err := os.ReadFile(path)
+	ts.Check(err)
+	m, err := backup.ParseManifest(raw)
+	ts.Check(err)
+	by, err := time.ParseDuration(args[1])
+	ts.Check(err)
+	further, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	root := strings.TrimSuffix(path, m.Key())
+	data, err := os.ReadFile(filepath.Join(root, m.DataKey()))
+	ts.Check(err)
+	m.StartedAt, m.Revision = m.StartedAt.Add(by), m.Revision+backup.Revision(further)
+	m.ID = backup.NewDataName(m.StartedAt).WithRevision(m.Revision)
+	raw, err = m.Marshal()
+	ts.Check(err)
+	ts.Check(os.WriteFile(filepath.Join(root, m.DataKey()), data, 0o600))
+	ts.Check(os.WriteFile(filepath.Join(root, m.Key()), raw, 0o600))
+}
+
 // checkEmpty requires that a folder holds nothing at all.
 func checkEmpty(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
@@ -175,4 +190,35 @@ func setGlob(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s matches %q", args[1], found)
 	}
 	ts.Setenv(args[0], found[0])
+}
+
+// makeKey writes what age-keygen would.
+func makeKey(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: agekey KEY RECIPIENT")
+	}
+	id, err := agelib.GenerateX25519Identity()
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(id.String()+"\n"), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(id.Recipient().String()+"\n"), 0o600))
+}
+
+// decodePlain does what `age -d -i KEY OBJECT | zstd -d > FILE` does.
+func decodePlain(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: plain KEY OBJECT FILE")
+	}
+	ids, err := agelib.ParseIdentities(strings.NewReader(ts.ReadFile(args[0])))
+	ts.Check(err)
+	object, err := os.Open(ts.MkAbs(args[1]))
+	ts.Check(err)
+	defer object.Close()
+	decrypted, err := agelib.Decrypt(object, ids...)
+	ts.Check(err)
+	d, err := zstd.NewReader(decrypted)
+	ts.Check(err)
+	defer d.Close()
+	plain, err := io.ReadAll(d)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), plain, 0o600))
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/daemon"
+	"github.com/etcd-backupd/backupd/internal/duty"
 )
 
 // partialError says that some clusters are done and some are not.
@@ -61,16 +62,16 @@ func runOnce(cmd *cobra.Command, a *app, path, clusters string) error {
 }
 
 func newOnce(o daemon.Outcome) once {
-	r := once{Cluster: o.Cluster, Reason: o.Skipped}
-	switch {
-	case o.Manifest != nil && o.Manifest.Verified():
-		r.Result, r.Snapshot = "verified", o.Manifest.ID
-	case o.Manifest != nil:
-		r.Result, r.Snapshot, r.Reason = "suspect", o.Manifest.ID, o.Manifest.Suspect[0]
-	case o.Err != nil:
-		r.Result, r.Reason = "failed", o.Err.Error()
-	default:
+	r := once{Cluster: o.Cluster, Snapshot: o.Snapshot, Reason: o.Reason}
+	switch o.Result {
+	case duty.Succeeded:
+		r.Result = "verified"
+	case duty.Suspect:
+		r.Result, r.Reason = "suspect", o.Manifest.Suspect[0]
+	case duty.Skipped, duty.Passed:
 		r.Result = "skipped"
+	default:
+		r.Result, r.Reason = "failed", o.Err.Error()
 	}
 	return r
 }

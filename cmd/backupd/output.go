@@ -88,7 +88,7 @@ func printTable(w io.Writer, header []string, rows [][]string) error {
 
 // age spells how long ago t was, in one or two units.
 func age(t, now time.Time) string {
-	d := now.Sub(t)
+	d := max(0, now.Sub(t)) // clocks differ a little
 	switch {
 	case d < time.Minute:
 		return fmt.Sprintf("%ds", int(d.Seconds()))

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/repository"
 )
 
 func newPinCommand(a *app) *cobra.Command {
@@ -40,32 +40,31 @@ func runPin(ctx context.Context, a *app, repo repoFlags, args []string, reason s
 	if reason == "" {
 		return &usageError{errors.New("no reason: say with --reason why the snapshot must stay")}
 	}
-	store, err := repo.openExisting(ctx, a)
+	r, err := repo.openExisting(ctx, a)
 	if err != nil {
 		return err
 	}
-	e, err := repo.resolve(ctx, store, args)
+	in, item, err := repo.find(ctx, r, args)
 	if err != nil {
 		return err
 	}
-	err = snapshot.Pin(ctx, store, e, reason, whoami())
-	var already *snapshot.PinnedError
-	if errors.As(err, &already) {
-		return backup.WithHint(err, "to give another reason: backupd unpin %s, then pin it again", e.ID)
+	err = in.Pin(ctx, item, reason, whoami())
+	if errors.As(err, new(*repository.MarkedError)) {
+		return backup.WithHint(err, "to give another reason: backupd unpin %s, then pin it again", item.ID)
 	}
 	if err != nil {
-		return fmt.Errorf("pin %s: %w", e.ID, err)
+		return fmt.Errorf("pin %s: %w", item.ID, err)
 	}
-	fmt.Fprintf(a.stdout, "Pinned snapshot %s of cluster %s\n", e.ID, e.Cluster)
+	fmt.Fprintf(a.stdout, "Pinned snapshot %s of cluster %s\n", item.ID, in.Name())
 	return nil
 }
 
 // pinText tells why a snapshot is pinned, and by whom.
-func pinText(p *snapshot.PinRecord) string {
-	if p.PinnedAt.IsZero() {
+func pinText(p *backup.Mark) string {
+	if p.At.IsZero() {
 		return p.Reason
 	}
-	return fmt.Sprintf("%s (%s, %s)", p.Reason, p.By, p.PinnedAt.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("%s (%s, %s)", p.Reason, p.By, p.At.UTC().Format(time.RFC3339))
 }
 
 // whoami names the user and the machine, as far as they are known.
@@ -100,23 +99,17 @@ func newUnpinCommand(a *app) *cobra.Command {
 }
 
 func runUnpin(ctx context.Context, a *app, repo repoFlags, args []string) error {
-	store, err := repo.openExisting(ctx, a)
+	r, err := repo.openExisting(ctx, a)
 	if err != nil {
 		return err
 	}
-	e, err := repo.resolve(ctx, store, args)
-	if isNotFound(err) {
-		// The pin of a snapshot that is gone is found by the full id.
-		if id, perr := backup.ParseSnapshotID(args[0]); perr == nil && repo.cluster != "" {
-			e, err = snapshot.Entry{Cluster: repo.cluster, ID: id}, nil
-		}
-	}
+	in, item, err := repo.findRest(ctx, r, args[0])
 	if err != nil {
 		return err
 	}
-	if err := snapshot.Unpin(ctx, store, e); err != nil {
+	if err := in.Unmark(ctx, item.ID, backup.MarkPin); err != nil {
 		return fmt.Errorf("unpin: %w", err)
 	}
-	fmt.Fprintf(a.stdout, "Unpinned snapshot %s of cluster %s\n", e.ID, e.Cluster)
+	fmt.Fprintf(a.stdout, "Unpinned snapshot %s of cluster %s\n", item.ID, in.Name())
 	return nil
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -14,9 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/retention"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
-	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
 type pruneOptions struct {
@@ -26,7 +25,6 @@ type pruneOptions struct {
 	policy      retention.Policy
 	maxBytes    byteSize
 	timeZone    string
-	spool       string
 	dryRun      bool
 }
 
@@ -80,7 +78,6 @@ func (o *pruneOptions) register(cmd *cobra.Command) {
 	f.StringVar(&o.timeZone, "time-zone", "UTC", "where hours, days and weeks begin")
 	f.BoolVar(&o.allClusters, "all-clusters", false, "prune every cluster of the repository by these rules")
 	f.StringVar(&o.config, "config", "", "configuration of the daemon, instead of --repo and the rules")
-	f.StringVar(&o.spool, "spool", "", "folder to remove leftover local copies from (default: the system's temporary folder)")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be removed")
 	annotate(f, "all-clusters", flagOnly)
 }
@@ -109,12 +106,12 @@ func runPrune(cmd *cobra.Command, a *app, o pruneOptions) error {
 	var out []pruned
 	var failed []error
 	for _, p := range pruners {
-		done := o.prune(ctx, p)
+		done := p.prune(ctx, o.dryRun, a.log.slog)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if done.err != nil {
-			failed = append(failed, fmt.Errorf("cluster %s: %w", p.Cluster, done.err))
+			failed = append(failed, fmt.Errorf("cluster %s: %w", p.in.Name(), done.err))
 		}
 		out = append(out, done)
 	}
@@ -129,29 +126,40 @@ func runPrune(cmd *cobra.Command, a *app, o pruneOptions) error {
 
 // pruned is what became of one cluster.
 type pruned struct {
-	plan   *snapshot.PrunePlan
-	result *snapshot.PruneResult // nil in a dry run
+	plan   *repository.PrunePlan
+	result *repository.PruneResult // nil in a dry run
 	limit  int64
 	err    error
 }
 
-func (o *pruneOptions) prune(ctx context.Context, p *snapshot.Pruner) pruned {
-	plan, err := p.Plan(ctx)
+// pruner is one cluster with the policy that it is pruned by.
+type pruner struct {
+	in     *repository.Cluster
+	policy retention.Policy
+}
+
+func (p pruner) prune(ctx context.Context, dryRun bool, log *slog.Logger) pruned {
+	done := pruned{plan: &repository.PrunePlan{Cluster: p.in.Name()}, limit: p.policy.MaxBytes}
+	now := time.Now()
+	o, err := p.in.Look(ctx, repository.Vouch(p.policy), nil, now)
 	if err != nil {
-		return pruned{plan: &snapshot.PrunePlan{Cluster: p.Cluster}, err: err}
+		done.err = err
+		return done
 	}
-	done := pruned{plan: plan, limit: p.Policy.MaxBytes}
-	if !o.dryRun {
-		done.result, done.err = p.Run(ctx, plan)
+	plan, err := o.PlanPrune(p.policy, now)
+	if err != nil {
+		done.err = err
+		return done
+	}
+	done.plan = plan
+	if !dryRun {
+		done.result, done.err = p.in.Prune(ctx, plan, log)
 	}
 	return done
 }
 
 // pruners returns one for each cluster that is meant.
-func (o *pruneOptions) pruners(cmd *cobra.Command, a *app) ([]*snapshot.Pruner, error) {
-	if o.spool == "" && !cmd.Flags().Changed("spool") {
-		o.spool = os.TempDir()
-	}
+func (o *pruneOptions) pruners(cmd *cobra.Command, a *app) ([]pruner, error) {
 	if o.config != "" {
 		return o.configured(cmd, a)
 	}
@@ -170,25 +178,25 @@ func (o *pruneOptions) pruners(cmd *cobra.Command, a *app) ([]*snapshot.Pruner, 
 	if (o.repo.cluster == "") == !o.allClusters {
 		return nil, &usageError{errors.New("name the cluster with --cluster, or give --all-clusters")}
 	}
-	store, err := o.repo.openExisting(cmd.Context(), a)
+	repo, err := o.repo.openExisting(cmd.Context(), a)
 	if err != nil {
 		return nil, err
 	}
 	clusters := []string{o.repo.cluster}
 	if o.allClusters {
-		if clusters, err = snapshot.Clusters(cmd.Context(), store); err != nil {
+		if clusters, err = repo.Clusters(cmd.Context()); err != nil {
 			return nil, err
 		}
 	}
-	var out []*snapshot.Pruner
+	var out []pruner
 	for _, c := range clusters {
-		out = append(out, &snapshot.Pruner{Store: store, Cluster: c, Policy: policy, Spool: o.spool, Log: a.log.slog})
+		out = append(out, pruner{repo.Cluster(c), policy})
 	}
 	return out, nil
 }
 
 // configured returns the pruners of a configuration.
-func (o *pruneOptions) configured(cmd *cobra.Command, a *app) ([]*snapshot.Pruner, error) {
+func (o *pruneOptions) configured(cmd *cobra.Command, a *app) ([]pruner, error) {
 	if err := excludeConfig(cmd, append(policyFlags, "repo", "all-clusters")...); err != nil {
 		return nil, err
 	}
@@ -200,21 +208,18 @@ func (o *pruneOptions) configured(cmd *cobra.Command, a *app) ([]*snapshot.Prune
 	if o.repo.cluster != "" {
 		names = strings.Split(o.repo.cluster, ",")
 	}
-	var out []*snapshot.Pruner
+	var out []pruner
 	for _, c := range conf.Clusters {
 		if i := slices.Index(names, c.Name); i >= 0 {
 			names = slices.Delete(names, i, i+1)
 		} else if o.repo.cluster != "" {
 			continue
 		}
-		p := &snapshot.Pruner{Cluster: c.Name, Policy: c.Retention.Policy(), Spool: o.spool, Log: a.log.slog}
-		if !cmd.Flags().Changed("spool") && conf.Daemon.Spool.Folder != "" {
-			p.Spool = conf.Daemon.Spool.Folder
-		}
-		if p.Store, err = openConfigured(cmd.Context(), a, conf, c.Repository); err != nil {
+		repo, err := openConfigured(cmd.Context(), a, conf, c.Repository)
+		if err != nil {
 			return nil, err
 		}
-		out = append(out, p)
+		out = append(out, pruner{repo.Cluster(c.Name), c.Retention.Policy()})
 	}
 	if len(names) > 0 {
 		return nil, &usageError{fmt.Errorf("--cluster %s: not in %s", strings.Join(names, ","), o.config)}
@@ -222,14 +227,17 @@ func (o *pruneOptions) configured(cmd *cobra.Command, a *app) ([]*snapshot.Prune
 	return out, nil
 }
 
-func openConfigured(ctx context.Context, a *app, conf *config.Config, name string) (storage.Store, error) {
-	repo := conf.Repositories[name]
-	store, err := repo.Open(ctx, a.log.slog)
+func openConfigured(
+	ctx context.Context, a *app, conf *config.Config, name string,
+) (*repository.Repository, error) {
+	configured := conf.Repositories[name]
+	store, err := configured.Open(ctx, a.log.slog)
 	if err != nil {
 		return nil, fmt.Errorf("repository %s: %w", name, err)
 	}
-	if _, err := storage.OpenRepository(ctx, store); err != nil {
+	repo, err := repository.Open(ctx, store, "")
+	if err != nil {
 		return nil, fmt.Errorf("open repository %s: %w", name, err)
 	}
-	return store, nil
+	return repo, nil
 }

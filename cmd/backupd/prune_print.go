@@ -8,7 +8,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/repository"
 )
 
 // prunedCluster is what a prune did, or would do, to one cluster.
@@ -46,16 +46,13 @@ type prunedSkipped struct {
 	Reason string            `json:"reason"`
 }
 
-func newPruneDecision(d snapshot.PruneDecision) pruneDecision {
+func newPruneDecision(d repository.PruneDecision) pruneDecision {
 	row := pruneDecision{
-		ID: d.ID, Time: d.ID.Time(), Revision: d.ID.Revision(), StoredBytes: d.StoredBytes, State: stateVerified,
+		ID: d.ID, Time: d.ID.Time(), Revision: d.ID.Revision(), StoredBytes: d.StoredBytes, State: string(d.Item.State()),
 		Pinned: d.Pinned, Keep: d.Keep, Reasons: d.Reasons,
 	}
-	switch {
-	case d.Doubt != nil:
-		row.State, row.Doubt = stateDamaged, d.Doubt.Error()
-	case d.Suspect:
-		row.State = stateSuspect
+	if defect := d.Item.Defect(); defect != nil {
+		row.Doubt = defect.Error()
 	}
 	return row
 }
@@ -72,10 +69,10 @@ func newPrunedCluster(p pruned) prunedCluster {
 		out.Error = p.err.Error()
 	}
 	if r := p.result; r != nil {
-		out.Litter, out.Pins = append(out.Litter, r.Litter...), append(out.Pins, r.Pins...)
+		out.Litter, out.Pins = append(out.Litter, r.Litter...), append(out.Pins, pinsOf(r.Marks)...)
 		out.Removed, out.Locked = append(out.Removed, r.Removed...), append(out.Locked, r.Locked...)
 		for _, s := range r.Skipped {
-			out.Skipped = append(out.Skipped, prunedSkipped{s.ID, s.Why})
+			out.Skipped = append(out.Skipped, prunedSkipped{s.ID, s.Reason})
 		}
 		out.RemovedBytes, out.AbortedUploads = r.Bytes, r.Uploads
 		return out
@@ -83,7 +80,18 @@ func newPrunedCluster(p pruned) prunedCluster {
 	for _, o := range p.plan.Litter {
 		out.Litter = append(out.Litter, o.Key)
 	}
-	out.Pins = append(out.Pins, p.plan.Pins...)
+	out.Pins = append(out.Pins, pinsOf(p.plan.Marks)...)
+	return out
+}
+
+// pinsOf returns the snapshots that the pins among marks are about.
+func pinsOf(marks []backup.Key) []backup.SnapshotID {
+	var out []backup.SnapshotID
+	for _, k := range marks {
+		if k.Mark == backup.MarkPin {
+			out = append(out, k.ID)
+		}
+	}
 	return out
 }
 

@@ -5,42 +5,35 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/location"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/location"
-	"github.com/etcd-backupd/backupd/internal/storage/s3"
 )
 
 // repoFlags say where the repository is.
 type repoFlags struct {
 	repo    string
 	cluster string
-	s3      s3.Options
+	options location.Options
 }
 
 func (r *repoFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&r.repo, "repo", "", "repository: file:///path or s3://bucket/prefix (required)")
 	f.StringVar(&r.cluster, "cluster", "", "name of the cluster in the repository")
-	f.StringVar(&r.s3.Endpoint, "s3-endpoint", "", "URL of an S3 service other than Amazon's")
-	f.StringVar(&r.s3.Region, "s3-region", "", "region of the bucket")
-	f.StringVar(&r.s3.PathStyle, "s3-path-style", "", "bucket in the path of the URL: on, off (default: on with --s3-endpoint)")
-	f.StringVar(&r.s3.CAFile, "s3-ca-file", "", "CA bundle that the service's certificate is verified against")
-	f.StringVar(&r.s3.CredentialsFile, "s3-credentials-file", "", "file with aws_access_key_id and aws_secret_access_key (default: the AWS SDK's chain)")
-	f.StringVar(&r.s3.Profile, "s3-profile", "", "profile in the credentials or AWS configuration file")
-	f.StringVar(&r.s3.StorageClass, "s3-storage-class", "", "storage class of new objects")
-	f.StringVar(&r.s3.SSE, "s3-sse", "", "server-side encryption of new objects: AES256, aws:kms")
-	f.StringVar(&r.s3.SSEKMSKeyID, "s3-sse-kms-key-id", "", "key for --s3-sse aws:kms")
-	f.StringVar(&r.s3.SSECKeyFile, "s3-sse-c-key-file", "", "file with a customer key of 32 bytes for SSE-C")
-	f.StringVar(&r.s3.Checksum, "s3-checksum", "", "checksum of uploads: auto, sha256, md5, none (default: auto)")
-	mustRegister(cmd.RegisterFlagCompletionFunc("s3-path-style", fixed("on", "off")))
-	mustRegister(cmd.RegisterFlagCompletionFunc("s3-sse", fixed("AES256", "aws:kms")))
-	mustRegister(cmd.RegisterFlagCompletionFunc("s3-checksum", fixed("auto", "sha256", "md5", "none")))
+	for _, setting := range r.options.Settings() {
+		name := setting.Section + "-" + setting.Key
+		f.StringVar(setting.Value, name, "", setting.Usage)
+		if len(setting.Choices) > 0 {
+			mustRegister(cmd.RegisterFlagCompletionFunc(name, fixed(setting.Choices...)))
+		}
+	}
 }
 
 // open returns the repository's store. It connects to nothing.
@@ -53,7 +46,7 @@ func (r *repoFlags) open(ctx context.Context, a *app) (storage.Store, error) {
 	if r.repo == "" {
 		return nil, &usageError{errors.New("no repository: give --repo (or BACKUPD_REPO) as file:///path or s3://bucket/prefix")}
 	}
-	opts := r.s3
+	opts := r.options
 	opts.Logger = a.log.slog
 	s, err := location.Open(ctx, r.repo, opts)
 	if err != nil {
@@ -63,28 +56,49 @@ func (r *repoFlags) open(ctx context.Context, a *app) (storage.Store, error) {
 }
 
 // openExisting opens a repository to read: it must be there.
-func (r *repoFlags) openExisting(ctx context.Context, a *app) (storage.Store, error) {
+func (r *repoFlags) openExisting(ctx context.Context, a *app) (*repository.Repository, error) {
 	s, err := r.open(ctx, a)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := storage.OpenRepository(ctx, s); err != nil {
+	repo, err := repository.Open(ctx, s, "")
+	if err != nil {
 		return nil, fmt.Errorf("open repository %s: %w", r.repo, err)
 	}
-	return s, nil
+	return repo, nil
 }
 
-// resolve finds the snapshot that a command's argument names.
-func (r *repoFlags) resolve(ctx context.Context, s storage.Store, args []string) (snapshot.Entry, error) {
-	ref := snapshot.Latest
-	if len(args) > 0 {
-		ref = args[0]
+// reference is the snapshot that a command's argument names: the latest without
+// one.
+func reference(args []string) string {
+	if len(args) == 0 {
+		return repository.Latest
 	}
-	e, err := snapshot.Resolve(ctx, s, r.cluster, ref)
+	return args[0]
+}
+
+// find finds the snapshot that a command's argument names, whatever its state.
+func (r *repoFlags) find(ctx context.Context, repo *repository.Repository, args []string) (*repository.Cluster, repository.Item, error) {
+	in, item, err := repo.Find(ctx, r.cluster, reference(args), time.Now())
+	return in, item, r.explain(err)
+}
+
+func (r *repoFlags) explain(err error) error {
 	if isNotFound(err) {
-		err = backup.WithHint(err, "backupd list --repo %s shows what is there", r.repo)
+		return backup.WithHint(err, "backupd list --repo %s shows what is there", r.repo)
 	}
-	return e, err
+	return err
+}
+
+// findRest finds what is left of a snapshot whose manifest is gone, by its full
+// id.
+func (r *repoFlags) findRest(ctx context.Context, repo *repository.Repository, ref string) (*repository.Cluster, repository.Item, error) {
+	in, item, err := repo.Find(ctx, r.cluster, ref, time.Now())
+	if id, perr := backup.ParseSnapshotID(ref); isNotFound(err) && perr == nil && r.cluster != "" {
+		in = repo.Cluster(r.cluster)
+		item, err = in.Item(ctx, id)
+	}
+	return in, item, r.explain(err)
 }
 
 // identityFlag names the secret keys that decrypt snapshots.
@@ -102,7 +116,10 @@ func (i *identityFlag) read() (codec.Identities, error) {
 	return ids, nil
 }
 
-// completeIDs offers the snapshot ids of the repository.
+// completedIDs is how many ids of one cluster the shell is offered.
+const completedIDs = 50
+
+// completeIDs offers the newest snapshots of the cluster, or of all.
 func completeIDs(a *app, r *repoFlags) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(args) > 0 || applyEnvironment(cmd, os.LookupEnv) != nil {
@@ -115,10 +132,16 @@ func completeIDs(a *app, r *repoFlags) cobra.CompletionFunc {
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		entries, _ := snapshot.Entries(ctx, s, r.cluster) // no list is no reason to disturb the shell
-		ids := []string{snapshot.Latest}
-		for _, e := range entries {
-			ids = append(ids, string(e.ID))
+		repo, ids := repository.At(s, ""), []string{repository.Latest}
+		clusters := []string{r.cluster}
+		if r.cluster == "" {
+			clusters, _ = repo.Clusters(ctx) // no list is no reason to disturb the shell
+		}
+		for _, name := range clusters {
+			newest, _ := repo.Cluster(name).Newest(ctx, completedIDs, "", time.Now())
+			for _, i := range newest {
+				ids = append(ids, string(i.ID))
+			}
 		}
 		return ids, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 	}

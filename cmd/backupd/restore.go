@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/kballard/go-shellquote"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/restore"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
 
 type restoreOptions struct {
@@ -50,7 +53,7 @@ command again finishes the work.
 		Args:              optionalID,
 		ValidArgsFunction: completeIDs(a, &o.repo),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runRestore(cmd.Context(), a, o, args)
+			return runRestore(cmd, a, o, args)
 		},
 	}
 	o.repo.register(cmd)
@@ -63,7 +66,7 @@ command again finishes the work.
 	f.BoolVar(&o.allowSuspect, "allow-suspect", false, "restore a snapshot whose content is in doubt")
 	annotate(f, "allow-suspect", flagOnly)
 	mustRegister(cmd.MarkFlagDirname("output-dir"))
-	// A file's trailer is no question here: stored bytes are verified always.
+	// This flag is about a file's trailer. Stored bytes are verified always.
 	mustRegister(f.MarkHidden("skip-hash-check"))
 	annotate(f, "skip-hash-check", noEffect)
 	return cmd
@@ -74,14 +77,16 @@ func (o *restoreOptions) check() error {
 	case o.allMembers != (o.outputDir != ""):
 		return &usageError{errors.New("--all-members and --output-dir go together")}
 	case o.allMembers && (o.target.name != "" || o.target.dataDir != "" || o.target.walDir != ""):
-		return &usageError{errors.New("--all-members makes all directories in --output-dir: leave --name, --data-dir and --wal-dir out")}
+		return &usageError{errors.New(
+			"--all-members makes all directories in --output-dir: leave --name, --data-dir and --wal-dir out")}
 	case !o.allMembers && o.target.name == "":
 		return &usageError{errors.New("no member: give --name NAME --data-dir DIR, or --all-members --output-dir DIR")}
 	}
 	return nil
 }
 
-func runRestore(ctx context.Context, a *app, o restoreOptions, args []string) error {
+func runRestore(cmd *cobra.Command, a *app, o restoreOptions, args []string) error {
+	ctx := cmd.Context()
 	if err := o.check(); err != nil {
 		return err
 	}
@@ -89,45 +94,74 @@ func runRestore(ctx context.Context, a *app, o restoreOptions, args []string) er
 	if err != nil {
 		return err
 	}
-	req, err := o.target.request(a)
+	order, err := o.target.order()
 	if err != nil {
 		return err
 	}
-	req.OutputDir = o.outputDir
-	finished, err := finishInterrupted(a, req, o.target.dryRun)
+	order.site.OutputDir = o.outputDir
+	finished, err := finishInterrupted(a, order)
 	if err != nil {
 		return err
 	}
-	store, err := o.repo.openExisting(ctx, a)
+	repo, err := o.repo.openExisting(ctx, a)
 	if err != nil {
 		return err
 	}
-	e, err := o.repo.resolve(ctx, store, args)
+	in, item, err := repo.Choose(ctx, o.repo.cluster, reference(args), repository.Allow{Suspect: o.allowSuspect}, time.Now())
+	if err != nil {
+		return explainChoice(cmd, o.repo.explain(err))
+	}
+	m, err := in.Manifest(ctx, item)
 	if err != nil {
 		return err
 	}
-	m, err := snapshot.Open(ctx, store, e)
-	if err != nil {
-		return err
-	}
-	if !m.Verified() && !o.allowSuspect {
-		return backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf("snapshot %s is suspect: %s", m.ID, m.Suspect[0]), Override: "--allow-suspect"},
-			"choose an older one from backupd list, or --allow-suspect")
-	}
-	src := restore.FromSnapshot(store, m, ids)
-	if isWhatWasAsked(finished, src) {
+	src := in.Source(m, ids)
+	if isDone(finished, src) {
 		return nil
 	}
-	return runPlan(ctx, a, src, req, o.target.dryRun)
+	return restoreFrom(ctx, a, src, order)
+}
+
+// explainChoice prints the commands that name one snapshot, where a reference
+// could mean more than one.
+func explainChoice(cmd *cobra.Command, err error) error {
+	var choice *repository.ChoiceError
+	if !errors.As(err, &choice) {
+		return err
+	}
+	var hints []string
+	for _, i := range choice.Others {
+		hints = append(hints, fmt.Sprintf("to restore revision %d of %s: %s", i.ID.Revision(),
+			i.ID.Time().Format(time.RFC3339), commandWith(cmd, string(i.ID))))
+	}
+	if i := choice.Suspect; i != nil {
+		hints = append(hints, fmt.Sprintf("to restore the suspect one, revision %d of %s: %s", i.ID.Revision(),
+			i.ID.Time().Format(time.RFC3339), commandWith(cmd, string(i.ID), "--allow-suspect")))
+	}
+	if len(hints) == 0 {
+		return err
+	}
+	return backup.WithHint(err, "%s", strings.Join(hints, "\n"))
+}
+
+// commandWith is the command that is running, with other arguments.
+func commandWith(cmd *cobra.Command, args ...string) string {
+	words := append(strings.Fields(cmd.CommandPath()), args...)
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if !slices.Contains(args, "--"+f.Name) {
+			words = append(words, "--"+f.Name+"="+f.Value.String())
+		}
+	})
+	return shellquote.Join(words...)
 }
 
 // finishInterrupted completes an earlier restore into the same target that was
 // killed in its last step. It returns nil if there is none.
-func finishInterrupted(a *app, req restore.Request, dryRun bool) (*restore.Finished, error) {
-	if dryRun {
+func finishInterrupted(a *app, o restoreOrder) (*restore.Finished, error) {
+	if o.dryRun {
 		return nil, nil
 	}
-	f, err := restore.FinishInterrupted(req)
+	f, err := restore.FinishInterrupted(o.site, o.request)
 	if err != nil || f == nil {
 		return nil, err
 	}
@@ -136,49 +170,59 @@ func finishInterrupted(a *app, req restore.Request, dryRun bool) (*restore.Finis
 	return f, nil
 }
 
-// isWhatWasAsked reports whether the restore that was just finished is the one
-// that is asked for now: then nothing is left to do.
-func isWhatWasAsked(f *restore.Finished, src *restore.Source) bool {
-	return f != nil && f.SameRequest && f.Source == src.Name
+// isDone reports whether the restore that was just finished is the one that is
+// requested now.
+func isDone(f *restore.Finished, src restore.Source) bool {
+	return f != nil && f.SameRequest && f.Source == src.About().Name
 }
 
-func runPlan(ctx context.Context, a *app, src *restore.Source, req restore.Request, dryRun bool) error {
-	p, err := restore.NewPlan(ctx, src, req)
+// restoreFrom plans, shows the plan and, unless it is a dry run, executes it.
+func restoreFrom(ctx context.Context, a *app, src restore.Source, o restoreOrder) error {
+	p, err := restore.NewPlan(src.About(), o.request)
 	if err != nil {
 		return err
 	}
-	if dryRun {
-		_, err := p.WriteTo(a.stdout)
+	work, err := o.site.Check(ctx, p)
+	if err != nil {
 		return err
 	}
-	if _, err := p.WriteTo(a.progress); err != nil {
+	if o.dryRun {
+		_, err := work.WriteTo(a.stdout)
 		return err
 	}
-	if err := p.Execute(ctx); err != nil {
+	if _, err := work.WriteTo(a.progress); err != nil {
+		return err
+	}
+	err = work.Execute(ctx, src, restore.Options{
+		EtcdLog: a.log.zap, Progress: a.progress.report, InitialMmapBytes: o.mmapBytes,
+	})
+	if err != nil {
 		return err
 	}
 	a.progress.stop()
-	return printRestored(a, p)
+	return printRestored(a, work)
 }
 
-func printRestored(a *app, p *restore.Plan) error {
+func printRestored(a *app, w *restore.Work) error {
 	if a.global.writeOut == "json" {
-		return printJSON(a.stdout, kindRestore, p.Summary())
+		return printJSON(a.stdout, kindRestore, w.Summary())
 	}
-	for _, t := range p.Targets {
-		fmt.Fprintf(a.stdout, "Restored member %s to %s\n", t.Member.Name, t.DataDir())
+	for _, t := range w.Targets {
+		fmt.Fprintf(a.stdout, "Restored member %s to %s\n", t.Member.Name, t.DataDir)
 	}
-	fmt.Fprintf(a.stdout, "Cluster token: %s\n", p.Token)
-	for _, t := range p.Targets {
-		start := []string{"etcd", "--name", t.Member.Name, "--data-dir", t.DataDir()}
-		if t.WALDir() != "" {
-			start = append(start, "--wal-dir", t.WALDir())
+	fmt.Fprintf(a.stdout, "Cluster token: %s\n", w.Plan.Token)
+	for _, t := range w.Targets {
+		start := []string{"etcd", "--name", t.Member.Name, "--data-dir", t.DataDir}
+		if t.WALDir != "" {
+			start = append(start, "--wal-dir", t.WALDir)
 		}
-		start = append(start, "--initial-advertise-peer-urls", strings.Join(t.Member.PeerURLs, ","), "--listen-peer-urls", strings.Join(t.Member.PeerURLs, ","))
+		urls := strings.Join(t.Member.PeerURLs, ",")
+		start = append(start, "--initial-advertise-peer-urls", urls, "--listen-peer-urls", urls)
 		fmt.Fprintf(a.stdout, "Start it with its usual flags, as: %s ...\n", shellquote.Join(start...))
 	}
-	if len(p.Targets) < len(p.Members) {
-		fmt.Fprintf(a.stdout, "Restore the other members (of %s) with the same snapshot and\n  --initial-cluster-token %s\n", p.InitialCluster(), p.Token)
+	if len(w.Targets) < len(w.Plan.Members) {
+		fmt.Fprintf(a.stdout, "Restore the other members (of %s) with the same snapshot and\n  --initial-cluster-token %s\n",
+			w.Plan.InitialCluster(), w.Plan.Token)
 	}
 	return nil
 }

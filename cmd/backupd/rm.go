@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
 
 type rmOptions struct {
@@ -40,41 +39,29 @@ being whole, then its data. A pinned snapshot is refused.
 }
 
 func runRm(ctx context.Context, a *app, o rmOptions, arg string) error {
-	store, err := o.repo.openExisting(ctx, a)
+	repo, err := o.repo.openExisting(ctx, a)
 	if err != nil {
 		return err
 	}
-	e, err := snapshot.Resolve(ctx, store, o.repo.cluster, arg)
-	if isNotFound(err) {
-		// What an interrupted deletion left is found by the full id.
-		id, perr := backup.ParseSnapshotID(arg)
-		if perr != nil || o.repo.cluster == "" {
-			return err
-		}
-		e = snapshot.Entry{Cluster: o.repo.cluster, ID: id}
-	} else if err != nil {
+	in, item, err := o.repo.findRest(ctx, repo, arg)
+	if err != nil {
 		return err
 	}
-	pin, err := snapshot.FindPin(ctx, store, e)
+	pin, err := in.FindMark(ctx, item.ID, backup.MarkPin)
 	if err != nil {
 		return err
 	}
 	if pin != nil && !o.forcePinned {
-		return &backup.RefusedError{Reason: fmt.Sprintf("snapshot %s is pinned: %s", e.ID, pin.Reason), Override: "--force-pinned"}
+		reason := fmt.Sprintf("snapshot %s is pinned: %s", item.ID, pin.Reason)
+		return &backup.RefusedError{Reason: reason, Override: "--force-pinned"}
 	}
 	if o.dryRun {
-		fmt.Fprintf(a.stdout, "Would delete snapshot %s of cluster %s\n", e.ID, e.Cluster)
+		fmt.Fprintf(a.stdout, "Would delete snapshot %s of cluster %s\n", item.ID, in.Name())
 		return nil
 	}
-	if err := snapshot.Delete(ctx, store, e); err != nil {
-		return fmt.Errorf("delete %s: %w", e.ID, err)
+	if err := in.Delete(ctx, item.ID); err != nil {
+		return fmt.Errorf("delete %s: %w", item.ID, err)
 	}
-	// The pin goes last: what an interrupted deletion leaves is still held by it.
-	if pin != nil {
-		if err := snapshot.Unpin(ctx, store, e); err != nil && !isNotFound(err) {
-			return fmt.Errorf("delete %s: %w", e.ID, err)
-		}
-	}
-	fmt.Fprintf(a.stdout, "Deleted snapshot %s of cluster %s\n", e.ID, e.Cluster)
+	fmt.Fprintf(a.stdout, "Deleted snapshot %s of cluster %s\n", item.ID, in.Name())
 	return nil
 }

@@ -29,15 +29,22 @@ func (t *targetFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&t.dataDir, "data-dir", "", "data directory to make (default: NAME.etcd)")
 	f.StringVar(&t.walDir, "wal-dir", "", "WAL directory to make, if not in the data directory")
-	f.StringVar(&t.initialCluster, "initial-cluster", "", "members of the new cluster, as name=peerURL with commas between")
+	f.StringVar(&t.initialCluster, "initial-cluster", "",
+		"members of the new cluster, as name=peerURL with commas between")
 	f.StringVar(&t.token, "initial-cluster-token", "", "token of the new cluster, the same for all its members")
-	f.StringVar(&t.peerURLs, "initial-advertise-peer-urls", "", "this member's peer URLs (default: those in --initial-cluster)")
-	f.BoolVar(&t.skipHashCheck, "skip-hash-check", false, "accept a file without SHA-256 (required for one copied from a data directory)")
-	f.Uint64Var(&t.mmapBytes, "initial-memory-map-size", 0, "initial memory map size of the database in bytes (default: what it needs)")
+	f.StringVar(&t.peerURLs, "initial-advertise-peer-urls", "",
+		"this member's peer URLs (default: those in --initial-cluster)")
+	f.BoolVar(&t.skipHashCheck, "skip-hash-check", false,
+		"accept a file without SHA-256 (required for one copied from a data directory)")
+	f.Uint64Var(&t.mmapBytes, "initial-memory-map-size", 0,
+		"initial memory map size of the database in bytes (default: the size it needs)")
 	f.Uint64Var(&t.bump, "bump-revision", 0, "how much to increase the latest revision after restore")
-	f.BoolVar(&t.markCompacted, "mark-compacted", false, "mark the latest revision after restore as compacted (required if --bump-revision > 0, disallowed otherwise)")
-	f.BoolVar(&t.clearAlarms, "clear-alarms", false, "remove alarms of the old cluster, which would be in force in the new one")
-	f.StringVar(&t.chown, "chown", "", "uid:gid that will own everything (default: the owner of the folder that is replaced)")
+	f.BoolVar(&t.markCompacted, "mark-compacted", false,
+		"mark the latest revision after restore as compacted (required if --bump-revision > 0, disallowed otherwise)")
+	f.BoolVar(&t.clearAlarms, "clear-alarms", false,
+		"remove alarms of the old cluster, which would be active in the new one")
+	f.StringVar(&t.chown, "chown", "",
+		"uid:gid that will own everything (default: the owner of the folder that is replaced)")
 	f.BoolVar(&t.replace, "replace", false, "move data that is in the way aside, to DIR"+restore.AsidePrefix+"TIME")
 	f.BoolVar(&t.allowRunning, "allow-running", false, "restore although a server listens on this member's peer URL")
 	f.BoolVar(&t.dryRun, "dry-run", false, "check everything, print the plan, touch nothing")
@@ -48,27 +55,42 @@ func (t *targetFlags) register(cmd *cobra.Command) {
 	mustRegister(cmd.MarkFlagDirname("wal-dir"))
 }
 
-func (t *targetFlags) request(a *app) (restore.Request, error) {
-	r := restore.Request{
-		Name: t.name, DataDir: t.dataDir, WALDir: t.walDir, InitialCluster: t.initialCluster, Token: t.token,
-		BumpRevision: t.bump, MarkCompacted: t.markCompacted, ClearAlarms: t.clearAlarms, InitialMmapBytes: t.mmapBytes,
-		Replace: t.replace, AllowRunning: t.allowRunning,
-		EtcdLog: a.log.zap, Progress: a.progress.report,
+// restoreOrder is one restore as the flags ask for it.
+type restoreOrder struct {
+	request   restore.Request
+	site      restore.Site
+	mmapBytes uint64
+	dryRun    bool
+}
+
+func (t *targetFlags) order() (restoreOrder, error) {
+	o := restoreOrder{
+		request: restore.Request{
+			InitialCluster: t.initialCluster, Token: t.token,
+			BumpRevision: t.bump, MarkCompacted: t.markCompacted, ClearAlarms: t.clearAlarms,
+		},
+		site: restore.Site{
+			Name: t.name, DataDir: t.dataDir, WALDir: t.walDir,
+			Replace: t.replace, AllowRunning: t.allowRunning,
+		},
+		mmapBytes: t.mmapBytes,
+		dryRun:    t.dryRun,
 	}
-	if t.bump > 0 != t.markCompacted {
-		return r, &usageError{fmt.Errorf("--mark-compacted required if --bump-revision > 0")}
+	if err := o.request.Validate(); err != nil {
+		return o, &usageError{err}
 	}
 	if t.peerURLs != "" {
-		r.PeerURLs = strings.Split(t.peerURLs, ",")
+		o.site.PeerURLs = strings.Split(t.peerURLs, ",")
 	}
 	if t.chown != "" {
-		var o restore.Owner
-		if n, err := fmt.Sscanf(t.chown+"\n", "%d:%d\n", &o.UID, &o.GID); err != nil || n != 2 || o.UID < 0 || o.GID < 0 {
-			return r, &usageError{fmt.Errorf("--chown %q: want uid:gid in numbers", t.chown)}
+		var owner restore.Owner
+		n, err := fmt.Sscanf(t.chown+"\n", "%d:%d\n", &owner.UID, &owner.GID)
+		if err != nil || n != 2 || owner.UID < 0 || owner.GID < 0 {
+			return o, &usageError{fmt.Errorf("--chown %q: want uid:gid in numbers", t.chown)}
 		}
-		r.Owner = &o
+		o.site.Owner = &owner
 	}
-	return r, nil
+	return o, nil
 }
 
 func newSnapshotRestoreCommand(a *app) *cobra.Command {
@@ -108,11 +130,11 @@ func runSnapshotRestore(ctx context.Context, a *app, t targetFlags, path string)
 	if t.token == "" {
 		t.token = "etcd-cluster"
 	}
-	req, err := t.request(a)
+	o, err := t.order()
 	if err != nil {
 		return err
 	}
-	finished, err := finishInterrupted(a, req, t.dryRun)
+	finished, err := finishInterrupted(a, o)
 	if err != nil {
 		return err
 	}
@@ -120,12 +142,13 @@ func runSnapshotRestore(ctx context.Context, a *app, t targetFlags, path string)
 	if t.skipHashCheck {
 		check = restore.SkipHash
 	}
-	src, err := restore.FromFile(ctx, path, check, func(done, total int64) { a.progress.report("check", done, total) })
+	progress := func(done, total int64) { a.progress.report("check", done, total) }
+	src, err := restore.FromFile(ctx, path, check, progress)
 	if err != nil {
 		return err
 	}
-	if isWhatWasAsked(finished, src) {
+	if isDone(finished, src) {
 		return nil
 	}
-	return runPlan(ctx, a, src, req, t.dryRun)
+	return restoreFrom(ctx, a, src, o)
 }

@@ -3,13 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -22,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/etcd-backupd/backupd/internal/server"
+	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 // someClusters is a daemon that guards clusters in whatever state.
@@ -151,11 +146,11 @@ func TestStatus_Colours(t *testing.T) {
 }
 
 func TestStatus_TLSAndToken(t *testing.T) {
-	dir := t.TempDir()
-	cert, key, tokens := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "tokens")
-	selfSigned(t, cert, key)
+	authority := testserver.NewAuthority(t)
+	ca, tokens := authority.File, filepath.Join(t.TempDir(), "tokens")
+	cert, key := authority.Issue(t, "backupd")
 	writeFile(t, tokens, "the-first-token-0123\nthe-second-token-0123\n")
-	o := server.Options{Backend: someClusters{clusters: []server.Cluster{well("a")}}, CertFile: cert, KeyFile: key, ClientCAFile: cert, ReadTokensFile: tokens}
+	o := server.Options{Backend: someClusters{clusters: []server.Cluster{well("a")}}, CertFile: cert, KeyFile: key, ClientCAFile: ca, ReadTokensFile: tokens}
 	addr := "https://" + startServer(t, o)
 	for _, c := range []struct {
 		name string
@@ -163,11 +158,11 @@ func TestStatus_TLSAndToken(t *testing.T) {
 		code int
 		want string
 	}{
-		{"Token", []string{"--cacert", cert, "--token-file", tokens}, 0, ""},
-		{"ClientCertificate", []string{"--cacert", cert, "--cert", cert, "--key", key}, 0, ""},
-		{"NoToken", []string{"--cacert", cert}, 1, "Hint: give --token-file"},
+		{"Token", []string{"--cacert", ca, "--token-file", tokens}, 0, ""},
+		{"ClientCertificate", []string{"--cacert", ca, "--cert", cert, "--key", key}, 0, ""},
+		{"NoToken", []string{"--cacert", ca}, 1, "Hint: give --token-file"},
 		{"NoAuthority", []string{"--token-file", tokens}, 1, "Hint: give the authority of the daemon's certificate by --cacert"},
-		{"NoSuchToken", []string{"--cacert", cert, "--token-file", "none"}, 5, "read token: open none"},
+		{"NoSuchToken", []string{"--cacert", ca, "--token-file", "none"}, 5, "read token: open none"},
 		{"NoCertificateInAuthority", []string{"--cacert", tokens}, 1, "holds no certificate"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -180,7 +175,7 @@ func TestStatus_TLSAndToken(t *testing.T) {
 	// The environment says the same.
 	t.Setenv("BACKUPD_SERVER", addr)
 	t.Setenv("BACKUPD_TOKEN_FILE", tokens)
-	t.Setenv("BACKUPD_CACERT", cert)
+	t.Setenv("BACKUPD_CACERT", ca)
 	t.Setenv("ETCDCTL_CACERT", "/etcd/ca/is/not/the/daemons")
 	if code, _, stderr := backupd("status"); code != 0 {
 		t.Errorf("exit code %d: %s", code, stderr)
@@ -236,27 +231,4 @@ func writeFile(t *testing.T, name, text string) {
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// selfSigned writes a certificate that is its own authority, for a server on
-// loopback and for a client.
-func selfSigned(t *testing.T, certFile, keyFile string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, certFile, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
-	writeFile(t, keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})))
 }

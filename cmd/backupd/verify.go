@@ -3,14 +3,16 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
-	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/spool"
 )
 
 type verifyOptions struct {
@@ -67,60 +69,92 @@ func runVerify(ctx context.Context, a *app, o verifyOptions, args []string) erro
 	if err != nil {
 		return err
 	}
-	store, err := o.repo.openExisting(ctx, a)
+	repo, err := o.repo.openExisting(ctx, a)
 	if err != nil {
 		return err
 	}
-	entries, err := o.entries(ctx, store, args)
+	chosen, err := o.choose(ctx, repo, args)
 	if err != nil {
 		return err
-	}
-	v := &snapshot.Verifier{Store: store, Identities: ids, Spool: o.spool, Progress: a.progress.report}
-	if o.storedOnly {
-		v.Depth = snapshot.StoredOnly
 	}
 	var out []verification
 	var errs []error
-	for _, e := range entries {
-		_, err := v.Verify(ctx, e)
+	for _, c := range chosen {
+		v := &snapshot.Verifier{
+			Cluster: c.in, Identities: ids, Spool: spool.Folder{Dir: o.spool}, Progress: a.progress.report,
+		}
+		if o.storedOnly {
+			v.Depth = snapshot.StoredOnly
+		}
+		found, err := o.verifyAll(ctx, a, v, c.items)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		out, errs = append(out, newVerification(e, err, v.Depth)), append(errs, err)
-	}
-	if o.all {
-		found, err := orphans(ctx, store, o.repo.cluster)
 		out, errs = append(out, found...), append(errs, err)
+		if o.all {
+			found, err := orphans(ctx, c.in)
+			out, errs = append(out, found...), append(errs, err)
+		}
 	}
 	a.progress.stop()
 	return errors.Join(append([]error{printVerification(a, out)}, errs...)...)
 }
 
-func (o *verifyOptions) entries(ctx context.Context, store storage.Store, args []string) ([]snapshot.Entry, error) {
-	if o.all {
-		return snapshot.Entries(ctx, store, o.repo.cluster)
+func (o *verifyOptions) verifyAll(ctx context.Context, a *app, v *snapshot.Verifier, items []repository.Item) ([]verification, error) {
+	var out []verification
+	var errs []error
+	for _, i := range items {
+		_, err := v.Verify(ctx, i)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if rerr := v.Record(ctx, i, err, whoami()); rerr != nil {
+			// What was found is the answer; that others cannot know it is a warning.
+			a.log.slog.Warn("the result is not recorded in the repository", "snapshot", i.ID, "err", rerr)
+		}
+		out, errs = append(out, newVerification(i, err, v.Depth)), append(errs, err)
 	}
-	e, err := o.repo.resolve(ctx, store, args)
-	if err == nil {
-		return []snapshot.Entry{e}, nil
-	}
-	// Data whose manifest is gone can still be named by its full id.
-	if id, perr := backup.ParseSnapshotID(first(args)); perr == nil && isNotFound(err) && o.repo.cluster != "" {
-		return []snapshot.Entry{{Cluster: o.repo.cluster, ID: id}}, nil
-	}
-	return nil, err
+	return out, errors.Join(errs...)
 }
 
-func first(args []string) string {
-	if len(args) == 0 {
-		return ""
-	}
-	return args[0]
+// chosen are the snapshots of one cluster that are to be verified.
+type chosen struct {
+	in    *repository.Cluster
+	items []repository.Item
 }
 
-func newVerification(e snapshot.Entry, err error, depth snapshot.Depth) verification {
-	v := verification{Cluster: e.Cluster, ID: e.ID, Result: "ok"}
-	var defect *snapshot.DefectError
+func (o *verifyOptions) choose(ctx context.Context, repo *repository.Repository, args []string) ([]chosen, error) {
+	if !o.all {
+		in, item, err := o.repo.findRest(ctx, repo, reference(args))
+		return []chosen{{in, []repository.Item{item}}}, err
+	}
+	clusters := []string{o.repo.cluster}
+	if o.repo.cluster == "" {
+		var err error
+		if clusters, err = repo.Clusters(ctx); err != nil {
+			return nil, err
+		}
+	}
+	var out []chosen
+	for _, name := range clusters {
+		c := chosen{in: repo.Cluster(name)}
+		for i, err := range c.in.Items(ctx) {
+			if err != nil {
+				return nil, err
+			}
+			if i.Exists {
+				c.items = append(c.items, i)
+			}
+		}
+		slices.Reverse(c.items) // the newest first
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+func newVerification(i repository.Item, err error, depth snapshot.Depth) verification {
+	v := verification{Cluster: i.Cluster, ID: i.ID, Result: "ok"}
+	var defect *backup.DefectError
 	switch {
 	case err == nil && depth == snapshot.StoredOnly:
 		v.Detail = "stored bytes only"
@@ -135,27 +169,29 @@ func newVerification(e snapshot.Entry, err error, depth snapshot.Depth) verifica
 	return v
 }
 
-// orphans looks for data without a manifest. What is fresh may be a backup that
-// is just being taken: it is told, and is no defect.
-func orphans(ctx context.Context, store storage.Store, cluster string) ([]verification, error) {
-	found, err := snapshot.Orphans(ctx, store, cluster, time.Now())
-	if err != nil {
-		return nil, err
-	}
+// orphans looks for data without a manifest. Fresh data may be a backup in
+// progress: it is reported, and is no defect.
+func orphans(ctx context.Context, in *repository.Cluster) ([]verification, error) {
 	var out []verification
 	var errs []error
-	for _, o := range found {
-		k, err := backup.ParseKey(o.Key)
+	for i, err := range in.Items(ctx) {
 		if err != nil {
 			return nil, err
 		}
-		v := verification{Cluster: k.Cluster, Key: o.Key, Result: "defect", Defect: string(snapshot.ManifestMissing)}
-		if o.Fresh() {
-			v.Result, v.Detail = "note", "younger than a day: a backup in progress, or one that was interrupted"
-		} else {
-			errs = append(errs, &snapshot.DefectError{Kind: snapshot.ManifestMissing, Key: o.Key, Err: backup.Corruptf("no manifest names it")})
+		if i.Exists {
+			continue
 		}
-		out = append(out, v)
+		litter := i.Litter(time.Now())
+		for _, obj := range i.Data {
+			v := verification{Cluster: in.Name(), Key: obj.Key, Result: "defect", Defect: string(backup.ManifestMissing)}
+			if len(litter) == 0 {
+				v.Result, v.Detail = "note", "younger than a day: a backup in progress, or one that was interrupted"
+			} else {
+				errs = append(errs, &backup.DefectError{Kind: backup.ManifestMissing, Key: obj.Key,
+					Err: backup.Corruptf("no manifest names it")})
+			}
+			out = append(out, v)
+		}
 	}
 	return out, errors.Join(errs...)
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the container image without docker and without a registry, and proves
-# what is promised of it. Needs go, jq, and Debian's buildah and ca-certificates.
+# Builds the container image without docker and without a registry, and checks
+# its promises. Needs go, jq, and Debian's buildah and ca-certificates.
 #
 #   build.sh [IMAGE]     also keeps the image under that name (default: keeps none)
 #
@@ -86,9 +86,9 @@ cat "$work/files"
 [ "$sum" = "$(sha256sum <"$mounted/usr/bin/backupd")" ] || fail "the image holds another binary"
 
 echo "== it runs"
-# buildah run takes no entrypoint: the whole command is said.
+# buildah run ignores the entrypoint: give the whole command.
 buildah run "$container" -- /usr/bin/backupd version | tee "$work/version"
-grep -qF "backupd $version" "$work/version" || fail "the binary tells another version"
+grep -qF "backupd $version" "$work/version" || fail "the binary prints another version"
 if [ "$(id -u)" = 0 ]; then
   [ "$(stat -c %u "$mounted/var/lib/backupd/spool")" = 65532 ] || fail "the spool folder is not of the user of the image"
 fi

@@ -18,6 +18,13 @@ type Revision int64
 // String returns the decimal number.
 func (r Revision) String() string { return strconv.FormatInt(int64(r), 10) }
 
+// Position is how far one cluster was seen to have come in its history: its id,
+// and the newest revision that any member served.
+type Position struct {
+	ClusterID MemberID
+	Revision  Revision
+}
+
 // MemberID is etcd's 64-bit id of a cluster or of one of its members. Text and
 // JSON use lower-case hexadecimal without leading zeros, as etcd prints it.
 type MemberID uint64

@@ -1,6 +1,7 @@
 package backup_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -97,8 +98,8 @@ func TestSnapshotID_Malformed(t *testing.T) {
 
 func TestParseKey(t *testing.T) {
 	for _, s := range []string{
-		"prod/snapshots/20261120T101500Z-r1-k7q2xd.json", "prod/snapshots/20261120T101500Z-r1-k7q2xd.suspect.json",
-		"prod/pins/20261120T101500Z-r1-k7q2xd.json",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.json", "prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.suspect.json",
+		"prod/marks/20261120T101500Z-r1-k7q2xd.pin.json", "prod/marks/20261120T101500Z-r1-k7q2xd.damaged.json",
 		"a.b_c-D9/data/20261120T101500Z-k7q2xd.db", "prod/data/20261120T101500Z-k7q2xd.db.zst",
 		"prod/data/20261120T101500Z-k7q2xd.db.age", "prod/data/20261120T101500Z-k7q2xd.db.zst.age",
 	} {
@@ -108,16 +109,70 @@ func TestParseKey(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"", "backupd.json", "prod", "prod/snapshots", "prod/snapshots/", "prod/snapshots/x.json", "prod/snapshots/20261120T101500Z-r1-k7q2xd",
-		"prod/snapshots/20261120T101500Z-r1-k7q2xd.json/x", "/snapshots/20261120T101500Z-r1-k7q2xd.json", "../snapshots/20261120T101500Z-r1-k7q2xd.json",
-		".hidden/snapshots/20261120T101500Z-r1-k7q2xd.json", "prod/data/20261120T101500Z-k7q2xd", "prod/data/20261120T101500Z-k7q2xd.db.gz",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.json/x", "/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.json", "../snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.json",
+		".hidden/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.json", "prod/data/20261120T101500Z-k7q2xd", "prod/data/20261120T101500Z-k7q2xd.db.gz",
 		"prod/data/20261120T101500Z-k7q2xd.db.age.zst", "prod/data/20261120T101500Z-r1-k7q2xd.db", "prod/other/20261120T101500Z-r1-k7q2xd.json",
-		"backupd.json/snapshots/20261120T101500Z-r1-k7q2xd.json", "a b/data/20261120T101500Z-k7q2xd.db",
-		"prod/snapshots/20261120T101500Z-r1-k7q2xd.suspect.suspect.json", "prod/snapshots/20261120T101500Z-r1-k7q2xd.suspect",
-		"prod/snapshots/20261120T101500Z-r1-k7q2xd.Suspect.json", "prod/pins/20261120T101500Z-r1-k7q2xd.suspect.json",
-		"prod/pins/20261120T101500Z-r1-k7q2xd", "prod/pins/20261120T101500Z-k7q2xd.json", "prod/data/20261120T101500Z-k7q2xd.suspect.db",
+		"backupd.json/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.json", "a b/data/20261120T101500Z-k7q2xd.db",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.suspect.suspect.json", "prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.suspect",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.Suspect.json", "prod/snapshots/20261120T101500Z-r1-k7q2xd.json",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.suspect.json", "prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi1.json",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi.json", "prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.x.json", "prod/marks/20261120T101500Z-r1-k7q2xd.Pin.json", "prod/marks/20261120T101500Z-r1-k7q2xd.json",
+		"prod/marks/20261120T101500Z-r1-k7q2xd.pin", "prod/marks/20261120T101500Z-k7q2xd.pin.json", "prod/data/20261120T101500Z-k7q2xd.suspect.db",
 	} {
 		if k, err := backup.ParseKey(bad); err == nil {
 			t.Errorf("%q: got %+v", bad, k)
+		}
+	}
+}
+
+// TestCompareIDs: text alone would put revision 99 after 100.
+func TestCompareIDs(t *testing.T) {
+	want := []backup.SnapshotID{
+		"20261120T101500Z-r99-zzzzzz", "20261120T101500Z-r100-aaaaaa", "20261120T101500Z-r100-bbbbbb", "20261120T101501Z-r1-aaaaaa",
+	}
+	got := slices.Clone(want)
+	slices.Reverse(got)
+	slices.SortFunc(got, backup.CompareIDs)
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func mark() *backup.Mark {
+	return &backup.Mark{
+		Format: backup.MarkFormat, Kind: backup.MarkDamaged, ID: "20261120T101500Z-r1-k7q2xd", Reason: "byte 7",
+		At: time.Date(2026, 11, 20, 10, 15, 0, 0, time.UTC), By: "root@host", Defect: backup.Changed,
+	}
+}
+
+func TestMark(t *testing.T) {
+	raw, err := mark().Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := backup.ParseMark(raw); err != nil || *got != *mark() {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for i := range raw {
+		flipped := bytes.Clone(raw)
+		flipped[i] ^= 1
+		if _, err := backup.ParseMark(flipped); !errors.Is(err, backup.ErrCorrupt) {
+			t.Fatalf("flip in byte %d: got %v", i, err)
+		}
+	}
+	var unknown *backup.UnknownFormatError
+	if _, err := backup.ParseMark([]byte(`{"format": "backupd/mark/v2"}`)); !errors.As(err, &unknown) {
+		t.Errorf("got %v", err)
+	}
+	for want, change := range map[string]func(*backup.Mark){
+		"needs a reason": func(m *backup.Mark) { m.Reason = " " }, "501 characters": func(m *backup.Mark) { m.Reason = strings.Repeat("ä", 501) },
+		"one line": func(m *backup.Mark) { m.Reason = "a\nb" }, "kind of mark": func(m *backup.Mark) { m.Kind = "../x" },
+		"parse snapshot id": func(m *backup.Mark) { m.ID = "x" }, "format": func(m *backup.Mark) { m.Format = "x" },
+	} {
+		m := mark()
+		change(m)
+		if _, err := m.Marshal(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
 		}
 	}
 }

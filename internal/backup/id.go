@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"crypto/rand"
 	"fmt"
 	"regexp"
@@ -23,9 +24,13 @@ type SnapshotID string
 //	20261120T101500Z-k7q2xd
 type DataName string
 
-const idTimeLayout = "20060102T150405Z"
+const (
+	idTimeLayout   = "20060102T150405Z"
+	timelineLength = 10
+)
 
 var (
+	timelinePattern   = regexp.MustCompile(`^[a-z2-7]{10}$`)
 	snapshotIDPattern = regexp.MustCompile(`^(\d{8}T\d{6}Z)-r(0|[1-9]\d{0,18})-([a-z2-7]{6})$`)
 	dataNamePattern   = regexp.MustCompile(`^(\d{8}T\d{6}Z)-([a-z2-7]{6})$`)
 )
@@ -106,6 +111,23 @@ func (id SnapshotID) Revision() Revision {
 	return 0
 }
 
+// Skew is how far ahead of ours another host's clock may be.
+const Skew = 5 * time.Minute
+
+// Future reports whether the snapshot was begun by a clock that was ahead of now
+// by more than [Skew]: by one that was wrong, or is.
+func (id SnapshotID) Future(now time.Time) bool { return id.Time().After(now.Add(Skew)) }
+
+// CompareIDs orders the snapshots of one cluster: by the time in their ids, then
+// by revision, then as text. Text alone would not do, for revisions have no
+// leading zeros.
+func CompareIDs(a, b SnapshotID) int {
+	return cmp.Or(a.Time().Compare(b.Time()), cmp.Compare(a.Revision(), b.Revision()), cmp.Compare(a, b))
+}
+
+// NewTimeline makes the name of a timeline.
+func NewTimeline() string { return RandomName(timelineLength) }
+
 // RandomName returns n random characters of the base32 alphabet a-z, 2-7: five
 // bits each.
 func RandomName(n int) string {
@@ -117,3 +139,6 @@ func RandomName(n int) string {
 	}
 	return string(raw)
 }
+
+// TimeOf returns a time as the ids of snapshots that are begun then begin.
+func TimeOf(t time.Time) string { return t.UTC().Format(idTimeLayout) }

@@ -14,24 +14,26 @@ const MarkerKey = "backupd.json"
 const (
 	KindManifest = "manifest"
 	KindData     = "data"
-	KindPin      = "pin"
+	KindMark     = "mark"
 )
 
-// suspectSuffix stands in the name of a suspect snapshot's manifest, so that a
+// suspectSuffix is part of the name of a suspect snapshot's manifest, so that a
 // listing tells it from a verified one.
 const suspectSuffix = ".suspect"
 
 // Key is the parsed name of an object of a repository:
 //
-//	<cluster>/snapshots/<id>[.suspect].json   the manifest, the commit point
-//	<cluster>/data/<data name>.db[.zst][.age] the snapshot's bytes
-//	<cluster>/pins/<id>.json                  the snapshot must stay
+//	<cluster>/snapshots/<id>.<timeline>[.suspect].json  the manifest, the commit point
+//	<cluster>/data/<data name>.db[.zst][.age]           the snapshot's bytes
+//	<cluster>/marks/<id>.<kind>.json                    a [Mark] about the snapshot
 type Key struct {
-	Cluster string
-	Kind    string
-	ID      SnapshotID // of a manifest or a pin
-	Suspect bool       // of a manifest: the content is not trusted
-	Data    DataName   // of a data object
+	Cluster  string
+	Kind     string
+	ID       SnapshotID // of a manifest, or of the snapshot that a mark is about
+	Timeline string     // of a manifest: the history that the snapshot is of
+	Suspect  bool       // of a manifest: the content is not trusted
+	Mark     MarkKind   // of a mark
+	Data     DataName   // of a data object
 	// Suffix is a data object's encoding suffix: "", ".zst", ".age" or
 	// ".zst.age".
 	Suffix string
@@ -42,12 +44,14 @@ func (k Key) String() string {
 	switch {
 	case k.Kind == KindData:
 		return DataPrefix(k.Cluster) + string(k.Data) + ".db" + k.Suffix
-	case k.Kind == KindPin:
-		return PinPrefix(k.Cluster) + string(k.ID) + ".json"
-	case k.Suspect:
-		return ManifestPrefix(k.Cluster) + string(k.ID) + suspectSuffix + ".json"
+	case k.Kind == KindMark:
+		return MarkPrefix(k.Cluster) + string(k.ID) + "." + string(k.Mark) + ".json"
 	}
-	return ManifestPrefix(k.Cluster) + string(k.ID) + ".json"
+	name := ManifestPrefix(k.Cluster) + string(k.ID) + "." + k.Timeline
+	if k.Suspect {
+		name += suspectSuffix
+	}
+	return name + ".json"
 }
 
 // ManifestPrefix is the prefix all manifests of a cluster share.
@@ -56,8 +60,8 @@ func ManifestPrefix(cluster string) string { return cluster + "/snapshots/" }
 // DataPrefix is the prefix all data objects of a cluster share.
 func DataPrefix(cluster string) string { return cluster + "/data/" }
 
-// PinPrefix is the prefix all pins of a cluster share.
-func PinPrefix(cluster string) string { return cluster + "/pins/" }
+// MarkPrefix is the prefix all marks of a cluster share.
+func MarkPrefix(cluster string) string { return cluster + "/marks/" }
 
 // ParseKey parses an object's name below the repository's root. It refuses
 // everything that backupd would not have written, so that foreign objects are
@@ -77,35 +81,56 @@ func ParseKey(s string) (Key, error) {
 	return k, nil
 }
 
-// parseName parses what stands after the cluster's name.
-func (k *Key) parseName(folder, name string) (err error) {
+// parseName parses the folder and the name below it.
+func (k *Key) parseName(folder, name string) error {
 	switch folder {
 	case "snapshots":
-		k.Kind = KindManifest
-		stem, ok := strings.CutSuffix(name, ".json")
-		if !ok {
-			return errors.New("a manifest ends in .json")
-		}
-		stem, k.Suspect = strings.CutSuffix(stem, suspectSuffix)
-		k.ID, err = ParseSnapshotID(stem)
-	case "pins":
-		k.Kind = KindPin
-		stem, ok := strings.CutSuffix(name, ".json")
-		if !ok {
-			return errors.New("a pin ends in .json")
-		}
-		k.ID, err = ParseSnapshotID(stem)
+		return k.parseManifest(name)
+	case "marks":
+		return k.parseMark(name)
 	case "data":
-		k.Kind = KindData
-		stem, suffix, ok := strings.Cut(name, ".db")
-		if !ok || suffix != "" && suffix != ".zst" && suffix != ".age" && suffix != ".zst.age" {
-			return errors.New("snapshot data ends in .db, .db.zst, .db.age or .db.zst.age")
-		}
-		k.Suffix = suffix
-		k.Data, err = ParseDataName(stem)
-	default:
-		return fmt.Errorf("unknown folder %q", folder)
+		return k.parseData(name)
 	}
+	return fmt.Errorf("unknown folder %q", folder)
+}
+
+func (k *Key) parseManifest(name string) (err error) {
+	k.Kind = KindManifest
+	stem, ok := strings.CutSuffix(name, ".json")
+	if !ok {
+		return errors.New("a manifest ends in .json")
+	}
+	stem, k.Suspect = strings.CutSuffix(stem, suspectSuffix)
+	id, timeline, _ := strings.Cut(stem, ".")
+	if k.Timeline = timeline; !timelinePattern.MatchString(timeline) {
+		return fmt.Errorf("timeline %q: want %d characters of a-z and 2-7", timeline, timelineLength)
+	}
+	k.ID, err = ParseSnapshotID(id)
+	return err
+}
+
+func (k *Key) parseMark(name string) (err error) {
+	k.Kind = KindMark
+	stem, ok := strings.CutSuffix(name, ".json")
+	if !ok {
+		return errors.New("a mark ends in .json")
+	}
+	id, kind, _ := strings.Cut(stem, ".")
+	if k.Mark = MarkKind(kind); !markKindPattern.MatchString(kind) {
+		return fmt.Errorf("kind of mark %q: want letters and dashes", kind)
+	}
+	k.ID, err = ParseSnapshotID(id)
+	return err
+}
+
+func (k *Key) parseData(name string) (err error) {
+	k.Kind = KindData
+	stem, suffix, ok := strings.Cut(name, ".db")
+	if !ok || suffix != "" && suffix != ".zst" && suffix != ".age" && suffix != ".zst.age" {
+		return errors.New("snapshot data ends in .db, .db.zst, .db.age or .db.zst.age")
+	}
+	k.Suffix = suffix
+	k.Data, err = ParseDataName(stem)
 	return err
 }
 
@@ -116,7 +141,8 @@ var clusterNamePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 // underscores, beginning with a letter or digit.
 func CheckClusterName(name string) error {
 	if !clusterNamePattern.MatchString(name) {
-		return fmt.Errorf("cluster name %q: want 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit", name)
+		return fmt.Errorf("cluster name %q: want 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit",
+			name)
 	}
 	if name == MarkerKey {
 		return fmt.Errorf("cluster name %q is the name of the repository's marker", name)

@@ -1,6 +1,8 @@
 package backup
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -14,21 +16,29 @@ const ManifestFormat = "backupd/snapshot/v1"
 // MaxManifestBytes bounds what a reader accepts as a manifest.
 const MaxManifestBytes = 1 << 20
 
-// Manifest is the record that makes a snapshot exist. It is written after the
-// data object and deleted before it. Everything in it was read from the
-// database file or asked of live members.
+// Manifest is the object that makes a snapshot exist. It is written after the
+// data object and deleted before it.
 type Manifest struct {
-	Format  string     `json:"format"`
-	ID      SnapshotID `json:"id"`
-	Cluster string     `json:"cluster"`
-	// ClusterID is etcd's own id of the cluster.
-	ClusterID MemberID `json:"clusterID"`
+	Format string     `json:"format"`
+	ID     SnapshotID `json:"id"`
 	// Timeline names one unforked history: a snapshot continues the timeline
 	// of the one before it when the cluster id is the same and the high-water
 	// revision did not go back.
-	Timeline   string    `json:"timeline"`
-	StartedAt  time.Time `json:"startedAt"`
+	Timeline string `json:"timeline"`
+	Capture
 	FinishedAt time.Time `json:"finishedAt"`
+	// Stored is the data object.
+	Stored   Blob     `json:"stored"`
+	Encoding Encoding `json:"encoding"`
+}
+
+// Capture is all that is known of a snapshot before it is stored. Everything in
+// it was read from the database file or asked of live members.
+type Capture struct {
+	Cluster string `json:"cluster"`
+	// ClusterID is etcd's own id of the cluster.
+	ClusterID MemberID  `json:"clusterID"`
+	StartedAt time.Time `json:"startedAt"`
 	// Source is the member whose database this is.
 	Source Member `json:"source"`
 	// Endpoint is the address the snapshot was streamed from.
@@ -60,12 +70,15 @@ type Manifest struct {
 
 	// Plain is etcd's file as it came over the wire, trailer included.
 	Plain Blob `json:"plain"`
-	// Stored is the data object.
-	Stored   Blob     `json:"stored"`
-	Encoding Encoding `json:"encoding"`
 	// Tool is the version of backupd that took the snapshot.
 	Tool string `json:"tool"`
 }
+
+// Position returns how far the cluster had come when the snapshot was taken.
+func (c *Capture) Position() Position { return Position{c.ClusterID, c.HighWaterRevision} }
+
+// Verified reports whether nothing speaks against the content.
+func (c *Capture) Verified() bool { return len(c.Suspect) == 0 }
 
 // ParseSuffix returns the encoding that a data object's suffix tells of: all but
 // the recipients.
@@ -112,18 +125,46 @@ func (e Encoding) String() string {
 	return "none"
 }
 
-// Key names the manifest below the repository's root.
-func (m *Manifest) Key() string {
-	return Key{Cluster: m.Cluster, Kind: KindManifest, ID: m.ID, Suspect: !m.Verified()}.String()
+// ObjectKey is the parsed name of the manifest.
+func (m *Manifest) ObjectKey() Key {
+	return Key{Cluster: m.Cluster, Kind: KindManifest, ID: m.ID, Timeline: m.Timeline, Suspect: !m.Verified()}
 }
+
+// Key names the manifest below the repository's root.
+func (m *Manifest) Key() string { return m.ObjectKey().String() }
 
 // DataKey names the data object below the repository's root.
 func (m *Manifest) DataKey() string {
 	return Key{Cluster: m.Cluster, Kind: KindData, Data: m.ID.DataName(), Suffix: m.Encoding.Suffix()}.String()
 }
 
-// Verified reports whether nothing speaks against the content.
-func (m *Manifest) Verified() bool { return len(m.Suspect) == 0 }
+// Marshal validates m and returns it as indented JSON with its seal.
+func (m *Manifest) Marshal() ([]byte, error) {
+	if err := m.Validate(); err != nil {
+		return nil, err
+	}
+	raw, err := seal(m, MaxManifestBytes)
+	if err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	return raw, nil
+}
+
+// ParseManifest decodes and validates a manifest. Its errors wrap [ErrCorrupt],
+// except for an [*UnknownFormatError].
+func ParseManifest(raw []byte) (*Manifest, error) {
+	if err := unseal(raw, ManifestFormat, MaxManifestBytes); err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	var m Manifest
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return nil, Corruptf("decode manifest: %w", err)
+	}
+	if err := m.Validate(); err != nil {
+		return nil, Corruptf("manifest: %w", err)
+	}
+	return &m, nil
+}
 
 // Validate checks that m is complete and does not contradict itself.
 func (m *Manifest) Validate() error {
@@ -133,28 +174,22 @@ func (m *Manifest) Validate() error {
 	if _, err := ParseSnapshotID(string(m.ID)); err != nil {
 		return err
 	}
-	if err := CheckClusterName(m.Cluster); err != nil {
-		return err
-	}
-	// The revision stands in the name too, so that a listing can show it
-	// without reading the manifest. The two must never disagree.
+	// The revision is in the name too, so that a listing can show it without
+	// reading the manifest. The two must never disagree.
 	if m.ID.Revision() != m.Revision {
 		return fmt.Errorf("id %s tells revision %d, the manifest says %d", m.ID, m.ID.Revision(), m.Revision)
 	}
-	if m.Revision < 1 {
-		return fmt.Errorf("revision %d: want at least 1", m.Revision)
-	}
-	if m.CompactRevision > m.Revision {
-		return fmt.Errorf("compact revision %d is after revision %d", m.CompactRevision, m.Revision)
-	}
 	if m.Timeline == "" {
-		return fmt.Errorf("no timeline")
+		return errors.New("no timeline")
 	}
-	if m.StartedAt.IsZero() || m.FinishedAt.IsZero() {
-		return fmt.Errorf("no start or finish time")
+	if !timelinePattern.MatchString(m.Timeline) {
+		return fmt.Errorf("timeline %q: want %d characters of a-z and 2-7", m.Timeline, timelineLength)
 	}
-	if m.Plain.Bytes < 1 || m.Plain.SHA256.IsZero() || m.Stored.Bytes < 1 || m.Stored.SHA256.IsZero() {
-		return fmt.Errorf("size or sha256 of the plain or stored bytes is missing")
+	if m.FinishedAt.IsZero() {
+		return errors.New("no start or finish time")
+	}
+	if m.Stored.Bytes < 1 || m.Stored.SHA256.IsZero() {
+		return errors.New("size or sha256 of the plain or stored bytes is missing")
 	}
 	if c := m.Encoding.Compression; c != "" && c != "zstd" {
 		return fmt.Errorf("compression %q is not known", c)
@@ -162,17 +197,37 @@ func (m *Manifest) Validate() error {
 	if c := m.Encoding.Encryption; c != "" && c != "age" {
 		return fmt.Errorf("encryption %q is not known", c)
 	}
-	return m.validateMembers()
+	return m.Capture.Validate()
 }
 
-func (m *Manifest) validateMembers() error {
-	if len(m.Members) == 0 {
-		return fmt.Errorf("no members")
+// Validate checks that c is complete and does not contradict itself.
+func (c *Capture) Validate() error {
+	if err := CheckClusterName(c.Cluster); err != nil {
+		return err
 	}
-	seen := make(map[MemberID]bool, len(m.Members))
-	for _, mem := range m.Members {
+	if c.Revision < 1 {
+		return fmt.Errorf("revision %d: want at least 1", c.Revision)
+	}
+	if c.CompactRevision > c.Revision {
+		return fmt.Errorf("compact revision %d is after revision %d", c.CompactRevision, c.Revision)
+	}
+	if c.StartedAt.IsZero() {
+		return errors.New("no start or finish time")
+	}
+	if c.Plain.Bytes < 1 || c.Plain.SHA256.IsZero() {
+		return errors.New("size or sha256 of the plain or stored bytes is missing")
+	}
+	return c.validateMembers()
+}
+
+func (c *Capture) validateMembers() error {
+	if len(c.Members) == 0 {
+		return errors.New("no members")
+	}
+	seen := make(map[MemberID]bool, len(c.Members))
+	for _, mem := range c.Members {
 		if seen[mem.ID] {
-			return fmt.Errorf("member %s stands there twice", mem.ID)
+			return fmt.Errorf("member %s is listed twice", mem.ID)
 		}
 		seen[mem.ID] = true
 		for _, u := range mem.PeerURLs {

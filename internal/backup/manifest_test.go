@@ -18,13 +18,19 @@ func full() *backup.Manifest {
 	hash := backup.HashKV{Hash: 4, Revision: 123456, CompactRevision: 100}
 	member := backup.Member{ID: 0xab, Name: "m1", PeerURLs: []string{"http://h:2380"}, ClientURLs: []string{"http://h:2379"}, Learner: true}
 	return &backup.Manifest{
-		Format: backup.ManifestFormat, ID: "20261120T101500Z-r123456-k7q2xd", Cluster: "prod", ClusterID: 0xcd, Timeline: "abcdefghij",
-		StartedAt: at, FinishedAt: at.Add(time.Second), Source: member, Endpoint: "http://h:2379", Members: []backup.Member{member},
-		EtcdVersion: "3.7.3", StorageVersion: "3.7.0", Revision: 123456, CompactRevision: 100, HighWaterRevision: 123460, HashKV: hash,
-		MemberHashes: []backup.MemberHash{{MemberID: 0xab, Endpoint: "http://h:2379", Result: backup.HashDiffers, Answer: &hash, Detail: "d"}},
-		Suspect:      []string{"why"}, Keys: 5, Leases: 6, Alarms: []backup.Alarm{{MemberID: 0xab, Type: "NOSPACE"}}, AuthEnabled: true,
-		RaftTerm: 7, RaftIndex: 8, Plain: backup.Blob{Bytes: 9, SHA256: backup.Digest{1}}, Stored: backup.Blob{Bytes: 10, SHA256: backup.Digest{2}},
-		Encoding: backup.Encoding{Compression: "zstd", Encryption: "age", Recipients: []string{"age1x"}}, Tool: "v1",
+		Format: backup.ManifestFormat, ID: "20261120T101500Z-r123456-k7q2xd", Timeline: "abcdefghij",
+		Capture: backup.Capture{
+			Cluster: "prod", ClusterID: 0xcd, StartedAt: at, Source: member, Endpoint: "http://h:2379",
+			Members: []backup.Member{member}, EtcdVersion: "3.7.3", StorageVersion: "3.7.0",
+			Revision: 123456, CompactRevision: 100, HighWaterRevision: 123460, HashKV: hash,
+			MemberHashes: []backup.MemberHash{
+				{MemberID: 0xab, Endpoint: "http://h:2379", Result: backup.HashDiffers, Answer: &hash, Detail: "d"},
+			},
+			Suspect: []string{"why"}, Keys: 5, Leases: 6, Alarms: []backup.Alarm{{MemberID: 0xab, Type: "NOSPACE"}},
+			AuthEnabled: true, RaftTerm: 7, RaftIndex: 8, Plain: backup.Blob{Bytes: 9, SHA256: backup.Digest{1}}, Tool: "v1",
+		},
+		FinishedAt: at.Add(time.Second), Stored: backup.Blob{Bytes: 10, SHA256: backup.Digest{2}},
+		Encoding: backup.Encoding{Compression: "zstd", Encryption: "age", Recipients: []string{"age1x"}},
 	}
 }
 
@@ -39,9 +45,11 @@ func marshal(t testing.TB, m *backup.Manifest) []byte {
 
 func TestManifest_RoundTrip(t *testing.T) {
 	m := full()
-	for v, i := reflect.ValueOf(*m), 0; i < v.NumField(); i++ {
-		if v.Field(i).IsZero() {
-			t.Errorf("the test leaves %s out", v.Type().Field(i).Name)
+	for _, v := range []reflect.Value{reflect.ValueOf(*m), reflect.ValueOf(m.Capture)} {
+		for i := range v.NumField() {
+			if v.Field(i).IsZero() {
+				t.Errorf("the test leaves %s out", v.Type().Field(i).Name)
+			}
 		}
 	}
 	raw := marshal(t, m)
@@ -49,7 +57,8 @@ func TestManifest_RoundTrip(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, m) {
 		t.Errorf("got %+v, %v, want %+v", got, err, m)
 	}
-	if m.Key() != "prod/snapshots/20261120T101500Z-r123456-k7q2xd.suspect.json" || m.DataKey() != "prod/data/20261120T101500Z-k7q2xd.db.zst.age" || m.Verified() {
+	if m.Key() != "prod/snapshots/20261120T101500Z-r123456-k7q2xd.abcdefghij.suspect.json" ||
+		m.DataKey() != "prod/data/20261120T101500Z-k7q2xd.db.zst.age" || m.Verified() {
 		t.Errorf("got %s, %s, verified %v", m.Key(), m.DataKey(), m.Verified())
 	}
 }
@@ -79,12 +88,13 @@ func TestManifest_Validate(t *testing.T) {
 		"want at least 1":         func(m *backup.Manifest) { m.Revision = 0; m.ID = m.ID.DataName().WithRevision(0) },
 		"is after revision":       func(m *backup.Manifest) { m.CompactRevision = m.Revision + 1 },
 		"no timeline":             func(m *backup.Manifest) { m.Timeline = "" },
+		`timeline "x"`:            func(m *backup.Manifest) { m.Timeline = "x" },
 		"no start or finish time": func(m *backup.Manifest) { m.FinishedAt = time.Time{} },
 		"size or sha256":          func(m *backup.Manifest) { m.Stored.SHA256 = backup.Digest{} },
 		`compression "lzma"`:      func(m *backup.Manifest) { m.Encoding.Compression = "lzma" },
 		`encryption "rot13"`:      func(m *backup.Manifest) { m.Encoding.Encryption = "rot13" },
 		"no members":              func(m *backup.Manifest) { m.Members = nil },
-		"stands there twice":      func(m *backup.Manifest) { m.Members = append(m.Members, m.Members[0]) },
+		"is listed twice":         func(m *backup.Manifest) { m.Members = append(m.Members, m.Members[0]) },
 		"peer URL":                func(m *backup.Manifest) { m.Members[0].PeerURLs[0] = "http://a b" },
 	} {
 		m := full()
@@ -184,9 +194,9 @@ func FuzzParseManifest(f *testing.F) {
 
 // FuzzParseKey: what is accepted is written the same way again.
 func FuzzParseKey(f *testing.F) {
-	f.Add("prod/snapshots/20261120T101500Z-r1-k7q2xd.json")
-	f.Add("prod/snapshots/20261120T101500Z-r1-k7q2xd.suspect.json")
-	f.Add("prod/pins/20261120T101500Z-r1-k7q2xd.json")
+	f.Add("prod/snapshots/20261120T101500Z-r1-k7q2xd.abcdefghij.json")
+	f.Add("prod/snapshots/20261120T101500Z-r1-k7q2xd.abcdefghij.suspect.json")
+	f.Add("prod/marks/20261120T101500Z-r1-k7q2xd.pin.json")
 	f.Add("prod/data/20261120T101500Z-k7q2xd.db.zst.age")
 	f.Add("backupd.json")
 	f.Fuzz(func(t *testing.T, s string) {

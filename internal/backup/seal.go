@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// A manifest ends in its seal, the SHA-256 of the whole file with zeros in the
-// seal's own place:
+// A manifest and a mark end in their seal, the SHA-256 of the whole file with
+// zeros in the place of the seal:
 //
 //	{
 //	  "format": "backupd/snapshot/v1",
@@ -17,7 +17,7 @@ import (
 //	  "seal": "<64 hexadecimal digits>"
 //	}
 //
-// So no byte of a manifest can change unseen: not a member's URL, which a
+// So no byte of such a file can change unseen: not a member's URL, which a
 // restore would believe, nor a time, which retention would. The seal shows
 // damage, not forgery: anyone can compute it.
 const (
@@ -26,24 +26,16 @@ const (
 	sealLen  = 2 * sha256.Size
 )
 
-// sealed is a manifest as it is written.
-type sealed struct {
-	*Manifest
-	Seal string `json:"seal"`
-}
-
-// Marshal validates m and returns it as indented JSON with its seal.
-func (m *Manifest) Marshal() ([]byte, error) {
-	if err := m.Validate(); err != nil {
-		return nil, err
-	}
-	raw, err := json.MarshalIndent(sealed{m, strings.Repeat("0", sealLen)}, "", "  ")
+// seal returns v, a struct, as indented JSON with its seal.
+func seal(v any, limit int) ([]byte, error) {
+	raw, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
-		return nil, fmt.Errorf("encode manifest: %w", err)
+		return nil, fmt.Errorf("encode: %w", err)
 	}
-	raw = append(raw, '\n')
-	if len(raw) > MaxManifestBytes {
-		return nil, fmt.Errorf("encode manifest: %d bytes are more than %d", len(raw), MaxManifestBytes)
+	raw = bytes.TrimSuffix(raw, []byte("\n}"))
+	raw = fmt.Appendf(raw, ",%s%s%s", sealHead, strings.Repeat("0", sealLen), sealTail)
+	if len(raw) > limit {
+		return nil, fmt.Errorf("encode: %d bytes are more than %d", len(raw), limit)
 	}
 	place, _ := sealPlace(raw)
 	copy(place, Digest(sha256.Sum256(raw)).String())
@@ -69,58 +61,50 @@ func checkSeal(raw []byte) (has bool, err error) {
 	want := string(place)
 	copy(place, strings.Repeat("0", sealLen))
 	if got := Digest(sha256.Sum256(raw)).String(); got != want {
-		return true, Corruptf("manifest is damaged: its seal is %s, its bytes make %s", want, got)
+		return true, Corruptf("it is damaged: its seal is %s, its bytes make %s", want, got)
 	}
 	return true, nil
 }
 
-// UnknownFormatError is returned for a manifest of a format that this version
+// UnknownFormatError is returned for an object of a format that this version
 // does not read. It is not damage but the work of another version.
-type UnknownFormatError struct{ Format string }
+type UnknownFormatError struct{ Format, Known string }
 
 func (e *UnknownFormatError) Error() string {
-	return fmt.Sprintf("manifest format %q is not known to this version (it reads %q)", e.Format, ManifestFormat)
+	return fmt.Sprintf("format %q is not known to this version (it reads %q)", e.Format, e.Known)
 }
 
-// ParseManifest decodes and validates a manifest. Its errors wrap [ErrCorrupt],
-// except for an [*UnknownFormatError].
-func ParseManifest(raw []byte) (*Manifest, error) {
-	if len(raw) > MaxManifestBytes {
-		return nil, Corruptf("manifest of %d bytes: more than %d", len(raw), MaxManifestBytes)
+// unseal checks the seal and the format of raw.
+func unseal(raw []byte, format string, limit int) error {
+	if len(raw) > limit {
+		return Corruptf("%d bytes are more than %d", len(raw), limit)
 	}
 	// The seal comes first, so that damage to the format is seen as damage.
 	has, err := checkSeal(raw)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := checkFormat(raw); err != nil {
-		return nil, err
+	if err := checkFormat(raw, format); err != nil {
+		return err
 	}
 	if !has {
-		return nil, Corruptf("manifest is damaged: it does not end in a seal")
+		return Corruptf("it is damaged: it does not end in a seal")
 	}
-	var m Manifest
-	if err := json.Unmarshal(raw, &m); err != nil {
-		return nil, Corruptf("decode manifest: %w", err)
-	}
-	if err := m.Validate(); err != nil {
-		return nil, Corruptf("manifest: %w", err)
-	}
-	return &m, nil
+	return nil
 }
 
-func checkFormat(raw []byte) error {
+func checkFormat(raw []byte, known string) error {
 	var head struct {
 		Format string `json:"format"`
 	}
 	if err := json.Unmarshal(raw, &head); err != nil {
-		return Corruptf("decode manifest: %w", err)
+		return Corruptf("decode: %w", err)
 	}
 	switch head.Format {
-	case ManifestFormat:
+	case known:
 		return nil
 	case "":
-		return Corruptf("decode manifest: no format")
+		return Corruptf("decode: no format")
 	}
-	return WithHint(&UnknownFormatError{head.Format}, "use a newer backupd")
+	return WithHint(&UnknownFormatError{head.Format, known}, "use a newer backupd")
 }

@@ -1,10 +1,11 @@
-// Package check tells before the disaster what will fail in it: it tries
-// everything a configuration says, from the certificates to the bucket, and
-// says of each thing whether it is right and what to do if not.
+// Package check finds before a disaster the things that would fail in it: it
+// tries everything that a configuration names, from the certificates to the
+// bucket, and says of each thing whether it is right and what to do if not.
 //
-// It looks by doing, and leaves nothing behind: of etcd it asks what any backup
-// asks, and what it creates in a repository or a folder to see whether it can, it
-// removes. No finding holds a secret.
+// It looks by doing and leaves nothing behind: it asks etcd the same questions
+// as any backup, and removes everything that it creates in a repository or a
+// folder. No finding holds a secret. The rules belong to the packages that it
+// asks; check collects findings.
 package check
 
 import (
@@ -20,16 +21,6 @@ import (
 	"github.com/etcd-backupd/backupd/internal/config"
 )
 
-// Level says how bad a finding is.
-type Level string
-
-// Levels, the better first.
-const (
-	OK      Level = "ok"
-	Warning Level = "warning" // it works, and something speaks against it
-	Failure Level = "failure" // it does not work, or will not when it is needed
-)
-
 // Sections of the findings, in their order.
 const (
 	SectionConfiguration = "configuration"
@@ -40,30 +31,19 @@ const (
 	SectionNotifications = "notifications"
 )
 
-// Finding is what one check found.
-type Finding struct {
-	Section string `json:"section"`
-	// Subject is what of the section it is about: the name of a cluster or of a
-	// repository, the path of a key.
-	Subject string `json:"subject"`
-	Level   Level  `json:"level"`
-	Text    string `json:"text"`
-	Hint    string `json:"hint,omitempty"` // what to do
-}
-
 // Options say what is checked.
 type Options struct {
-	// Clusters are the names of those to look at, with their repositories; nil is
-	// all of them, and the repositories that none uses. What is not of one cluster
-	// is looked at in any case.
+	// Clusters are the names of the clusters to check, with their repositories.
+	// Nil means all of them, and also the repositories that no cluster uses.
+	// Everything that belongs to no cluster is always checked.
 	Clusters []string
-	// Notify sends an event to each receiver of notifications, to see it arrive.
+	// Notify sends a test event to each receiver of notifications.
 	Notify bool
 	Log    *slog.Logger // nil discards
 }
 
-// Limits of a run: a check that hangs must not hold up the others, and many
-// clusters must not be asked at the same moment.
+// Limits of a run: a check that hangs must not hold up the others, and not all
+// of many clusters may be asked at the same moment.
 const (
 	maxConcurrent = 8
 	checkTimeout  = 3 * time.Minute
@@ -76,17 +56,17 @@ type checker struct {
 	clusters []config.Cluster // the chosen ones
 	now      time.Time
 
-	// What was found out, for the checks that put things together.
+	// Results that the checks of several things together need.
 	lives  []*live  // by the index in clusters
 	stored []stored // by the index in clusters
 }
 
 // task is a check that depends on no other.
-type task func(context.Context) []Finding
+type task func(context.Context) []backup.Finding
 
-// Run checks a configuration and returns the findings by section. What it asks
-// of the outside ends with ctx.
-func Run(ctx context.Context, conf *config.Config, o Options) []Finding {
+// Run checks a configuration and returns the findings by section. Its questions
+// to the outside end with ctx.
+func Run(ctx context.Context, conf *config.Config, o Options) []backup.Finding {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -98,41 +78,46 @@ func Run(ctx context.Context, conf *config.Config, o Options) []Finding {
 	}
 	c.lives, c.stored = make([]*live, len(c.clusters)), make([]stored, len(c.clusters))
 
-	static := []task{c.checkFiles, c.checkCertificates}
-	for i := range c.clusters {
-		static = append(static, func(context.Context) []Finding { return c.checkPlan(i) })
+	static, clusters, repositories, rest := c.tasks()
+	results := runAll(ctx, slices.Concat(static, clusters, repositories, rest))
+	next := func(n int) []backup.Finding {
+		part := slices.Concat(results[:n]...)
+		results = results[n:]
+		return part
 	}
-	var clusters, repositories []task
+	return slices.Concat(
+		next(len(static)), c.checkTogether(), next(len(clusters)),
+		c.checkSpool(), next(len(repositories)), next(len(rest)))
+}
+
+// tasks returns the checks of each section that depend on no other.
+func (c *checker) tasks() (static, clusters, repositories, rest []task) {
+	static = []task{c.checkFiles, c.checkCertificates}
 	for i := range c.clusters {
-		clusters = append(clusters, func(ctx context.Context) (out []Finding) {
+		static = append(static, func(context.Context) []backup.Finding { return c.checkPlan(i) })
+		clusters = append(clusters, func(ctx context.Context) (out []backup.Finding) {
 			c.lives[i], out = c.checkCluster(ctx, &c.clusters[i])
 			return out
 		})
 	}
 	for _, name := range c.repositories() {
-		repositories = append(repositories, func(ctx context.Context) []Finding { return c.checkRepository(ctx, name) })
+		repositories = append(repositories, func(ctx context.Context) []backup.Finding {
+			return c.checkRepository(ctx, name)
+		})
 	}
-	rest := []task{c.checkServer, c.checkNotifications}
-	results := runAll(ctx, slices.Concat(static, clusters, repositories, rest))
-
-	next := func(n int) []Finding {
-		part := slices.Concat(results[:n]...)
-		results = results[n:]
-		return part
-	}
-	return slices.Concat(next(len(static)), c.checkTogether(), next(len(clusters)), c.checkSpool(), next(len(repositories)), next(len(rest)))
+	return static, clusters, repositories, []task{c.checkServer, c.checkNotifications}
 }
 
-// runAll runs tasks, some at once, and returns what each found.
-func runAll(ctx context.Context, tasks []task) [][]Finding {
-	results := make([][]Finding, len(tasks))
+// runAll runs tasks, some at the same time, and returns the findings of each.
+func runAll(ctx context.Context, tasks []task) [][]backup.Finding {
+	results := make([][]backup.Finding, len(tasks))
 	turns := make(chan struct{}, maxConcurrent)
 	var wg sync.WaitGroup
 	for i, t := range tasks {
 		wg.Go(func() {
 			turns <- struct{}{}
 			defer func() { <-turns }()
-			ctx, cancel := context.WithTimeoutCause(ctx, checkTimeout, fmt.Errorf("no end after %v", checkTimeout))
+			ctx, cancel := context.WithTimeoutCause(ctx, checkTimeout, fmt.Errorf("it did not end in %v", checkTimeout))
 			defer cancel()
 			results[i] = t(ctx)
 		})
@@ -144,17 +129,23 @@ func runAll(ctx context.Context, tasks []task) [][]Finding {
 // list collects the findings about one subject.
 type list struct {
 	section, subject string
-	findings         []Finding
+	findings         []backup.Finding
 }
 
-func (l *list) ok(format string, args ...any) { l.add(OK, "", format, args...) }
+func (l *list) ok(format string, args ...any) { l.add(backup.LevelOK, "", format, args...) }
 
-func (l *list) warn(hint, format string, args ...any) { l.add(Warning, hint, format, args...) }
+func (l *list) warn(hint, format string, args ...any) {
+	l.add(backup.LevelWarning, hint, format, args...)
+}
 
-func (l *list) fail(hint, format string, args ...any) { l.add(Failure, hint, format, args...) }
+func (l *list) fail(hint, format string, args ...any) {
+	l.add(backup.LevelFailure, hint, format, args...)
+}
 
-func (l *list) add(level Level, hint, format string, args ...any) {
-	l.findings = append(l.findings, Finding{l.section, l.subject, level, fmt.Sprintf(format, args...), hint})
+func (l *list) add(level backup.Level, hint, format string, args ...any) {
+	l.findings = append(l.findings, backup.Finding{
+		Section: l.section, Subject: l.subject, Level: level, Text: fmt.Sprintf(format, args...), Hint: hint,
+	})
 }
 
 // hintOf returns the hint that err carries, or another.

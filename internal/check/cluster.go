@@ -13,18 +13,15 @@ import (
 	"github.com/etcd-backupd/backupd/internal/config"
 )
 
-// maxLag is how many raft entries a member may be behind the newest.
-const maxLag = 1000
-
-// live is what a cluster told, for the checks that put things together.
+// live is the state of a cluster that the checks of several things together need.
 type live struct {
 	id       backup.MemberID // of the cluster
-	database int64           // bytes of the largest
+	database int64           // bytes of the largest one
 }
 
 // checkCluster asks each endpoint of a cluster by itself, and then the cluster
-// for a snapshot. It returns nil where no member answered.
-func (c *checker) checkCluster(ctx context.Context, conf *config.Cluster) (*live, []Finding) {
+// for a snapshot. It returns nil if no member answered.
+func (c *checker) checkCluster(ctx context.Context, conf *config.Cluster) (*live, []backup.Finding) {
 	l := list{section: SectionCluster, subject: conf.Name}
 	client, err := conf.ClientConfig()
 	if err != nil {
@@ -46,7 +43,8 @@ func (c *checker) checkCluster(ctx context.Context, conf *config.Cluster) (*live
 	if answered := answering(members); len(answered) > 0 {
 		facts = c.judge(ctx, &l, conf, client, members, answered)
 	} else {
-		l.fail("see the endpoints below; 'etcdctl endpoint status' with the same settings should work", "no endpoint answers: no snapshot can be taken")
+		l.fail("see the endpoints below; 'etcdctl endpoint status' with the same settings should work",
+			"no endpoint answers: no snapshot can be taken")
 	}
 	out := l.findings
 	for _, m := range members {
@@ -66,28 +64,31 @@ func answering(members []*member) []*member {
 	return out
 }
 
-// explainSilence tells of a member that does not answer. One of several is no
-// obstacle to a backup.
+// explainSilence reports a member that does not answer. A backup needs only one
+// of several.
 func (m *member) explainSilence(othersAnswer bool) {
 	if m.down == nil {
 		return
 	}
 	const hint = "start the member, correct the endpoint, or let this host through to it"
 	if othersAnswer {
-		m.warn(hint, "no answer: %v; snapshots are taken from the others meanwhile", m.down)
+		m.warn(hint, "no answer: %v; meanwhile snapshots are taken from other members", m.down)
 	} else {
 		m.fail(hintOf(m.down, hint), "no answer: %v", m.down)
 	}
 }
 
-// judge looks at what the answers of a cluster tell together.
-func (c *checker) judge(ctx context.Context, l *list, conf *config.Cluster, client cluster.Config, members, answered []*member) *live {
+// judge checks the answers of a cluster's members together.
+func (c *checker) judge(
+	ctx context.Context, l *list, conf *config.Cluster, client cluster.Config, members, answered []*member,
+) *live {
 	facts := &live{id: answered[0].survey.ClusterID}
 	for _, m := range answered {
 		facts.database = max(facts.database, m.DatabaseBytes)
 		if m.survey.ClusterID != facts.id {
-			l.fail("one of them is an endpoint of another cluster, or of one that was restored: correct endpoints",
-				"%s is in cluster %s, and %s in cluster %s", answered[0].endpoint, facts.id, m.endpoint, m.survey.ClusterID)
+			l.fail("correct endpoints: one of these belongs to another cluster, or to one that was restored",
+				"%s is in cluster %s, and %s in cluster %s",
+				answered[0].endpoint, facts.id, m.endpoint, m.survey.ClusterID)
 			return facts
 		}
 	}
@@ -99,7 +100,7 @@ func (c *checker) judge(ctx context.Context, l *list, conf *config.Cluster, clie
 	return facts
 }
 
-// checkAlarms tells of the alarms that are up. Every member tells of all.
+// checkAlarms reports the active alarms. Every member lists all of them.
 func checkAlarms(l *list, answered []*member) {
 	var seen []backup.Alarm
 	for _, m := range answered {
@@ -110,27 +111,28 @@ func checkAlarms(l *list, answered []*member) {
 			seen = append(seen, a)
 			who := "member " + a.MemberID.String()
 			if a.MemberID == 0 {
-				who = "no certain member"
+				who = "no specific member"
 			}
 			hint := "compact, defragment, then etcdctl alarm disarm"
 			text := "it refuses writes"
 			if a.Type == "CORRUPT" {
-				hint = "find out which member is right (etcdctl endpoint hashkv --cluster) and replace the others; keep older snapshots"
-				text = "its data differs from the others', and snapshots are marked suspect"
+				hint = "find the members that are right (etcdctl endpoint hashkv --cluster) and replace the others; " +
+					"keep older snapshots"
+				text = "its data differs from that of other members, and snapshots are marked suspect"
 			}
-			l.fail(hint, "the alarm %s is up, of %s: %s", a.Type, who, text)
+			l.fail(hint, "alarm %s is active on %s: %s", a.Type, who, text)
 		}
 	}
 }
 
-// checkMembership compares the endpoints with the members that the cluster says
-// it has.
+// checkMembership compares the endpoints with the cluster's own list of members.
 func checkMembership(l *list, conf *config.Cluster, members, answered []*member) {
 	byID := map[backup.MemberID]string{}
 	for _, m := range answered {
 		first, twice := byID[m.MemberID]
 		if twice && m.endpoint != conf.LocalEndpoint {
-			l.warn("name each member by an endpoint of its own, and not a load balancer", "%s and %s are the same member: fewer can be chosen from than it seems", first, m.endpoint)
+			l.warn("name each member by an endpoint of its own, and not by a load balancer",
+				"%s and %s are the same member: there is less choice than it seems", first, m.endpoint)
 		} else if !twice {
 			byID[m.MemberID] = m.endpoint
 		}
@@ -149,21 +151,23 @@ func checkMembership(l *list, conf *config.Cluster, members, answered []*member)
 			down++
 		}
 		if byID[known.ID] != "" || silent(members, known) {
-			continue // a silent one is told of by its endpoint
+			continue // explainSilence reports a silent one
 		}
-		l.warn("add its client URL to endpoints: the best member is chosen from them", "member %s is behind no endpoint", describe(known))
+		l.warn("add its client URL to endpoints: the best member is chosen from them",
+			"no configured endpoint reaches member %s", describe(known))
 	}
-	// A member takes a while to notice that it has no leader any more.
+	// A member takes a while to notice that it has lost its leader.
 	if down > (voters-1)/2 && !slices.ContainsFunc(answered, func(m *member) bool { return m.NoLeader }) {
-		l.fail("start them; a snapshot can be taken all the same", "%d of %d voting members do not answer: without the majority the cluster serves no writes", down, voters)
+		l.fail("start them; a snapshot can be taken all the same",
+			"%d of %d voting members do not answer: without a majority the cluster serves no writes", down, voters)
 	}
 	if voters == 1 {
-		l.ok("it has one voting member: nothing can be compared with it, so only what etcd itself checks is found")
+		l.ok("it has one voting member: there is no other to compare it with, so only etcd's own checks find damage")
 	}
 }
 
-// membership returns the list of the first member that tells it, or why none
-// does.
+// membership returns the list of members from the first one that has it, or why
+// none has it.
 func membership(answered []*member) ([]backup.Member, error) {
 	var errs []error
 	for _, m := range answered {
@@ -175,23 +179,24 @@ func membership(answered []*member) ([]backup.Member, error) {
 	return nil, errors.Join(errs...)
 }
 
-// silent reports whether a member is known to be behind an endpoint that does
-// not answer.
+// silent reports whether an endpoint that does not answer is known to belong to a
+// member.
 func silent(members []*member, known backup.Member) bool {
 	return slices.ContainsFunc(members, func(m *member) bool {
-		return !m.answered && slices.ContainsFunc(known.ClientURLs, func(u string) bool { return address(u) == address(m.endpoint) })
+		ours := func(u string) bool { return cluster.SameEndpoint(u, m.endpoint) }
+		return !m.answered && slices.ContainsFunc(known.ClientURLs, ours)
 	})
 }
 
 func describe(m backup.Member) string {
 	name := m.Name
 	if name == "" {
-		name = "not started yet" // only then has it none
+		name = "not started yet" // a member has no name only until then
 	}
 	return fmt.Sprintf("%s (%s, %s)", m.ID, name, strings.Join(m.ClientURLs, " "))
 }
 
-// checkAgreement compares what the members say of themselves.
+// checkAgreement compares the versions and the progress of the members.
 func checkAgreement(l *list, answered []*member) {
 	versions := map[string]bool{}
 	newest := uint64(0)
@@ -205,17 +210,20 @@ func checkAgreement(l *list, answered []*member) {
 		l.warn("finish the upgrade", "the members have different versions of etcd")
 	}
 	for _, m := range answered {
-		if lag := newest - m.AppliedIndex; lag > maxLag {
-			l.warn("look at the disk and the network of this member", "%s is %d raft entries behind the newest", m.endpoint, lag)
+		if lag := newest - m.AppliedIndex; lag > cluster.MaxLag {
+			l.warn("look at the disk and the network of this member",
+				"%s is %d raft entries behind the newest", m.endpoint, lag)
 		}
 	}
 }
 
 // checkStream takes the first bytes of a snapshot from the member that a backup
-// would take it from. Nothing less proves that it may: etcd has no other
-// request that needs the same permission, changes nothing and costs as little.
-// HashKV needs it as well. One member is asked, since all have the same users.
-func (c *checker) checkStream(ctx context.Context, l *list, conf *config.Cluster, client cluster.Config, answered []*member) {
+// would use. Nothing less proves that etcd allows it: no other request needs the
+// same permission, changes nothing and costs as little. HashKV needs the same
+// permission. One member is asked, since all have the same users.
+func (c *checker) checkStream(
+	ctx context.Context, l *list, conf *config.Cluster, client cluster.Config, answered []*member,
+) {
 	client.Endpoints = nil
 	for _, m := range answered {
 		client.Endpoints = append(client.Endpoints, m.url)

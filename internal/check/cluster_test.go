@@ -16,6 +16,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/check"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
@@ -37,10 +38,10 @@ func TestCluster_Healthy(t *testing.T) {
 			testserver.Fill(t, c.Client(t), testserver.FillOptions{})
 			before := revision(t, c)
 			got := run(t, forCluster(t, c.Endpoints(), tlsOf(c.CAFile, c.CertFile, c.KeyFile)))
-			wantNone(t, got, check.SectionCluster, check.OK)
-			want(t, got, check.SectionCluster, check.OK, "3 of 3 endpoints answer")
-			want(t, got, check.SectionCluster, check.OK, "leader, etcd "+version)
-			want(t, got, check.SectionCluster, check.OK, "a snapshot may be taken")
+			wantNone(t, got, check.SectionCluster, ok)
+			want(t, got, check.SectionCluster, ok, "3 of 3 endpoints answer")
+			want(t, got, check.SectionCluster, ok, "leader, etcd "+version)
+			want(t, got, check.SectionCluster, ok, "a snapshot may be taken")
 			if after := revision(t, c); after != before {
 				t.Errorf("the revision went from %d to %d", before, after)
 			}
@@ -53,22 +54,22 @@ func TestCluster_MemberDown(t *testing.T) {
 	conf := forCluster(t, c.Endpoints(), "")
 	c.Members[1].Kill()
 	got := run(t, conf)
-	wantNone(t, got, check.SectionCluster, check.Warning)
-	want(t, got, check.SectionCluster, check.Warning, "no answer: dial tcp")
-	want(t, got, check.SectionCluster, check.OK, "2 of 3 endpoints answer")
-	want(t, got, check.SectionCluster, check.OK, "a snapshot may be taken")
+	wantNone(t, got, check.SectionCluster, warning)
+	want(t, got, check.SectionCluster, warning, "no answer: dial tcp")
+	want(t, got, check.SectionCluster, ok, "2 of 3 endpoints answer")
+	want(t, got, check.SectionCluster, ok, "a snapshot may be taken")
 	if strings.Contains(spell(got), "behind no endpoint") {
 		t.Errorf("a member that is down is behind an endpoint:\n%s", spell(got))
 	}
 
 	c.Members[2].Kill() // and with it the majority
 	got = run(t, conf)
-	want(t, got, check.SectionCluster, check.Failure, "majority")
+	want(t, got, check.SectionCluster, failure, "majority")
 
 	c.Members[0].Kill()
 	got = run(t, conf)
-	want(t, got, check.SectionCluster, check.Failure, "no endpoint answers")
-	want(t, got, check.SectionSpool, check.OK, "no cluster answered")
+	want(t, got, check.SectionCluster, failure, "no endpoint answers")
+	want(t, got, check.SectionSpool, ok, "no cluster answered")
 }
 
 func TestCluster_MemberHangs(t *testing.T) {
@@ -77,12 +78,12 @@ func TestCluster_MemberHangs(t *testing.T) {
 	conf.Clusters[0].Snapshot.RequestTimeout = 3 * time.Second
 	c.Members[1].Pause()
 	got := run(t, conf)
-	want(t, got, check.SectionCluster, check.Warning, "no answer: not in time")
-	want(t, got, check.SectionCluster, check.OK, "a snapshot may be taken")
+	want(t, got, check.SectionCluster, warning, "no answer: not in time")
+	want(t, got, check.SectionCluster, ok, "a snapshot may be taken")
 }
 
-// TestCluster_OnlyGRPC is about members whose client port has no HTTP, so that
-// its clock is not told, and nothing else is amiss.
+// TestCluster_OnlyGRPC is about members whose client port has no HTTP: their clocks
+// are not known, and all else is right.
 func TestCluster_OnlyGRPC(t *testing.T) {
 	for _, version := range []string{"3.5", "3.7"} {
 		for _, tls := range []bool{false, true} {
@@ -91,13 +92,14 @@ func TestCluster_OnlyGRPC(t *testing.T) {
 				if tls {
 					http = strings.Replace(http, "http:", "https:", 1)
 				}
-				c := testserver.StartCluster(t, testserver.Options{Version: version, TLS: tls, Args: []string{"--listen-client-http-urls=" + http}})
+				c := testserver.StartCluster(t,
+					testserver.Options{Version: version, TLS: tls, Args: []string{"--listen-client-http-urls=" + http}})
 				got := run(t, forCluster(t, c.Endpoints(), tlsOf(c.CAFile, c.CertFile, c.KeyFile)))
-				wantNone(t, got, check.SectionCluster, check.OK)
-				want(t, got, check.SectionCluster, check.OK, "a snapshot may be taken")
+				wantNone(t, got, check.SectionCluster, ok)
+				want(t, got, check.SectionCluster, ok, "a snapshot may be taken")
 				if tls {
 					got = run(t, forCluster(t, c.Endpoints(), tlsOf(c.CAFile, "", "")))
-					want(t, got, check.SectionCluster, check.Failure, "name a client certificate")
+					want(t, got, check.SectionCluster, failure, "name a client certificate")
 				}
 			})
 		}
@@ -108,49 +110,75 @@ func TestCluster_Membership(t *testing.T) {
 	c := testserver.StartCluster(t, testserver.Options{Size: 2})
 	learner := c.AddLearner(t)
 	got := run(t, forCluster(t, c.Endpoints()[:1], ""))
-	want(t, got, check.SectionCluster, check.Warning, c.Endpoints()[1])
-	want(t, got, check.SectionCluster, check.Warning, learner.ClientURL)
+	want(t, got, check.SectionCluster, warning, c.Endpoints()[1])
+	want(t, got, check.SectionCluster, warning, learner.ClientURL)
 
 	got = run(t, forCluster(t, append(c.Endpoints(), learner.ClientURL), ""))
-	wantNone(t, got, check.SectionCluster, check.OK)
-	want(t, got, check.SectionCluster, check.OK, "it is a learner")
+	wantNone(t, got, check.SectionCluster, ok)
+	want(t, got, check.SectionCluster, ok, "it is a learner")
 
 	// Two ways to one member.
 	proxy := testserver.StartProxy(t, c.Members[0].Endpoint)
 	got = run(t, forCluster(t, append(c.Endpoints(), learner.ClientURL, proxy.URL), ""))
-	want(t, got, check.SectionCluster, check.Warning, "are the same member")
+	want(t, got, check.SectionCluster, warning, "are the same member")
 
 	// Endpoints of two clusters.
 	other := testserver.StartCluster(t, testserver.Options{Version: "3.5"})
 	got = run(t, forCluster(t, append(c.Endpoints(), other.Endpoints()...), ""))
-	want(t, got, check.SectionCluster, check.Failure, "one of them is an endpoint of another cluster")
+	want(t, got, check.SectionCluster, failure, "one of these belongs to another cluster")
 }
 
 func TestCluster_TLS(t *testing.T) {
 	for _, version := range []string{"3.5", "3.7"} {
 		c := testserver.StartCluster(t, testserver.Options{Version: version, TLS: true})
 		plain := testserver.StartCluster(t, testserver.Options{Version: version})
-		stranger := newAuthority(t)
-		strangeCert, strangeKey := stranger.issue(t, "stranger", nil)
-		expiredCert, expiredKey := stranger.issue(t, "expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
-		serverOnly, serverOnlyKey := stranger.issue(t, "server", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
+		stranger := testserver.NewAuthority(t)
+		strangeCert, strangeKey := stranger.Issue(t, "stranger")
+		expiredCert, expiredKey := stranger.Issue(t, "expired",
+			func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
+		serverOnly, serverOnlyKey := stranger.Issue(t, "server",
+			func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
 		for name, test := range map[string]struct {
 			endpoints []string
 			tls       string
-			level     check.Level
+			level     backup.Level
 			want      string
 		}{
-			"WrongCA":         {c.Endpoints(), tlsOf(stranger.file, c.CertFile, c.KeyFile), check.Failure, `was issued by "CN=backupd test CA"`},
-			"SystemCAs":       {c.Endpoints(), tlsOf("", c.CertFile, c.KeyFile), check.Failure, "no authority that is trusted here"},
-			"NoCertificate":   {c.Endpoints(), tlsOf(c.CAFile, "", ""), check.Failure, "name a client certificate in tls.cert-file"},
-			"StrangeClient":   {c.Endpoints(), tlsOf(c.CAFile, strangeCert, strangeKey), check.Failure, "it must be issued by the CA that the members have"},
-			"ExpiredClient":   {c.Endpoints(), tlsOf(c.CAFile, expiredCert, expiredKey), check.Failure, "it expired on"},
-			"NotForClients":   {c.Endpoints(), tlsOf(c.CAFile, serverOnly, serverOnlyKey), check.Failure, "extended key usage clientAuth"},
-			"SkipVerify":      {c.Endpoints(), fmt.Sprintf("tls: {cert-file: %s, key-file: %s, insecure-skip-verify: true}\n", c.CertFile, c.KeyFile), check.Warning, "is not verified"},
-			"PlainToTLS":      {[]string{"http://" + c.Members[0].Endpoint}, "", check.Failure, "the member speaks TLS"},
-			"TLSToPlain":      {[]string{"https://" + plain.Members[0].Endpoint}, tlsOf(c.CAFile, "", ""), check.Failure, "does not speak TLS"},
-			"WithoutScheme":   {[]string{c.Members[0].Endpoint}, tlsOf(c.CAFile, c.CertFile, c.KeyFile), check.OK, "answers: leader"},
-			"NobodyListening": {[]string{strings.Replace(testserver.FreeURL(t), "http:", "https:", 1)}, tlsOf(c.CAFile, c.CertFile, c.KeyFile), check.Failure, "no endpoint answers"},
+			"WrongCA": {
+				c.Endpoints(), tlsOf(stranger.File, c.CertFile, c.KeyFile), failure,
+				`was issued by "CN=backupd test CA"`,
+			},
+			"SystemCAs": {
+				c.Endpoints(), tlsOf("", c.CertFile, c.KeyFile), failure, "this host does not trust that authority",
+			},
+			"NoCertificate": {
+				c.Endpoints(), tlsOf(c.CAFile, "", ""), failure, "name a client certificate in tls.cert-file",
+			},
+			"StrangeClient": {
+				c.Endpoints(), tlsOf(c.CAFile, strangeCert, strangeKey), failure,
+				"it must be issued by the CA that the members have",
+			},
+			"ExpiredClient": {c.Endpoints(), tlsOf(c.CAFile, expiredCert, expiredKey), failure, "it expired on"},
+			"NotForClients": {
+				c.Endpoints(), tlsOf(c.CAFile, serverOnly, serverOnlyKey), failure, "extended key usage clientAuth",
+			},
+			"SkipVerify": {
+				c.Endpoints(),
+				fmt.Sprintf("tls: {cert-file: %s, key-file: %s, insecure-skip-verify: true}\n", c.CertFile, c.KeyFile),
+				warning, "is not verified",
+			},
+			"PlainToTLS": {[]string{"http://" + c.Members[0].Endpoint}, "", failure, "the member speaks TLS"},
+			"TLSToPlain": {
+				[]string{"https://" + plain.Members[0].Endpoint}, tlsOf(c.CAFile, "", ""), failure,
+				"does not speak TLS",
+			},
+			"WithoutScheme": {
+				[]string{c.Members[0].Endpoint}, tlsOf(c.CAFile, c.CertFile, c.KeyFile), ok, "answers: leader",
+			},
+			"NobodyListening": {
+				[]string{strings.Replace(testserver.FreeURL(t), "http:", "https:", 1)},
+				tlsOf(c.CAFile, c.CertFile, c.KeyFile), failure, "no endpoint answers",
+			},
 		} {
 			t.Run(version+"/"+name, func(t *testing.T) {
 				got := run(t, forCluster(t, test.endpoints, test.tls))
@@ -163,21 +191,35 @@ func TestCluster_TLS(t *testing.T) {
 // TestCluster_ServerCertificate uses a server that is no etcd, for no etcd
 // starts with an expired certificate of its own.
 func TestCluster_ServerCertificate(t *testing.T) {
-	ca := newAuthority(t)
+	ca := testserver.NewAuthority(t)
 	for name, test := range map[string]struct {
 		change func(*x509.Certificate)
-		want   check.Level
+		want   backup.Level
 		text   string
 	}{
-		"Expired":     {func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }, check.Failure, "the member's certificate expired on"},
-		"Soon":        {func(c *x509.Certificate) { c.NotAfter = time.Now().Add(5 * time.Minute) }, check.Warning, "the member's certificate expires in"},
-		"NotYet":      {func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }, check.Failure, "is not valid before"},
-		"OtherName":   {func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"m1", "m1.etcd"} }, check.Failure, "is for m1, m1.etcd, and not for 127.0.0.1"},
-		"NoName":      {func(c *x509.Certificate) { c.IPAddresses = nil }, check.Failure, "is for nobody"},
-		"ClientsOnly": {func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, check.Failure, "is not accepted"},
+		"Expired": {
+			func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }, failure,
+			"the member's certificate expired on",
+		},
+		"Soon": {
+			func(c *x509.Certificate) { c.NotAfter = time.Now().Add(5 * time.Minute) }, warning,
+			"the member's certificate expires in",
+		},
+		"NotYet": {
+			func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }, failure, "is not valid before",
+		},
+		"OtherName": {
+			func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"m1", "m1.etcd"} }, failure,
+			"is for m1, m1.etcd, and not for 127.0.0.1",
+		},
+		"NoName": {func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, nil }, failure, "is for nobody"},
+		"ClientsOnly": {
+			func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, failure,
+			"is not accepted",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			certFile, keyFile := ca.issue(t, name, test.change)
+			certFile, keyFile := ca.Issue(t, name, test.change)
 			pair, err := tls.LoadX509KeyPair(certFile, keyFile)
 			if err != nil {
 				t.Fatal(err)
@@ -187,7 +229,7 @@ func TestCluster_ServerCertificate(t *testing.T) {
 			srv.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
 			srv.StartTLS()
 			defer srv.Close()
-			conf := forCluster(t, []string{srv.URL}, tlsOf(ca.file, "", ""))
+			conf := forCluster(t, []string{srv.URL}, tlsOf(ca.File, "", ""))
 			conf.Clusters[0].Snapshot.RequestTimeout = 2 * time.Second // it never answers as etcd does
 			want(t, run(t, conf), check.SectionCluster, test.want, test.text)
 		})
@@ -201,13 +243,13 @@ func TestCluster_Auth(t *testing.T) {
 		c.EnableAuth(t, "root's password")
 		for name, test := range map[string]struct {
 			user, password string
-			level          check.Level
+			level          backup.Level
 			want           string
 		}{
-			"Root":          {"root", "root's password", check.OK, "a snapshot may be taken"},
-			"NoRole":        {"reader", "reader's password", check.Failure, "etcdctl user grant-role reader root"},
-			"WrongPassword": {"root", "wrong password", check.Failure, "wrong user name or password"},
-			"NoUser":        {"", "", check.Failure, "give the cluster user and password-file"},
+			"Root":          {"root", "root's password", ok, "a snapshot may be taken"},
+			"NoRole":        {"reader", "reader's password", failure, "etcdctl user grant-role reader root"},
+			"WrongPassword": {"root", "wrong password", failure, "wrong user name or password"},
+			"NoUser":        {"", "", failure, "give the cluster user and password-file"},
 		} {
 			t.Run(version+"/"+name, func(t *testing.T) {
 				more := ""
@@ -216,8 +258,8 @@ func TestCluster_Auth(t *testing.T) {
 				}
 				got := run(t, forCluster(t, c.Endpoints(), more))
 				want(t, got, check.SectionCluster, test.level, test.want)
-				if test.level == check.OK {
-					wantNone(t, got, check.SectionCluster, check.OK)
+				if test.level == ok {
+					wantNone(t, got, check.SectionCluster, ok)
 				}
 				if test.password != "" && strings.Contains(spell(got), test.password) {
 					t.Errorf("the password is shown:\n%s", spell(got))
@@ -231,31 +273,48 @@ func TestCluster_Auth(t *testing.T) {
 // say.
 func TestCluster_Told(t *testing.T) {
 	status := pb.StatusResponse{
-		Header: &pb.ResponseHeader{ClusterId: 7, MemberId: 1, Revision: 5}, Version: "3.7.1", Leader: 1, RaftIndex: 9, RaftAppliedIndex: 9,
+		Header:  &pb.ResponseHeader{ClusterId: 7, MemberId: 1, Revision: 5},
+		Version: "3.7.1", Leader: 1, RaftIndex: 9, RaftAppliedIndex: 9,
 		DbSize: 20 << 20, DbSizeInUse: 19 << 20, DbSizeQuota: 2 << 30,
 	}
 	for name, test := range map[string]struct {
 		change func(*pb.StatusResponse)
 		more   string
-		level  check.Level
+		level  backup.Level
 		want   string
 	}{
-		"Corrupting":      {func(s *pb.StatusResponse) { s.Version = "3.5.2" }, "", check.Warning, "etcd-io/etcd#13766"},
-		"EndOfLife":       {func(s *pb.StatusResponse) { s.Version = "3.4.45" }, "", check.Warning, "no more fixes"},
-		"Quota":           {func(s *pb.StatusResponse) { s.DbSize = 1900 << 20; s.DbSizeInUse = s.DbSize }, "", check.Warning, "93% of its quota of 2.0 GiB"},
-		"QuotaNotTold":    {func(s *pb.StatusResponse) { s.DbSize, s.DbSizeQuota = 1900<<20, 0 }, "", check.Warning, "if --quota-backend-bytes does not say otherwise"},
-		"Fragmented":      {func(s *pb.StatusResponse) { s.DbSize = 400 << 20 }, "", check.Warning, "are free pages"},
-		"Defragmented":    {func(s *pb.StatusResponse) { s.DbSize = 400 << 20 }, "defragment: {schedule: '@daily'}\n", check.OK, "database of 400 MiB"},
-		"NoSpace":         {func(s *pb.StatusResponse) { s.Errors = []string{"memberID:1 alarm:NOSPACE "} }, "", check.Failure, "the alarm NOSPACE is up, of member 1"},
-		"Corrupt":         {func(s *pb.StatusResponse) { s.Errors = []string{"memberID:1 alarm:CORRUPT "} }, "", check.Failure, "endpoint hashkv"},
-		"NoLeader":        {func(s *pb.StatusResponse) { s.Leader = 0 }, "", check.Failure, "no majority"},
-		"OnlyOneIsVoting": {func(*pb.StatusResponse) {}, "", check.OK, "one voting member"},
+		"Corrupting": {func(s *pb.StatusResponse) { s.Version = "3.5.2" }, "", warning, "etcd-io/etcd#13766"},
+		"EndOfLife":  {func(s *pb.StatusResponse) { s.Version = "3.4.45" }, "", warning, "no fixes since"},
+		"Quota": {
+			func(s *pb.StatusResponse) { s.DbSize = 1900 << 20; s.DbSizeInUse = s.DbSize }, "", warning,
+			"93% of its quota of 2.0 GiB",
+		},
+		"QuotaNotTold": {
+			func(s *pb.StatusResponse) { s.DbSize, s.DbSizeQuota = 1900<<20, 0 }, "", warning,
+			"unless --quota-backend-bytes is set",
+		},
+		"Fragmented": {func(s *pb.StatusResponse) { s.DbSize = 400 << 20 }, "", warning, "are free pages"},
+		"Defragmented": {
+			func(s *pb.StatusResponse) { s.DbSize = 400 << 20 }, "defragment: {schedule: '@daily'}\n", ok,
+			"database of 400 MiB",
+		},
+		"NoSpace": {
+			func(s *pb.StatusResponse) { s.Errors = []string{"memberID:1 alarm:NOSPACE "} }, "", failure,
+			"alarm NOSPACE is active on member 1",
+		},
+		"Corrupt": {
+			func(s *pb.StatusResponse) { s.Errors = []string{"memberID:1 alarm:CORRUPT "} }, "", failure,
+			"endpoint hashkv",
+		},
+		"NoLeader":        {func(s *pb.StatusResponse) { s.Leader = 0 }, "", failure, "no majority"},
+		"OnlyOneIsVoting": {func(*pb.StatusResponse) {}, "", ok, "one voting member"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ep := testserver.StartFakeMember(t, testserver.FakeMember{
 				Status: func(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
 					s := pb.StatusResponse{
-						Header: status.Header, Version: status.Version, Leader: status.Leader, RaftIndex: status.RaftIndex, RaftAppliedIndex: status.RaftAppliedIndex,
+						Header: status.Header, Version: status.Version, Leader: status.Leader,
+						RaftIndex: status.RaftIndex, RaftAppliedIndex: status.RaftAppliedIndex,
 						DbSize: status.DbSize, DbSizeInUse: status.DbSizeInUse, DbSizeQuota: status.DbSizeQuota,
 					}
 					test.change(&s)
@@ -264,8 +323,8 @@ func TestCluster_Told(t *testing.T) {
 			})
 			got := run(t, forCluster(t, []string{ep}, test.more))
 			want(t, got, check.SectionCluster, test.level, test.want)
-			if test.level == check.OK {
-				wantNone(t, got, check.SectionCluster, check.OK)
+			if test.level == ok {
+				wantNone(t, got, check.SectionCluster, ok)
 			}
 		})
 	}
@@ -278,6 +337,6 @@ func TestCluster_PasswordFileMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := run(t, conf)
-	want(t, got, check.SectionConfiguration, check.Failure, "no such file")
-	want(t, got, check.SectionCluster, check.Failure, "no such file")
+	want(t, got, check.SectionConfiguration, failure, "no such file")
+	want(t, got, check.SectionCluster, failure, "no such file")
 }

@@ -10,38 +10,40 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/certs"
 	"github.com/etcd-backupd/backupd/internal/config"
 )
 
-// greeting is what an endpoint shows to anybody: its certificate, and its clock.
+// greeting is what an endpoint shows without a login: its certificate and clock.
 type greeting struct {
-	chain  []*x509.Certificate // what it showed; nil without TLS
+	chain  []*x509.Certificate // nil without TLS
 	status int                 // of its answer; 0 if there was none
-	offset time.Duration       // of its clock from ours; as little as can be
+	offset time.Duration       // of its clock from ours, at least
 	dated  bool                // the offset is known
 	err    error               // why there was no answer
 }
 
-// greet asks the member at a URL for its version, which etcd tells without a
-// login. The certificate is looked at and not verified here, so that everything
-// that is wrong with it can be told. A port that speaks gRPC only shows its
-// certificate too, and then gives no sensible answer, which is no mistake.
+// greet asks the member at a URL for its version, which needs no login. It keeps
+// the certificate and does not verify it, so that the caller can report all that
+// is wrong with it. A port that speaks only gRPC shows its certificate too. Then
+// it gives no sensible answer, which is no mistake.
 func greet(ctx context.Context, base string, conf *tls.Config) greeting {
 	var g greeting
 	conf = conf.Clone()
-	conf.InsecureSkipVerify = true //nolint:gosec // nothing is told to whoever answers; verify does it
+	conf.InsecureSkipVerify = true //nolint:gosec // we send no secret; verify does it
 	conf.VerifyConnection = func(s tls.ConnectionState) error {
 		g.chain = s.PeerCertificates
 		return nil
 	}
 	transport := &http.Transport{TLSClientConfig: conf, ForceAttemptHTTP2: true, DisableKeepAlives: true}
 	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	client := &http.Client{Transport: transport, CheckRedirect: stay}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/version", nil)
 	if err != nil {
 		g.err = err
@@ -70,12 +72,12 @@ func greet(ctx context.Context, base string, conf *tls.Config) greeting {
 	return g
 }
 
-// ending returns why the other side ends a connection on which nothing is said.
-// It is how a refused certificate becomes known in TLS 1.3: by an alert after the
-// handshake, which whoever writes first may never get to read.
+// ending returns why the other side ends a connection on which we send nothing.
+// In TLS 1.3 a refused certificate causes an alert after the handshake. A client
+// that writes first may never read it.
 func ending(ctx context.Context, address string, conf *tls.Config) error {
 	conf = conf.Clone()
-	conf.InsecureSkipVerify = true //nolint:gosec // nothing is told to whoever answers
+	conf.InsecureSkipVerify = true //nolint:gosec // we send no secret
 	conn, err := (&tls.Dialer{Config: conf}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
@@ -89,8 +91,8 @@ func ending(ctx context.Context, address string, conf *tls.Config) error {
 // alertTimeout is how long an alert may be on its way.
 const alertTimeout = 2 * time.Second
 
-// clockOffset returns by how much a clock differs at least that showed date, in
-// whole seconds, at some moment between two of ours.
+// clockOffset returns the least difference of a clock from ours, when it showed
+// date, in whole seconds, at some moment between sent and received.
 func clockOffset(date, sent, received time.Time) time.Duration {
 	if ahead := date.Sub(received); ahead > 0 {
 		return ahead
@@ -98,39 +100,15 @@ func clockOffset(date, sent, received time.Time) time.Duration {
 	return min(0, date.Add(time.Second).Sub(sent))
 }
 
-// clientTLS is how the members are met that conf describes.
-func clientTLS(conf *config.TLS) (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if conf.CAFile != "" {
-		raw, err := os.ReadFile(conf.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read CA file: %w", err)
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(raw) {
-			return nil, fmt.Errorf("CA file %s holds no certificate in PEM", conf.CAFile)
-		}
-	}
-	if conf.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(conf.CertFile, conf.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("read client certificate %s and key %s: %w", conf.CertFile, conf.KeyFile, err)
-		}
-		// Also where no authority is asked for that signed it: the member shall say
-		// what it thinks of it.
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
-	}
-	return c, nil
-}
-
-// verify looks at the certificates that the member host showed, and reports
-// whether they are good.
+// verify checks the certificates that the member host showed, and reports whether
+// they are good.
 func verify(l *list, chain []*x509.Certificate, roots *x509.CertPool, host string, now time.Time) bool {
 	leaf := chain[0]
-	if level, text := validity(leaf, now); level == Failure {
-		l.fail("renew the member's certificate; if it is good, set the clock of this host", "the member's certificate %s", text)
+	if level, text := validity(leaf, now); level == backup.LevelFailure {
+		l.fail("renew the member's certificate; if it is good, set the clock of this host",
+			"the member's certificate %s", text)
 		return false
-	} else if level == Warning {
+	} else if level == backup.LevelWarning {
 		l.warn("renew the member's certificate", "the member's certificate %s", text)
 	}
 	if err := leaf.VerifyHostname(host); err != nil {
@@ -146,14 +124,16 @@ func verify(l *list, chain []*x509.Certificate, roots *x509.CertPool, host strin
 	var unknown x509.UnknownAuthorityError
 	switch {
 	case errors.As(err, &unknown):
-		l.fail("name the file with the CA of the members in tls.ca-file", "the member's certificate was issued by %q, which is no authority that is trusted here", leaf.Issuer)
+		l.fail("name the file with the CA of the members in tls.ca-file",
+			"the member's certificate was issued by %q, and this host does not trust that authority", leaf.Issuer)
 	case err != nil:
-		l.fail("look at the certificate: openssl x509 -text -noout -in FILE", "the member's certificate is not accepted: %v", err)
+		l.fail("look at the certificate: openssl x509 -text -noout -in FILE",
+			"the member's certificate is not accepted: %v", err)
 	}
 	return err == nil
 }
 
-// names spells whom a certificate is for.
+// names spells the hosts that a certificate is for.
 func names(cert *x509.Certificate) string {
 	out := slices.Clone(cert.DNSNames)
 	for _, ip := range cert.IPAddresses {
@@ -171,22 +151,23 @@ func refused(err error) bool {
 	return errors.As(err, &op) && op.Op == "remote error"
 }
 
-// whyRefused says what may be wrong with a client certificate.
+// whyRefused returns a hint on how to correct a client certificate.
 func whyRefused(conf *config.TLS, now time.Time) string {
 	if conf.CertFile == "" {
 		return "name a client certificate in tls.cert-file and tls.key-file"
 	}
 	const ca = "it must be issued by the CA that the members have as --trusted-ca-file"
-	certs, err := readCertificates(conf.CertFile)
+	chain, err := certs.Read(conf.CertFile)
 	if err != nil {
 		return ca
 	}
-	if level, text := validity(certs[0], now); level == Failure {
+	if level, text := validity(chain[0], now); level == backup.LevelFailure {
 		return fmt.Sprintf("renew %s: it %s", conf.CertFile, text)
 	}
-	usages := certs[0].ExtKeyUsage
-	if len(usages) > 0 && !slices.Contains(usages, x509.ExtKeyUsageClientAuth) && !slices.Contains(usages, x509.ExtKeyUsageAny) {
-		return fmt.Sprintf("issue %s with the extended key usage clientAuth, which it lacks", conf.CertFile)
+	usages := chain[0].ExtKeyUsage
+	forClients := func(u x509.ExtKeyUsage) bool { return u == x509.ExtKeyUsageClientAuth || u == x509.ExtKeyUsageAny }
+	if len(usages) > 0 && !slices.ContainsFunc(usages, forClients) {
+		return fmt.Sprintf("issue %s again with the extended key usage clientAuth", conf.CertFile)
 	}
 	return ca
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/notify"
 )
@@ -13,29 +14,32 @@ import (
 // tryTimeout bounds what one receiver may take.
 const tryTimeout = 35 * time.Second
 
-// checkNotifications looks at the receivers, and tells them something if that
-// was asked for.
-func (c *checker) checkNotifications(ctx context.Context) []Finding {
+// checkNotifications checks the receivers, and sends them test events if the
+// options ask for that.
+func (c *checker) checkNotifications(ctx context.Context) []backup.Finding {
 	if len(c.conf.Daemon.Notifications) == 0 {
 		l := list{section: SectionNotifications, subject: "daemon.notifications"}
-		l.warn("add a receiver to daemon.notifications, or watch the metrics (deploy/prometheus has alert rules)", "nobody is told when backups fail")
+		l.warn("add a receiver to daemon.notifications, or watch the metrics (deploy/prometheus has alert rules)",
+			"nobody is notified when backups fail")
 		return l.findings
 	}
-	var out []Finding
+	var out []backup.Finding
 	for i := range c.conf.Daemon.Notifications {
 		n := &c.conf.Daemon.Notifications[i]
-		l := list{section: SectionNotifications, subject: fmt.Sprintf("daemon.notifications[%d] %s", i, kindOfReceiver(n))}
+		subject := fmt.Sprintf("daemon.notifications[%d] %s", i, kindOfReceiver(n))
+		l := list{section: SectionNotifications, subject: subject}
 		target, err := n.Target()
 		switch {
 		case err != nil:
 			l.fail("correct the receiver", "%v", err)
 		case !c.options.Notify:
-			l.add(OK, "--notify sends a test", "the receiver is right as far as can be told without a message")
+			l.add(backup.LevelOK, "--notify sends a test",
+				"the receiver is right, as far as a check can say that sends nothing")
 		default:
 			c.try(ctx, &l, n, target)
 		}
 		if !slices.Contains(n.On, string(notify.Failed)) {
-			l.warn("add failure to its key on", "it is not told of failures")
+			l.warn("add failure to its key on", "it is not notified of failures")
 		}
 		out = append(out, l.findings...)
 	}
@@ -54,23 +58,25 @@ func kindOfReceiver(n *config.Notification) string {
 	return "command"
 }
 
-// try sends what is worth to be tried.
+// try sends the test events for a receiver.
 func (c *checker) try(ctx context.Context, l *list, n *config.Notification, target *notify.Target) {
 	for _, e := range c.testEvents(n) {
 		ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 		err := target.Try(ctx, c.options.Log, e)
 		cancel()
 		if err != nil {
-			l.fail("correct the receiver's URL or program, or let this host through to it", "the test event %s was not delivered: %v", e.Kind, err)
+			l.fail("correct the receiver's URL or program, or let this host through to it",
+				"the test event %s was not delivered: %v", e.Kind, err)
 			return
 		}
 		l.ok("the test event %s was delivered", e.Kind)
 	}
 }
 
-// testEvents are a failure, which is what must arrive, and its recovery, which
-// closes again whatever the failure opened. A ping is told of a start: a failure
-// would raise its alarm, and a success would hide that backups are missing.
+// testEvents returns a failure, because failures must arrive, and its recovery,
+// which closes the alarm that the failure opened. A healthchecks URL gets a start
+// instead: a failure would raise its alarm, and a success would hide that
+// backups are missing.
 func (c *checker) testEvents(n *config.Notification) []notify.Event {
 	e := notify.Event{Job: "check", Time: c.now.UTC()}
 	if len(c.conf.Clusters) > 0 {
@@ -87,7 +93,7 @@ func (c *checker) testEvents(n *config.Notification) []notify.Event {
 	for _, kind := range kinds {
 		e.Kind = kind
 		if e.Error, e.Hint = "", ""; kind == notify.Failed {
-			e.Error, e.Hint = "this is a test by 'backupd check --notify': nothing has failed", "nothing is to be done"
+			e.Error, e.Hint = "this is a test by 'backupd check --notify': nothing has failed", "do nothing"
 		}
 		out = append(out, e)
 	}

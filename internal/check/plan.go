@@ -2,28 +2,29 @@ package check
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 )
 
-// checkPlan looks at what the configuration alone tells of one cluster: whether
-// its schedules and its retention fit each other.
-func (c *checker) checkPlan(i int) []Finding {
-	cluster := &c.clusters[i]
-	l := list{section: SectionConfiguration, subject: "cluster " + cluster.Name}
-	line, err := cluster.Snapshot.Line()
+// checkPlan checks the configuration of one cluster by itself: whether its
+// schedules and its retention fit each other.
+func (c *checker) checkPlan(i int) []backup.Finding {
+	conf := &c.clusters[i]
+	l := list{section: SectionConfiguration, subject: "cluster " + conf.Name}
+	line, err := conf.Snapshot.Line()
 	if err != nil {
 		l.fail("correct snapshot.schedule", "%v", err)
 		return l.findings
 	}
-	checkRetention(&l, &cluster.Retention, line, c.now)
+	checkRetention(&l, &conf.Retention, line, c.now)
 	for _, s := range []struct{ key, line string }{
-		{"snapshot.schedule", cluster.Snapshot.Schedule},
-		{"verify.schedule", cluster.Verify.Schedule},
-		{"defragment.schedule", cluster.Defragment.Schedule},
+		{"snapshot.schedule", conf.Snapshot.Schedule},
+		{"verify.schedule", conf.Verify.Schedule},
+		{"defragment.schedule", conf.Defragment.Schedule},
 	} {
 		checkClockChange(&l, s.key, s.line, c.now)
 	}
@@ -34,11 +35,12 @@ func (c *checker) checkPlan(i int) []Finding {
 	return l.findings
 }
 
-// checkRetention finds rules that can never do what they seem to say, given how
-// often a snapshot is made.
+// checkRetention finds rules that cannot do what they seem to say, because
+// snapshots are made too seldom.
 func checkRetention(l *list, r *config.Retention, line schedule.Line, now time.Time) {
 	if !r.Policy().HasRule() {
-		l.warn("add a rule to retention, such as keep-daily: 14", "retention has no keep rule: nothing is ever removed, and the repository grows for ever")
+		l.warn("add a rule to retention, such as keep-daily: 14",
+			"retention has no keep rule: nothing is ever removed, and the repository grows for ever")
 		return
 	}
 	shortest := line.Shortest(now)
@@ -56,18 +58,20 @@ func checkRetention(l *list, r *config.Retention, line schedule.Line, now time.T
 	} {
 		if rule.count > 0 && shortest > rule.period {
 			l.warn(fmt.Sprintf("use keep-last: %d if that is meant, or a denser snapshot.schedule", rule.count),
-				"retention: %s: %d can never keep one of every %s: the schedule makes one every %s, so it means the last %d",
+				"retention: %s: %d can never keep one of every %s: "+
+					"the schedule makes one every %s, so it means the last %d",
 				rule.key, rule.count, rule.name, span(shortest), rule.count)
 		}
 	}
 	if r.KeepWithin > 0 && r.KeepWithin < shortest {
-		l.warn("make it longer than the distance of the schedule, or remove it", "retention: keep-within: %s is shorter than the time between two snapshots (%s): it keeps none but the newest",
+		l.warn("make it longer than the interval of the schedule, or remove it",
+			"retention: keep-within: %s is shorter than the time between two snapshots (%s): it keeps only the newest",
 			span(r.KeepWithin), span(shortest))
 	}
 }
 
-// checkClockChange warns of a time of day that does not exist, or comes twice,
-// on a day when clocks are changed.
+// checkClockChange warns of a time of day that does not exist, or that comes
+// twice, on a day on which clocks change.
 func checkClockChange(l *list, key, text string, now time.Time) {
 	if text == "" {
 		return
@@ -77,91 +81,55 @@ func checkClockChange(l *list, key, text string, now time.Time) {
 		l.fail("correct "+key, "%v", err)
 		return
 	}
-	change, wall, ok := clockChange(line, now)
+	change, ok := line.ClockChange(now)
 	if !ok {
 		return
 	}
-	_, was := change.Add(-time.Second).Zone()
-	_, is := change.Zone()
-	hint := fmt.Sprintf("if that matters choose another time, or UTC; the clock of %s next changes on %s", line.Location(), change.Format("2006-01-02 15:04 MST"))
-	if is > was {
-		l.warn(hint, "%s: %s: %s does not exist on %s, when clocks are put forward: the run comes at %s then",
-			key, text, wall.Format("15:04"), change.Format("2006-01-02"), change.Format("15:04"))
+	at, day := change.Wall.Format("15:04"), change.At.Format("2006-01-02")
+	hint := fmt.Sprintf("if that matters choose another time, or UTC; the clock of %s next changes on %s",
+		line.Location(), change.At.Format("2006-01-02 15:04 MST"))
+	if change.Forward {
+		l.warn(hint, "%s: %s: %s does not exist on %s, when clocks are put forward: on that day the run comes at %s",
+			key, text, at, day, change.At.Format("15:04"))
 		return
 	}
-	l.warn(hint, "%s: %s: %s comes twice on %s, when clocks are put back: the run comes at the first of them only",
-		key, text, wall.Format("15:04"), change.Format("2006-01-02"))
+	l.warn(hint, "%s: %s: %s comes twice on %s, when clocks are put back: the run comes only the first time",
+		key, text, at, day)
 }
 
-// clockChange returns the first change of clocks in the next year that a line
-// has a run in, and the time of that run on the wall.
-func clockChange(line schedule.Line, now time.Time) (change, wall time.Time, ok bool) {
-	// The same line in UTC has the times on the wall, those that do not exist too.
-	text := line.String()
-	if strings.HasPrefix(text, "CRON_TZ=") || strings.HasPrefix(text, "TZ=") {
-		text = strings.Join(strings.Fields(text)[1:], " ")
-	}
-	onWall, err := schedule.Parse(text, time.UTC)
-	if err != nil || onWall.Longest(now) <= time.Hour {
-		return time.Time{}, time.Time{}, false // such a line goes on through every change
-	}
-	t := now.In(line.Location())
-	for limit := t.AddDate(1, 0, 0); t.Before(limit); {
-		_, end := t.ZoneBounds()
-		if !end.After(t) {
-			break
-		}
-		_, was := end.Add(-time.Second).Zone()
-		_, is := end.Zone()
-		// What a clock shows at the change by the old and by the new time.
-		old, new := end.UTC().Add(time.Duration(was)*time.Second), end.UTC().Add(time.Duration(is)*time.Second)
-		if old.After(new) {
-			old, new = new, old
-		}
-		if run := onWall.Next(old.Add(-time.Second)); !run.IsZero() && run.Before(new) {
-			return end.In(line.Location()), run, true
-		}
-		t = end.In(line.Location())
-	}
-	return time.Time{}, time.Time{}, false
-}
-
-// checkTwins finds another cluster of the configuration that is the same one, by
-// its endpoints, and goes to the same repository.
+// checkTwins finds another cluster of the configuration that has an endpoint of
+// this one, and the same repository.
 func (c *checker) checkTwins(l *list, i int) {
 	this := &c.clusters[i]
 	for k := range c.conf.Clusters {
 		other := &c.conf.Clusters[k]
 		if other.Name == this.Name {
-			break // each pair is told once, of the later one
+			break // each pair is reported once, for the later one
 		}
 		if other.Repository != this.Repository {
 			continue
 		}
 		if ep := sharedEndpoint(this, other); ep != "" {
-			l.warn("remove one of the two; if the same cluster is to be kept twice, give them different repositories",
-				"cluster %s has the same endpoint %s and the same repository: every snapshot is stored twice under two names", other.Name, ep)
+			l.twin("cluster %s has the same endpoint %s", other.Name, ep)
 		}
 	}
 }
 
-// sharedEndpoint returns an endpoint that both clusters have. Loopback means the
-// same for both: the daemon's own host.
+// twin warns that another cluster is the same one. how says how that is known.
+func (l *list) twin(how string, args ...any) {
+	l.warn("remove one of the two; if the same cluster must be kept twice, give them different repositories",
+		how+" and the same repository: every snapshot is stored twice under two names", args...)
+}
+
+// sharedEndpoint returns an endpoint that both clusters have. Loopback is the
+// daemon's own host for both.
 func sharedEndpoint(a, b *config.Cluster) string {
 	for _, x := range a.Endpoints {
 		for _, y := range b.Endpoints {
-			if address(x) == address(y) {
+			if cluster.SameEndpoint(x, y) {
 				return x
 			}
 		}
 	}
 	return ""
-}
-
-// address is an endpoint without its scheme.
-func address(endpoint string) string {
-	if _, after, ok := strings.Cut(endpoint, "://"); ok {
-		endpoint = after
-	}
-	return strings.ToLower(strings.TrimSuffix(endpoint, "/"))
 }

@@ -12,34 +12,27 @@ import (
 	"strings"
 
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/disk"
+	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/location"
-	"github.com/etcd-backupd/backupd/internal/storage/s3"
 )
 
-// probeFolder begins the names of what [storage.Probe] makes.
-const probeFolder = ".backupd-probe-"
-
-// probe tries what the store can do.
+// probe tries everything that a store must be able to do.
 func probe(ctx context.Context, l *list, r *config.Repository, s storage.Store) {
-	loc, err := location.Parse(r.URL)
-	if err != nil {
-		return // opening it has told
+	if loc := placeOf(r); loc.IsFolder() {
+		defer removeFolders(loc.Path, disk.Existing(loc.Path))
 	}
-	if loc.Path != "" {
-		defer removeFolders(loc.Path, existing(loc.Path))
-	}
-	for _, f := range storage.Probe(ctx, s, storage.ProbeOptions{}) {
-		l.add(Level(f.Level), f.Todo, "%s: %s", f.Step, f.Text)
+	for _, f := range storage.Probe(ctx, s) {
+		l.add(f.Level, f.Hint, "%s: %s", f.Subject, f.Text)
 	}
 }
 
 // removeFolders removes the empty folders that a probe leaves in a store of
-// files, and the store's own, down to the one that was there before: the daemon
-// may run as another user, to whom they should belong. What holds anything
-// stays.
+// files, and the store's own folders down to the one that existed before: the
+// daemon may run as another user, who should own them. Folders that are not
+// empty stay.
 func removeFolders(root, before string) {
-	probes, _ := filepath.Glob(filepath.Join(root, probeFolder+"*")) // the pattern is right
+	probes, _ := filepath.Glob(filepath.Join(root, storage.ProbePrefix+"*")) // the pattern is right
 	for _, top := range probes {
 		var folders []string
 		_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
@@ -62,8 +55,8 @@ type Policy struct {
 	Policy     json.RawMessage `json:"policy"`
 }
 
-// Policies returns the policies of all repositories in buckets, by name. They
-// allow to delete where retention removes snapshots.
+// Policies returns the policies of all repositories in buckets, by name. A policy
+// allows deletion only if retention removes snapshots from the repository.
 func Policies(conf *config.Config) ([]Policy, error) {
 	out := []Policy{}
 	for _, name := range slices.Sorted(maps.Keys(conf.Repositories)) {
@@ -72,28 +65,28 @@ func Policies(conf *config.Config) ([]Policy, error) {
 		if err != nil {
 			return nil, fmt.Errorf("repository %s: %w", name, err)
 		}
-		if loc.Bucket == "" {
-			continue
-		}
-		o := repo.S3Options()
-		o.Bucket, o.Prefix = loc.Bucket, loc.Prefix
-		removes := slices.ContainsFunc(conf.Clusters, func(c config.Cluster) bool { return c.Repository == name && c.Retention.Policy().HasRule() })
-		text, err := s3.Policy(o, removes)
+		removes := slices.ContainsFunc(conf.Clusters, func(c config.Cluster) bool {
+			return c.Repository == name && c.Retention.Policy().HasRule()
+		})
+		text, err := loc.Policy(repo.Options, removes)
 		if err != nil {
 			return nil, fmt.Errorf("repository %s: %w", name, err)
+		}
+		if text == "" {
+			continue // a folder
 		}
 		out = append(out, Policy{name, json.RawMessage(text)})
 	}
 	return out, nil
 }
 
-// foreign reports whether a store holds anything but what a probe left.
+// foreign reports whether a store holds anything but the remains of a probe.
 func foreign(ctx context.Context, s storage.Store) (bool, error) {
-	for obj, err := range s.List(ctx, "") {
+	for obj, err := range s.List(ctx, "", "") {
 		if err != nil {
 			return false, err
 		}
-		if !strings.HasPrefix(obj.Key, probeFolder) {
+		if !strings.HasPrefix(obj.Key, storage.ProbePrefix) {
 			return true, nil
 		}
 	}

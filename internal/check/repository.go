@@ -14,18 +14,20 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/config"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/disk"
+	"github.com/etcd-backupd/backupd/internal/location"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/location"
 )
 
-// newestRead is how many of the newest manifests are read.
+// newestRead is the number of newest manifests that are read.
 const newestRead = 3
 
-// stored is what a repository holds of one cluster.
+// stored is the content of a repository for one cluster.
 type stored struct {
-	verified, suspect, pinned int
-	recent                    []*backup.Manifest // the newest verified ones, the newest first
+	summary repository.Summary
+	pinned  int
+	recent  []*backup.Manifest // the newest verified ones, the newest first
 }
 
 // newest returns the newest verified snapshot, or nil.
@@ -36,12 +38,13 @@ func (s *stored) newest() *backup.Manifest {
 	return s.recent[0]
 }
 
-// repositories returns the names of those that the chosen clusters use, or of
-// all where no cluster was chosen.
+// repositories returns the names of the repositories that the chosen clusters use,
+// or of all if no cluster was chosen.
 func (c *checker) repositories() []string {
 	var out []string
 	for name := range c.conf.Repositories {
-		used := slices.ContainsFunc(c.clusters, func(cluster config.Cluster) bool { return cluster.Repository == name })
+		uses := func(cluster config.Cluster) bool { return cluster.Repository == name }
+		used := slices.ContainsFunc(c.clusters, uses)
 		if used || len(c.options.Clusters) == 0 {
 			out = append(out, name)
 		}
@@ -50,9 +53,9 @@ func (c *checker) repositories() []string {
 	return out
 }
 
-// checkRepository looks at one repository: whether it can do what will be asked
-// of it, and what it holds of the clusters.
-func (c *checker) checkRepository(ctx context.Context, name string) []Finding {
+// checkRepository checks one repository: whether its store does all that backups
+// need, and the snapshots of each cluster in it.
+func (c *checker) checkRepository(ctx context.Context, name string) []backup.Finding {
 	repo := c.conf.Repositories[name]
 	l := list{section: SectionRepository, subject: name}
 	store, err := repo.Open(ctx, c.options.Log)
@@ -79,8 +82,7 @@ func (c *checker) checkRepository(ctx context.Context, name string) []Finding {
 	return out
 }
 
-// checkEncryption warns where whoever reads the bucket reads every secret that
-// etcd holds.
+// checkEncryption warns of a bucket whose readers can read every secret in etcd.
 func checkEncryption(l *list, r *config.Repository) {
 	options, err := r.Codec()
 	switch {
@@ -88,55 +90,58 @@ func checkEncryption(l *list, r *config.Repository) {
 		l.fail("correct the repository's recipients", "%v", err)
 	case options.Recipients.Len() > 0:
 		l.ok("new snapshots are encrypted to %d recipients", options.Recipients.Len())
-	case !isBucket(r):
-	case r.S3.SSE == "aws:kms" || r.S3.SSECKeyFile != "":
-		l.ok("new snapshots are encrypted by the service, with a key that the service is given or holds")
+	case placeOf(r).IsFolder():
+	case placeOf(r).EncryptedByKey(r.Options):
+		l.ok("the service encrypts new snapshots, with its own key or with one that it gets from backupd")
 	default:
 		l.warn("make a key with age-keygen, keep it elsewhere, and set the repository's recipients",
-			"new snapshots are not encrypted: whoever can read the bucket reads everything that is in etcd, the secrets of Kubernetes too")
+			"new snapshots are not encrypted: all readers of the bucket can read all of etcd, also Kubernetes' secrets")
 	}
 }
 
-func isBucket(r *config.Repository) bool {
-	loc, err := location.Parse(r.URL)
-	return err == nil && loc.Bucket != ""
+// placeOf returns where a repository is whose store could be opened.
+func placeOf(r *config.Repository) location.Location {
+	loc, _ := location.Parse(r.URL) // opening has reported what is wrong with it
+	return loc
 }
 
-// checkPlace warns of a folder that is lost together with this host.
+// checkPlace warns of a folder that would be lost together with this host.
 func checkPlace(l *list, r *config.Repository) {
-	loc, err := location.Parse(r.URL)
-	if err != nil || loc.Bucket != "" {
+	loc := placeOf(r)
+	if !loc.IsFolder() {
 		return
 	}
-	fs, err := fileSystemOf(existing(loc.Path))
+	fs, err := disk.FileSystemOf(disk.Existing(loc.Path))
 	switch {
 	case err != nil:
 		l.fail("correct the repository's url", "%v", err)
-	case fs.kind == inMemory:
-		l.fail("put the repository on a disk, best one of another machine", "the folder %s is in memory (%s): the next reboot takes all backups with it", loc.Path, fs.name)
-	case fs.kind != onNetwork:
+	case fs.Kind == disk.InMemory:
+		l.fail("put the repository on a disk, best one of another machine",
+			"the folder %s is in memory (%s): the next reboot deletes all backups", loc.Path, fs.Name)
+	case fs.Kind != disk.OnNetwork:
 		l.warn("copy the folder to another machine, or use a bucket or a network file system",
-			"the folder %s is on a disk of this host: whatever takes the host takes the backups with it", loc.Path)
+			"the folder %s is on a disk of this host: if the host is lost, so are the backups", loc.Path)
 	}
 }
 
-// checkMarker looks whether the place is a repository, or can become one, and
+// checkMarker checks whether the place is a repository, or can become one, and
 // reports whether to go on.
 func checkMarker(ctx context.Context, l *list, r *config.Repository, s storage.Store) bool {
-	m, err := storage.OpenRepository(ctx, s)
+	found, err := repository.Open(ctx, s, "")
 	if err == nil {
-		l.ok("it is repository %s, of %s", m.ID, m.CreatedAt.Format("2006-01-02"))
+		l.ok("it is repository %s, of %s", found.ID(), found.Created().Format("2006-01-02"))
 		return true
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		others, listErr := foreign(ctx, s)
 		switch {
-		case errors.Is(listErr, fs.ErrNotExist) && isBucket(r):
+		case errors.Is(listErr, fs.ErrNotExist) && !placeOf(r).IsFolder():
 			err = listErr // not the marker: the bucket is missing
 		case others:
-			l.warn("choose another prefix or folder unless this is meant", "the place holds objects and is no repository of backupd: the first backup will make it one")
+			l.warn("choose another prefix or folder unless this is meant",
+				"the place holds objects and is no repository of backupd: the first backup will make it one")
 			return true
-		default: // that it cannot be listed the probe tells
+		default: // if it cannot be listed, the probe reports that
 			l.ok("there is no repository yet: the first backup makes it")
 			return true
 		}
@@ -145,56 +150,44 @@ func checkMarker(ctx context.Context, l *list, r *config.Repository, s storage.S
 	return false
 }
 
-// checkHeld looks at what is stored of a cluster.
+// checkHeld checks the stored snapshots of a cluster.
 func (c *checker) checkHeld(ctx context.Context, l *list, i int, s storage.Store) {
 	conf, held := &c.clusters[i], &c.stored[i]
-	var recent []snapshot.Entry // the oldest first
-	var last, damaged snapshot.Entry
-	for item, err := range snapshot.Catalog(ctx, s, conf.Name) {
-		if err != nil {
-			if !errors.Is(err, fs.ErrNotExist) {
-				l.fail(hintOf(err, "let the credentials list the bucket below this prefix"), "%v", err)
-				return
-			}
-			break // a folder that the first backup makes
-		}
-		if item.Pinned {
+	o, err := repository.At(s, "").Cluster(conf.Name).Look(ctx, newestRead, nil, c.now)
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // the first backup makes the folder
+		o = &repository.Overview{}
+	case err != nil:
+		l.fail(hintOf(err, "let the credentials list the bucket below this prefix"), "%v", err)
+		return
+	}
+	held.summary, held.recent = o.Summary(c.now), o.Good
+	for _, item := range o.Items {
+		if item.Pinned() {
 			held.pinned++
 		}
-		switch {
-		case !item.Manifest:
-			continue
-		case item.DataMissing() || item.Clash:
-			damaged = item.Entry
-		case item.Suspect:
-			held.suspect++
-		default:
-			held.verified++
-			recent = append(recent, item.Entry)
-			recent = recent[max(0, len(recent)-newestRead):]
+		if defect := item.Defect(); defect != nil {
+			l.fail("'backupd verify' says more; remove it with 'backupd rm' once there is another",
+				"snapshot %s is damaged: %v", item.ID, defect)
 		}
-		last = item.Entry
 	}
-	for _, e := range slices.Backward(recent) {
-		m, err := snapshot.Open(ctx, s, e)
-		if err != nil {
-			l.fail(hintOf(err, "backupd verify says more"), "snapshot %s: %v", e.ID, err)
-			continue
-		}
-		held.recent = append(held.recent, m)
+	if last := held.summary.Newest; last != nil && last.State() == backup.Suspect {
+		l.warn("find the members that are right (etcdctl endpoint hashkv --cluster); "+
+			"meanwhile retention removes nothing that is verified",
+			"the newest snapshot %s is suspect", last.ID)
 	}
-	if damaged.ID != "" {
-		l.fail("backupd verify says more; remove it with 'backupd rm' once another is there", "snapshot %s is not whole: its data is missing, or another manifest names it too", damaged.ID)
-	}
-	if last.Suspect {
-		l.warn("find out which member is right (etcdctl endpoint hashkv --cluster); nothing verified is removed meanwhile", "the newest snapshot %s is suspect", last.ID)
+	if future := held.summary.Future; future != nil {
+		l.warn("correct the clocks, also those of other hosts that take backups",
+			"snapshot %s is from the future (%s ahead): a clock is or was wrong",
+			future.ID, span(future.ID.Time().Sub(c.now)))
 	}
 	c.checkAge(l, conf, held)
 }
 
 // checkAge compares the newest verified snapshot with the schedule.
 func (c *checker) checkAge(l *list, conf *config.Cluster, held *stored) {
-	count := fmt.Sprintf("%d verified, %d suspect, %d pinned", held.verified, held.suspect, held.pinned)
+	count := fmt.Sprintf("%d verified, %d suspect, %d pinned",
+		held.summary.Verified, held.summary.Suspect, held.pinned)
 	newest := held.newest()
 	if newest == nil {
 		l.warn("start the daemon, or 'backupd backup --once'", "there is no verified snapshot (%s)", count)
@@ -203,37 +196,43 @@ func (c *checker) checkAge(l *list, conf *config.Cluster, held *stored) {
 	age := c.now.Sub(newest.StartedAt)
 	line, err := conf.Snapshot.Line()
 	if err != nil {
-		return // told by checkPlan
+		return // checkPlan reports it
 	}
-	// Where nothing changes none is taken, until max-age forces one.
+	// While nothing changes no snapshot is taken, until max-age forces one.
 	distance := line.Longest(c.now)
 	limit := distance + max(distance, conf.Snapshot.MaxAge)
 	if age > limit {
-		l.warn("look at 'backupd status' and the daemon's log: backups have stopped", "the newest verified snapshot %s is %s old, and should be %s at most (%s)", newest.ID, span(age), span(limit), count)
+		l.warn("backups have stopped: look at 'backupd status' and the daemon's log",
+			"the newest verified snapshot %s is %s old, and should be at most %s old (%s)",
+			newest.ID, span(age), span(limit), count)
 		return
 	}
 	l.ok("the newest verified snapshot is %s old (%s)", span(max(0, age)), count)
 }
 
-// checkIdentities proves that the keys the daemon verifies with decrypt what is
-// stored, and what will be.
-func checkIdentities(ctx context.Context, l *list, conf *config.Cluster, repo *config.Repository, s storage.Store, newest *backup.Manifest) {
+// checkIdentities proves that the daemon's keys for verifications decrypt the
+// newest snapshot and future ones.
+func checkIdentities(
+	ctx context.Context, l *list, conf *config.Cluster, repo *config.Repository, s storage.Store,
+	newest *backup.Manifest,
+) {
 	if len(conf.Verify.IdentityFiles) == 0 {
 		if newest != nil && newest.Encoding.Encryption != "" || len(repo.Recipients)+len(repo.RecipientsFiles) > 0 {
-			l.add(OK, "try it where the secret key is: backupd verify --identity FILE", "whether snapshots can be decrypted is not known here: there are no verify.identity-files, as it should be on most hosts")
+			l.add(backup.LevelOK, "run 'backupd verify --identity FILE' on a host that has the secret key",
+				"decryption was not tested: verify.identity-files is not set (recommended on most hosts)")
 		}
 		return
 	}
 	ids, err := codec.ReadIdentities(conf.Verify.IdentityFiles)
 	if err != nil {
-		return // told by checkFiles
+		return // checkFiles reports it
 	}
 	const hint = "add the secret key of one of the repository's recipients to verify.identity-files"
 	if options, err := repo.Codec(); err == nil && options.Recipients.Len() > 0 {
 		if err := roundTrip(options, ids); err != nil {
-			l.fail(hint, "verify.identity-files do not decrypt what is encrypted to the repository's recipients: %v", err)
+			l.fail(hint, "verify.identity-files do not decrypt data for the repository's recipients: %v", err)
 		} else {
-			l.ok("verify.identity-files decrypt what is encrypted to the repository's recipients")
+			l.ok("verify.identity-files decrypt data for the repository's recipients")
 		}
 	}
 	if newest == nil || newest.Encoding.Encryption == "" {
@@ -271,7 +270,7 @@ func roundTrip(o codec.Options, ids codec.Identities) error {
 func readBeginning(ctx context.Context, s storage.Store, m *backup.Manifest, ids codec.Identities) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	r, err := snapshot.OpenData(ctx, s, m, ids, nil)
+	r, err := repository.At(s, "").Cluster(m.Cluster).Open(ctx, m, ids, nil)
 	if err != nil {
 		return err
 	}

@@ -16,17 +16,21 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/check"
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/spool"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 // bucket is a configuration with one cluster, whose repository is in a bucket.
 func bucket(t *testing.T, s3 *testserver.S3, endpoints []string, repository, cluster string) *config.Config {
 	t.Helper()
-	credentials := writeFile(t, fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", s3.AccessKey, s3.SecretKey))
+	credentials := writeFile(t, fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n",
+		s3.AccessKey, s3.SecretKey))
 	return load(t, fmt.Sprintf(`
 repositories:
   main:
@@ -42,7 +46,8 @@ clusters:
 daemon:
   server: {listen: 127.0.0.1:0}
   spool: {folder: %%}
-`, s3.URL("prefix"), s3.Endpoint, s3.Region, credentials, "  "+indent(repository), strings.Join(endpoints, ", "), indent(cluster)))
+`, s3.URL("prefix"), s3.Endpoint, s3.Region, credentials, "  "+indent(repository),
+		strings.Join(endpoints, ", "), indent(cluster)))
 }
 
 // take stores a snapshot as the daemon would.
@@ -67,8 +72,16 @@ func take(t *testing.T, conf *config.Config) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	taker := snapshot.Taker{Source: source, Store: store, Cluster: conf.Clusters[0].Name, Codec: options, Spool: t.TempDir(), Tool: "test"}
-	m, err := taker.Take(ctx)
+	survey, err := source.Survey(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := repository.Create(ctx, store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taker := snapshot.Taker{Source: source, Codec: options, Spool: spool.Folder{Dir: t.TempDir()}, Tool: "test"}
+	m, err := taker.Take(ctx, survey, snapshot.Target{Cluster: to.Cluster(conf.Clusters[0].Name)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,18 +124,25 @@ func TestRun_Everything(t *testing.T) {
 	c.EnableAuth(t, "the password of root")
 	s3 := testserver.StartS3(t)
 	recipient, idFile := identity(t)
+	password := writeFile(t, "the password of root")
 	conf := bucket(t, s3, c.Endpoints(), "recipients: ["+recipient+"]\n",
-		tlsOf(c.CAFile, c.CertFile, c.KeyFile)+"user: root\npassword-file: "+writeFile(t, "the password of root")+"\nverify: {identity-files: ["+idFile+"]}\n")
+		tlsOf(c.CAFile, c.CertFile, c.KeyFile)+"user: root\npassword-file: "+password+
+			"\nverify: {identity-files: ["+idFile+"]}\n")
 	hook := &receiver{}
 	srv := httptest.NewServer(hook)
 	defer srv.Close()
-	conf.Daemon.Notifications = []config.Notification{{Webhook: &config.Webhook{URL: config.Secret(srv.URL + "/secret-path")}, On: []string{"failure", "recovery"}}}
+	conf.Daemon.Notifications = []config.Notification{{
+		Webhook: &config.Webhook{URL: config.Secret(srv.URL + "/secret-path")}, On: []string{"failure", "recovery"},
+	}}
 	take(t, conf)
 	s3Before := files(t, s3.Dir())
 
 	got := check.Run(t.Context(), conf, check.Options{Notify: true})
-	for _, section := range []string{check.SectionConfiguration, check.SectionCluster, check.SectionSpool, check.SectionRepository, check.SectionServer, check.SectionNotifications} {
-		wantNone(t, got, section, check.OK)
+	for _, section := range []string{
+		check.SectionConfiguration, check.SectionCluster, check.SectionSpool,
+		check.SectionRepository, check.SectionServer, check.SectionNotifications,
+	} {
+		wantNone(t, got, section, ok)
 	}
 	for section, text := range map[string]string{
 		check.SectionConfiguration: "can be read and are what they should be",
@@ -131,10 +151,13 @@ func TestRun_Everything(t *testing.T) {
 		check.SectionServer:        "the server can start",
 		check.SectionNotifications: "failure was delivered",
 	} {
-		want(t, got, section, check.OK, text)
+		want(t, got, section, ok, text)
 	}
-	for _, text := range []string{"it is repository", "encrypted to 1 recipients", "create if absent", "read ranges", "delete", "(1 verified, 0 suspect, 0 pinned)", "can be decrypted", "decrypt what is encrypted"} {
-		want(t, got, check.SectionRepository, check.OK, text)
+	for _, text := range []string{
+		"it is repository", "encrypted to 1 recipients", "create if absent", "read ranges",
+		"delete", "(1 verified, 0 suspect, 0 pinned)", "can be decrypted", "decrypt data for",
+	} {
+		want(t, got, check.SectionRepository, ok, text)
 	}
 	if n := len(hook.bodies); n != 2 || !strings.Contains(hook.bodies[0], "this is a test") {
 		t.Errorf("%d events arrived: %q", n, hook.bodies)
@@ -180,10 +203,10 @@ func TestRepository_Bucket(t *testing.T) {
 	s3 := testserver.StartS3(t)
 
 	got := run(t, bucket(t, s3, c.Endpoints(), "", ""))
-	wantNone(t, got, check.SectionRepository, check.Warning)
-	want(t, got, check.SectionRepository, check.Warning, "new snapshots are not encrypted")
-	want(t, got, check.SectionRepository, check.Warning, "there is no verified snapshot")
-	want(t, got, check.SectionRepository, check.OK, "there is no repository yet")
+	wantNone(t, got, check.SectionRepository, warning)
+	want(t, got, check.SectionRepository, warning, "new snapshots are not encrypted")
+	want(t, got, check.SectionRepository, warning, "there is no verified snapshot")
+	want(t, got, check.SectionRepository, ok, "there is no repository yet")
 	if left := files(t, s3.Dir()); len(left) > 0 {
 		t.Errorf("left in the bucket: %q", left)
 	}
@@ -191,21 +214,24 @@ func TestRepository_Bucket(t *testing.T) {
 	if _, err := s3.Do(t.Context(), http.MethodPut, "prefix/holiday.jpg", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, check.Warning, "holds objects and is no repository")
+	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, warning,
+		"holds objects and is no repository")
 
-	if _, err := s3.Do(t.Context(), http.MethodPut, "prefix/backupd.json", []byte(`{"format": "backupd/repository/v9"}`)); err != nil {
+	if _, err := s3.Do(t.Context(), http.MethodPut, "prefix/backupd.json",
+		[]byte(`{"format": "backupd/repository/v9"}`)); err != nil {
 		t.Fatal(err)
 	}
-	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, check.Failure, "use a newer backupd")
+	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, failure, "use a newer backupd")
 
 	missing := *s3
 	missing.Bucket = "no-such-bucket"
-	want(t, run(t, bucket(t, &missing, c.Endpoints(), "", "")), check.SectionRepository, check.Failure, "bucket no-such-bucket does not exist")
+	want(t, run(t, bucket(t, &missing, c.Endpoints(), "", "")), check.SectionRepository, failure,
+		"bucket no-such-bucket does not exist")
 
 	denied := *s3
 	denied.SecretKey = "another-secret-key"
 	got = run(t, bucket(t, &denied, c.Endpoints(), "", ""))
-	want(t, got, check.SectionRepository, check.Failure, "the access key or the secret key is wrong")
+	want(t, got, check.SectionRepository, failure, "the access key or the secret key is wrong")
 }
 
 // TestRepository_MayNotDelete has credentials that may neither delete nor list
@@ -234,12 +260,14 @@ func TestRepository_MayNotDelete(t *testing.T) {
 
 	for range 2 { // what the first left must not disturb the second
 		got := run(t, bucket(t, s3, c.Endpoints(), "", ""))
-		wantNone(t, got, check.SectionRepository, check.Warning)
-		want(t, got, check.SectionRepository, check.Warning, "the credentials may not delete, so these objects stay: .backupd-probe-")
-		want(t, got, check.SectionRepository, check.OK, "there is no repository yet")
+		wantNone(t, got, check.SectionRepository, warning)
+		want(t, got, check.SectionRepository, warning,
+			"the credentials may not delete, so these objects stay: .backupd-probe-")
+		want(t, got, check.SectionRepository, ok, "there is no repository yet")
 	}
 	take(t, bucket(t, s3, c.Endpoints(), "", ""))
-	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, check.OK, "(1 verified, 0 suspect, 0 pinned)")
+	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, ok,
+		"(1 verified, 0 suspect, 0 pinned)")
 }
 
 func TestRepository_Identities(t *testing.T) {
@@ -249,7 +277,7 @@ func TestRepository_Identities(t *testing.T) {
 	other, otherFile := identity(t)
 	take(t, bucket(t, s3, c.Endpoints(), "recipients: ["+recipient+"]\n", ""))
 
-	keys := func(recipient, file string) []check.Finding {
+	keys := func(recipient, file string) []backup.Finding {
 		more := ""
 		if file != "" {
 			more = "verify: {identity-files: [" + file + "]}\n"
@@ -257,18 +285,18 @@ func TestRepository_Identities(t *testing.T) {
 		return run(t, bucket(t, s3, c.Endpoints(), "recipients: ["+recipient+"]\n", more))
 	}
 	got := keys(recipient, idFile)
-	wantNone(t, got, check.SectionRepository, check.OK)
-	want(t, got, check.SectionRepository, check.OK, "can be decrypted")
+	wantNone(t, got, check.SectionRepository, ok)
+	want(t, got, check.SectionRepository, ok, "can be decrypted")
 	got = keys(recipient, "")
-	wantNone(t, got, check.SectionRepository, check.OK)
-	want(t, got, check.SectionRepository, check.OK, "backupd verify --identity FILE")
+	wantNone(t, got, check.SectionRepository, ok)
+	want(t, got, check.SectionRepository, ok, "backupd verify --identity FILE")
 	got = keys(recipient, otherFile)
-	want(t, got, check.SectionRepository, check.Failure, "cannot be decrypted")
-	want(t, got, check.SectionRepository, check.Failure, "do not decrypt what is encrypted")
+	want(t, got, check.SectionRepository, failure, "cannot be decrypted")
+	want(t, got, check.SectionRepository, failure, "do not decrypt data for")
 	// The keys were changed: the old snapshot is good, and the next will not be.
 	got = keys(other, idFile)
-	want(t, got, check.SectionRepository, check.OK, "can be decrypted")
-	want(t, got, check.SectionRepository, check.Failure, "do not decrypt what is encrypted")
+	want(t, got, check.SectionRepository, ok, "can be decrypted")
+	want(t, got, check.SectionRepository, failure, "do not decrypt data for")
 }
 
 func TestRepository_Folder(t *testing.T) {
@@ -276,8 +304,8 @@ func TestRepository_Folder(t *testing.T) {
 	conf := forCluster(t, c.Endpoints(), "")
 	root := strings.TrimPrefix(conf.Repositories["main"].URL, "file://")
 	got := run(t, conf)
-	wantNone(t, got, check.SectionRepository, check.Warning)
-	want(t, got, check.SectionRepository, check.Warning, "on a disk of this host")
+	wantNone(t, got, check.SectionRepository, warning)
+	want(t, got, check.SectionRepository, warning, "on a disk of this host")
 	if _, err := os.Stat(root); !os.IsNotExist(err) {
 		t.Errorf("the check made %s: %v, %q", root, err, files(t, root))
 	}
@@ -289,20 +317,20 @@ func TestRepository_Folder(t *testing.T) {
 	}
 	before := files(t, root)
 	got = run(t, conf)
-	want(t, got, check.SectionRepository, check.Failure, "snapshot "+first+" is not whole")
-	want(t, got, check.SectionRepository, check.OK, "the newest verified snapshot is")
+	want(t, got, check.SectionRepository, failure, "snapshot "+first+" is damaged")
+	want(t, got, check.SectionRepository, ok, "the newest verified snapshot is")
 	if after := files(t, root); strings.Join(after, " ") != strings.Join(before, " ") {
 		t.Errorf("in the repository are %q, and were %q", after, before)
 	}
 
-	// The cluster was made anew: it is not the one that was backed up.
+	// The cluster was made again: it is not the one that was backed up.
 	again := testserver.StartCluster(t, testserver.Options{Name: "n"})
 	conf.Clusters[0].Endpoints = again.Endpoints()
-	want(t, run(t, conf), check.SectionConfiguration, check.Warning, "the newest snapshot "+id+" is of etcd cluster")
+	want(t, run(t, conf), check.SectionConfiguration, warning, "the newest snapshot "+id+" is of etcd cluster")
 
 	// Where a file is in the way nothing can be stored.
 	conf.Repositories["main"] = config.Repository{URL: "file://" + writeFile(t, "x"), Compression: "zstd"}
-	want(t, run(t, conf), check.SectionRepository, check.Failure, "")
+	want(t, run(t, conf), check.SectionRepository, failure, "")
 }
 
 // dataFile returns the name of a snapshot's data.
@@ -335,7 +363,8 @@ clusters:
 		delete bool
 	}{{"arn:aws:s3:::bucket-a/x/*", true}, {"arn:aws:s3:::bucket-b/*", false}} {
 		text := string(got[i].Policy)
-		if !json.Valid(got[i].Policy) || !strings.Contains(text, want.arn) || strings.Contains(text, "s3:DeleteObject") != want.delete {
+		if !json.Valid(got[i].Policy) || !strings.Contains(text, want.arn) ||
+			strings.Contains(text, "s3:DeleteObject") != want.delete {
 			t.Errorf("policy of %s: %s", got[i].Repository, text)
 		}
 	}

@@ -9,13 +9,15 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/certs"
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/server"
 )
 
 // checkServer makes the daemon's server as the daemon would, address included,
-// and lets it go.
-func (c *checker) checkServer(context.Context) []Finding {
+// and closes it.
+func (c *checker) checkServer(context.Context) []backup.Finding {
 	s := &c.conf.Daemon.Server
 	l := list{section: SectionServer, subject: s.Listen}
 	if s.Listen == "" || s.Listen == "off" {
@@ -26,7 +28,7 @@ func (c *checker) checkServer(context.Context) []Finding {
 	err := tryServer(s, s.Listen)
 	taken := errors.Is(err, syscall.EADDRINUSE)
 	if taken {
-		// By the daemon itself, most likely. Everything else can be tried at any port.
+		// Most likely the daemon itself has it. Everything else can be tried at any port.
 		if host, _, splitErr := net.SplitHostPort(s.Listen); splitErr == nil {
 			err = tryServer(s, net.JoinHostPort(host, "0"))
 		}
@@ -35,7 +37,8 @@ func (c *checker) checkServer(context.Context) []Finding {
 	case err != nil:
 		l.fail(hintOf(err, "correct daemon.server"), "the server would not start: %v", err)
 	case taken:
-		l.add(OK, "if the daemon does not run see who has the address: ss -ltnp", "the server is right; something listens there, as the daemon does when it runs")
+		l.add(backup.LevelOK, "if the daemon does not run, find the program that has the address: ss -ltnp",
+			"the server is right; something listens there, as the daemon does when it runs")
 	default:
 		l.ok("the server can start")
 	}
@@ -47,7 +50,7 @@ func tryServer(s *config.Server, listen string) error {
 	srv, err := server.New(server.Options{
 		Listen: listen, CertFile: s.CertFile, KeyFile: s.KeyFile, ClientCAFile: s.ClientCAFile,
 		ReadTokensFile: s.ReadTokensFile, OperateTokensFile: s.OperateTokensFile, AllowedHosts: s.AllowedHosts,
-		Metrics: http.NotFoundHandler(), // nobody is ever answered
+		Metrics: http.NotFoundHandler(), // it never answers a request
 	})
 	if err != nil {
 		return err
@@ -55,15 +58,15 @@ func tryServer(s *config.Server, listen string) error {
 	return srv.Close()
 }
 
-// checkServerNames compares the server's certificate with the names that the
-// server is called by.
+// checkServerNames compares the server's certificate with the names by which
+// clients call the server.
 func checkServerNames(l *list, s *config.Server) {
 	if s.CertFile == "" {
 		return
 	}
-	certs, err := readCertificates(s.CertFile)
+	chain, err := certs.Read(s.CertFile)
 	if err != nil {
-		return // told with the files
+		return // checkFiles reports it
 	}
 	hosts := slices.Clone(s.AllowedHosts)
 	if host, _, err := net.SplitHostPort(s.Listen); err == nil && host != "" && !net.ParseIP(host).IsUnspecified() {
@@ -71,8 +74,9 @@ func checkServerNames(l *list, s *config.Server) {
 	}
 	for _, host := range hosts {
 		var wrong x509.HostnameError
-		if errors.As(certs[0].VerifyHostname(host), &wrong) {
-			l.warn("issue a certificate with this name or address, or call the server otherwise", "the server's certificate is for %s, and not for %s", names(certs[0]), host)
+		if errors.As(chain[0].VerifyHostname(host), &wrong) {
+			l.warn("issue a certificate with this name or address, or call the server by another name",
+				"the server's certificate is for %s, and not for %s", names(chain[0]), host)
 		}
 	}
 }

@@ -2,82 +2,29 @@ package check
 
 import (
 	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/disk"
+	"github.com/etcd-backupd/backupd/internal/spool"
 )
 
-// Kinds of file systems.
-type fsKind int
-
-const (
-	onDisk fsKind = iota // or not known
-	inMemory
-	onNetwork
-)
-
-// fileSystem is where a folder lies.
-type fileSystem struct {
-	name        string
-	kind        fsKind
-	free        int64 // bytes for who runs this
-	files, left uint64
-}
-
-// fewFiles is how few files must be left for a warning. A backup needs two.
+// fewFiles is the number of free files below which a warning comes. A backup needs
+// two.
 const fewFiles = 1000
 
-// existing returns path, or the nearest folder above it that is there.
-func existing(path string) string {
-	for {
-		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) || filepath.Dir(path) == path {
-			return path
-		}
-		path = filepath.Dir(path)
-	}
-}
-
-func fileSystemOf(path string) (fileSystem, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(path, &st); err != nil {
-		return fileSystem{}, fmt.Errorf("ask for the file system of %s: %w", path, err)
-	}
-	name, kind := kindOf(&st)
-	return fileSystem{name: name, kind: kind, free: int64(st.Bavail) * int64(st.Bsize), files: st.Files, left: st.Ffree}, nil
-}
-
-// checkSpool looks at the folder that databases are received in.
-func (c *checker) checkSpool() []Finding {
+// checkSpool checks the folder into which databases are received.
+func (c *checker) checkSpool() []backup.Finding {
 	dir := c.conf.Daemon.Spool.Folder
 	if dir == "" {
 		dir = os.TempDir()
 	}
 	l := list{section: SectionSpool, subject: dir}
-	info, err := os.Stat(dir)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		l.fail("make the folder, owned by the user backupd runs as, with mode 0700; or correct daemon.spool.folder", "there is no such folder")
-		return l.findings
-	case err != nil:
-		l.fail("correct daemon.spool.folder, or the permissions of the folders above it", "%v", err)
-		return l.findings
-	case !info.IsDir():
-		l.fail("correct daemon.spool.folder", "this is no folder")
+	if !checkFolder(&l, dir) {
 		return l.findings
 	}
-	if info.Mode()&0o002 != 0 && info.Mode()&os.ModeSticky == 0 {
-		l.warn("chmod 700 it", "every user of this machine can replace files in the folder (mode %04o)", info.Mode().Perm())
-	}
-	if err := tryWriting(dir); err != nil {
-		l.fail("give the folder to the user backupd runs as, or name another in daemon.spool.folder", "it cannot be written: %v", err)
-		return l.findings
-	}
-	fs, err := fileSystemOf(dir)
+	fs, err := disk.FileSystemOf(dir)
 	if err != nil {
 		l.fail("name another folder in daemon.spool.folder", "%v", err)
 		return l.findings
@@ -90,17 +37,45 @@ func (c *checker) checkSpool() []Finding {
 		}
 	}
 	checkRoom(&l, fs, databases, c.conf.Daemon.Concurrency)
-	used, err := snapshot.SpoolBytes(dir)
+	folder := spool.Folder{Dir: dir}
+	used, err := folder.Bytes()
 	if err != nil {
 		l.fail("correct the permissions of the folder", "%v", err)
 		return l.findings
 	}
 	checkLimit(&l, c.conf.Daemon.Spool.MaxBytes, used, databases, c.conf.Daemon.Concurrency)
-	checkPending(&l, dir)
+	checkPending(&l, folder)
 	return l.findings
 }
 
-// tryWriting makes a file durable and removes it.
+// checkFolder checks the folder itself, and reports whether it can be used.
+func checkFolder(l *list, dir string) bool {
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		l.fail("make the folder, owned by the user backupd runs as, with mode 0700; or correct daemon.spool.folder",
+			"there is no such folder")
+		return false
+	case err != nil:
+		l.fail("correct daemon.spool.folder, or the permissions of the folders above it", "%v", err)
+		return false
+	case !info.IsDir():
+		l.fail("correct daemon.spool.folder", "this is no folder")
+		return false
+	}
+	if info.Mode()&0o002 != 0 && info.Mode()&os.ModeSticky == 0 {
+		l.warn("run chmod 700 on it",
+			"every user of this machine can replace files in the folder (mode %04o)", info.Mode().Perm())
+	}
+	if err := tryWriting(dir); err != nil {
+		l.fail("give the folder to the user backupd runs as, or name another in daemon.spool.folder",
+			"it cannot be written: %v", err)
+		return false
+	}
+	return true
+}
+
+// tryWriting makes a durable file and removes it.
 func tryWriting(dir string) (err error) {
 	f, err := os.CreateTemp(dir, ".backupd-check-*")
 	if err != nil {
@@ -113,52 +88,54 @@ func tryWriting(dir string) (err error) {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-func checkKind(l *list, fs fileSystem) {
-	switch fs.kind {
-	case inMemory:
+func checkKind(l *list, fs disk.FileSystem) {
+	switch fs.Kind {
+	case disk.InMemory:
 		l.warn("name a folder on a disk in daemon.spool.folder; in Kubernetes an emptyDir without medium: Memory",
-			"it is in memory (%s): a database takes memory while it is backed up, and what waits to be uploaded is lost by a reboot", fs.name)
-	case onNetwork:
+			"it is in memory (%s): a backup needs memory for the whole database, and a reboot loses pending snapshots",
+			fs.Name)
+	case disk.OnNetwork:
 		l.warn("name a folder on a disk of this host in daemon.spool.folder",
-			"it is on the network (%s): etcd must hold its old pages for as long as a snapshot is written, and locks may not work", fs.name)
+			"it is on the network (%s): etcd must keep old pages while a snapshot is written, and locks may not work",
+			fs.Name)
 	}
-	if fs.files > 0 && fs.left < fewFiles {
-		l.warn("remove files from this file system", "only %d files can still be made on this file system", fs.left)
+	if fs.Files > 0 && fs.Left < fewFiles {
+		l.warn("remove files from this file system", "this file system has room for only %d files more", fs.Left)
 	}
 }
 
-// need is what a database may take in the spool: it grows while it is received.
-func need(database int64) int64 { return database + database/10 + 16<<20 }
-
-// needs returns what the largest database needs, and what the largest do that
-// are received at once.
+// needs returns the room for the largest database, and the room for the largest
+// ones that may be received at the same time.
 func needs(databases []int64, concurrency int) (one, all int64) {
 	sorted := slices.Clone(databases)
 	slices.SortFunc(sorted, func(a, b int64) int { return int(max(-1, min(1, b-a))) })
 	for i, n := range sorted {
 		if i == 0 {
-			one = need(n)
+			one = disk.WithReserve(n)
 		}
 		if i < max(1, concurrency) {
-			all += need(n)
+			all += disk.WithReserve(n)
 		}
 	}
 	return one, all
 }
 
-// checkRoom compares free space with the databases that were seen.
-func checkRoom(l *list, fs fileSystem, databases []int64, concurrency int) {
+// checkRoom compares free space with the databases of the clusters that answered.
+func checkRoom(l *list, fs disk.FileSystem, databases []int64, concurrency int) {
 	one, all := needs(databases, concurrency)
 	const hint = "free some space, or name a larger folder in daemon.spool.folder"
 	switch {
 	case len(databases) == 0:
-		l.ok("it can be written and has %s free; what it must hold is not known, as no cluster answered", size(fs.free))
-	case fs.free < one:
-		l.fail(hint, "%s are free, and the largest database needs %s", size(fs.free), size(one))
-	case fs.free < all:
-		l.warn(hint+", or lower daemon.concurrency", "%s are free: enough for one database, and not for the %d that may be received at once (%s)", size(fs.free), min(concurrency, len(databases)), size(all))
+		l.ok("it can be written and has %s free; whether that is enough is not known: no cluster answered",
+			size(fs.Free))
+	case fs.Free < one:
+		l.fail(hint, "%s are free, and the largest database needs %s", size(fs.Free), size(one))
+	case fs.Free < all:
+		l.warn(hint+", or lower daemon.concurrency",
+			"%s are free: enough for one database, and not for the %d that may be received at once (%s)",
+			size(fs.Free), min(concurrency, len(databases)), size(all))
 	default:
-		l.ok("it can be written and has %s free; the databases need %s at most", size(fs.free), size(all))
+		l.ok("it can be written and has %s free; the databases need %s at most", size(fs.Free), size(all))
 	}
 }
 
@@ -169,21 +146,28 @@ func checkLimit(l *list, limit, used int64, databases []int64, concurrency int) 
 	one, all := needs(databases, concurrency)
 	switch {
 	case limit < one:
-		l.fail("raise daemon.spool.max-bytes", "daemon.spool.max-bytes is %s, and the largest database needs %s: it can never be received", size(limit), size(one))
+		l.fail("raise daemon.spool.max-bytes",
+			"daemon.spool.max-bytes is %s, and the largest database needs %s: it can never be received",
+			size(limit), size(one))
 	case limit < all:
-		l.warn("raise daemon.spool.max-bytes, or lower daemon.concurrency", "daemon.spool.max-bytes is %s, and the %d databases that may be received at once need %s", size(limit), min(concurrency, len(databases)), size(all))
+		l.warn("raise daemon.spool.max-bytes, or lower daemon.concurrency",
+			"daemon.spool.max-bytes is %s, and the %d databases that may be received at once need %s",
+			size(limit), min(concurrency, len(databases)), size(all))
 	case limit-used < one:
-		l.warn("see what waits there below; pending snapshots give way to new ones", "spools take %s of daemon.spool.max-bytes (%s) already", size(used), size(limit))
+		l.warn("see the pending snapshots below; they give way to new ones",
+			"spools already take %s of daemon.spool.max-bytes (%s)", size(used), size(limit))
 	}
 }
 
-// checkPending tells of snapshots that were received and not stored.
-func checkPending(l *list, dir string) {
-	pending, err := snapshot.Pending(dir)
+// checkPending reports snapshots that were received and not stored.
+func checkPending(l *list, folder spool.Folder) {
+	pending, err := folder.Waiting()
 	if err != nil {
 		l.fail("correct the permissions of the folder", "%v", err)
 	}
 	for _, p := range pending {
-		l.warn("look at the repository below; it is stored by itself once that works", "a snapshot of cluster %s of %s waits to be stored (%s): %s", p.Cluster, stamp(p.Since), size(p.Bytes), p.Reason)
+		l.warn("see the repository below; the daemon stores it as soon as the repository works",
+			"a snapshot of cluster %s of %s waits to be stored (%s): %s",
+			p.Capture.Cluster, stamp(p.Capture.StartedAt), size(p.Capture.Plain.Bytes), p.Why())
 	}
 }

@@ -11,7 +11,7 @@ type release struct{ major, minor, patch int }
 
 func (r release) String() string { return fmt.Sprintf("%d.%d.%d", r.major, r.minor, r.patch) }
 
-// parseRelease parses a version as members tell it: 3.5.2, 3.6.0-rc.1.
+// parseRelease parses a version as members spell it: 3.5.2, 3.6.0-rc.1.
 func parseRelease(s string) (release, bool) {
 	s, _, _ = strings.Cut(strings.TrimPrefix(s, "v"), "-")
 	s, _, _ = strings.Cut(s, "+")
@@ -29,9 +29,9 @@ func parseRelease(s string) (release, bool) {
 	return release{n[0], n[1], n[2]}, true
 }
 
-// defects are those of released versions of etcd 3 by which members' data came
-// apart or was lost: what a backup then holds depends on the member. A version
-// from since on, and before fixed, has it.
+// defects are the defects of released versions of etcd 3 by which members lost
+// data or diverged, so that the content of a backup depends on the member. A
+// version has a defect from since on, and before fixed.
 var defects = []struct {
 	minor, since, fixed int
 	what, where         string
@@ -49,24 +49,24 @@ var defects = []struct {
 	{6, 0, 5, "a snapshot from the leader during defragmentation can damage the database", "etcd-io/etcd#20271"},
 }
 
-// The minors of etcd 3 that backupd is tested with, of which the first is
-// maintained no more.
+// Minors of etcd 3. backupd is also tested with one that is no longer maintained.
 const (
 	oldestTested     = 4
 	oldestMaintained = 5
 	newestTested     = 7
 )
 
-// checkVersion says what is known of a version. It finds nothing to say about a
-// good one.
+// checkVersion warns of versions that are known to be bad, too old or too new.
 func checkVersion(l *list, version string) {
 	r, ok := parseRelease(version)
 	if !ok {
-		l.warn("", "etcd %s: the version is not known", version)
+		l.warn("", "etcd %s: this is not a version of etcd that backupd knows", version)
 		return
 	}
 	if r.major != 3 || r.minor > newestTested {
-		l.warn("look for a newer backupd, and try a restore", "etcd %s is newer than what this backupd was tested with (3.%d to 3.%d)", r, oldestTested, newestTested)
+		l.warn("look for a newer backupd, and try a restore",
+			"etcd %s is newer than the versions that this backupd was tested with (3.%d to 3.%d)",
+			r, oldestTested, newestTested)
 		return
 	}
 	var what []string
@@ -78,13 +78,14 @@ func checkVersion(l *list, version string) {
 		}
 	}
 	if len(what) > 0 {
-		l.warn(fmt.Sprintf("upgrade to etcd 3.%d.%d or later; keep snapshot.hash-check on, which sees members that differ", r.minor, fixed),
-			"etcd %s is known to damage data: %s", r, strings.Join(what, "; "))
+		hint := "upgrade to etcd 3.%d.%d or later; keep snapshot.hash-check on, which finds members that differ"
+		l.warn(fmt.Sprintf(hint, r.minor, fixed), "etcd %s is known to damage data: %s", r, strings.Join(what, "; "))
 	}
 	switch {
 	case r.minor < oldestTested:
-		l.warn("upgrade step by step, one minor at a time", "etcd %s is long out of support, and backupd is not tested with it", r)
+		l.warn("upgrade step by step, one minor at a time",
+			"etcd %s has been out of support for years, and backupd is not tested with it", r)
 	case r.minor < oldestMaintained:
-		l.warn("upgrade to 3.5 or later", "etcd 3.%d gets no more fixes since 2026-06-01", r.minor)
+		l.warn("upgrade to 3.5 or later", "etcd 3.%d has had no fixes since 2026-06-01", r.minor)
 	}
 }

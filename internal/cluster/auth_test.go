@@ -1,19 +1,10 @@
 package cluster_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"io"
-	"math/big"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
@@ -22,28 +13,30 @@ import (
 
 func TestTLS(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{TLS: true})
-	good := cluster.Config{Endpoints: real.Endpoints(), CAFile: real.CAFile, CertFile: real.CertFile, KeyFile: real.KeyFile}
+	good := cluster.Config{
+		Endpoints: real.Endpoints(), CAFile: real.CAFile, CertFile: real.CertFile, KeyFile: real.KeyFile,
+	}
 
 	t.Run("OK", func(t *testing.T) {
-		c := connect(t, good)
+		c := testserver.Connect(t, good)
 		s := survey(t, c)
 		readAll(t, c, s.Candidates[0].Endpoint)
 	})
 	t.Run("WithoutScheme", func(t *testing.T) {
 		conf := good
 		conf.Endpoints = []string{real.Members[0].Endpoint}
-		survey(t, connect(t, conf))
+		survey(t, testserver.Connect(t, conf))
 	})
 	t.Run("SkipVerify", func(t *testing.T) {
 		conf := good
 		conf.CAFile, conf.InsecureSkipVerify = "", true
-		survey(t, connect(t, conf))
+		survey(t, testserver.Connect(t, conf))
 	})
 	for name, c := range map[string]struct {
 		change func(*cluster.Config)
 		want   string
 	}{
-		"WrongCA":      {func(c *cluster.Config) { c.CAFile = otherCA(t) }, "unknown authority"},
+		"WrongCA":      {func(c *cluster.Config) { c.CAFile = testserver.NewAuthority(t).File }, "unknown authority"},
 		"NoCA":         {func(c *cluster.Config) { c.CAFile = "" }, "unknown authority"},
 		"NoClientCert": {func(c *cluster.Config) { c.CertFile, c.KeyFile = "", "" }, "unreachable"},
 		"PlainHTTP": {func(c *cluster.Config) {
@@ -54,30 +47,12 @@ func TestTLS(t *testing.T) {
 			conf := good
 			c.change(&conf)
 			var none *cluster.NoMemberError
-			if _, err := connect(t, conf).Survey(t.Context()); !errors.As(err, &none) || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("got %v, want a NoMemberError that tells %q", err, c.want)
+			_, err := testserver.Connect(t, conf).Survey(t.Context())
+			if !errors.As(err, &none) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want a NoMemberError with %q", err, c.want)
 			}
 		})
 	}
-}
-
-// otherCA makes the certificate of an authority that signed nothing.
-func otherCA(t *testing.T) string {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := filepath.Join(t.TempDir(), "other.pem")
-	if err := os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return name
 }
 
 func TestAuth(t *testing.T) {
@@ -87,13 +62,13 @@ func TestAuth(t *testing.T) {
 	real.EnableAuth(t, "secret")
 	url := real.Members[0].ClientURL
 	as := func(t *testing.T, user, password string) *cluster.Cluster {
-		return connect(t, cluster.Config{Endpoints: []string{url}, Username: user, Password: password})
+		return testserver.Connect(t, cluster.Config{Endpoints: []string{url}, Username: user, Password: password})
 	}
 	refused := func(t *testing.T, what string, err error, want string) {
 		t.Helper()
 		var hint *backup.HintError
 		if !errors.Is(err, cluster.ErrPermission) || !strings.Contains(err.Error(), want) || !errors.As(err, &hint) {
-			t.Errorf("%s: got %v, want a hint and ErrPermission that tells %q", what, err, want)
+			t.Errorf("%s: got %v, want a hint and ErrPermission with %q", what, err, want)
 		}
 	}
 
@@ -121,7 +96,7 @@ func TestAuth(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	// A member that restarts knows no token any more, as if each had expired.
+	// A member that restarts has forgotten all tokens, as if each had expired.
 	t.Run("TokenLost", func(t *testing.T) {
 		for name, use := range map[string]func(*cluster.Cluster) error{
 			"Stream": func(c *cluster.Cluster) error {
@@ -143,7 +118,7 @@ func TestAuth(t *testing.T) {
 			real.Members[0].Kill()
 			real.Members[0].Restart(t)
 			real.WaitReady(t)
-			eventually(t, name+" after a restart", func() bool {
+			testserver.Eventually(t, name+" after a restart", func() bool {
 				err := use(c)
 				if err != nil && !strings.Contains(err.Error(), "unreachable") { // the connection takes a moment
 					t.Fatalf("%s: %v", name, err)

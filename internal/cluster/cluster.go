@@ -1,8 +1,8 @@
-// Package cluster talks to a live etcd cluster: it asks every endpoint how it
-// is, chooses the member to take a snapshot from, streams that member's
-// database with etcd's trailer checked, and asks members for HashKV. It never
+// Package cluster talks to a live etcd cluster: it asks every endpoint for its
+// status, chooses the member to take a snapshot from, streams that member's
+// database and checks etcd's trailer, and asks members for HashKV. It never
 // writes to the cluster; [Cluster.Defragment] rewrites the members' files and
-// leaves their content as it is.
+// does not change their content.
 package cluster
 
 import (
@@ -22,6 +22,8 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/experimental"
+
+	"github.com/etcd-backupd/backupd/internal/certs"
 )
 
 // Config says how to reach a cluster. Its fields mirror etcdctl's global flags.
@@ -33,7 +35,7 @@ type Config struct {
 	InsecureDiscovery bool
 
 	// CAFile, CertFile and KeyFile are read again for each connection. While one
-	// of them is broken what it held before is used.
+	// of them is broken, its old content stays in use.
 	CAFile, CertFile, KeyFile string
 	InsecureSkipVerify        bool
 	// InsecureTransport false forces TLS for endpoints without a scheme.
@@ -77,8 +79,8 @@ func (c *Config) setDefaults() {
 type Cluster struct {
 	cfg       Config
 	endpoints []string
-	tls       *tlsFiles      // nil where nothing asks for TLS
-	password  *fresh[string] // nil without a password file
+	tls       *tlsFiles               // nil if nothing asks for TLS
+	password  *certs.Reloaded[string] // nil without a password file
 
 	mu      sync.Mutex // guards clients
 	clients map[string]*clientv3.Client
@@ -123,7 +125,7 @@ func (c *Config) endpoints() ([]string, error) {
 	}
 	var eps []string
 	for _, ep := range found.Endpoints {
-		// As etcdctl: a record for plain HTTP counts only when it is allowed.
+		// As in etcdctl, a record for plain HTTP counts only if it is allowed.
 		if c.InsecureDiscovery || !strings.HasPrefix(ep, "http://") {
 			eps = append(eps, ep)
 		}
@@ -155,8 +157,8 @@ func checkEndpoint(ep string) error {
 // Endpoints returns the endpoints in the order they were given.
 func (c *Cluster) Endpoints() []string { return c.endpoints }
 
-// do runs request with the client for endpoint, and once more with a new one
-// when etcd refuses the login of the one at hand: the password may have changed.
+// do runs request with the client for endpoint. If etcd refuses the login of this
+// client, do tries once more with a new one: the password may have changed.
 func (c *Cluster) do(ctx context.Context, endpoint string, request func(*clientv3.Client) error) error {
 	cl, loggedIn, err := c.client(ctx, endpoint)
 	if err != nil {
@@ -174,9 +176,9 @@ func (c *Cluster) do(ctx context.Context, endpoint string, request func(*clientv
 }
 
 // client returns the client for one endpoint, and whether it has logged in just
-// now. Each endpoint has its own, because clientv3 would otherwise move a
-// request to whichever endpoint answers, and every question here is about one
-// certain member.
+// now. Each endpoint has its own client. With one for all, clientv3 would send a
+// request to any endpoint that answers, and every question here is about one
+// specific member.
 func (c *Cluster) client(ctx context.Context, endpoint string) (cl *clientv3.Client, loggedIn bool, err error) {
 	c.mu.Lock()
 	cl = c.clients[endpoint]
@@ -187,7 +189,7 @@ func (c *Cluster) client(ctx context.Context, endpoint string) (cl *clientv3.Cli
 	// The client lives on after this call, but its login must end with it.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, end)
-	cl, err = clientv3.New(c.clientConfig(life, endpoint)) // logs in here when a user is given
+	cl, err = clientv3.New(c.clientConfig(life, endpoint)) // logs in here if there is a user
 	if !stop() {
 		err = errors.Join(err, context.Cause(ctx))
 	}
@@ -211,7 +213,7 @@ func (c *Cluster) client(ctx context.Context, endpoint string) (cl *clientv3.Cli
 func (c *Cluster) clientConfig(life context.Context, endpoint string) clientv3.Config {
 	password := c.cfg.Password
 	if c.password != nil {
-		password = c.password.get()
+		password = c.password.Get()
 	}
 	conf := clientv3.Config{
 		Endpoints:            []string{endpoint},
@@ -226,7 +228,8 @@ func (c *Cluster) clientConfig(life context.Context, endpoint string) clientv3.C
 		// A snapshot is one long stream: windows and buffers well above the
 		// 64 KiB default keep the server from waiting for us.
 		DialOptions: []grpc.DialOption{
-			grpc.WithInitialWindowSize(4 << 20), grpc.WithInitialConnWindowSize(8 << 20), grpc.WithReadBufferSize(256 << 10),
+			grpc.WithInitialWindowSize(4 << 20), grpc.WithInitialConnWindowSize(8 << 20),
+			grpc.WithReadBufferSize(256 << 10),
 			experimental.WithBufferPool(&framePool{}),
 		},
 		Context: life,
@@ -249,8 +252,8 @@ func (c *Cluster) forget(endpoint string, cl *clientv3.Client) {
 	}
 }
 
-// keepAliveTime never goes below etcd's enforcement of 5 s, which would end the
-// connection as too many pings; etcdctl's default of 2 s does.
+// keepAliveTime never goes below 5 s: etcd would end the connection because of too
+// many pings. etcdctl's default of 2 s is below that.
 func (c *Cluster) keepAliveTime() time.Duration {
 	return max(c.cfg.KeepAliveTime, 10*time.Second)
 }

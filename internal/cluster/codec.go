@@ -11,9 +11,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// snapshotCodec decodes the messages of one snapshot stream. The codec that
-// gRPC brings copies a message three times and clears two buffers for it; this
-// one copies the bytes once, into a buffer that is good until the next message.
+// snapshotCodec decodes the messages of one snapshot stream. gRPC's own codec
+// copies a message three times and clears two buffers for it; this one copies the
+// bytes once, into a buffer that is valid until the next message.
 type snapshotCodec struct{ blob []byte }
 
 // Name implements encoding.CodecV2.
@@ -32,7 +32,7 @@ func (c *snapshotCodec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.SliceBuffer(raw)}, nil
 }
 
-// Unmarshal implements encoding.CodecV2. Of a SnapshotResponse it takes the
+// Unmarshal implements encoding.CodecV2. It takes from a SnapshotResponse the
 // fields remaining_bytes (2), blob (3) and version (4); no server sets another
 // (etcd api/etcdserverpb/rpc.proto).
 func (c *snapshotCodec) Unmarshal(data mem.BufferSlice, v any) error {

@@ -45,11 +45,14 @@ func TestSnapshotCodec(t *testing.T) {
 		if err := c.Unmarshal(split(r, raw), got); err != nil {
 			t.Fatalf("message %d: %v", i, err)
 		}
-		if !bytes.Equal(got.Blob, want.Blob) || got.RemainingBytes != want.RemainingBytes || got.Version != want.Version {
-			t.Fatalf("message %d differs: %d bytes, remaining %d, version %q", i, len(got.Blob), got.RemainingBytes, got.Version)
+		if !bytes.Equal(got.Blob, want.Blob) || got.RemainingBytes != want.RemainingBytes ||
+			got.Version != want.Version {
+			t.Fatalf("message %d differs: %d bytes, remaining %d, version %q",
+				i, len(got.Blob), got.RemainingBytes, got.Version)
 		}
 		if len(raw) > 3 {
-			if err := c.Unmarshal(split(r, raw[:len(raw)-1]), &pb.SnapshotResponse{}); err == nil && len(want.Blob) > 0 {
+			err := c.Unmarshal(split(r, raw[:len(raw)-1]), &pb.SnapshotResponse{})
+			if err == nil && len(want.Blob) > 0 {
 				t.Fatalf("message %d cut by one byte is accepted", i)
 			}
 		}

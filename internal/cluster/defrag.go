@@ -19,16 +19,17 @@ import (
 // DefragOptions say which members [Cluster.Defragment] defragments.
 type DefragOptions struct {
 	// Threshold is the part of a member's database file that must be free, 0 to
-	// 1. Members below it are passed over.
+	// 1. Members with less are skipped.
 	Threshold float64
 	// Wait is how long a member may take to be healthy and caught up again
 	// afterwards. Zero means 5 minutes.
 	Wait time.Duration
-	// Log is that of the Cluster if it is nil.
+	// Log defaults to the one of the Cluster.
 	Log *slog.Logger
 }
 
-// DefragReport tells what [Cluster.Defragment] did, in that order.
+// DefragReport lists the members in the order in which [Cluster.Defragment] came to
+// them.
 type DefragReport struct {
 	Defragmented []DefragMember
 	// Passed are the members below the threshold, and learners: etcd does not
@@ -42,8 +43,9 @@ type DefragMember struct {
 	Name     string
 	Endpoint string // empty for a learner
 	Leader   bool
-	// Before and InUse are the file and what of it is in use, as the member told
-	// before; After is the file afterwards. All are zero for a learner.
+	// Before and InUse are the size of the file and of its used part before the
+	// defragmentation; After is the size of the file afterwards. All are zero for a
+	// learner.
 	Before, InUse, After int64
 	Duration             time.Duration
 }
@@ -54,7 +56,8 @@ func (r DefragReport) LogValue() slog.Value {
 	for _, m := range r.Defragmented {
 		freed += m.Before - m.After
 	}
-	return slog.GroupValue(slog.Int("defragmented", len(r.Defragmented)), slog.Int("passed", len(r.Passed)), slog.Int64("freed", freed))
+	return slog.GroupValue(
+		slog.Int("defragmented", len(r.Defragmented)), slog.Int("passed", len(r.Passed)), slog.Int64("freed", freed))
 }
 
 // Defragment defragments the members whose files have enough free pages: the
@@ -62,10 +65,10 @@ func (r DefragReport) LogValue() slog.Value {
 // while it rewrites its file. It does so one by one, and goes on only when the
 // member is healthy again and has caught up.
 //
-// It returns a [*backup.RefusedError], with nothing touched, unless all voting
-// members answer, are healthy and no alarm is up. It stops at the first
-// failure; the report tells what was done until then. Only ctx bounds how long
-// a member may take: one that is left alone in the middle goes on anyway.
+// It returns a [*backup.RefusedError], and touches nothing, unless all voting
+// members answer and are healthy, and no alarm is active. It stops at the first
+// failure; the report lists the members until then. Only ctx bounds how long a
+// member may take: a member goes on even if its client leaves.
 func (c *Cluster) Defragment(ctx context.Context, o DefragOptions) (DefragReport, error) {
 	if !(o.Threshold >= 0 && o.Threshold <= 1) {
 		return DefragReport{}, fmt.Errorf("defragment: threshold %v: want 0 to 1", o.Threshold)
@@ -79,7 +82,8 @@ func (c *Cluster) Defragment(ctx context.Context, o DefragOptions) (DefragReport
 	survey, err := c.defragSurvey(ctx)
 	var unfit *unfitError
 	if errors.As(err, &unfit) {
-		return DefragReport{}, backup.WithHint(&backup.RefusedError{Reason: "defragment: " + err.Error()}, "%s", unfit.hint)
+		refused := &backup.RefusedError{Reason: "defragment: " + err.Error()}
+		return DefragReport{}, backup.WithHint(refused, "%s", unfit.hint)
 	}
 	if err != nil {
 		return DefragReport{}, fmt.Errorf("defragment: %w", err)
@@ -93,7 +97,7 @@ func (c *Cluster) Defragment(ctx context.Context, o DefragOptions) (DefragReport
 type defrag struct {
 	cluster *Cluster
 	o       DefragOptions
-	done    map[backup.MemberID]bool // defragmented or passed over
+	done    map[backup.MemberID]bool // defragmented or skipped
 	report  DefragReport
 }
 
@@ -114,8 +118,10 @@ func (d *defrag) run(ctx context.Context, survey *Survey) error {
 			ID: next.MemberID, Name: survey.Member(next.MemberID).Name, Endpoint: next.Endpoint, Leader: next.Leader,
 			Before: next.DatabaseBytes, InUse: next.InUseBytes, After: next.DatabaseBytes,
 		}
-		if free := next.DatabaseBytes - next.InUseBytes; free == 0 || float64(free) < d.o.Threshold*float64(next.DatabaseBytes) {
-			d.o.Log.Info("member needs no defragmentation", "member", next.String(), "bytes", m.Before, "inUse", m.InUse)
+		free := next.DatabaseBytes - next.InUseBytes
+		if free == 0 || float64(free) < d.o.Threshold*float64(next.DatabaseBytes) {
+			d.o.Log.Info("member needs no defragmentation",
+				"member", next.String(), "bytes", m.Before, "inUse", m.InUse)
 			d.report.Passed = append(d.report.Passed, m)
 			continue
 		}
@@ -126,12 +132,13 @@ func (d *defrag) run(ctx context.Context, survey *Survey) error {
 	}
 }
 
-// next is the follower with the lowest id that was not looked at yet, or the
-// leader when only that is left. It is chosen anew each time: a leader that was
+// next is the follower with the lowest id that is not done yet, or the leader if
+// only that is left. It is chosen again each time, so that a leader that was
 // elected meanwhile comes last too.
 func (d *defrag) next(s *Survey) (Candidate, bool) {
 	left := slices.DeleteFunc(slices.Clone(s.Candidates), func(c Candidate) bool {
-		return d.done[c.MemberID] || !slices.ContainsFunc(s.Members, func(m backup.Member) bool { return m.ID == c.MemberID })
+		isMember := slices.ContainsFunc(s.Members, func(m backup.Member) bool { return m.ID == c.MemberID })
+		return d.done[c.MemberID] || !isMember
 	})
 	if len(left) == 0 {
 		return Candidate{}, false
@@ -147,7 +154,8 @@ func (d *defrag) next(s *Survey) (Candidate, bool) {
 	}), true
 }
 
-// member defragments one member and returns when the cluster is as before.
+// member defragments one member and returns when the whole cluster is healthy
+// again.
 func (d *defrag) member(ctx context.Context, c Candidate, m *DefragMember) (*Survey, error) {
 	d.o.Log.Info("defragmenting member", "member", c.String(), "bytes", m.Before, "inUse", m.InUse)
 	began := time.Now()
@@ -171,12 +179,13 @@ func (d *defrag) member(ctx context.Context, c Candidate, m *DefragMember) (*Sur
 	if err != nil {
 		return nil, err
 	}
-	d.o.Log.Info("defragmented member", "member", c.String(), "bytes", m.After, "freed", m.Before-m.After, "took", m.Duration)
+	d.o.Log.Info("defragmented member",
+		"member", c.String(), "bytes", m.After, "freed", m.Before-m.After, "took", m.Duration)
 	return survey, nil
 }
 
-// settled waits until all members are healthy and none is behind. The survey is
-// the last there was, also beside an error; nil if none was.
+// settled waits until all members are healthy and none is behind. It returns the
+// last survey, also together with an error, or nil if there was none.
 func (d *defrag) settled(ctx context.Context) (*Survey, error) {
 	limited, cancel := context.WithTimeout(ctx, d.o.Wait)
 	defer cancel()
@@ -203,7 +212,7 @@ func (d *defrag) settled(ctx context.Context) (*Survey, error) {
 	}
 }
 
-// unfitError is why a cluster is not to be defragmented at the moment.
+// unfitError is why a cluster must not be defragmented at the moment.
 type unfitError struct{ reason, hint string }
 
 func (e *unfitError) Error() string { return e.reason }
@@ -212,8 +221,8 @@ func unfit(hint, format string, args ...any) error {
 	return &unfitError{fmt.Sprintf(format, args...), hint}
 }
 
-// defragSurvey is a survey of a cluster in which one member can be missed for a
-// while. Any other is an error.
+// defragSurvey is a survey of a cluster that can do without one member for a
+// while. It is an error if the cluster cannot.
 func (c *Cluster) defragSurvey(ctx context.Context) (*Survey, error) {
 	s, err := c.Survey(ctx)
 	var none *NoMemberError
@@ -228,10 +237,12 @@ func (c *Cluster) defragSurvey(ctx context.Context) (*Survey, error) {
 
 func (s *Survey) fitToDefragment() error {
 	if s.MembersErr != nil {
-		return unfit("check that the user may list the members", "the members of the cluster are not known: %v", s.MembersErr)
+		return unfit("check that the user may list the members",
+			"the members of the cluster are not known: %v", s.MembersErr)
 	}
 	for _, a := range s.Alarms {
-		return unfit("find the cause and disarm it: etcdctl alarm list, etcdctl alarm disarm", "the %s alarm of member %s is up", a.Type, a.MemberID)
+		return unfit("find the cause and disarm it: etcdctl alarm list, etcdctl alarm disarm",
+			"alarm %s is active on member %s", a.Type, a.MemberID)
 	}
 	for _, m := range s.Members {
 		if m.Learner {
@@ -239,10 +250,12 @@ func (s *Survey) fitToDefragment() error {
 		}
 		i := slices.IndexFunc(s.Candidates, func(c Candidate) bool { return c.MemberID == m.ID })
 		if i < 0 {
-			return unfit("bring it back first, or name its endpoint with the others", "member %s (%s) is not among those that answer%s", m.Name, m.ID, s.refusals())
+			return unfit("bring it back first, or name its endpoint with the others",
+				"member %s (%s) does not answer at any endpoint%s", m.Name, m.ID, s.refusals())
 		}
 		if len(s.Candidates[i].Concerns) > 0 {
-			return unfit("wait until it is healthy", "member %s is not healthy: %s", m.Name, strings.Join(s.Candidates[i].Concerns, "; "))
+			return unfit("wait until it is healthy",
+				"member %s is not healthy: %s", m.Name, strings.Join(s.Candidates[i].Concerns, "; "))
 		}
 	}
 	if leaders := s.leaders(); len(leaders) != 1 {

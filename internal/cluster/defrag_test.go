@@ -24,12 +24,12 @@ func TestDefragment(t *testing.T) {
 	for _, version := range []string{"3.5", "3.6", "3.7"} {
 		t.Run(version, func(t *testing.T) {
 			real := testserver.StartCluster(t, testserver.Options{Version: version, Size: 3})
-			c := connect(t, cluster.Config{Endpoints: real.Endpoints()})
+			c := testserver.Connect(t, cluster.Config{Endpoints: real.Endpoints()})
 			rev := fragment(t, real, c)
 			// The leader has the lowest id, so that two orders differ.
 			lead(t, survey(t, c))
 			var before *cluster.Survey
-			eventually(t, "the member with the lowest id leads", func() bool {
+			testserver.Eventually(t, "the member with the lowest id leads", func() bool {
 				before = survey(t, c)
 				low := lowest(before.Candidates)
 				return len(before.Candidates) == 3 && low.Leader
@@ -50,7 +50,8 @@ func TestDefragment(t *testing.T) {
 					t.Errorf("got %+v", m)
 				}
 				if stable && (m.Leader != (i == 2) || i == 1 && m.ID < report.Defragmented[0].ID) {
-					t.Errorf("%d. was %s (leader: %v): want the followers by id and then the leader", i+1, m.ID, m.Leader)
+					t.Errorf("%d. was %s (leader: %v): want the followers by id and then the leader",
+						i+1, m.ID, m.Leader)
 				}
 			}
 			oneByOne(t, real, report)
@@ -79,7 +80,7 @@ func fragment(t *testing.T, real *testserver.Cluster, c *cluster.Cluster) backup
 		t.Fatal(err)
 	}
 	var rev int64
-	eventually(t, "all members have free pages", func() bool {
+	testserver.Eventually(t, "all members have free pages", func() bool {
 		// Pages that one write sets free are counted after the next one.
 		last, err := client.Put(t.Context(), "last", "value")
 		if err != nil {
@@ -147,7 +148,7 @@ func logged(t *testing.T, m *testserver.Member, message string) []time.Time {
 
 func TestDefragment_Refused(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{Size: 3})
-	c := connect(t, cluster.Config{Endpoints: real.Endpoints()})
+	c := testserver.Connect(t, cluster.Config{Endpoints: real.Endpoints()})
 	s := survey(t, c)
 	refused := func(c *cluster.Cluster, want string) {
 		t.Helper()
@@ -155,14 +156,16 @@ func TestDefragment_Refused(t *testing.T) {
 		var hint *backup.HintError
 		report, err := c.Defragment(t.Context(), cluster.DefragOptions{})
 		if !errors.As(err, &refusal) || !errors.As(err, &hint) || !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, want a RefusedError that tells %q", err, want)
+			t.Errorf("got %v, want a RefusedError with %q", err, want)
 		}
 		if len(report.Defragmented)+len(report.Passed) > 0 {
 			t.Errorf("got %+v", report)
 		}
 	}
 	for _, alarm := range []pb.AlarmType{pb.AlarmType_NOSPACE, pb.AlarmType_CORRUPT} {
-		req := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: uint64(s.Candidates[0].MemberID), Alarm: alarm}
+		req := &pb.AlarmRequest{
+			Action: pb.AlarmRequest_ACTIVATE, MemberID: uint64(s.Candidates[0].MemberID), Alarm: alarm,
+		}
 		remote := pb.NewMaintenanceClient(real.Client(t).ActiveConnection())
 		if _, err := remote.Alarm(t.Context(), req); err != nil {
 			t.Fatal(err)
@@ -172,9 +175,9 @@ func TestDefragment_Refused(t *testing.T) {
 		if _, err := remote.Alarm(t.Context(), req); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the alarm is gone", func() bool { return len(survey(t, c).Alarms) == 0 })
+		testserver.Eventually(t, "the alarm is gone", func() bool { return len(survey(t, c).Alarms) == 0 })
 	}
-	refused(connect(t, cluster.Config{Endpoints: real.Endpoints()[:2]}), "m3")
+	refused(testserver.Connect(t, cluster.Config{Endpoints: real.Endpoints()[:2]}), "m3")
 	real.Members[2].Kill()
 	refused(c, "m3")
 	real.Members[0].Kill()
@@ -186,7 +189,8 @@ func TestDefragment_Refused(t *testing.T) {
 		}
 	}
 	for _, wrong := range []float64{-0.1, 1.1} {
-		if _, err := c.Defragment(t.Context(), cluster.DefragOptions{Threshold: wrong}); err == nil || !strings.Contains(err.Error(), "0 to 1") {
+		_, err := c.Defragment(t.Context(), cluster.DefragOptions{Threshold: wrong})
+		if err == nil || !strings.Contains(err.Error(), "0 to 1") {
 			t.Errorf("threshold %v: got %v", wrong, err)
 		}
 	}
@@ -207,7 +211,7 @@ func (l onLog) Handle(_ context.Context, r slog.Record) error {
 // next one is not touched: that would take the majority away.
 func TestDefragment_Stops(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{Size: 3})
-	c := connect(t, cluster.Config{Endpoints: real.Endpoints()})
+	c := testserver.Connect(t, cluster.Config{Endpoints: real.Endpoints()})
 	fragment(t, real, c)
 	s := survey(t, c)
 	victim := s.Candidates[1].Endpoint // the follower that would be next
@@ -227,7 +231,8 @@ func TestDefragment_Stops(t *testing.T) {
 		})),
 	})
 	var refusal *backup.RefusedError
-	if err == nil || errors.As(err, &refusal) || !strings.Contains(err.Error(), "not all members are healthy after 2s") {
+	if err == nil || errors.As(err, &refusal) ||
+		!strings.Contains(err.Error(), "not all members are healthy after 2s") {
 		t.Errorf("got %v", err)
 	}
 	if began != 1 || len(report.Defragmented) != 1 || report.Defragmented[0].Endpoint != s.Candidates[0].Endpoint {
@@ -235,15 +240,16 @@ func TestDefragment_Stops(t *testing.T) {
 	}
 }
 
-// TestDefragment_Patience: a large file takes its time. etcd is not told of any
-// limit, and what it answers is what is returned.
+// TestDefragment_Patience: a large file takes its time. etcd gets no time limit, and
+// Defragment returns its answer.
 func TestDefragment_Patience(t *testing.T) {
 	var asked, limited, healthy atomic.Bool
 	var refuse atomic.Pointer[error]
 	fake := testserver.FakeMember{
 		Status: func(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
 			st := &pb.StatusResponse{
-				Header: &pb.ResponseHeader{ClusterId: 3, MemberId: 1, Revision: 1}, Leader: 1, DbSize: 1000, DbSizeInUse: 100, RaftAppliedIndex: 5,
+				Header: &pb.ResponseHeader{ClusterId: 3, MemberId: 1, Revision: 1},
+				Leader: 1, DbSize: 1000, DbSizeInUse: 100, RaftAppliedIndex: 5,
 			}
 			if asked.Load() {
 				st.DbSize = 100
@@ -264,17 +270,19 @@ func TestDefragment_Patience(t *testing.T) {
 			return &pb.DefragmentResponse{}, nil
 		},
 	}
-	c := connect(t, cluster.Config{Endpoints: []string{testserver.StartFakeMember(t, fake)}})
+	c := testserver.Connect(t, cluster.Config{Endpoints: []string{testserver.StartFakeMember(t, fake)}})
 	broken := errors.New("disk is broken")
 	refuse.Store(&broken)
-	if report, err := c.Defragment(t.Context(), cluster.DefragOptions{Threshold: 0.9}); err == nil || !strings.Contains(err.Error(), "disk is broken") || len(report.Defragmented) > 0 {
+	report, err := c.Defragment(t.Context(), cluster.DefragOptions{Threshold: 0.9})
+	if err == nil || !strings.Contains(err.Error(), "disk is broken") || len(report.Defragmented) > 0 {
 		t.Errorf("got %+v, error %v", report, err)
 	}
 	refuse.Store(nil)
-	if report, err := c.Defragment(t.Context(), cluster.DefragOptions{Threshold: 0.91}); err != nil || len(report.Passed) != 1 {
+	report, err = c.Defragment(t.Context(), cluster.DefragOptions{Threshold: 0.91})
+	if err != nil || len(report.Passed) != 1 {
 		t.Errorf("just below the threshold: got %+v, error %v", report, err)
 	}
-	report, err := c.Defragment(t.Context(), cluster.DefragOptions{Threshold: 0.9})
+	report, err = c.Defragment(t.Context(), cluster.DefragOptions{Threshold: 0.9})
 	if err != nil || len(report.Defragmented) != 1 || report.Defragmented[0].After != 100 {
 		t.Fatalf("just at the threshold: got %+v, error %v", report, err)
 	}

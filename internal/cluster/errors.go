@@ -13,13 +13,13 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// ErrPermission is returned where etcd's auth refuses a request.
+// ErrPermission is returned if etcd's auth refuses a request.
 var ErrPermission = errors.New("etcd refuses")
 
-// What another password may cure.
+// Errors that a new login may cure.
 var (
 	errPassword = fmt.Errorf("%w: wrong user name or password", ErrPermission)
-	errToken    = fmt.Errorf("%w: the login is not valid any more", ErrPermission)
+	errToken    = fmt.Errorf("%w: the login is no longer valid", ErrPermission)
 )
 
 func loginRefused(err error) bool { return errors.Is(err, errPassword) || errors.Is(err, errToken) }
@@ -52,8 +52,8 @@ func (e *NoMemberError) Unwrap() []error {
 	return errs
 }
 
-// rawPermissionDenied is how etcd 3.5 refuses a snapshot: from a stream it sends
-// the error of its auth store as it is, which has no code.
+// rawPermissionDenied is the text by which etcd 3.5 refuses a snapshot: from a
+// stream it sends the error of its auth store unchanged, without a code.
 const rawPermissionDenied = "auth: permission denied"
 
 // explain turns etcd's answers into errors a person can act on.
@@ -74,7 +74,8 @@ func explain(err error) error {
 			"give --user NAME:PASSWORD (ETCDCTL_USER) of a user with the role root")
 	case errors.Is(etcd, rpctypes.ErrUserNotFound):
 		return backup.WithHint(fmt.Errorf("%w: no such user", ErrPermission),
-			"give --user NAME:PASSWORD of a user with the role root; without it etcd takes the common name of the client certificate for the user")
+			"give --user NAME:PASSWORD of a user with the role root; "+
+				"without it the common name of the client certificate is the user")
 	case errors.Is(etcd, rpctypes.ErrAuthNotEnabled):
 		return backup.WithHint(err, "auth is not enabled on this cluster: leave --user out")
 	}
@@ -82,7 +83,7 @@ func explain(err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("no answer in time: %w", err)
 	case status.Code(err) == codes.DeadlineExceeded:
-		// The server keeps our deadline too, and may be the first to notice.
+		// The server watches our deadline too, and may notice first.
 		return fmt.Errorf("no answer in time (%s): %w", said, context.DeadlineExceeded)
 	case status.Code(err) == codes.Unavailable:
 		return fmt.Errorf("unreachable: %s", said)

@@ -13,14 +13,13 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// catchUp is how long a lagging member may take to reach the revision that is
-// asked for.
+// catchUp is how long a lagging member may take to reach the requested revision.
 const catchUp = 10 * time.Second
 
 // hashTimeout bounds one HashKV: the server scans its whole key bucket.
 const hashTimeout = 5 * time.Minute
 
-// ErrCompacted is returned where the revision asked for is compacted already.
+// ErrCompacted is returned if the requested revision is already compacted.
 var ErrCompacted = errors.New("the revision is compacted")
 
 // HashKV asks the member behind endpoint for its hash of the keys at rev. A
@@ -60,8 +59,8 @@ func hashKV(ctx context.Context, remote pb.MaintenanceClient, rev backup.Revisio
 	}
 }
 
-// Identify asks the member behind endpoint which one it is. It is how a
-// member's advertised client URL is checked before it is believed.
+// Identify asks the member behind endpoint for its id. The caller so checks a
+// client URL that a member advertises before it trusts the URL.
 func (c *Cluster) Identify(ctx context.Context, endpoint string) (backup.MemberID, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
 	defer cancel()

@@ -15,7 +15,7 @@ func TestHashKV(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{})
 	filled := testserver.Fill(t, real.Client(t), testserver.FillOptions{Keys: 20, Compact: true})
 	url := real.Members[0].ClientURL
-	c := connect(t, cluster.Config{Endpoints: []string{url}})
+	c := testserver.Connect(t, cluster.Config{Endpoints: []string{url}})
 	rev := backup.Revision(filled.Revision)
 
 	got, err := c.HashKV(t.Context(), url, rev)

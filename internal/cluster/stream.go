@@ -17,8 +17,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// minRate bounds a whole snapshot: a member that trickles bytes never stalls,
-// yet holds a read transaction open that keeps etcd from reusing pages.
+// minRate bounds a whole snapshot: a member that sends a few bytes now and then
+// never stalls, yet its read transaction keeps etcd from reusing pages.
 const minRate = 1 << 20 // bytes per second
 
 // StallError is returned by a [Stream] that made no progress in bytes for too
@@ -34,14 +34,14 @@ func (e *StallError) Error() string {
 	return fmt.Sprintf("stream snapshot from %s: no progress for %v after %d bytes", e.Endpoint, e.Timeout, e.After)
 }
 
-// Stream is one member's database on its way here: the database, then the
-// 32-byte SHA-256 that etcd sends last. Read returns io.EOF only after that
-// trailer was compared with the bytes that came; a cut or damaged stream ends
-// in an error that wraps [backup.ErrCorrupt] instead.
+// Stream reads one member's database: the database, then the 32-byte SHA-256 that
+// etcd sends last. Read returns io.EOF only after it has compared this trailer with
+// the bytes before it; a cut or damaged stream ends in an error that wraps
+// [backup.ErrCorrupt] instead.
 type Stream struct {
 	// Version is the storage version the server names, "" before etcd 3.6.
 	Version string
-	// Total is how many bytes the database has, trailer not counted.
+	// Total is the size of the database in bytes, without the trailer.
 	Total int64
 
 	endpoint string
@@ -81,7 +81,8 @@ func (c *Cluster) stream(ctx context.Context, endpoint string, cl *clientv3.Clie
 	s.timer = time.AfterFunc(s.stall, func() {
 		s.cancel(&StallError{Endpoint: endpoint, After: s.n.Load(), Timeout: s.stall})
 	})
-	rpc, err := pb.NewMaintenanceClient(cl.ActiveConnection()).Snapshot(s.ctx, &pb.SnapshotRequest{}, grpc.ForceCodecV2(&snapshotCodec{}))
+	remote := pb.NewMaintenanceClient(cl.ActiveConnection())
+	rpc, err := remote.Snapshot(s.ctx, &pb.SnapshotRequest{}, grpc.ForceCodecV2(&snapshotCodec{}))
 	if err == nil {
 		s.recv = rpc.Recv
 		err = s.fill()
@@ -110,7 +111,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 }
 
 // fill receives until there are bytes, the end or an error. The watchdog runs
-// only while it waits: a slow reader is no fault of the member.
+// only while fill waits: a slow reader is no fault of the member.
 func (s *Stream) fill() error {
 	defer s.timer.Stop()
 	for {
@@ -166,7 +167,7 @@ func (s *Stream) hash(p []byte) {
 	}
 }
 
-// finish admits the end, or says why it is none.
+// finish returns io.EOF if the stream is complete and intact, or the fault.
 func (s *Stream) finish() error {
 	n := s.n.Load()
 	switch {
@@ -175,24 +176,26 @@ func (s *Stream) finish() error {
 	case n == s.Total:
 		return backup.Corruptf("stream snapshot from %s: %d bytes came without etcd's SHA-256 trailer", s.endpoint, n)
 	case n != s.Total+sha256.Size:
-		return backup.Corruptf("stream snapshot from %s: %d bytes came, %d and a trailer were announced", s.endpoint, n, s.Total)
+		return backup.Corruptf("stream snapshot from %s: %d bytes came, %d and a trailer were announced",
+			s.endpoint, n, s.Total)
 	case n%512 != sha256.Size:
-		// etcd's own tools tell by this whether a file has a trailer.
+		// By this etcd's own tools recognize a file with a trailer.
 		return backup.Corruptf("stream snapshot from %s: %d bytes are no database and trailer", s.endpoint, n)
 	case string(s.sum.Sum(nil)) != string(s.tail):
-		return backup.Corruptf("stream snapshot from %s: expected sha256 %x, got %x", s.endpoint, s.tail, s.sum.Sum(nil))
+		return backup.Corruptf("stream snapshot from %s: expected sha256 %x, got %x",
+			s.endpoint, s.tail, s.sum.Sum(nil))
 	}
 	s.sum.Write(s.tail)
 	s.blob = backup.Blob{Bytes: n, SHA256: backup.Digest(s.sum.Sum(nil))}
 	return io.EOF
 }
 
-// Checksum returns the cheap checksum of everything that came so far, for
-// comparing copies of it.
+// Checksum returns the cheap checksum of all bytes until now, for comparing copies
+// of them.
 func (s *Stream) Checksum() backup.Checksum { return s.check }
 
-// Blob returns the size and SHA-256 of everything that came, trailer included.
-// It is complete once Read has returned io.EOF.
+// Blob returns the size and SHA-256 of all bytes, trailer included. It is complete
+// once Read has returned io.EOF.
 func (s *Stream) Blob() backup.Blob { return s.blob }
 
 func (s *Stream) explain(err error) error {

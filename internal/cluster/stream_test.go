@@ -26,7 +26,8 @@ const stall = 500 * time.Millisecond
 func read(t *testing.T, f testserver.SnapshotFunc) ([]byte, *cluster.Stream, error) {
 	t.Helper()
 	url := testserver.StartFakeMember(t, testserver.FakeMember{Snapshot: f})
-	s, err := connect(t, cluster.Config{Endpoints: []string{url}, StallTimeout: stall}).Stream(t.Context(), url)
+	c := testserver.Connect(t, cluster.Config{Endpoints: []string{url}, StallTimeout: stall})
+	s, err := c.Stream(t.Context(), url)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -51,7 +52,8 @@ func TestStream_OK(t *testing.T) {
 			if err != nil || !bytes.Equal(got, want) {
 				t.Fatalf("got %d bytes, error %v", len(got), err)
 			}
-			if b := s.Blob(); b.Bytes != int64(len(want)) || b.SHA256 != sha256.Sum256(want) || s.Total != int64(len(db)) {
+			if b := s.Blob(); b.Bytes != int64(len(want)) || b.SHA256 != sha256.Sum256(want) ||
+				s.Total != int64(len(db)) {
 				t.Errorf("got blob %+v, total %d", b, s.Total)
 			}
 		})
@@ -83,12 +85,17 @@ func TestStream_Faults(t *testing.T) {
 		want string
 		is   error // nil: neither corrupt nor stalled
 	}{
-		"NoTrailer":     {testserver.NoTrailer(db), "without etcd's SHA-256 trailer", backup.ErrCorrupt},
-		"WrongTrailer":  {testserver.WrongTrailer(db), "expected sha256", backup.ErrCorrupt},
-		"Truncated":     {testserver.Truncated(db, n), "truncated: 50000 bytes of 131072", backup.ErrCorrupt},
-		"CutTo512":      {testserver.Truncated(db, 512*100), "truncated", backup.ErrCorrupt},
-		"HalfTrailer":   {inChunks(append(bytes.Clone(db), sum[:16]...), len(db), 4096), "were announced", backup.ErrCorrupt},
-		"TooLong":       {inChunks(append(append(bytes.Clone(db), sum[:]...), sum[:]...), len(db), 4096), "were announced", backup.ErrCorrupt},
+		"NoTrailer":    {testserver.NoTrailer(db), "without etcd's SHA-256 trailer", backup.ErrCorrupt},
+		"WrongTrailer": {testserver.WrongTrailer(db), "expected sha256", backup.ErrCorrupt},
+		"Truncated":    {testserver.Truncated(db, n), "truncated: 50000 bytes of 131072", backup.ErrCorrupt},
+		"CutTo512":     {testserver.Truncated(db, 512*100), "truncated", backup.ErrCorrupt},
+		"HalfTrailer": {
+			inChunks(append(bytes.Clone(db), sum[:16]...), len(db), 4096), "were announced", backup.ErrCorrupt,
+		},
+		"TooLong": {
+			inChunks(append(append(bytes.Clone(db), sum[:]...), sum[:]...), len(db), 4096), "were announced",
+			backup.ErrCorrupt,
+		},
 		"Nothing":       {testserver.Truncated(db, 0), "trailer", backup.ErrCorrupt},
 		"FailsAtOnce":   {testserver.FailAfter(db, 0, lost), "disk on fire", nil},
 		"FailsMidway":   {testserver.FailAfter(db, n, lost), "after 50000 bytes", nil},
@@ -105,7 +112,8 @@ func TestStream_Faults(t *testing.T) {
 				t.Fatalf("got %v, want %q", err, c.want)
 			}
 			var stalled *cluster.StallError
-			if errors.As(err, &stalled) != (c.is == errStalled) || errors.Is(err, backup.ErrCorrupt) != (c.is == backup.ErrCorrupt) {
+			if errors.As(err, &stalled) != (c.is == errStalled) ||
+				errors.Is(err, backup.ErrCorrupt) != (c.is == backup.ErrCorrupt) {
 				t.Errorf("got %v (%T)", err, err)
 			}
 		})
@@ -122,7 +130,8 @@ func TestStream_Slow(t *testing.T) {
 	t.Run("Reader", func(t *testing.T) {
 		db := bytes.Repeat(db, 128) // more than is received ahead
 		url := testserver.StartFakeMember(t, testserver.FakeMember{Snapshot: testserver.GoodSnapshot(db)})
-		s, err := connect(t, cluster.Config{Endpoints: []string{url}, StallTimeout: stall}).Stream(t.Context(), url)
+		c := testserver.Connect(t, cluster.Config{Endpoints: []string{url}, StallTimeout: stall})
+		s, err := c.Stream(t.Context(), url)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -160,7 +169,7 @@ func TestStream_Cancelled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			url := testserver.StartFakeMember(t, testserver.FakeMember{Snapshot: f})
-			c := connect(t, cluster.Config{Endpoints: []string{url}, StallTimeout: time.Hour})
+			c := testserver.Connect(t, cluster.Config{Endpoints: []string{url}, StallTimeout: time.Hour})
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
 			s, err := c.Stream(ctx, url)

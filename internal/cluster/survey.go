@@ -20,15 +20,17 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// maxLag is how many raft entries a member may be behind the newest before it
+// MaxLag is how many raft entries a member may be behind the newest before it
 // counts as lagging: less than a second of a busy cluster.
-const maxLag = 1000
+const MaxLag = 1000
 
-// Survey is what all endpoints told of themselves at one moment.
+// Survey is the status of all endpoints at one moment.
 type Survey struct {
+	// Began is when the first endpoint was asked.
+	Began     time.Time
 	ClusterID backup.MemberID
-	// Members is the cluster's own membership, as the best member tells it.
-	// It is empty when none would tell; MembersErr then says why.
+	// Members is the cluster's own list of its members, from the best member. It
+	// is empty if no member gave one; MembersErr then says why.
 	Members    []backup.Member
 	MembersErr error
 	Alarms     []backup.Alarm
@@ -36,8 +38,13 @@ type Survey struct {
 	HighWater backup.Revision
 	// Candidates can serve a snapshot, the best first.
 	Candidates []Candidate
-	// Refused cannot, each with the reason.
+	// Refused are the endpoints that cannot, each with the reason.
 	Refused []Refusal
+}
+
+// Position returns how far the cluster has come.
+func (s *Survey) Position() backup.Position {
+	return backup.Position{ClusterID: s.ClusterID, Revision: s.HighWater}
 }
 
 // Candidate is one member that can serve a snapshot.
@@ -50,17 +57,17 @@ type Candidate struct {
 	AppliedIndex  uint64
 	DatabaseBytes int64 // of the file
 	InUseBytes    int64 // of them; the rest is free pages
-	QuotaBytes    int64 // of the file; 0 where it is not told, as before etcd 3.6
+	QuotaBytes    int64 // of the file; 0 if the member does not report it, as before etcd 3.6
 	Leader        bool
 	Learner       bool
 	NoLeader      bool
-	// Concerns are why a better member comes first, worst first; empty for a
-	// healthy voting member.
+	// Concerns are the reasons to prefer other members, the worst first. A healthy
+	// voting member has none.
 	Concerns []string
 	rank     int
 }
 
-// String tells the candidate's standing in a few words.
+// String describes the candidate in a few words.
 func (c Candidate) String() string {
 	role := "follower"
 	if c.Learner {
@@ -85,19 +92,12 @@ func (s *Survey) Member(id backup.MemberID) backup.Member {
 	return backup.Member{ID: id}
 }
 
-// Unreachable reports whether the endpoint was asked and did not answer. The
-// scheme is not looked at: members advertise URLs, people type host:port.
+// Unreachable reports whether the endpoint was asked and did not answer. Its
+// scheme does not matter: members advertise URLs, people type host:port.
 func (s *Survey) Unreachable(endpoint string) bool {
 	return slices.ContainsFunc(s.Refused, func(r Refusal) bool {
-		return r.Err != errLearner && host(r.Endpoint) == host(endpoint)
+		return r.Err != errLearner && SameEndpoint(r.Endpoint, endpoint)
 	})
-}
-
-func host(endpoint string) string {
-	if _, after, ok := strings.Cut(endpoint, "://"); ok {
-		return after
-	}
-	return endpoint
 }
 
 // Endpoint returns the endpoint that answered for a member, or "".
@@ -117,14 +117,14 @@ type answer struct {
 }
 
 // Survey asks every endpoint for its status and ranks those that can serve a
-// snapshot. It returns a [*NoMemberError] when none can. Endpoints of different
+// snapshot. It returns a [*NoMemberError] if none can. Endpoints of different
 // clusters are an error: a snapshot must not depend on which one answers first.
 func (c *Cluster) Survey(ctx context.Context) (*Survey, error) {
+	s := &Survey{Began: time.Now().UTC()}
 	answers := c.askAll(ctx)
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("ask members for their status: %w", context.Cause(ctx))
 	}
-	s := &Survey{}
 	var newest uint64
 	for _, a := range answers {
 		if a.err != nil {
@@ -133,7 +133,8 @@ func (c *Cluster) Survey(ctx context.Context) (*Survey, error) {
 		}
 		id := backup.MemberID(a.status.Header.GetClusterId())
 		if s.ClusterID != 0 && id != s.ClusterID {
-			return nil, fmt.Errorf("the endpoints belong to different clusters: %s is in cluster %s, another in %s", a.endpoint, id, s.ClusterID)
+			return nil, fmt.Errorf("the endpoints belong to different clusters: %s is in cluster %s, another in %s",
+				a.endpoint, id, s.ClusterID)
 		}
 		s.ClusterID = id
 		s.addAlarms(a.status.Errors)
@@ -156,7 +157,7 @@ func (c *Cluster) Survey(ctx context.Context) (*Survey, error) {
 	return s, nil
 }
 
-// grace is how long slower endpoints are waited for once a healthy voting
+// grace is how long Survey waits for slower endpoints after a healthy voting
 // member has answered: a dead one must not hold up every backup.
 const grace = 1500 * time.Millisecond
 
@@ -226,9 +227,9 @@ func newCandidate(a answer) Candidate {
 	}
 }
 
-// alarmPattern matches an alarm among the errors of a status answer. Alarms are
-// taken from there because asking for them outright goes through raft: it adds
-// an entry to the log, and fails in the cluster that lost its quorum.
+// alarmPattern matches an alarm among the errors of a status answer. A direct
+// request for alarms would go through raft: it would add an entry to the log, and
+// fail in a cluster that has lost its quorum.
 var alarmPattern = regexp.MustCompile(`^\s*(?:memberID:\s*(\d+)\s+)?alarm:\s*([A-Z]+)`)
 
 func (s *Survey) addAlarms(statusErrors []string) {
@@ -237,7 +238,7 @@ func (s *Survey) addAlarms(statusErrors []string) {
 		if m == nil {
 			continue
 		}
-		id, _ := strconv.ParseUint(m[1], 10, 64) // absent is member 0: raised without a culprit
+		id, _ := strconv.ParseUint(m[1], 10, 64) // no id is member 0: the alarm is about no specific member
 		a := backup.Alarm{MemberID: backup.MemberID(id), Type: m[2]}
 		if !slices.Contains(s.Alarms, a) {
 			s.Alarms = append(s.Alarms, a)
@@ -245,9 +246,9 @@ func (s *Survey) addAlarms(statusErrors []string) {
 	}
 }
 
-// membership asks the candidates, one after the other, for the member list. A
-// learner does not serve it, nor does a user without permission get it: the
-// list then stays empty, and MembersErr says why.
+// membership asks the candidates, one after the other, for the list of members. A
+// learner does not serve it, and a user without permission does not get it: then
+// the list stays empty, and MembersErr says why.
 func (c *Cluster) membership(ctx context.Context, s *Survey) {
 	var errs []error
 	for _, cand := range s.Candidates {
@@ -256,7 +257,7 @@ func (c *Cluster) membership(ctx context.Context, s *Survey) {
 			s.Members = list
 			return
 		}
-		errs = append(errs, fmt.Errorf("list members by %s: %w", cand.Endpoint, err))
+		errs = append(errs, fmt.Errorf("list members of %s: %w", cand.Endpoint, err))
 	}
 	s.MembersErr = errors.Join(errs...)
 }
@@ -275,15 +276,16 @@ func (c *Cluster) membersBy(ctx context.Context, endpoint string) ([]backup.Memb
 	var out []backup.Member
 	for _, m := range list.Members {
 		out = append(out, backup.Member{
-			ID: backup.MemberID(m.ID), Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, Learner: m.IsLearner,
+			ID: backup.MemberID(m.ID), Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs,
+			Learner: m.IsLearner,
 		})
 	}
 	return out, nil
 }
 
 // Ranks of a candidate, the lower the better. A snapshot under an alarm or
-// without a leader is still wanted: that may be the day it is needed. It only
-// comes after every better one.
+// without a leader is still worth taking: it may be needed on that very day. It
+// only comes after all better ones.
 const (
 	rankFollower = iota
 	rankLeader
@@ -293,7 +295,8 @@ const (
 	rankCorrupt
 )
 
-var errLearner = backup.WithHint(errors.New("it is a learner"), "to take a learner's snapshot all the same, name it as the only endpoint")
+var errLearner = backup.WithHint(errors.New("it is a learner"),
+	"to take a learner's snapshot all the same, name it as the only endpoint")
 
 // judge ranks the candidates. A learner is refused unless its endpoint is the
 // only one: it may be far behind and cannot answer for its content.
@@ -331,7 +334,7 @@ func (c *Candidate) judge(alarms []backup.Alarm, newest uint64) {
 	if c.Leader {
 		worse(rankLeader, "")
 	}
-	if lag := newest - c.AppliedIndex; lag > maxLag {
+	if lag := newest - c.AppliedIndex; lag > MaxLag {
 		worse(rankLagging, fmt.Sprintf("it is %d raft entries behind", lag))
 	}
 	for _, a := range alarms {
@@ -340,9 +343,9 @@ func (c *Candidate) judge(alarms []backup.Alarm, newest uint64) {
 		}
 		switch a.Type {
 		case pb.AlarmType_CORRUPT.String():
-			worse(rankCorrupt, "its CORRUPT alarm is up")
+			worse(rankCorrupt, "its CORRUPT alarm is active")
 		default:
-			worse(rankNoSpace, "its "+a.Type+" alarm is up")
+			worse(rankNoSpace, "its "+a.Type+" alarm is active")
 		}
 	}
 	if c.NoLeader {
@@ -350,8 +353,8 @@ func (c *Candidate) judge(alarms []backup.Alarm, newest uint64) {
 	}
 }
 
-// DatabaseBytes is the size of the largest candidate's database: what a
-// snapshot may need.
+// DatabaseBytes is the size of the largest candidate's database, and so the room
+// that a snapshot may need.
 func (s *Survey) DatabaseBytes() int64 {
 	n := int64(0)
 	for _, c := range s.Candidates {

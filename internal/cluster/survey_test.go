@@ -25,16 +25,17 @@ func TestSurvey(t *testing.T) {
 	filled := testserver.Fill(t, real.Client(t), testserver.FillOptions{Keys: 20})
 
 	t.Run("FollowerFirst", func(t *testing.T) {
-		c := connect(t, cluster.Config{Endpoints: real.Endpoints()})
+		c := testserver.Connect(t, cluster.Config{Endpoints: real.Endpoints()})
 		s := survey(t, c)
 		if len(s.Candidates) != 3 {
 			t.Fatalf("got %v, refused %v", s.Candidates, s.Refused)
 		}
 		lead(t, s) // or chance might make the right order
-		eventually(t, "the member with the lowest id leads", func() bool {
+		testserver.Eventually(t, "the member with the lowest id leads", func() bool {
 			s = survey(t, c)
 			ids := s.Candidates
-			return slices.ContainsFunc(ids, func(c cluster.Candidate) bool { return c.Leader && c.MemberID == lowest(ids).MemberID })
+			first := lowest(ids).MemberID
+			return slices.ContainsFunc(ids, func(c cluster.Candidate) bool { return c.Leader && c.MemberID == first })
 		})
 		if len(s.Candidates) != 3 || len(s.Refused) != 0 || len(s.Members) != 3 || len(s.Alarms) != 0 {
 			t.Fatalf("got %+v", s)
@@ -52,15 +53,17 @@ func TestSurvey(t *testing.T) {
 	})
 	t.Run("SameMemberTwice", func(t *testing.T) {
 		url := real.Members[0].ClientURL
-		s := survey(t, connect(t, cluster.Config{Endpoints: []string{url, " " + url, real.Members[0].Endpoint}}))
+		c := testserver.Connect(t, cluster.Config{Endpoints: []string{url, " " + url, real.Members[0].Endpoint}})
+		s := survey(t, c)
 		if len(s.Candidates) != 1 || len(s.Refused) != 0 {
 			t.Errorf("got %v", s.Candidates)
 		}
 	})
 	t.Run("DeadEndpoint", func(t *testing.T) {
 		dead := testserver.FreeURL(t)
-		s := survey(t, connect(t, cluster.Config{Endpoints: append([]string{dead}, real.Endpoints()...)}))
-		if len(s.Candidates) != 3 || len(s.Refused) != 1 || s.Refused[0].Endpoint != dead || !s.Unreachable(strings.TrimPrefix(dead, "http://")) {
+		s := survey(t, testserver.Connect(t, cluster.Config{Endpoints: append([]string{dead}, real.Endpoints()...)}))
+		if len(s.Candidates) != 3 || len(s.Refused) != 1 || s.Refused[0].Endpoint != dead ||
+			!s.Unreachable(strings.TrimPrefix(dead, "http://")) {
 			t.Errorf("got candidates %v, refused %v", s.Candidates, s.Refused)
 		}
 	})
@@ -68,25 +71,28 @@ func TestSurvey(t *testing.T) {
 		silent := testserver.StartProxy(t, real.Members[0].Endpoint)
 		silent.Stall()
 		// It must not take the minute that a request may.
-		c := connect(t, cluster.Config{Endpoints: append([]string{silent.URL}, real.Endpoints()...), RequestTimeout: time.Minute})
+		c := testserver.Connect(t, cluster.Config{
+			Endpoints: append([]string{silent.URL}, real.Endpoints()...), RequestTimeout: time.Minute,
+		})
 		began := time.Now()
 		s := survey(t, c)
 		if took := time.Since(began); took > 20*time.Second {
 			t.Errorf("took %v", took)
 		}
-		if len(s.Candidates) != 3 || len(s.Refused) != 1 || !strings.Contains(s.Refused[0].Err.Error(), "no answer within") {
+		if len(s.Candidates) != 3 || len(s.Refused) != 1 ||
+			!strings.Contains(s.Refused[0].Err.Error(), "no answer within") {
 			t.Errorf("got candidates %v, refused %v", s.Candidates, s.Refused)
 		}
 	})
 	t.Run("DifferentClusters", func(t *testing.T) {
 		other := testserver.StartFakeMember(t, testserver.FakeMember{ID: 9})
-		c := connect(t, cluster.Config{Endpoints: append(real.Endpoints(), other)})
+		c := testserver.Connect(t, cluster.Config{Endpoints: append(real.Endpoints(), other)})
 		if _, err := c.Survey(t.Context()); err == nil || !strings.Contains(err.Error(), "different clusters") {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("BackAgain", func(t *testing.T) {
-		c := connect(t, cluster.Config{Endpoints: real.Endpoints()})
+		c := testserver.Connect(t, cluster.Config{Endpoints: real.Endpoints()})
 		real.Members[2].Kill()
 		for range 4 {
 			if s := survey(t, c); len(s.Refused) != 1 {
@@ -129,34 +135,36 @@ func lowest(all []cluster.Candidate) cluster.Candidate {
 
 func testLearner(t *testing.T, real *testserver.Cluster) {
 	learner := real.AddLearner(t)
-	s := survey(t, connect(t, cluster.Config{Endpoints: append(real.Endpoints(), learner.ClientURL)}))
+	s := survey(t, testserver.Connect(t, cluster.Config{Endpoints: append(real.Endpoints(), learner.ClientURL)}))
 	if len(s.Candidates) != 3 || len(s.Refused) != 1 || s.Refused[0].Endpoint != learner.ClientURL ||
 		!strings.Contains(s.Refused[0].Err.Error(), "learner") || s.Unreachable(learner.ClientURL) {
 		t.Errorf("among others: got candidates %v, refused %v", s.Candidates, s.Refused)
 	}
 	var refused *cluster.NoMemberError
-	c := connect(t, cluster.Config{Endpoints: []string{learner.ClientURL, testserver.FreeURL(t)}})
+	c := testserver.Connect(t, cluster.Config{Endpoints: []string{learner.ClientURL, testserver.FreeURL(t)}})
 	if _, err := c.Survey(t.Context()); !errors.As(err, &refused) || len(refused.Refusals) != 2 {
 		t.Errorf("beside a dead endpoint: got %v, want a NoMemberError", err)
 	}
-	alone := connect(t, cluster.Config{Endpoints: []string{learner.ClientURL}})
+	alone := testserver.Connect(t, cluster.Config{Endpoints: []string{learner.ClientURL}})
 	s = survey(t, alone)
-	if len(s.Candidates) != 1 || !s.Candidates[0].Learner || len(s.Candidates[0].Concerns) != 1 || !strings.Contains(s.Candidates[0].String(), "learner") {
+	if len(s.Candidates) != 1 || !s.Candidates[0].Learner || len(s.Candidates[0].Concerns) != 1 ||
+		!strings.Contains(s.Candidates[0].String(), "learner") {
 		t.Errorf("alone: got %v", s.Candidates)
 	}
 	if s.MembersErr == nil || len(s.Members) != 0 {
-		t.Errorf("a learner told the members: %v, %v", s.Members, s.MembersErr)
+		t.Errorf("a learner listed the members: %v, %v", s.Members, s.MembersErr)
 	}
 	readAll(t, alone, learner.ClientURL)
 }
 
 func testAlarm(t *testing.T, real *testserver.Cluster) {
-	c := connect(t, cluster.Config{Endpoints: real.Endpoints()})
+	c := testserver.Connect(t, cluster.Config{Endpoints: real.Endpoints()})
 	before := survey(t, c).Candidates
 	arm := func(action pb.AlarmRequest_AlarmAction, id backup.MemberID, alarm pb.AlarmType) {
 		t.Helper()
 		conn := real.Client(t).ActiveConnection()
-		if _, err := pb.NewMaintenanceClient(conn).Alarm(t.Context(), &pb.AlarmRequest{Action: action, MemberID: uint64(id), Alarm: alarm}); err != nil {
+		req := &pb.AlarmRequest{Action: action, MemberID: uint64(id), Alarm: alarm}
+		if _, err := pb.NewMaintenanceClient(conn).Alarm(t.Context(), req); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -164,7 +172,7 @@ func testAlarm(t *testing.T, real *testserver.Cluster) {
 	arm(pb.AlarmRequest_ACTIVATE, corrupt, pb.AlarmType_CORRUPT)
 	arm(pb.AlarmRequest_ACTIVATE, full, pb.AlarmType_NOSPACE)
 	var s *cluster.Survey
-	eventually(t, "both alarms on all members", func() bool {
+	testserver.Eventually(t, "both alarms on all members", func() bool {
 		s = survey(t, c)
 		return len(s.Alarms) == 2
 	})
@@ -173,7 +181,8 @@ func testAlarm(t *testing.T, real *testserver.Cluster) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got order %v, want %v: the leader, the full one, the corrupt one", got, want)
 	}
-	if !strings.Contains(s.Candidates[1].String(), "NOSPACE") || !strings.Contains(s.Candidates[2].String(), "CORRUPT") {
+	if !strings.Contains(s.Candidates[1].String(), "NOSPACE") ||
+		!strings.Contains(s.Candidates[2].String(), "CORRUPT") {
 		t.Errorf("got %v", s.Candidates)
 	}
 	readAll(t, c, s.Candidates[2].Endpoint) // it is still possible
@@ -184,9 +193,9 @@ func testAlarm(t *testing.T, real *testserver.Cluster) {
 func testQuorumLost(t *testing.T, real *testserver.Cluster) {
 	real.Members[1].Kill()
 	real.Members[2].Kill()
-	c := connect(t, cluster.Config{Endpoints: real.Endpoints()})
+	c := testserver.Connect(t, cluster.Config{Endpoints: real.Endpoints()})
 	var s *cluster.Survey
-	eventually(t, "the survivor sees no leader", func() bool {
+	testserver.Eventually(t, "the survivor sees no leader", func() bool {
 		s = survey(t, c)
 		return s.Candidates[0].NoLeader
 	})
@@ -212,9 +221,10 @@ func readAll(t *testing.T, c *cluster.Cluster, endpoint string) backup.Blob {
 }
 
 func TestSurvey_NoMember(t *testing.T) {
-	c := connect(t, cluster.Config{Endpoints: []string{testserver.FreeURL(t), testserver.FreeURL(t)}})
+	c := testserver.Connect(t, cluster.Config{Endpoints: []string{testserver.FreeURL(t), testserver.FreeURL(t)}})
 	var none *cluster.NoMemberError
-	if _, err := c.Survey(t.Context()); !errors.As(err, &none) || len(none.Refusals) != 2 || !strings.Contains(err.Error(), "unreachable") {
+	_, err := c.Survey(t.Context())
+	if !errors.As(err, &none) || len(none.Refusals) != 2 || !strings.Contains(err.Error(), "unreachable") {
 		t.Errorf("got %v, want a NoMemberError with two reasons", err)
 	}
 }
@@ -231,7 +241,7 @@ func TestSurvey_Cancelled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			conf.Endpoints, conf.RequestTimeout = []string{silent.URL}, 10*time.Minute
-			c := connect(t, conf)
+			c := testserver.Connect(t, conf)
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
 			began := time.Now()
@@ -255,9 +265,11 @@ func TestNew_Errors(t *testing.T) {
 		"Scheme":        {cluster.Config{Endpoints: []string{"ftp://a:1"}}, `scheme "ftp"`},
 		"NotURL":        {cluster.Config{Endpoints: []string{"http://a b"}}, "endpoint"},
 		"KeyMissing":    {cluster.Config{Endpoints: []string{"a:1"}, CertFile: "x"}, "belong together"},
-		"NoCert":        {cluster.Config{Endpoints: []string{"a:1"}, CertFile: "/none", KeyFile: "/none"}, "read client certificate"},
-		"NoCA":          {cluster.Config{Endpoints: []string{"a:1"}, CAFile: "/none"}, "read CA file"},
-		"EmptyCA":       {cluster.Config{Endpoints: []string{"a:1"}, CAFile: "/dev/null"}, "holds no certificate"},
+		"NoCert": {
+			cluster.Config{Endpoints: []string{"a:1"}, CertFile: "/none", KeyFile: "/none"}, "read client certificate",
+		},
+		"NoCA":    {cluster.Config{Endpoints: []string{"a:1"}, CAFile: "/none"}, "read CA file"},
+		"EmptyCA": {cluster.Config{Endpoints: []string{"a:1"}, CAFile: "/dev/null"}, "holds no certificate"},
 	} {
 		if _, err := cluster.New(c.conf); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", name, err, c.want)

@@ -5,67 +5,76 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
-	"os"
+	"slices"
 	"strings"
-	"sync"
 
 	"google.golang.org/grpc/credentials"
+
+	"github.com/etcd-backupd/backupd/internal/certs"
 )
 
-// fresh is what some files hold, read again for each use: certificates and
-// passwords are renewed while a daemon runs. While they cannot be read, because
-// they are just being written say, what they held before is used.
-type fresh[T any] struct {
-	read func() (T, error)
-	log  *slog.Logger
-
-	mu     sync.Mutex
-	good   T      // guarded by mu
-	warned string // what was last logged, until all is well again; guarded by mu
-}
-
-func newFresh[T any](log *slog.Logger, read func() (T, error)) (*fresh[T], error) {
-	good, err := read()
-	if err != nil {
-		return nil, err
-	}
-	return &fresh[T]{read: read, log: log, good: good}, nil
-}
-
-func (f *fresh[T]) get() T {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	now, err := f.read()
-	if err == nil {
-		f.good, f.warned = now, ""
-		return now
-	}
-	if text := err.Error(); text != f.warned {
-		f.log.Warn("a file cannot be read again: what it held before is used", "err", err)
-		f.warned = text
-	}
-	return f.good
-}
-
-// tlsFiles makes TLS configurations of what the files hold at the moment.
+// tlsFiles makes TLS configurations from the current content of the files.
 type tlsFiles struct {
 	base  *tls.Config
-	roots *fresh[*x509.CertPool]   // nil: the system's
-	pair  *fresh[*tls.Certificate] // nil: no client certificate
+	roots *certs.Reloaded[*x509.CertPool]   // nil: the system's
+	pair  *certs.Reloaded[*tls.Certificate] // nil: no client certificate
 }
 
-// tlsFiles returns nil when nothing asks for TLS.
-func (c *Config) tlsFiles() (*tlsFiles, error) {
-	wanted := !c.InsecureTransport || c.InsecureSkipVerify || c.CAFile != "" || c.CertFile != "" || c.KeyFile != ""
-	for _, ep := range c.Endpoints {
-		wanted = wanted || strings.HasPrefix(ep, "https://") || strings.HasPrefix(ep, "unixs://")
+// Secure reports whether an endpoint is reached by TLS. One without a scheme is
+// if anything in the configuration asks for TLS.
+func (c *Config) Secure(endpoint string) bool {
+	if scheme, _, ok := strings.Cut(endpoint, "://"); ok {
+		return scheme == "https" || scheme == "unixs"
 	}
-	if !wanted && c.DiscoverySRV == "" {
+	return c.wantsTLS()
+}
+
+func (c *Config) wantsTLS() bool {
+	return !c.InsecureTransport || c.InsecureSkipVerify || c.CAFile != "" || c.CertFile != "" || c.KeyFile != "" ||
+		slices.ContainsFunc(c.Endpoints, func(ep string) bool { return strings.Contains(ep, "://") && c.Secure(ep) })
+}
+
+// URL returns an endpoint with its scheme.
+func (c *Config) URL(endpoint string) string {
+	switch {
+	case strings.Contains(endpoint, "://"):
+		return endpoint
+	case c.Secure(endpoint):
+		return "https://" + endpoint
+	}
+	return "http://" + endpoint
+}
+
+// SameEndpoint reports whether two endpoints name the same address, whatever
+// their schemes are.
+func SameEndpoint(a, b string) bool { return address(a) == address(b) }
+
+// address is an endpoint without its scheme.
+func address(endpoint string) string {
+	if _, after, ok := strings.Cut(endpoint, "://"); ok {
+		endpoint = after
+	}
+	return strings.ToLower(strings.TrimSuffix(endpoint, "/"))
+}
+
+// TLS returns the configuration for one connection to a member, with the files
+// as they are now. It is nil if nothing asks for TLS.
+func (c *Config) TLS() (*tls.Config, error) {
+	with := *c
+	with.setDefaults()
+	files, err := with.tlsFiles()
+	if files == nil {
+		return nil, err
+	}
+	return files.config(), nil
+}
+
+// tlsFiles returns nil if nothing asks for TLS.
+func (c *Config) tlsFiles() (*tlsFiles, error) {
+	if !c.wantsTLS() && c.DiscoverySRV == "" {
 		return nil, nil
 	}
 	if (c.CertFile == "") != (c.KeyFile == "") {
@@ -80,55 +89,26 @@ func (c *Config) tlsFiles() (*tlsFiles, error) {
 	}
 	var err error
 	if c.CAFile != "" {
-		f.roots, err = newFresh(c.Log, func() (*x509.CertPool, error) { return readCAs(c.CAFile) })
-		if err != nil {
-			return nil, err
+		if f.roots, err = certs.LoadPool(c.Log, c.CAFile); err != nil {
+			return nil, fmt.Errorf("read CA file: %w", err)
 		}
 	}
 	if c.CertFile != "" {
-		f.pair, err = newFresh(c.Log, func() (*tls.Certificate, error) { return readPair(c.CertFile, c.KeyFile) })
-		if err != nil {
-			return nil, err
+		if f.pair, err = certs.LoadPair(c.Log, c.CertFile, c.KeyFile); err != nil {
+			return nil, fmt.Errorf("read client certificate and key: %w", err)
 		}
 	}
 	return f, nil
-}
-
-func readCAs(file string) (*x509.CertPool, error) {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read CA file: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(raw) {
-		return nil, fmt.Errorf("CA file %s holds no certificate", file)
-	}
-	for block, rest := pem.Decode(raw); ; block, rest = pem.Decode(rest) {
-		if block == nil && bytes.Contains(rest, []byte("-----BEGIN")) {
-			return nil, fmt.Errorf("CA file %s: its last certificate is cut off", file)
-		}
-		if block == nil {
-			return pool, nil
-		}
-	}
-}
-
-func readPair(certFile, keyFile string) (*tls.Certificate, error) {
-	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
-	if err != nil {
-		return nil, fmt.Errorf("read client certificate %s and key %s: %w", certFile, keyFile, err)
-	}
-	return &pair, nil
 }
 
 // config is for one connection.
 func (f *tlsFiles) config() *tls.Config {
 	conf := f.base.Clone()
 	if f.roots != nil {
-		conf.RootCAs = f.roots.get()
+		conf.RootCAs = f.roots.Get()
 	}
 	if f.pair != nil {
-		pair := f.pair.get()
+		pair := f.pair.Get()
 		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair, nil }
 	}
 	return conf
@@ -138,15 +118,17 @@ func (f *tlsFiles) credentials() credentials.TransportCredentials {
 	return &freshCredentials{credentials.NewTLS(f.base), f}
 }
 
-// freshCredentials are gRPC's own, made anew for each connection. gRPC
-// connects again by itself, over years, with the credentials it once got.
+// freshCredentials are gRPC's own, made again for each connection. gRPC connects
+// again by itself, over years, with the credentials that it got at the beginning.
 type freshCredentials struct {
 	credentials.TransportCredentials
 	files *tlsFiles
 }
 
 // ClientHandshake implements credentials.TransportCredentials.
-func (c *freshCredentials) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (c *freshCredentials) ClientHandshake(
+	ctx context.Context, authority string, conn net.Conn,
+) (net.Conn, credentials.AuthInfo, error) {
 	return credentials.NewTLS(c.files.config()).ClientHandshake(ctx, authority, conn)
 }
 
@@ -155,32 +137,33 @@ func (c *freshCredentials) Clone() credentials.TransportCredentials {
 	return &freshCredentials{c.TransportCredentials.Clone(), c.files}
 }
 
-// passwordFile returns nil where there is none.
-func (c *Config) passwordFile() (*fresh[string], error) {
+// passwordFile returns nil if there is none.
+func (c *Config) passwordFile() (*certs.Reloaded[string], error) {
 	switch {
 	case c.PasswordFile == "":
 		return nil, nil
 	case c.Username == "":
-		return nil, fmt.Errorf("password file %s: no user name is given to go with it", c.PasswordFile)
+		return nil, fmt.Errorf("password file %s: it needs a user name", c.PasswordFile)
 	case c.Password != "":
-		return nil, fmt.Errorf("password file %s: a password is given too: one of them must go", c.PasswordFile)
+		return nil, fmt.Errorf("password file %s: there is a password too: remove one of them", c.PasswordFile)
 	}
-	return newFresh(c.Log, func() (string, error) { return readPassword(c.PasswordFile) })
+	parse := func(contents [][]byte) (string, error) { return ParsePassword(contents[0]) }
+	password, err := certs.Load(c.Log, parse, c.PasswordFile)
+	if err != nil {
+		return nil, fmt.Errorf("read password file: %w", err)
+	}
+	return password, nil
 }
 
-// readPassword takes a file's first and only line. clientv3 does not log in at
-// all with an empty password, so that is an error.
-func readPassword(file string) (string, error) {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("read password file: %w", err)
-	}
-	raw = bytes.TrimRight(raw, "\r\n")
+// ParsePassword returns the only line of a password file. clientv3 does not log
+// in at all with an empty password, so that is an error.
+func ParsePassword(raw []byte) (string, error) {
+	raw = bytes.TrimRight(raw, "\r\n") // newlines are the editor's; a space may be the password's
 	if len(raw) == 0 {
-		return "", fmt.Errorf("password file %s is empty", file)
+		return "", errors.New("the file is empty")
 	}
 	if bytes.ContainsAny(raw, "\r\n") {
-		return "", fmt.Errorf("password file %s: want one line", file)
+		return "", errors.New("the file has more than one line")
 	}
 	return string(raw), nil
 }

@@ -57,17 +57,19 @@ func copyFile(t *testing.T, from, to string) {
 // TestTLS_Rotation: a cluster gets certificates of another authority, first its
 // server's and then its clients', while one Cluster lives.
 func TestTLS_Rotation(t *testing.T) {
-	real, other := testserver.StartCluster(t, testserver.Options{TLS: true}), testserver.StartCluster(t, testserver.Options{TLS: true})
+	real := testserver.StartCluster(t, testserver.Options{TLS: true})
+	other := testserver.StartCluster(t, testserver.Options{TLS: true})
 	member, dir := real.Members[0], t.TempDir()
 	ca, cert, key := filepath.Join(dir, "ca"), filepath.Join(dir, "cert"), filepath.Join(dir, "key")
 	copyFile(t, real.CAFile, ca)
 	copyFile(t, real.CertFile, cert)
 	copyFile(t, real.KeyFile, key)
 	log := &logText{}
-	c := connect(t, cluster.Config{
-		Endpoints: real.Endpoints(), CAFile: ca, CertFile: cert, KeyFile: key, Log: slog.New(slog.NewTextHandler(log, nil)),
+	c := testserver.Connect(t, cluster.Config{
+		Endpoints: real.Endpoints(), CAFile: ca, CertFile: cert, KeyFile: key,
+		Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
-	// All connections end by it; which files the server itself reads anew does
+	// All connections end by it; which files the server reads again does
 	// not matter then.
 	restart := func() {
 		member.Kill()
@@ -75,14 +77,14 @@ func TestTLS_Rotation(t *testing.T) {
 	}
 	fails := func(want string) {
 		t.Helper()
-		eventually(t, want, func() bool {
+		testserver.Eventually(t, want, func() bool {
 			_, err := c.Survey(t.Context())
 			return err != nil && strings.Contains(err.Error(), want)
 		})
 	}
 	works := func(what string) {
 		t.Helper()
-		eventually(t, what, func() bool {
+		testserver.Eventually(t, what, func() bool {
 			_, err := c.Survey(t.Context())
 			return err == nil
 		})
@@ -104,7 +106,7 @@ func TestTLS_Rotation(t *testing.T) {
 	fails("unknown certificate authority")
 	copyFile(t, other.CertFile, cert) // the key is still the old one's
 	fails("unknown certificate authority")
-	if log.count("read client certificate") == 0 || log.count("level=WARN") == 0 {
+	if log.count("private key does not match") == 0 || log.count("level=WARN") == 0 {
 		t.Errorf("no warning of a certificate without its key in the log:\n%s", log.buf.String())
 	}
 	copyFile(t, other.KeyFile, key)
@@ -128,7 +130,7 @@ func TestPasswordFile(t *testing.T) {
 	real.EnableAuth(t, password)
 	url, file := real.Members[0].ClientURL, filepath.Join(t.TempDir(), "password")
 	writeFile(t, file, []byte(password+"\n"))
-	c := connect(t, cluster.Config{Endpoints: []string{url}, Username: "root", PasswordFile: file})
+	c := testserver.Connect(t, cluster.Config{Endpoints: []string{url}, Username: "root", PasswordFile: file})
 	change := func(to string) {
 		t.Helper()
 		if _, err := real.ClientAs(t, "root", password).UserChangePassword(t.Context(), "root", to); err != nil {
@@ -161,7 +163,7 @@ func TestPasswordFile(t *testing.T) {
 	writeFile(t, file, nil)
 	real.Members[0].Kill()
 	real.Members[0].Restart(t)
-	eventually(t, "a login while the file is empty", func() bool {
+	testserver.Eventually(t, "a login while the file is empty", func() bool {
 		_, err := c.Survey(t.Context())
 		return err == nil
 	})
@@ -180,12 +182,45 @@ func TestNew_PasswordFile(t *testing.T) {
 		"Missing": {cluster.Config{Username: "u", PasswordFile: filepath.Join(dir, "none")}, "no such file"},
 		"Empty":   {cluster.Config{Username: "u", PasswordFile: empty}, "is empty"},
 		"Lines":   {cluster.Config{Username: "u", PasswordFile: two}, "one line"},
-		"NoUser":  {cluster.Config{PasswordFile: good}, "no user name"},
+		"NoUser":  {cluster.Config{PasswordFile: good}, "needs a user name"},
 		"Both":    {cluster.Config{Username: "u", Password: "p", PasswordFile: good}, "one of them"},
 	} {
 		c.conf.Endpoints = []string{"a:1"}
 		if _, err := cluster.New(c.conf); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", name, err, c.want)
 		}
+	}
+}
+
+func TestConfig_Secure(t *testing.T) {
+	plain, secured := cluster.Config{InsecureTransport: true}, cluster.Config{InsecureTransport: true, CAFile: "ca"}
+	mixed := cluster.Config{InsecureTransport: true, Endpoints: []string{"a:1", "https://b:1"}}
+	for _, c := range []struct {
+		conf     cluster.Config
+		endpoint string
+		want     string
+	}{
+		{plain, "a:1", "http://a:1"},
+		{plain, "http://a:1", "http://a:1"},
+		{plain, "https://a:1", "https://a:1"},
+		{secured, "a:1", "https://a:1"},
+		{secured, "http://a:1", "http://a:1"},
+		{mixed, "a:1", "https://a:1"},
+	} {
+		if got := c.conf.URL(c.endpoint); got != c.want {
+			t.Errorf("%+v: %s: got %s, want %s", c.conf, c.endpoint, got, c.want)
+		}
+		if got := c.conf.Secure(c.endpoint); got != strings.HasPrefix(c.want, "https") {
+			t.Errorf("%+v: %s: secure: %v", c.conf, c.endpoint, got)
+		}
+	}
+	if conf, err := plain.TLS(); conf != nil || err != nil {
+		t.Errorf("no TLS: got %v, %v", conf, err)
+	}
+	if conf, err := mixed.TLS(); conf == nil || err != nil {
+		t.Errorf("with TLS: got %v, %v", conf, err)
+	}
+	if !cluster.SameEndpoint("https://A:1/", "a:1") || cluster.SameEndpoint("a:1", "a:2") {
+		t.Error("wrong endpoints are the same")
 	}
 }

@@ -6,10 +6,10 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// Worker says which member's turn a slot is, where each member has a daemon
-// beside it: the healthy voting follower with the lowest id, else the leader,
-// else 0. Daemons that got the same answers agree, without a word between them;
-// where the answers differed for a moment, two may work in a slot, or none.
+// Worker returns the member whose daemon takes the snapshot, if each member has a
+// daemon beside it: the healthy voting follower with the lowest id, else the
+// leader, else 0. Daemons that got the same answers agree without talking to each
+// other. If the answers differ for a moment, two may work, or none.
 func Worker(s *Survey) backup.MemberID {
 	var worker, leader *Candidate
 	for i := range s.Candidates {
@@ -34,8 +34,8 @@ func (c *Candidate) healthyFollower() bool {
 	return !c.Leader && !c.Learner && !c.NoLeader && len(c.Concerns) == 0
 }
 
-// newerLeader orders members of which each thinks that it leads: one of them
-// was cut off, and does not know yet.
+// newerLeader orders members that both think they lead: one of them was cut off
+// and has not noticed yet.
 func newerLeader(a, b *Candidate) int {
 	return cmp.Or(cmp.Compare(a.RaftTerm, b.RaftTerm), cmp.Compare(b.MemberID, a.MemberID))
 }

@@ -19,7 +19,7 @@ func TestWorker(t *testing.T) {
 		change(&c)
 		return c
 	}
-	concern := func(c *cluster.Candidate) { c.Concerns = []string{"its NOSPACE alarm is up"} }
+	concern := func(c *cluster.Candidate) { c.Concerns = []string{"its NOSPACE alarm is active"} }
 	learner := func(c *cluster.Candidate) { c.Learner = true }
 	alone := func(c *cluster.Candidate) { c.NoLeader = true }
 	cutOff := func(c *cluster.Candidate) { c.RaftTerm = 1 }
@@ -28,10 +28,13 @@ func TestWorker(t *testing.T) {
 		all  []cluster.Candidate
 		want backup.MemberID
 	}{
-		"Nobody":            {nil, 0},
-		"LowestFollower":    {[]cluster.Candidate{follower(7), follower(5), leader(1)}, 5},
-		"AnyOrder":          {[]cluster.Candidate{leader(1), follower(5), follower(7)}, 5},
-		"LargeIDs":          {[]cluster.Candidate{follower(0xf000000000000000), follower(0x8000000000000001), leader(1)}, 0x8000000000000001},
+		"Nobody":         {nil, 0},
+		"LowestFollower": {[]cluster.Candidate{follower(7), follower(5), leader(1)}, 5},
+		"AnyOrder":       {[]cluster.Candidate{leader(1), follower(5), follower(7)}, 5},
+		"LargeIDs": {
+			[]cluster.Candidate{follower(0xf000000000000000), follower(0x8000000000000001), leader(1)},
+			0x8000000000000001,
+		},
 		"FollowerInTrouble": {[]cluster.Candidate{but(follower(2), concern), follower(5), leader(1)}, 5},
 		"AllInTrouble":      {[]cluster.Candidate{but(follower(2), concern), but(follower(3), concern), leader(4)}, 4},
 		"LeaderToo":         {[]cluster.Candidate{but(follower(2), concern), but(leader(4), concern)}, 4},
@@ -58,12 +61,13 @@ func TestWorker_Agree(t *testing.T) {
 	urls := real.Endpoints()
 	var daemons []*cluster.Cluster
 	for i := range urls {
-		daemons = append(daemons, connect(t, cluster.Config{Endpoints: append(urls[i:len(urls):len(urls)], urls[:i]...)}))
+		conf := cluster.Config{Endpoints: append(urls[i:len(urls):len(urls)], urls[:i]...)}
+		daemons = append(daemons, testserver.Connect(t, conf))
 	}
 	agreed := func(members int) backup.MemberID {
 		t.Helper()
 		var worker backup.MemberID
-		eventually(t, "all name one worker", func() bool {
+		testserver.Eventually(t, "all name one worker", func() bool {
 			worker = 0
 			for i, d := range daemons {
 				s, err := d.Survey(t.Context())

@@ -2,9 +2,9 @@
 //
 //	plain -> SHA-256 -> zstd -> age -> SHA-256 -> stored
 //
-// Both ends are measured on the way, so that one pass yields the sums that are
-// needed, and one pass back proves what the manifest records. The stored form is what the
-// plain tools read: age -d | zstd -d.
+// Both ends are measured on the way, so one pass yields all sums, and one pass
+// back proves those in the manifest. The usual tools read the stored form:
+// age -d | zstd -d.
 package codec
 
 import (
@@ -22,8 +22,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// Options say how plain bytes are stored. The zero value stores them as they
-// are.
+// Options say how plain bytes are stored. The zero value stores them unchanged.
 type Options struct {
 	Compress   Compression
 	Recipients Recipients
@@ -32,7 +31,7 @@ type Options struct {
 // Compression names a compression; the zero value is none.
 type Compression string
 
-// Compressions that can be asked for.
+// The compressions.
 const (
 	None Compression = ""
 	Zstd Compression = "zstd"
@@ -49,7 +48,7 @@ func ParseCompression(s string) (Compression, error) {
 	return None, fmt.Errorf("compression %q is not known: want zstd or none", s)
 }
 
-// Encoding is what a manifest records of o.
+// Encoding returns o in the form that a manifest records.
 func (o Options) Encoding() backup.Encoding {
 	e := backup.Encoding{Compression: string(o.Compress)}
 	if o.Recipients.Len() > 0 {
@@ -72,10 +71,11 @@ func (r Recipients) Len() int { return len(r.list) }
 // Strings returns the recipients as they were given.
 func (r Recipients) Strings() []string { return r.names }
 
-// ParseRecipients parses public keys (age1..., age1pq1...), and the files among
-// them: one key a line, blank lines and lines beginning with # ignored. A
-// malformed key, a file that yields none, and a mix that age cannot write (post-
-// quantum beside classic) are errors. Nothing given means no encryption.
+// ParseRecipients parses public keys (age1..., age1pq1...) and files of them. A
+// file holds one key a line; blank lines and lines that begin with # are ignored.
+// It is an error if a key is malformed, a file holds no key, or age cannot
+// combine the keys (post-quantum and classic). No keys and no files mean no
+// encryption.
 func ParseRecipients(keys, files []string) (Recipients, error) {
 	var r Recipients
 	for _, k := range keys {
@@ -114,7 +114,8 @@ func ParseRecipients(keys, files []string) (Recipients, error) {
 func (r *Recipients) add(key string) error {
 	key = strings.TrimSpace(key)
 	if strings.HasPrefix(key, "AGE-SECRET-KEY-") {
-		return errors.New("this is an age identity (a secret key), not a recipient: give the public key that begins with age1")
+		return errors.New("this is an age identity (a secret key), not a recipient: " +
+			"give the public key that begins with age1")
 	}
 	parsed, err := age.ParseRecipients(strings.NewReader(key))
 	if err != nil || len(parsed) != 1 {
@@ -140,14 +141,15 @@ func ReadIdentities(files []string) (Identities, error) {
 		parsed, err := age.ParseIdentities(bytes.NewReader(raw))
 		if err != nil {
 			// The library's error can quote the line, which is a secret.
-			return nil, fmt.Errorf("identity file %s holds no usable age identity (want lines that begin with AGE-SECRET-KEY-)", name)
+			return nil, fmt.Errorf("identity file %s holds no usable age identity "+
+				"(want lines that begin with AGE-SECRET-KEY-)", name)
 		}
 		ids = append(ids, parsed...)
 	}
 	return ids, nil
 }
 
-// meter counts and hashes what passes.
+// meter counts and hashes the bytes that are written to it.
 type meter struct {
 	h hash.Hash
 	n int64

@@ -65,7 +65,8 @@ func options(t *testing.T) map[string]struct {
 		"zstd":     {o: codec.Options{Compress: codec.Zstd}},
 		"age":      {codec.Options{Recipients: classic}, ids},
 		"zstd+age": {codec.Options{Compress: codec.Zstd, Recipients: classic}, ids},
-		"zstd+pq":  {codec.Options{Compress: codec.Zstd, Recipients: mustRecipients(t, hybrid.Recipient().String())}, codec.Identities{hybrid}},
+		"zstd+pq": {codec.Options{Compress: codec.Zstd, Recipients: mustRecipients(t, hybrid.Recipient().String())},
+			codec.Identities{hybrid}},
 	}
 }
 

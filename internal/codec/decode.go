@@ -11,33 +11,33 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// maxWindow bounds the memory a stored object can make a decoder take. Own
-// objects use 4 MiB; what zstd's own command line writes at its default levels
-// fits too.
+// maxWindow bounds the memory that a stored object can make a decoder use. The
+// window of our own objects is windowBytes; objects written by zstd's command
+// line at its default levels fit as well.
 const maxWindow = 32 << 20
 
-// ErrNoIdentity is returned where stored bytes are encrypted and none of the
-// identities given can decrypt them.
+// ErrNoIdentity is returned for encrypted bytes that none of the given identities
+// can decrypt.
 var ErrNoIdentity = errors.New("no identity decrypts this snapshot")
 
-// Decoder yields the plain form of stored bytes. Read returns io.EOF only when
-// both ends had exactly the size and SHA-256 that were promised.
+// Decoder yields the plain form of stored bytes. Read returns io.EOF only if both
+// ends had exactly the promised size and SHA-256.
 type Decoder struct {
 	src    *source
 	r      io.Reader
 	zr     *zstd.Decoder
 	want   Want
-	plain  *behindMeter // nil once its sum was taken
+	plain  *behindMeter // nil after its sum was read
 	stored *meter
 	err    error
 }
 
-// Want is what the manifest promises of both ends.
+// Want holds the sizes and sums that the manifest promises of both ends.
 type Want struct{ Plain, Stored backup.Blob }
 
-// NewDecoder returns a reader of the plain form of src, which is read to its
-// end. It returns an error that wraps [ErrNoIdentity] when ids cannot decrypt,
-// and one that wraps [backup.ErrCorrupt] when the beginning does not parse.
+// NewDecoder returns a reader of the plain form of src. It reads src to its end.
+// The error wraps [ErrNoIdentity] if ids cannot decrypt src, and
+// [backup.ErrCorrupt] if its beginning cannot be parsed.
 func NewDecoder(src io.Reader, enc backup.Encoding, want Want, ids Identities) (*Decoder, error) {
 	d := &Decoder{want: want, stored: newMeter()}
 	d.src = &source{r: io.TeeReader(src, d.stored)}
@@ -60,7 +60,7 @@ func NewDecoder(src io.Reader, enc backup.Encoding, want Want, ids Identities) (
 	}
 	if enc.Compression == "zstd" {
 		zr, err := zstd.NewReader(d.r, zstd.WithDecoderMaxWindow(maxWindow),
-			// Both ends have a SHA-256; the frame's own checksum would tell no more.
+			// Both ends have a SHA-256; the frame's own checksum would add nothing.
 			zstd.IgnoreChecksum(true), zstd.WithDecoderConcurrency(2))
 		if err != nil {
 			return nil, d.explain("decompress", err)
@@ -80,8 +80,8 @@ func (d *Decoder) Read(p []byte) (int, error) {
 	_, _ = d.plain.Write(p[:n])
 	switch {
 	case d.plain.n > d.want.Plain.Bytes:
-		// Also what stops a small object that decodes to a huge one.
-		d.err = backup.Corruptf("decode: more than the %d plain bytes the manifest tells", d.want.Plain.Bytes)
+		// This also stops a small object that decodes to a huge one.
+		d.err = backup.Corruptf("decode: more than the %d plain bytes in the manifest", d.want.Plain.Bytes)
 		return 0, d.err
 	case err == io.EOF:
 		d.err = d.finish()
@@ -94,7 +94,7 @@ func (d *Decoder) Read(p []byte) (int, error) {
 	return 0, d.err
 }
 
-// finish reads what the decoders left of src and compares both ends.
+// finish reads the rest of src and compares both ends.
 func (d *Decoder) finish() error {
 	if _, err := io.Copy(io.Discard, d.src); err != nil {
 		return d.explain("decode", err)
@@ -110,7 +110,7 @@ func (d *Decoder) finish() error {
 	return io.EOF
 }
 
-// Compare reports how got differs from want, naming both sums, or nil.
+// Compare returns an error that names both sums if got differs from want.
 func Compare(what string, got, want backup.Blob) error {
 	switch {
 	case got.Bytes < want.Bytes:
@@ -127,10 +127,10 @@ func Compare(what string, got, want backup.Blob) error {
 // Read has returned io.EOF or an error that wraps [backup.ErrCorrupt].
 func (d *Decoder) Stored() backup.Blob { return d.stored.blob() }
 
-// explain tells trouble in reading from damage: an error of the source comes
-// through as it is, everything else is what the bytes made a decoder say. For
-// damage the rest of the source is read, because its sum says more than a
-// decoder's complaint: cut, changed, or another object altogether.
+// explain distinguishes read errors from damage. It returns an error of the source
+// as it is; any other error comes from a decoder and means damage. Then it reads
+// the rest of the source, because the sum says more than a decoder can: whether
+// the object was cut, was changed or is another one.
 func (d *Decoder) explain(verb string, err error) error {
 	if d.src.err != nil {
 		return fmt.Errorf("%s: %w", verb, d.src.err)
@@ -144,8 +144,8 @@ func (d *Decoder) explain(verb string, err error) error {
 	return backup.Corruptf("%s: %w", verb, err)
 }
 
-// source remembers the error of the reader below the decoders, which wrap or
-// replace what they are handed.
+// source remembers the error of its reader, because the decoders above may wrap
+// or replace it.
 type source struct {
 	r   io.Reader
 	err error

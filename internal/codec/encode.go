@@ -12,12 +12,16 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// pipeBytes is how much stored output is gathered before it is handed over: a
-// pipe switches goroutines at each write.
-const pipeBytes = 256 << 10
+const (
+	// pipeBytes is how much stored output is buffered: a pipe switches goroutines
+	// at each write.
+	pipeBytes = 256 << 10
+	// windowBytes stays in a processor's cache and bounds the memory of a decoder.
+	windowBytes = 1 << 20
+)
 
-// Encoder yields the stored form of what it reads. Close it in any case: it
-// ends the goroutine that encodes.
+// Encoder yields the stored form of the bytes it reads. It must be closed, even
+// after an error: Close ends the goroutine that encodes.
 type Encoder struct {
 	pr     *io.PipeReader
 	done   chan struct{}
@@ -25,8 +29,8 @@ type Encoder struct {
 	stored *meter
 }
 
-// NewEncoder returns a reader of the stored form of src. An error of src comes
-// back from Read, so that whoever stores the bytes sees it and stores nothing.
+// NewEncoder returns a reader of the stored form of src. Read returns an error of
+// src, so that the store sees it and stores nothing.
 func NewEncoder(src io.Reader, o Options) (*Encoder, error) {
 	pr, pw := io.Pipe()
 	e := &Encoder{pr: pr, done: make(chan struct{}), stored: newMeter()}
@@ -38,7 +42,7 @@ func NewEncoder(src io.Reader, o Options) (*Encoder, error) {
 	go func() {
 		defer close(e.done)
 		_, err := io.CopyBuffer(io.MultiWriter(&e.plain, w), onlyReader{src}, make([]byte, pipeBytes))
-		// The writer is closed after a failure too: zstd holds goroutines.
+		// The writer is closed even after an error: zstd holds goroutines.
 		if cerr := w.Close(); err == nil {
 			err = cerr
 		}
@@ -53,8 +57,7 @@ func NewEncoder(src io.Reader, o Options) (*Encoder, error) {
 // onlyReader hides WriteTo, so that CopyBuffer uses its buffer.
 type onlyReader struct{ io.Reader }
 
-// encodeTo stacks the writers from the outside in: age writes to out, zstd to
-// age.
+// encodeTo returns a writer that compresses into a writer that encrypts into out.
 func encodeTo(out io.Writer, o Options) (io.WriteCloser, error) {
 	var w io.WriteCloser = nopCloser{out}
 	if o.Recipients.Len() > 0 {
@@ -68,10 +71,9 @@ func encodeTo(out io.Writer, o Options) (io.WriteCloser, error) {
 	case None:
 		return w, nil
 	case Zstd:
-		// Fastest keeps up with etcd's stream on one core; the 1 MiB window stays in
-		// a processor's cache and bounds the memory of whoever decodes.
+		// SpeedFastest keeps up with etcd's stream on one core.
 		z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest),
-			zstd.WithEncoderConcurrency(min(runtime.GOMAXPROCS(0), 4)), zstd.WithWindowSize(1<<20))
+			zstd.WithEncoderConcurrency(min(runtime.GOMAXPROCS(0), 4)), zstd.WithWindowSize(windowBytes))
 		if err != nil {
 			return nil, fmt.Errorf("begin compression: %w", err)
 		}
@@ -83,16 +85,16 @@ func encodeTo(out io.Writer, o Options) (io.WriteCloser, error) {
 // Read yields stored bytes.
 func (e *Encoder) Read(p []byte) (int, error) { return e.pr.Read(p) }
 
-// Close ends the encoding. Reading on yields an error.
+// Close ends the encoding. A later Read returns an error.
 func (e *Encoder) Close() error {
 	err := e.pr.Close()
 	<-e.done
 	return err
 }
 
-// Sums returns the checksum of the plain bytes, as they were read, and the size
-// and SHA-256 of the stored bytes. They are complete once Read has returned
-// io.EOF. Whoever brought the plain bytes knows their SHA-256 already.
+// Sums returns the checksum of the plain bytes that were read, and the size and
+// SHA-256 of the stored bytes. They are complete after Read has returned io.EOF.
+// The caller has computed the SHA-256 of the plain bytes before.
 func (e *Encoder) Sums() (plain backup.Checksum, stored backup.Blob) {
 	<-e.done
 	return e.plain, e.stored.blob()

@@ -14,11 +14,12 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/schedule"
-	"github.com/etcd-backupd/backupd/internal/storage/location"
+	"github.com/etcd-backupd/backupd/internal/storage/s3"
 )
 
-// check finds what the types cannot tell: impossible values, and values that do
+// check finds mistakes that the types allow: impossible values, and values that do
 // not fit together.
 func check(d *decoder, c *Config) {
 	checkMinima(d, reflect.ValueOf(c).Elem(), "")
@@ -42,7 +43,8 @@ func check(d *decoder, c *Config) {
 		}
 		checkCluster(d, path, cluster)
 		if first := names[cluster.Name]; first != "" && cluster.Name != "" {
-			d.add(path+".name", "%q is the name of %s already, in line %d: every cluster needs its own", cluster.Name, first, d.at[first+".name"].line)
+			d.add(path+".name", "%q is already the name of %s, in line %d: every cluster needs its own",
+				cluster.Name, first, d.at[first+".name"].line)
 		} else {
 			names[cluster.Name] = path
 		}
@@ -55,16 +57,13 @@ func check(d *decoder, c *Config) {
 func checkMinima(d *decoder, v reflect.Value, path string) {
 	switch v.Kind() {
 	case reflect.Struct:
-		for i := range v.NumField() {
-			f := v.Type().Field(i)
-			if !f.IsExported() {
-				continue
-			}
-			field := join(path, f.Tag.Get("yaml"))
-			if least, err := strconv.ParseInt(f.Tag.Get("min"), 10, 64); err == nil && v.Field(i).Int() < least && d.usable(field) {
+		for _, f := range keyFields(v.Type()) {
+			field, value := join(path, f.Tag.Get("yaml")), v.FieldByIndex(f.Index)
+			least, err := strconv.ParseInt(f.Tag.Get("min"), 10, 64)
+			if err == nil && value.Int() < least && d.usable(field) {
 				d.add(field, "must be at least %d", least)
 			}
-			checkMinima(d, v.Field(i), field)
+			checkMinima(d, value, field)
 		}
 	case reflect.Slice:
 		for i := range v.Len() {
@@ -84,26 +83,31 @@ func checkRepository(d *decoder, path, name string, r *Repository) {
 		d.add(path+".url", "%v", err)
 	case strings.Contains(loc.Bucket, "@"):
 		d.hide(d.at[path+".url"].line, d.at[path+".url"].column)
-		d.add(path+".url", "credentials have no place in the URL: use s3.credentials-file, or AWS_* variables")
+		d.add(path+".url", "the URL must not hold credentials: use s3.credentials-file, or AWS_* variables")
 	case strings.ContainsAny(loc.Bucket, "\\ ?#"):
-		d.add(path+".url", "%q is no name of a bucket", loc.Bucket)
-	case loc.Bucket == "" && r.S3 != (S3{Checksum: r.S3.Checksum}):
-		d.add(path+".s3", "has no effect on a repository in a folder: remove it, or make the URL s3://bucket/prefix")
+		d.add(path+".url", "%q is not the name of a bucket", loc.Bucket)
+	case loc.Unused(r.Options) != "":
+		section := loc.Unused(r.Options)
+		d.add(path+"."+section,
+			"has no effect on a repository in a folder: remove it, or make the URL %s://bucket/prefix", section)
 	}
 	checkS3(d, path+".s3", &r.S3)
 	for i, key := range r.Recipients {
 		at := fmt.Sprintf("%s.recipients[%d]", path, i)
 		if _, err := codec.ParseRecipients([]string{key}, nil); err != nil && !d.at[at].failed {
 			d.hide(d.at[at].line, d.at[at].column) // it may be a secret key
-			d.add(at, "this is no age public key: want age1... or age1pq1...")
+			d.add(at, "this is not an age public key: want age1... or age1pq1...")
 		}
 	}
-	if _, err := codec.ParseRecipients(r.Recipients, nil); err != nil && !slices.ContainsFunc(d.problems, func(p Problem) bool { return strings.HasPrefix(p.Path, path+".recipients") }) {
+	reported := slices.ContainsFunc(d.problems, func(p Problem) bool {
+		return strings.HasPrefix(p.Path, path+".recipients")
+	})
+	if _, err := codec.ParseRecipients(r.Recipients, nil); err != nil && !reported {
 		d.add(path+".recipients", "%v", err)
 	}
 }
 
-func checkS3(d *decoder, path string, s *S3) {
+func checkS3(d *decoder, path string, s *s3.Options) {
 	if d.usable(path + ".endpoint") {
 		text := s.Endpoint
 		if !strings.Contains(text, "://") {
@@ -113,7 +117,7 @@ func checkS3(d *decoder, path string, s *S3) {
 			d.hide(d.at[path+".endpoint"].line, d.at[path+".endpoint"].column)
 			d.add(path+".endpoint", "%v", err)
 		} else if d.given(path+".sse-c-key-file") && strings.HasPrefix(text, "http://") {
-			d.add(path+".sse-c-key-file", "a customer key would travel in the clear: it needs an endpoint with https://")
+			d.add(path+".sse-c-key-file", "the customer key would be sent unencrypted: it needs an endpoint with https://")
 		}
 	}
 	if d.given(path+".sse-kms-key-id") && s.SSE != "aws:kms" {
@@ -124,8 +128,8 @@ func checkS3(d *decoder, path string, s *S3) {
 	}
 }
 
-// checkURL reports what is wrong with a URL, without quoting it: it may hold a
-// secret.
+// checkURL returns an error for a bad URL. The error does not quote the URL, which
+// may hold a secret.
 func checkURL(text string, schemes ...string) error {
 	u, err := url.Parse(text)
 	if err != nil {
@@ -133,7 +137,7 @@ func checkURL(text string, schemes ...string) error {
 		if errors.As(err, &urlErr) {
 			err = urlErr.Err
 		}
-		return fmt.Errorf("this is no URL: %w", err)
+		return fmt.Errorf("this is not a URL: %w", err)
 	}
 	switch {
 	case !slices.Contains(schemes, u.Scheme):
@@ -141,7 +145,7 @@ func checkURL(text string, schemes ...string) error {
 	case u.Host == "" || u.Hostname() == "":
 		return errors.New("the URL names no host")
 	case u.User != nil:
-		return errors.New("user and password have no place in a URL")
+		return errors.New("the URL must not hold a user or a password")
 	}
 	return nil
 }
@@ -157,7 +161,7 @@ func checkCluster(d *decoder, path string, c *Cluster) {
 		at := fmt.Sprintf("%s.endpoints[%d]", path, i)
 		checkEndpoint(d, at, ep, c.TLS != (TLS{}))
 		if seen[ep] && d.usable(at) {
-			d.add(at, "stands here twice")
+			d.add(at, "is listed twice")
 		}
 		seen[ep] = true
 	}
@@ -166,7 +170,7 @@ func checkCluster(d *decoder, path string, c *Cluster) {
 	}
 	both(d, path+".tls", "cert-file", "key-file")
 	if c.TLS.InsecureSkipVerify && d.given(path+".tls.ca-file") {
-		d.add(path+".tls.insecure-skip-verify", "excludes ca-file: certificates are verified or not")
+		d.add(path+".tls.insecure-skip-verify", "excludes ca-file: certificates are either verified or not")
 	}
 	both(d, path, "user", "password-file")
 	checkTimes(d, path, c)
@@ -178,7 +182,7 @@ func checkCluster(d *decoder, path string, c *Cluster) {
 	}
 }
 
-// both reports where one of two keys is given that belong together.
+// both reports a problem if only one of two keys is given that need each other.
 func both(d *decoder, path, a, b string) {
 	a, b = path+"."+a, path+"."+b
 	for _, p := range [][2]string{{a, b}, {b, a}} {
@@ -221,7 +225,7 @@ func checkEndpoint(d *decoder, path, ep string, tls bool) {
 func checkHostPort(text string) error {
 	host, port, err := net.SplitHostPort(text)
 	if err != nil || strings.ContainsAny(host, "/@ ") {
-		return fmt.Errorf("%q is no host with a port", text)
+		return fmt.Errorf("%q is not a host with a port", text)
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return fmt.Errorf("%q has no port from 0 to 65535", text)
@@ -229,7 +233,7 @@ func checkHostPort(text string) error {
 	return nil
 }
 
-// chooseRepository finds the cluster's repository and enters its name.
+// chooseRepository finds the cluster's repository and sets its name.
 func chooseRepository(d *decoder, path string, c *Config, cluster *Cluster) {
 	names := sortedKeys(c.Repositories)
 	at := path + ".repository"
@@ -245,7 +249,7 @@ func chooseRepository(d *decoder, path string, c *Config, cluster *Cluster) {
 	}
 }
 
-// checkFrom is a fixed day, so that a file is not right today and wrong
+// checkFrom is a fixed day, so that a file is not valid today and invalid
 // tomorrow.
 var checkFrom = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
 
@@ -267,7 +271,10 @@ func checkTimes(d *decoder, path string, c *Cluster) {
 			d.add(path+".snapshot.jitter", "must be less than the shortest time between two runs, which is %s", shortest)
 		}
 	}
-	for key, value := range map[string]time.Duration{"timeout": c.Snapshot.Timeout, "stall-timeout": c.Snapshot.StallTimeout, "request-timeout": c.Snapshot.RequestTimeout} {
+	for key, value := range map[string]time.Duration{
+		"timeout": c.Snapshot.Timeout, "stall-timeout": c.Snapshot.StallTimeout,
+		"request-timeout": c.Snapshot.RequestTimeout,
+	} {
 		if at := path + ".snapshot." + key; d.usable(at) && value == 0 {
 			d.add(at, "must be more than 0")
 		}

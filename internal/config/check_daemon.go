@@ -41,7 +41,8 @@ func checkServer(d *decoder, path string, s *Server) {
 	}
 	guarded := d.given(path+".client-ca-file") || d.given(path+".read-tokens-file") || d.given(path+".operate-tokens-file")
 	if !isLoopback(s.Listen) && (!d.given(path+".cert-file") || !guarded) {
-		d.add(at, "%s can be reached from other hosts: that needs cert-file and key-file, and read-tokens-file, operate-tokens-file or client-ca-file", s.Listen)
+		d.add(at, "other hosts can reach %s: that needs cert-file and key-file, "+
+			"and read-tokens-file, operate-tokens-file or client-ca-file", s.Listen)
 	}
 }
 
@@ -83,11 +84,11 @@ func checkNotification(d *decoder, path string, n *Notification, clusters []stri
 			n.On = slices.Clone(allKinds)
 		}
 	} else if d.usable(path+".on") && len(n.On) == 0 {
-		d.add(path+".on", "must not be empty: remove the key, and the notification tells of failure and recovery")
+		d.add(path+".on", "must not be empty: remove the key to be notified of failure and recovery")
 	}
 	if n.Webhook != nil {
 		checkReceiver(d, path+".webhook", n.Webhook.URL)
-		// Any URL does: only the template is asked about.
+		// The URL does not matter: this checks only the template.
 		_, err := notify.NewTarget(notify.Webhook{URL: "https://localhost", Template: n.Webhook.Template}, nil, nil)
 		if err != nil && d.usable(path+".webhook.template") {
 			d.add(path+".webhook.template", "%v", err)
@@ -104,7 +105,7 @@ func checkNotification(d *decoder, path string, n *Notification, clusters []stri
 	}
 }
 
-// checkReceiver wants one of url and url-file.
+// checkReceiver requires exactly one of url and url-file.
 func checkReceiver(d *decoder, path string, url Secret) {
 	inline, file := d.given(path+".url"), d.given(path+".url-file")
 	switch {
@@ -120,11 +121,11 @@ func checkReceiver(d *decoder, path string, url Secret) {
 	}
 }
 
-// unique reports what a list holds twice.
+// unique reports every element that a list holds twice.
 func unique(d *decoder, path string, list []string) {
 	for i, s := range list {
 		if at := fmt.Sprintf("%s[%d]", path, i); slices.Contains(list[:i], s) && d.usable(at) {
-			d.add(at, "%q stands here twice", s)
+			d.add(at, "%q is listed twice", s)
 		}
 	}
 }

@@ -1,8 +1,6 @@
 package config
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -11,11 +9,13 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/etcd-backupd/backupd/internal/certs"
 	"github.com/etcd-backupd/backupd/internal/codec"
 )
 
-// CheckFiles looks at everything the configuration names on this machine: can
-// it be read, and is it what it should be? It connects to nothing.
+// CheckFiles checks every file, folder and program that the configuration names on
+// this machine: whether it can be read, and has the right form. It connects to
+// nothing.
 func (c *Config) CheckFiles() []Problem {
 	var problems []Problem
 	add := func(path string, err error) {
@@ -44,14 +44,14 @@ func (c *Config) CheckFiles() []Problem {
 	return nil
 }
 
-// checkTogether checks files that must fit each other.
+// checkTogether checks files that must fit together.
 func (c *Config) checkTogether(add func(path string, err error)) {
 	pair := func(path, cert, key string) {
 		if cert == "" || key == "" {
 			return
 		}
-		if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
-			add(path+".cert-file", fmt.Errorf("%s with key %s: %w", cert, key, err))
+		if _, err := certs.ReadPair(cert, key); err != nil {
+			add(path+".cert-file", err)
 		}
 	}
 	for i := range c.Clusters {
@@ -67,8 +67,8 @@ func (c *Config) checkTogether(add func(path string, err error)) {
 	}
 }
 
-// checkPath looks at one file, or at the spool folder, by the key that names it.
-// Errors do not repeat the name, and never quote what is in the file.
+// checkPath checks one file, or the spool folder. The key says which form it must
+// have. Errors do not repeat the name, and never quote the content.
 func checkPath(key, path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -76,12 +76,12 @@ func checkPath(key, path string) error {
 	}
 	if key == "folder" {
 		if !info.IsDir() {
-			return errors.New("this is no folder")
+			return errors.New("this is not a folder")
 		}
 		return nil
 	}
 	if !info.Mode().IsRegular() {
-		return errors.New("this is no regular file")
+		return errors.New("this is not a regular file")
 	}
 	raw, err := readFile(path, maxBytes)
 	if err != nil {
@@ -91,9 +91,7 @@ func checkPath(key, path string) error {
 	case text == "":
 		return errors.New("the file is empty")
 	case key == "cert-file" || isCAFile(key):
-		if !x509.NewCertPool().AppendCertsFromPEM(raw) {
-			return errors.New("the file holds no certificate in PEM")
-		}
+		_, err = certs.ParsePool(raw)
 	case key == "recipients-files":
 		_, err = codec.ParseRecipients(nil, []string{path})
 	case key == "identity-files":
@@ -104,7 +102,7 @@ func checkPath(key, path string) error {
 		return checkTokens(text)
 	case key == "bearer-token-file":
 		if len(strings.Fields(text)) > 1 {
-			return errors.New("want one token, and nothing else")
+			return errors.New("want exactly one token")
 		}
 	case key == "url-file":
 		return checkURL(text, "https", "http")
@@ -123,7 +121,8 @@ func checkTokens(text string) error {
 	}
 	for i, t := range tokens {
 		if !tokenPattern.MatchString(t) {
-			return fmt.Errorf("token %d: want at least 16 letters, digits and -._~+/; 'openssl rand -hex 32' makes a good one", i+1)
+			return fmt.Errorf("token %d: want at least 16 letters, digits and -._~+/; "+
+				"'openssl rand -hex 32' makes a good one", i+1)
 		}
 	}
 	return nil

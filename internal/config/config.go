@@ -1,30 +1,32 @@
 // Package config reads the daemon's one YAML file, strictly, and turns it into
 // the typed options of the packages it configures.
 //
-// The types of this file are the file's keys. Their comments and tags are the
-// only place where a key is described: the JSON Schema and the tables of
-// docs/configuration.md are made from them.
+// The types in this source file are the keys. Their comments and tags are the only
+// description of a key: the JSON Schema and the tables of docs/configuration.md are
+// made from them.
 package config
 
 import (
 	"log/slog"
 	"time"
+
+	"github.com/etcd-backupd/backupd/internal/location"
 )
 
-// Config is the whole file. Keys are kebab-case, as etcd's own.
+// Config is the whole file. Keys are kebab-case, like etcd's own.
 type Config struct {
-	// Repositories by the names that clusters call them by.
+	// Repositories by name. Clusters refer to them by these names.
 	Repositories map[string]Repository `yaml:"repositories" required:"yes"`
 	// Clusters to guard.
 	Clusters []Cluster `yaml:"clusters" required:"yes"`
-	// Daemon is what is not of one cluster.
+	// Daemon holds the settings that are not of one cluster.
 	Daemon Daemon `yaml:"daemon"`
 
-	source *source // what was parsed, to point at
+	source *source // the parsed text, for messages
 }
 
-// Secret is a text that must not be shown: it prints as a mask. Convert it to a
-// string to use it.
+// Secret is a text that must not be shown: it prints as a mask. To use it, convert
+// it to a string.
 type Secret string
 
 const mask = "***"
@@ -37,83 +39,49 @@ func (s Secret) String() string {
 	return mask
 }
 
-// GoString returns what String does, for %#v.
+// GoString returns the same as String, for %#v.
 func (s Secret) GoString() string { return s.String() }
 
-// MarshalText returns what String does, for JSON and whatever else encodes.
+// MarshalText returns the same as String, for JSON and other encodings.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// LogValue returns what String does.
+// LogValue returns the same as String.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// Repository is where snapshots are kept, and how they are encoded.
+// Repository says where snapshots are stored, and how they are encoded.
 type Repository struct {
 	// URL of the repository: file:///path or s3://bucket/prefix.
 	URL string `yaml:"url" required:"yes"`
-	// S3 says how to reach the bucket of an s3:// URL. What is not said comes from
-	// the AWS SDK's own sources: AWS_* variables, the shared configuration, the
-	// role of the machine.
-	S3 S3 `yaml:"s3"`
+	// Options has the keys that say how to reach the store: s3.
+	location.Options
 	// Compression of new snapshots.
 	Compression string `yaml:"compression" default:"zstd" oneof:"zstd none"`
 	// Recipients are the age public keys (age1..., age1pq1...) that new snapshots
-	// are encrypted to. Without any they are not encrypted.
+	// are encrypted to. Without recipients they are not encrypted.
 	Recipients []string `yaml:"recipients"`
 	// RecipientsFiles hold more recipients, one a line.
 	RecipientsFiles []string `yaml:"recipients-files"`
 }
 
-// S3 says how to reach a bucket.
-type S3 struct {
-	// Endpoint is the URL of a service other than Amazon's.
-	Endpoint string `yaml:"endpoint"`
-	// Region of the bucket.
-	Region string `yaml:"region"`
-	// PathStyle puts the bucket in the path of URLs (on) or into the host name
-	// (off). By default it is on where there is an endpoint.
-	PathStyle string `yaml:"path-style" oneof:"on off"`
-	// CAFile holds the only CAs that the service's certificate is verified
-	// against, in PEM.
-	CAFile string `yaml:"ca-file"`
-	// CredentialsFile has aws_access_key_id and aws_secret_access_key in the
-	// format of the AWS SDK's shared credentials. It is read again after a minute.
-	CredentialsFile string `yaml:"credentials-file"`
-	// Profile is the section of the credentials file, or of the shared
-	// configuration.
-	Profile string `yaml:"profile"`
-	// StorageClass of new objects.
-	StorageClass string `yaml:"storage-class"`
-	// SSE is the server-side encryption of new objects.
-	SSE string `yaml:"sse" oneof:"AES256 aws:kms"`
-	// SSEKMSKeyID is the key for aws:kms. By default it is the account's own for
-	// S3.
-	SSEKMSKeyID string `yaml:"sse-kms-key-id"`
-	// SSECKeyFile holds a customer key of 32 bytes, raw or in base64. It needs
-	// https.
-	SSECKeyFile string `yaml:"sse-c-key-file"`
-	// Checksum of uploads. auto is sha256, or md5 where the service refuses that.
-	Checksum string `yaml:"checksum" default:"auto" oneof:"auto sha256 md5 none"`
-}
-
 // Cluster is one etcd cluster to guard.
 type Cluster struct {
-	// Name of the cluster, which is its folder in the repository: 1 to 63 letters,
+	// Name of the cluster, and of its folder in the repository: 1 to 63 letters,
 	// digits, dots, dashes and underscores.
 	Name string `yaml:"name" required:"yes"`
-	// Endpoints are the client URLs of its members. Name all of them: the best one
-	// is chosen for each snapshot.
+	// Endpoints are the client URLs of its members. Name all of them: each snapshot
+	// comes from the member that suits best.
 	Endpoints []string `yaml:"endpoints" required:"yes"`
-	// TLS names the files for endpoints with https.
+	// TLS names the files for https endpoints.
 	TLS TLS `yaml:"tls"`
-	// User of etcd, where auth is enabled. It needs the role root.
+	// User of etcd, if auth is enabled. The user needs the role root.
 	User string `yaml:"user"`
 	// PasswordFile holds the user's password.
 	PasswordFile string `yaml:"password-file"`
-	// Repository is the name of the one this cluster's snapshots go to. It may be
-	// left out where there is only one.
+	// Repository is the name of the repository for this cluster's snapshots. It may
+	// be left out if there is only one.
 	Repository string `yaml:"repository"`
-	// LocalEndpoint makes this daemon the sidecar of the member behind it: it
-	// works only in the slots that are that member's.
+	// LocalEndpoint makes this daemon the sidecar of the member at that endpoint:
+	// it works only in the slots of that member.
 	LocalEndpoint string `yaml:"local-endpoint"`
 	// Snapshot says when and how snapshots are taken.
 	Snapshot Snapshot `yaml:"snapshot" required:"yes"`
@@ -123,42 +91,42 @@ type Cluster struct {
 	Retention Retention `yaml:"retention"`
 	// Defragment says when members are defragmented.
 	Defragment Defragment `yaml:"defragment"`
-	// Labels are passed on with notifications and by the API.
+	// Labels are sent with notifications and returned by the API.
 	Labels map[string]string `yaml:"labels"`
 }
 
-// TLS names the files of a client; they are read again when they change.
+// TLS names the files of a client. They are read again when they change.
 type TLS struct {
 	// CAFile holds the CAs that the members' certificates are verified against.
 	CAFile string `yaml:"ca-file"`
 	// CertFile is the client certificate.
 	CertFile string `yaml:"cert-file"`
-	// KeyFile is its key.
+	// KeyFile is the key of the client certificate.
 	KeyFile string `yaml:"key-file"`
-	// InsecureSkipVerify takes any certificate for a member's. Whoever answers
-	// first could then hand over any database.
+	// InsecureSkipVerify accepts every certificate. Then any host that answers
+	// could send any database.
 	InsecureSkipVerify bool `yaml:"insecure-skip-verify"`
 }
 
 // Snapshot says when and how snapshots are taken.
 type Snapshot struct {
-	// Schedule is a cron line of five fields, or six with seconds in front, or
-	// @hourly, @daily, @every 6h and the like. It means UTC unless CRON_TZ=ZONE
-	// stands before it.
+	// Schedule is a cron line of five fields, or six with seconds in front, or a
+	// word such as @hourly, @daily or @every 6h. It means UTC unless it begins with
+	// CRON_TZ=ZONE.
 	Schedule string `yaml:"schedule" required:"yes"`
-	// Jitter delays each run by a random part of it, at most.
+	// Jitter is the longest random delay of a run.
 	Jitter time.Duration `yaml:"jitter" default:"0s"`
-	// MaxAge forces a snapshot although the revision has not moved since the last
-	// verified one. 0s takes one in every slot.
+	// MaxAge forces a snapshot if the last verified one is older, even if the
+	// revision has not changed. 0s takes one in every slot.
 	MaxAge time.Duration `yaml:"max-age" default:"24h"`
-	// Timeout bounds one run with its retries.
+	// Timeout bounds one run with all its retries.
 	Timeout time.Duration `yaml:"timeout" default:"2h"`
 	// Retries is how often a failed run is tried again in its slot.
 	Retries int `yaml:"retries" default:"3"`
 	// HashCheck compares HashKV with the voting members.
 	HashCheck bool `yaml:"hash-check" default:"true"`
-	// StallTimeout is how long a stream may bring no bytes before another member
-	// is asked.
+	// StallTimeout is how long a stream may be silent before another member is
+	// asked.
 	StallTimeout time.Duration `yaml:"stall-timeout" default:"30s"`
 	// RequestTimeout is how long a short request to a member may take.
 	RequestTimeout time.Duration `yaml:"request-timeout" default:"5s"`
@@ -166,16 +134,16 @@ type Snapshot struct {
 
 // Verify says when the newest snapshot is read back and verified as a whole.
 type Verify struct {
-	// Schedule is a cron line, as that of snapshots. Without it nothing is verified
-	// beyond what every backup does.
+	// Schedule is a cron line, like that of snapshots. Without it a snapshot is
+	// verified only while it is taken.
 	Schedule string `yaml:"schedule"`
 	// IdentityFiles hold the age secret keys that decrypt snapshots. Without them
-	// only the stored bytes of encrypted snapshots are compared.
+	// only the stored bytes of encrypted snapshots are verified.
 	IdentityFiles []string `yaml:"identity-files"`
 }
 
-// Retention says which snapshots are kept. A snapshot stays if any rule keeps
-// it. Nothing is ever removed where none of the keep rules is given.
+// Retention says which snapshots are kept. A snapshot stays if any rule keeps it.
+// Without a keep rule nothing is ever removed.
 type Retention struct {
 	// KeepLast keeps that many newest snapshots.
 	KeepLast int `yaml:"keep-last" default:"0"`
@@ -189,91 +157,93 @@ type Retention struct {
 	KeepMonthly int `yaml:"keep-monthly" default:"0"`
 	// KeepYearly keeps the newest snapshot of each of that many years.
 	KeepYearly int `yaml:"keep-yearly" default:"0"`
-	// KeepWithin keeps everything younger.
+	// KeepWithin keeps all snapshots that are younger.
 	KeepWithin time.Duration `yaml:"keep-within" default:"0s"`
-	// MinVerified newest verified snapshots always stay. At least 1.
+	// MinVerified is how many of the newest verified snapshots always stay, at
+	// least 1.
 	MinVerified int `yaml:"min-verified" default:"3" min:"1"`
-	// MinAge is how old a snapshot must be to go.
+	// MinAge is the age below which no snapshot is removed.
 	MinAge time.Duration `yaml:"min-age" default:"0s"`
-	// MaxBytes is a limit of stored data: what the keep rules keep goes too, the
-	// oldest first, until it is met. It never beats min-verified. 0 is no limit.
+	// MaxBytes is the maximum total size. The oldest snapshots are removed, even if
+	// a keep rule matches, until the total fits; pins, min-verified and min-age
+	// still apply. 0 sets no limit.
 	MaxBytes int64 `yaml:"max-bytes" default:"0"`
-	// TimeZone that hours, days and weeks are counted in.
+	// TimeZone in which hours, days and weeks are counted.
 	TimeZone string `yaml:"time-zone" default:"UTC"`
 }
 
 // Defragment says when members are defragmented: followers first, the leader
 // last, and only while all members are healthy. It is off without a schedule.
 type Defragment struct {
-	// Schedule is a cron line, as that of snapshots.
+	// Schedule is a cron line, like that of snapshots.
 	Schedule string `yaml:"schedule"`
 	// Threshold is the part of a database file that must be free, 0 to 1.
 	Threshold float64 `yaml:"threshold" default:"0.3"`
 }
 
-// Daemon is what is not of one cluster.
+// Daemon holds the settings that are not of one cluster.
 type Daemon struct {
 	// Server is the HTTP API and metrics.
 	Server Server `yaml:"server"`
-	// Spool is where databases are received.
+	// Spool holds databases while they are received.
 	Spool Spool `yaml:"spool"`
 	// Concurrency is how many clusters are backed up at once.
 	Concurrency int `yaml:"concurrency" default:"2" min:"1"`
-	// Log says how log lines look.
+	// Log is the form of log lines.
 	Log Log `yaml:"log"`
-	// Notifications are the receivers of news.
+	// Notifications are the receivers of events.
 	Notifications []Notification `yaml:"notifications"`
 }
 
 // Server is the HTTP API and metrics.
 type Server struct {
-	// Listen is the address to listen at, or off. Other than at a loopback address
-	// it needs a certificate, and tokens or client certificates.
+	// Listen is the address to listen on, or off. An address that is not loopback
+	// needs a certificate, and tokens or client certificates.
 	Listen string `yaml:"listen" default:"127.0.0.1:9387"`
 	// CertFile is the server's certificate. With it the server speaks https only.
 	CertFile string `yaml:"cert-file"`
-	// KeyFile is its key.
+	// KeyFile is the key of the server's certificate.
 	KeyFile string `yaml:"key-file"`
-	// ClientCAFile holds CAs: whoever has a client certificate signed by one of
-	// them may do everything.
+	// ClientCAFile holds CAs. A client certificate that one of them has signed
+	// allows everything.
 	ClientCAFile string `yaml:"client-ca-file"`
-	// ReadTokensFile holds bearer tokens that may read, one a line, at most two.
+	// ReadTokensFile holds bearer tokens for reading, one a line, at most two.
 	ReadTokensFile string `yaml:"read-tokens-file"`
-	// OperateTokensFile holds bearer tokens that may also start jobs and pin, one a
-	// line, at most two.
+	// OperateTokensFile holds bearer tokens that also allow to start jobs and to
+	// pin, one a line, at most two.
 	OperateTokensFile string `yaml:"operate-tokens-file"`
-	// AllowedHosts are names the server is called by, besides those that the
-	// listener implies.
+	// AllowedHosts are names by which callers may address the server, besides those
+	// that follow from listen.
 	AllowedHosts []string `yaml:"allowed-hosts"`
 }
 
-// Spool is where databases are received.
+// Spool holds databases while they are received.
 type Spool struct {
-	// Folder for the local copies. By default it is the system's temporary folder.
+	// Folder for the local copies. The default is the system's temporary folder.
 	Folder string `yaml:"folder"`
-	// MaxBytes is a limit of what may lie there. 0 is no limit.
+	// MaxBytes is the maximum size of all local copies. 0 sets no limit.
 	MaxBytes int64 `yaml:"max-bytes" default:"0"`
 }
 
-// Log says how log lines look.
+// Log is the form of log lines.
 type Log struct {
 	// Format of log lines.
 	Format string `yaml:"format" default:"text" oneof:"text json"`
-	// Level is the least one to log.
+	// Level is the lowest level that is logged.
 	Level string `yaml:"level" default:"info" oneof:"debug info warn error"`
 }
 
 // Notification is one receiver. Exactly one of webhook, slack, healthchecks and
 // command is set.
 type Notification struct {
-	// Clusters the receiver is told of. By default it is all.
+	// Clusters whose events are sent. The default is all.
 	Clusters []string `yaml:"clusters"`
-	// On lists the kinds of news: failure, recovery, success, start. By default it
+	// On lists the kinds of events: failure, recovery, success, start. The default
 	// is failure and recovery, and for healthchecks all.
 	On []string `yaml:"on" oneof:"failure recovery success start"`
 	// Webhook gets a POST of JSON.
 	Webhook *Webhook `yaml:"webhook"`
-	// Slack is an incoming webhook of Slack, or of what understands its messages.
+	// Slack is an incoming webhook of Slack, or of a service that reads its messages.
 	Slack *Slack `yaml:"slack"`
 	// Healthchecks is a ping URL: URL/start, URL and URL/fail are called.
 	Healthchecks *Healthchecks `yaml:"healthchecks"`
@@ -285,16 +255,16 @@ type Notification struct {
 type Webhook struct {
 	// URL to call.
 	URL Secret `yaml:"url"`
-	// URLFile holds the URL, where that is a secret.
+	// URLFile holds the URL, if it is a secret.
 	URLFile string `yaml:"url-file"`
-	// Template is a Go text/template of the body; its function json writes any value
-	// as JSON. By default the body is the event as JSON.
+	// Template is a Go text/template of the body. Its function json writes any value
+	// as JSON. The default body is the event as JSON.
 	Template string `yaml:"template"`
-	// BearerTokenFile holds a token to send along.
+	// BearerTokenFile holds a bearer token that is sent with the request.
 	BearerTokenFile string `yaml:"bearer-token-file"`
 }
 
-// Slack is an incoming webhook of Slack, or of what understands its messages.
+// Slack is an incoming webhook of Slack, or of a service that reads its messages.
 type Slack struct {
 	// URL to call. It is a secret.
 	URL Secret `yaml:"url"`

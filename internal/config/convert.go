@@ -2,24 +2,21 @@ package config
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/location"
-	"github.com/etcd-backupd/backupd/internal/storage/s3"
 )
 
-// ClientConfig says how to reach the cluster. The files it names are read by
-// package cluster, again whenever they change; that the password can be read now
-// is checked here.
+// ClientConfig says how to reach the cluster. Package cluster reads the files in
+// it, and reads them again when they change. ClientConfig checks that the password
+// can be read now.
 func (c *Cluster) ClientConfig() (cluster.Config, error) {
 	conf := cluster.Config{
 		Endpoints: c.Endpoints,
@@ -48,29 +45,12 @@ func readPassword(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Newlines are the editor's; a space may be the password's.
-	text := strings.TrimRight(string(raw), "\r\n")
-	switch {
-	case text == "":
-		return "", errors.New("the file is empty")
-	case strings.ContainsAny(text, "\r\n"):
-		return "", errors.New("the file has more than one line")
-	}
-	return text, nil
-}
-
-// S3Options says how to reach the repository's bucket.
-func (r *Repository) S3Options() s3.Options {
-	return s3.Options{
-		Endpoint: r.S3.Endpoint, Region: r.S3.Region, PathStyle: r.S3.PathStyle, CAFile: r.S3.CAFile,
-		CredentialsFile: r.S3.CredentialsFile, Profile: r.S3.Profile, StorageClass: r.S3.StorageClass,
-		SSE: r.S3.SSE, SSEKMSKeyID: r.S3.SSEKMSKeyID, SSECKeyFile: r.S3.SSECKeyFile, Checksum: r.S3.Checksum,
-	}
+	return cluster.ParsePassword(raw)
 }
 
 // Open returns the repository's store. It connects to nothing.
 func (r *Repository) Open(ctx context.Context, log *slog.Logger) (storage.Store, error) {
-	o := r.S3Options()
+	o := r.Options
 	o.Logger = log
 	return location.Open(ctx, r.URL, o)
 }
@@ -91,12 +71,12 @@ func (r *Repository) Codec() (codec.Options, error) {
 // Line returns the parsed schedule.
 func (s *Snapshot) Line() (schedule.Line, error) { return schedule.Parse(s.Schedule, time.UTC) }
 
-// Line returns the parsed schedule, or the zero Line, which never comes, where
-// there is none.
+// Line returns the parsed schedule. Without one it returns the zero Line, which has
+// no times.
 func (v *Verify) Line() (schedule.Line, error) { return parseOptional(v.Schedule) }
 
-// Line returns the parsed schedule, or the zero Line, which never comes, where
-// there is none.
+// Line returns the parsed schedule. Without one it returns the zero Line, which has
+// no times.
 func (d *Defragment) Line() (schedule.Line, error) { return parseOptional(d.Schedule) }
 
 func parseOptional(line string) (schedule.Line, error) {
@@ -106,15 +86,16 @@ func parseOptional(line string) (schedule.Line, error) {
 	return schedule.Parse(line, time.UTC)
 }
 
-// Policy returns the rules for package retention. The time zone is one that
-// [Parse] took; any other means UTC.
+// Policy returns the rules for package retention. [Parse] has checked the time
+// zone; an unknown one means UTC.
 func (r *Retention) Policy() retention.Policy {
 	location, err := time.LoadLocation(r.TimeZone)
 	if err != nil {
 		location = time.UTC
 	}
 	return retention.Policy{
-		Last: r.KeepLast, Hourly: r.KeepHourly, Daily: r.KeepDaily, Weekly: r.KeepWeekly, Monthly: r.KeepMonthly, Yearly: r.KeepYearly,
+		Last: r.KeepLast, Hourly: r.KeepHourly, Daily: r.KeepDaily, Weekly: r.KeepWeekly,
+		Monthly: r.KeepMonthly, Yearly: r.KeepYearly,
 		Within: r.KeepWithin, MinVerified: r.MinVerified, MinAge: r.MinAge, MaxBytes: r.MaxBytes, Location: location,
 	}
 }

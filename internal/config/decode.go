@@ -10,11 +10,11 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// maxValues bounds how much a file can hold, aliases followed.
+// maxValues is the largest number of values in a file, with aliases followed.
 const maxValues = 200_000
 
-// decoder turns YAML nodes into the file's types. It goes on after a mistake,
-// so that all of them are told at once.
+// decoder turns YAML nodes into the types of this package. It goes on after a
+// mistake, so that all mistakes are reported at once.
 type decoder struct {
 	*source
 	lookup   func(string) (string, bool)
@@ -30,17 +30,18 @@ func (d *decoder) add(path, format string, args ...any) {
 	d.at[path] = at
 }
 
-// given reports whether the file says something at path.
+// given reports whether the file has a value at path.
 func (d *decoder) given(path string) bool { return d.at[path].line > 0 && !d.at[path].empty }
 
-// usable reports whether the file says something at path, and nothing was wrong
-// with it.
+// usable reports whether the file has a value at path without a problem so far.
 func (d *decoder) usable(path string) bool { return d.given(path) && !d.at[path].failed }
 
-// addAt reports a problem at a node that is no value of the file's types, such
-// as an unknown key.
+// addAt reports a problem at a node that is not a value of a known key, such as an
+// unknown key.
 func (d *decoder) addAt(n *yaml.Node, path, format string, args ...any) {
-	d.problems = append(d.problems, Problem{File: d.name, Line: n.Line, Column: n.Column, Path: path, Message: fmt.Sprintf(format, args...)})
+	d.problems = append(d.problems, Problem{
+		File: d.name, Line: n.Line, Column: n.Column, Path: path, Message: fmt.Sprintf(format, args...),
+	})
 }
 
 // decode fills v from n.
@@ -60,7 +61,7 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 	}
 	switch {
 	case n.Style&yaml.TaggedStyle != 0:
-		d.add(path, "YAML tags such as %s have no place here", n.Tag)
+		d.add(path, "YAML tags such as %s are not allowed", n.Tag)
 		return
 	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null":
 		d.add(path, "has no value: give it one, or remove the key")
@@ -81,15 +82,17 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-// is reports whether n is of the kind that is wanted.
+// is reports whether n is of the wanted kind, and adds a problem if not.
 func (d *decoder) is(n *yaml.Node, kind yaml.Kind, want, path string) bool {
 	if n.Kind == kind {
 		return true
 	}
-	// A secret may stand where a section was wanted.
+	// The value in place of a section may be a secret.
 	at := d.at[path]
 	d.hide(at.line, at.column)
-	got := map[yaml.Kind]string{yaml.ScalarNode: "a single value", yaml.MappingNode: "a section with keys", yaml.SequenceNode: "a list"}[n.Kind]
+	got := map[yaml.Kind]string{
+		yaml.ScalarNode: "a single value", yaml.MappingNode: "a section with keys", yaml.SequenceNode: "a list",
+	}[n.Kind]
 	d.add(path, "want %s, not %s", want, got)
 	return false
 }
@@ -99,29 +102,26 @@ func (d *decoder) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
 	if !d.is(n, yaml.MappingNode, "a section with keys", path) {
 		return
 	}
-	t := v.Type()
-	fields := map[string]int{}
-	for i := range t.NumField() {
-		if key := t.Field(i).Tag.Get("yaml"); key != "" {
-			fields[key] = i
-		}
+	all, fields := keyFields(v.Type()), map[string]reflect.StructField{}
+	for _, f := range all {
+		fields[f.Tag.Get("yaml")] = f
 	}
 	for key, value := range d.pairs(n, path) {
-		i, ok := fields[key.Value]
+		f, ok := fields[key.Value]
 		if !ok {
 			d.hide(value.Line, value.Column)
 			d.addAt(key, path, "unknown key %q%s", key.Value, didYouMean(key.Value, sortedKeys(fields)))
 			continue
 		}
 		field := join(path, key.Value)
-		d.decode(value, v.Field(i), field)
-		if text, ok := t.Field(i).Tag.Lookup("default"); ok && d.at[field].empty {
-			setDefault(t.Field(i).Name, v.Field(i), text)
+		target := v.FieldByIndex(f.Index)
+		d.decode(value, target, field)
+		if text, ok := f.Tag.Lookup("default"); ok && d.at[field].empty {
+			setDefault(f.Name, target, text)
 		}
-		d.checkChoice(t.Field(i), v.Field(i), field)
+		d.checkChoice(f, target, field)
 	}
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for _, f := range all {
 		if f.Tag.Get("required") == "" {
 			continue
 		}
@@ -129,10 +129,22 @@ func (d *decoder) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
 		switch at := d.at[field]; {
 		case at.line == 0:
 			d.add(field, "is missing")
-		case !at.failed && f.Type.Kind() != reflect.Struct && v.Field(i).Len() == 0:
+		case !at.failed && f.Type.Kind() != reflect.Struct && v.FieldByIndex(f.Index).Len() == 0:
 			d.add(field, "must not be empty")
 		}
 	}
+}
+
+// keyFields returns the fields of a struct that are keys of the file, those of
+// embedded structs among them.
+func keyFields(t reflect.Type) []reflect.StructField {
+	var out []reflect.StructField
+	for _, f := range reflect.VisibleFields(t) {
+		if f.Tag.Get("yaml") != "" {
+			out = append(out, f)
+		}
+	}
+	return out
 }
 
 // checkChoice compares values with those that the field's tag allows.
@@ -195,7 +207,8 @@ func (d *decoder) decodeScalar(n *yaml.Node, v reflect.Value, path string) {
 	}
 	at.empty = text == ""
 	d.at[path] = at
-	if quoted := n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0; quoted && !expanded && !isText(v.Type()) {
+	const quotes = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle
+	if n.Style&quotes != 0 && !expanded && !isText(v.Type()) {
 		d.add(path, "want the value without quotes: it is not a text")
 		return
 	}
@@ -204,8 +217,8 @@ func (d *decoder) decodeScalar(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-// pairs yields the keys of a mapping with their values. What cannot be a key
-// here is a problem and left out.
+// pairs yields the keys of a mapping with their values. A node that cannot be a key
+// is a problem and is left out.
 func (d *decoder) pairs(n *yaml.Node, path string) func(yield func(key, value *yaml.Node) bool) {
 	return func(yield func(key, value *yaml.Node) bool) {
 		first := map[string]int{}
@@ -218,7 +231,7 @@ func (d *decoder) pairs(n *yaml.Node, path string) func(yield func(key, value *y
 			case key.Value == "<<":
 				problem = "merge keys (<<) are not part of YAML 1.2: use an alias for the whole section, or write it out"
 			case first[key.Value] > 0:
-				problem = fmt.Sprintf("the key %q stands here twice: first in line %d", key.Value, first[key.Value])
+				problem = fmt.Sprintf("the key %q is used twice: first in line %d", key.Value, first[key.Value])
 			}
 			if problem != "" {
 				d.hide(value.Line, value.Column)
@@ -233,15 +246,14 @@ func (d *decoder) pairs(n *yaml.Node, path string) func(yield func(key, value *y
 	}
 }
 
-// setDefaults fills a struct and the structs in it with what their tags say.
+// setDefaults fills a struct and the structs in it with the defaults in their tags.
 func setDefaults(v reflect.Value) {
-	for i := range v.NumField() {
-		f := v.Type().Field(i)
-		if f.Type.Kind() == reflect.Struct && f.IsExported() {
-			setDefaults(v.Field(i))
+	for _, f := range keyFields(v.Type()) {
+		if f.Type.Kind() == reflect.Struct {
+			setDefaults(v.FieldByIndex(f.Index))
 		}
 		if text, ok := f.Tag.Lookup("default"); ok {
-			setDefault(f.Name, v.Field(i), text)
+			setDefault(f.Name, v.FieldByIndex(f.Index), text)
 		}
 	}
 }
@@ -259,7 +271,8 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// suggestion is a question for the likeliest of what someone meant, or empty.
+// suggestion asks for the known word that is most similar to got. It is empty if
+// none is similar.
 func suggestion(got string, known []string) string {
 	if len(got) > 100 {
 		return ""
@@ -282,7 +295,7 @@ func suggestion(got string, known []string) string {
 	return fmt.Sprintf(": did you mean %q?", best)
 }
 
-// didYouMean is suggestion, or else all that is known.
+// didYouMean is the suggestion, or a list of all known words.
 func didYouMean(got string, known []string) string {
 	if s := suggestion(got, known); s != "" {
 		return s

@@ -22,32 +22,48 @@ import (
 	"github.com/etcd-backupd/backupd/internal/config"
 )
 
-// Everything said about keys is made from config.go: its types, tags and
-// comments. Run 'go test ./internal/config -run TestPublished -update' after
+// Everything said about keys is made from the types, tags and comments of these
+// files, by package. Run 'go test ./internal/config -run TestPublished -update' after
 // changing them.
+var sources = map[string]string{
+	"config": "config.go", "location": "../location/options.go", "s3": "../storage/s3/s3.go",
+}
+
 var update = flag.Bool("update", false, "write the published schema, example and documentation")
 
-// comments returns the comments of all fields, by type and field name.
+// comments returns the comments of all fields, by package, type and field name.
 func comments(t *testing.T) map[string]string {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "config.go", nil, parser.ParseComments)
-	if err != nil {
-		t.Fatal(err)
-	}
 	out := map[string]string{}
-	ast.Inspect(file, func(n ast.Node) bool {
-		spec, ok := n.(*ast.TypeSpec)
-		if !ok {
-			return true
+	for pkg, path := range sources {
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if s, ok := spec.Type.(*ast.StructType); ok {
-			for _, f := range s.Fields.List {
-				out[spec.Name.Name+"."+f.Names[0].Name] = strings.Join(strings.Fields(f.Doc.Text()), " ")
+		ast.Inspect(file, func(n ast.Node) bool {
+			spec, ok := n.(*ast.TypeSpec)
+			if !ok {
+				return true
 			}
-		}
-		return true
-	})
+			if s, ok := spec.Type.(*ast.StructType); ok {
+				for _, f := range s.Fields.List {
+					for _, name := range f.Names { // none: an embedded struct
+						out[pkg+"."+spec.Name.Name+"."+name.Name] = strings.Join(strings.Fields(f.Doc.Text()), " ")
+					}
+				}
+			}
+			return true
+		})
+	}
 	return out
+}
+
+// commentOf returns the comment of a field of typ, or of a struct embedded in typ.
+func commentOf(comments map[string]string, typ reflect.Type, f reflect.StructField) string {
+	for _, i := range f.Index[:len(f.Index)-1] {
+		typ = typ.Field(i).Type
+	}
+	return comments[typ.String()+"."+f.Name]
 }
 
 // key is one key of the file.
@@ -65,13 +81,15 @@ func (k key) required() bool { return k.field.Tag.Get("required") != "" }
 func keysOf(t *testing.T, comments map[string]string, typ reflect.Type, path string) []key {
 	t.Helper()
 	var out []key
-	for i := range typ.NumField() {
-		f := typ.Field(i)
+	for _, f := range reflect.VisibleFields(typ) {
 		name := f.Tag.Get("yaml")
 		if name == "" {
 			continue
 		}
-		k := key{path: path + name, name: name, field: f, comment: comments[typ.Name()+"."+f.Name], defaultValue: f.Tag.Get("default"), choices: strings.Fields(f.Tag.Get("oneof"))}
+		k := key{
+			path: path + name, name: name, field: f, comment: commentOf(comments, typ, f),
+			defaultValue: f.Tag.Get("default"), choices: strings.Fields(f.Tag.Get("oneof")),
+		}
 		if k.comment == "" || !strings.HasPrefix(k.comment, f.Name) {
 			t.Errorf("%s.%s needs a comment that begins with its name", typ.Name(), f.Name)
 		}
@@ -97,7 +115,7 @@ func (k key) describe() string {
 	return "`" + k.name + "`" + strings.TrimPrefix(k.comment, k.field.Name)
 }
 
-// What may stand instead of any value that is no text.
+// variable matches a variable, which may replace any value that is not a text.
 const variable = `\$\{`
 
 func schemaOf(t *testing.T, comments map[string]string, typ reflect.Type) *jsonschema.Schema {
@@ -105,10 +123,12 @@ func schemaOf(t *testing.T, comments map[string]string, typ reflect.Type) *jsons
 	switch {
 	case typ == reflect.TypeFor[time.Duration]():
 		zero := 0.0
-		return &jsonschema.Schema{Types: []string{"string", "integer"}, Minimum: &zero, Maximum: &zero, Pattern: `^(0|([0-9]+w)?([0-9]+d)?([0-9.]+(ns|us|µs|ms|s|m|h))*)$|` + variable}
+		return &jsonschema.Schema{Types: []string{"string", "integer"}, Minimum: &zero, Maximum: &zero,
+			Pattern: `^(0|([0-9]+w)?([0-9]+d)?([0-9.]+(ns|us|µs|ms|s|m|h))*)$|` + variable}
 	case typ.Kind() == reflect.Int64:
 		zero := 0.0
-		return &jsonschema.Schema{Types: []string{"string", "integer"}, Minimum: &zero, Pattern: `^[0-9.]+ ?([kKMGTPE]i?)?B$|^[0-9]+$|` + variable}
+		return &jsonschema.Schema{Types: []string{"string", "integer"}, Minimum: &zero,
+			Pattern: `^[0-9.]+ ?([kKMGTPE]i?)?B$|^[0-9]+$|` + variable}
 	}
 	switch typ.Kind() {
 	case reflect.String:
@@ -136,15 +156,15 @@ func schemaOf(t *testing.T, comments map[string]string, typ reflect.Type) *jsons
 
 func structSchema(t *testing.T, comments map[string]string, typ reflect.Type) *jsonschema.Schema {
 	t.Helper()
-	s := &jsonschema.Schema{Type: "object", Properties: map[string]*jsonschema.Schema{}, AdditionalProperties: &jsonschema.Schema{Not: &jsonschema.Schema{}}}
-	for i := range typ.NumField() {
-		f := typ.Field(i)
+	s := &jsonschema.Schema{Type: "object", Properties: map[string]*jsonschema.Schema{},
+		AdditionalProperties: &jsonschema.Schema{Not: &jsonschema.Schema{}}}
+	for _, f := range reflect.VisibleFields(typ) {
 		name := f.Tag.Get("yaml")
 		if name == "" {
 			continue
 		}
 		p := schemaOf(t, comments, f.Type)
-		p.Description = strings.TrimPrefix(name+strings.TrimPrefix(comments[typ.Name()+"."+f.Name], f.Name), " ")
+		p.Description = strings.TrimPrefix(name+strings.TrimPrefix(commentOf(comments, typ, f), f.Name), " ")
 		if text, ok := f.Tag.Lookup("default"); ok {
 			p.Default = jsonValue(f.Type, text)
 		}
@@ -243,7 +263,8 @@ func typeName(k key) string {
 	case strings.HasSuffix(k.name, "schedule"):
 		return "cron line"
 	}
-	return map[reflect.Kind]string{reflect.String: "text", reflect.Bool: "`true`, `false`", reflect.Int: "number", reflect.Float64: "number"}[k.field.Type.Kind()]
+	return map[reflect.Kind]string{reflect.String: "text", reflect.Bool: "`true`, `false`", reflect.Int: "number",
+		reflect.Float64: "number"}[k.field.Type.Kind()]
 }
 
 // makeTables returns one table of keys for each section.
@@ -264,14 +285,16 @@ func makeTables(t *testing.T) string {
 		case k.required():
 			value = "required"
 		}
-		rows[section] = append(rows[section], fmt.Sprintf("| `%s` | %s | %s | %s |\n", k.name, typeName(k), value, strings.ReplaceAll(k.describe(), "|", `\|`)))
+		rows[section] = append(rows[section], fmt.Sprintf("| `%s` | %s | %s | %s |\n", k.name, typeName(k), value,
+			strings.ReplaceAll(k.describe(), "|", `\|`)))
 	}
 	for _, s := range sections {
 		title := "The file"
 		if s != "" {
 			title = "`" + s + "`"
 		}
-		fmt.Fprintf(&b, "\n### %s\n\n| key | type | default | meaning |\n|---|---|---|---|\n%s", title, strings.Join(rows[s], ""))
+		fmt.Fprintf(&b, "\n### %s\n\n| key | type | default | meaning |\n|---|---|---|---|\n%s", title,
+			strings.Join(rows[s], ""))
 	}
 	return b.String()
 }
@@ -295,7 +318,7 @@ func published(t *testing.T, path string, want []byte) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s is not what config.go says: run 'go test ./internal/config -run TestPublished -update'", path)
+		t.Errorf("%s is not what the types say: run 'go test ./internal/config -run TestPublished -update'", path)
 	}
 }
 
@@ -385,7 +408,8 @@ func TestSchemaRefuses(t *testing.T) {
 			t.Errorf("the program takes\n%s", s)
 		}
 	}
-	for _, s := range []string{minimal, minimal + "\ndaemon: {concurrency: '${N}', log: {format: '${F}'}, spool: {max-bytes: 1.5GiB}}"} {
+	for _, s := range []string{minimal,
+		minimal + "\ndaemon: {concurrency: '${N}', log: {format: '${F}'}, spool: {max-bytes: 1.5GiB}}"} {
 		var v any
 		if err := yaml.Load([]byte(s), &v); err != nil {
 			t.Fatal(err)

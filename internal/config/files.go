@@ -3,12 +3,14 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 )
 
-// Files returns every file that the configuration names, sorted: certificates,
-// keys, passwords, tokens and so on. They are what to watch for changes.
+// Files returns the sorted paths of all files that the configuration names:
+// certificates, keys, passwords, tokens and so on. The daemon watches them for
+// changes.
 func (c *Config) Files() []string {
 	return c.files(func(key string) bool { return key != "folder" })
 }
@@ -20,6 +22,33 @@ func (c *Config) CertificateFiles() []string {
 }
 
 func isCAFile(key string) bool { return key == "ca-file" || key == "client-ca-file" }
+
+// SecretFile is a file whose content is a secret, and the first key that names it.
+type SecretFile struct{ Key, File string }
+
+// SecretFiles returns the files among [Config.Files] that hold secrets, in the
+// order of the configuration.
+func (c *Config) SecretFiles() []SecretFile {
+	var out []SecretFile
+	eachPath(c, func(path, value string) {
+		known := slices.ContainsFunc(out, func(s SecretFile) bool { return s.File == value })
+		if isSecret(lastKey(path)) && !known {
+			out = append(out, SecretFile{indexPattern.ReplaceAllString(path, ""), value})
+		}
+	})
+	return out
+}
+
+var indexPattern = regexp.MustCompile(`\[\d+\]$`)
+
+// isSecret names the files that hold no secret, so that a new key counts as one.
+func isSecret(key string) bool {
+	switch key {
+	case "folder", "cert-file", "recipients-files":
+		return false
+	}
+	return !isCAFile(key)
+}
 
 func (c *Config) files(wanted func(key string) bool) []string {
 	var out []string
@@ -39,14 +68,14 @@ func lastKey(path string) string {
 	return key
 }
 
-// namesPath reports whether the values of a key are paths: that is told by its
-// name, so that a new key cannot be forgotten here.
+// namesPath reports whether the values of a key are paths. Its name decides, so
+// that a new key cannot be forgotten here.
 func namesPath(key string) bool {
 	return key == "folder" || strings.HasSuffix(key, "-file") || strings.HasSuffix(key, "-files")
 }
 
-// eachPath calls visit with every file and folder that is named, and with the
-// path of the key that names it.
+// eachPath calls visit with the path of each key that names a file or folder, and
+// with its value.
 func eachPath(c *Config, visit func(path, value string)) {
 	walk(reflect.ValueOf(c).Elem(), "", func(path string, v reflect.Value) {
 		if v.Kind() == reflect.String && v.String() != "" && namesPath(lastKey(path)) {
@@ -55,14 +84,12 @@ func eachPath(c *Config, visit func(path, value string)) {
 	})
 }
 
-// walk visits everything in v, in the order of the types.
+// walk visits every value in v, in the order of the fields.
 func walk(v reflect.Value, path string, visit func(path string, v reflect.Value)) {
 	switch v.Kind() {
 	case reflect.Struct:
-		for i := range v.NumField() {
-			if key := v.Type().Field(i).Tag.Get("yaml"); key != "" {
-				walk(v.Field(i), join(path, key), visit)
-			}
+		for _, f := range keyFields(v.Type()) {
+			walk(v.FieldByIndex(f.Index), join(path, f.Tag.Get("yaml")), visit)
 		}
 	case reflect.Pointer:
 		if !v.IsNil() {

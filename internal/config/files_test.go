@@ -2,16 +2,9 @@ package config_test
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,25 +20,22 @@ import (
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
+	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 // certificate returns a certificate and its key in PEM.
 func certificate(t *testing.T) (cert, key string) {
 	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
+	certFile, keyFile := testserver.NewAuthority(t).Issue(t, "test")
+	var out [2]string
+	for i, file := range []string{certFile, keyFile} {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[i] = string(raw)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, k.Public(), k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
+	return out[0], out[1]
 }
 
 // inFolder moves the example's paths into dir, and its spool folder too.
@@ -68,10 +58,13 @@ func goodFiles(t *testing.T, dir string) map[string]string {
 	client, clientKey := certificate(t)
 	server, serverKey := certificate(t)
 	files := map[string]string{
-		"ca.crt": client, "s3-ca.crt": client, "client-ca.crt": client + server, "client.crt": client, "client.key": clientKey, "server.crt": server, "server.key": serverKey,
-		"s3-credentials": "[backupd]\naws_access_key_id = a\naws_secret_access_key = b\n", "sse-c.key": strings.Repeat("k", 32),
+		"ca.crt": client, "s3-ca.crt": client, "client-ca.crt": client + server, "client.crt": client,
+		"client.key": clientKey, "server.crt": server, "server.key": serverKey,
+		"s3-credentials": "[backupd]\naws_access_key_id = a\naws_secret_access_key = b\n",
+		"sse-c.key":      strings.Repeat("k", 32),
 		"recipients.txt": "# ours\n" + id.Recipient().String() + "\n", "identity.txt": id.String() + "\n",
-		"prod-password": " pass word \n", "read-tokens": "0123456789abcdef\n", "operate-tokens": "0123456789abcdef\nfedcba9876543210==\n", "webhook-token": "t\n",
+		"prod-password": " pass word \n", "read-tokens": "0123456789abcdef\n",
+		"operate-tokens": "0123456789abcdef\nfedcba9876543210==\n", "webhook-token": "t\n",
 		"slack-url": "https://hooks.example/x\n", "healthchecks-url": "http://hc.example/x\n",
 	}
 	for name, text := range files {
@@ -122,6 +115,25 @@ func TestCheckFiles(t *testing.T) {
 		t.Errorf("CertificateFiles: -want +got\n%s", diff)
 	}
 
+	var secrets []string
+	for _, s := range c.SecretFiles() {
+		secrets = append(secrets, s.Key+" "+filepath.Base(s.File))
+	}
+	wantSecrets := []string{
+		"repositories.offsite.s3.credentials-file s3-credentials", "repositories.offsite.s3.sse-c-key-file sse-c.key",
+		"clusters[0].tls.key-file client.key", "clusters[0].password-file prod-password",
+		"clusters[0].verify.identity-files identity.txt",
+		"daemon.notifications[2].webhook.bearer-token-file webhook-token", "daemon.notifications[0].slack.url-file slack-url",
+		"daemon.notifications[1].healthchecks.url-file healthchecks-url",
+		"daemon.server.key-file server.key", "daemon.server.read-tokens-file read-tokens",
+		"daemon.server.operate-tokens-file operate-tokens",
+	}
+	slices.Sort(secrets)
+	slices.Sort(wantSecrets)
+	if diff := cmp.Diff(wantSecrets, secrets); diff != "" {
+		t.Errorf("SecretFiles: -want +got\n%s", diff)
+	}
+
 	const secret = "hunter2-very-secret"
 	other, otherKey := certificate(t)
 	for name, tt := range map[string]struct{ file, text, path, want string }{
@@ -129,22 +141,29 @@ func TestCheckFiles(t *testing.T) {
 		"wrong key":        {"client.key", otherKey, "clusters[0].tls.cert-file", "does not match"},
 		"wrong cert":       {"server.crt", other, "daemon.server.cert-file", "does not match"},
 		"a key for a cert": {"server.crt", otherKey, "daemon.server.cert-file", "no certificate in PEM"},
-		"recipient":        {"recipients.txt", "age1nonsense", "repositories.offsite.recipients-files[0]", "is not an age public key"},
-		"secret recipient": {"recipients.txt", "AGE-SECRET-KEY-" + secret, "repositories.offsite.recipients-files[0]", "not a recipient"},
-		"identity":         {"identity.txt", secret, "clusters[0].verify.identity-files[0]", "no usable age identity"},
-		"password":         {"prod-password", secret + "\nmore\n", "clusters[0].password-file", "more than one line"},
-		"empty password":   {"prod-password", "\n", "clusters[0].password-file", "the file is empty"},
-		"three tokens":     {"read-tokens", strings.Repeat(secret+"\n", 3), "daemon.server.read-tokens-file", "holds 3 tokens"},
-		"short token":      {"operate-tokens", "hunter2", "daemon.server.operate-tokens-file", "token 1: want at least 16"},
-		"bearer":           {"webhook-token", secret + "\n" + secret, "daemon.notifications[2].webhook.bearer-token-file", "want one token"},
-		"url":              {"slack-url", "https://u:" + secret + "@h/", "daemon.notifications[0].slack.url-file", "user and password"},
-		"customer key":     {"sse-c.key", secret, "repositories.offsite.s3.sse-c-key-file", "32 bytes"},
-		"large":            {"s3-credentials", strings.Repeat(secret, 1<<16), "repositories.offsite.s3.credentials-file", "more than 1048576 bytes"},
+		"recipient": {"recipients.txt", "age1nonsense", "repositories.offsite.recipients-files[0]",
+			"is not an age public key"},
+		"secret recipient": {"recipients.txt", "AGE-SECRET-KEY-" + secret, "repositories.offsite.recipients-files[0]",
+			"not a recipient"},
+		"identity":       {"identity.txt", secret, "clusters[0].verify.identity-files[0]", "no usable age identity"},
+		"password":       {"prod-password", secret + "\nmore\n", "clusters[0].password-file", "more than one line"},
+		"empty password": {"prod-password", "\n", "clusters[0].password-file", "the file is empty"},
+		"three tokens": {"read-tokens", strings.Repeat(secret+"\n", 3), "daemon.server.read-tokens-file",
+			"holds 3 tokens"},
+		"short token": {"operate-tokens", "hunter2", "daemon.server.operate-tokens-file", "token 1: want at least 16"},
+		"bearer": {"webhook-token", secret + "\n" + secret, "daemon.notifications[2].webhook.bearer-token-file",
+			"want exactly one token"},
+		"url": {"slack-url", "https://u:" + secret + "@h/", "daemon.notifications[0].slack.url-file",
+			"a user or a password"},
+		"customer key": {"sse-c.key", secret, "repositories.offsite.s3.sse-c-key-file", "32 bytes"},
+		"large": {"s3-credentials", strings.Repeat(secret, 1<<16), "repositories.offsite.s3.credentials-file",
+			"more than 1048576 bytes"},
 	} {
 		path := filepath.Join(dir, tt.file)
 		write(t, path, tt.text)
 		problems := c.CheckFiles()
-		if len(problems) != 1 || problems[0].Path != tt.path || !strings.Contains(problems[0].Message, tt.want) || problems[0].Line == 0 {
+		if len(problems) != 1 || problems[0].Path != tt.path || !strings.Contains(problems[0].Message, tt.want) ||
+			problems[0].Line == 0 {
 			t.Errorf("%s: got %v", name, problems)
 		}
 		if strings.Contains(fmt.Sprint(problems), "hunter2") {
@@ -168,7 +187,7 @@ func TestCheckFiles(t *testing.T) {
 	os.Remove(filepath.Join(dir, "backupd"))
 	gone("no spool", "daemon.spool.folder", "no such file")
 	write(t, filepath.Join(dir, "backupd"), "")
-	gone("spool is a file", "daemon.spool.folder", "no folder")
+	gone("spool is a file", "daemon.spool.folder", "not a folder")
 	os.Remove(filepath.Join(dir, "backupd"))
 	os.Mkdir(filepath.Join(dir, "backupd"), 0o700)
 	os.Remove(filepath.Join(dir, "client.key"))
@@ -176,7 +195,7 @@ func TestCheckFiles(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(dir, "client.key"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	gone("a pipe", "clusters[0].tls.key-file", "no regular file")
+	gone("a pipe", "clusters[0].tls.key-file", "not a regular file")
 }
 
 func TestConversions(t *testing.T) {
@@ -193,7 +212,8 @@ func TestConversions(t *testing.T) {
 	}
 	want := cluster.Config{
 		Endpoints: prod.Endpoints, CAFile: dir + "/ca.crt", CertFile: dir + "/client.crt", KeyFile: dir + "/client.key",
-		Username: "backup", PasswordFile: dir + "/prod-password", InsecureTransport: true, RequestTimeout: 5 * time.Second, StallTimeout: 30 * time.Second,
+		Username: "backup", PasswordFile: dir + "/prod-password", InsecureTransport: true, RequestTimeout: 5 * time.Second,
+		StallTimeout: 30 * time.Second,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
@@ -204,15 +224,18 @@ func TestConversions(t *testing.T) {
 		live.Close()
 	}
 	os.Remove(dir + "/prod-password")
-	if _, err := prod.ClientConfig(); err == nil || !strings.Contains(err.Error(), "cluster prod: password file "+dir+"/prod-password: open: no such file") {
+	if _, err := prod.ClientConfig(); err == nil || !strings.Contains(err.Error(),
+		"cluster prod: password file "+dir+"/prod-password: open: no such file") {
 		t.Errorf("got %v", err)
 	}
 
 	wantS3 := s3.Options{
-		Endpoint: "https://s3.example.net", Region: "eu-central-1", PathStyle: "on", CAFile: dir + "/s3-ca.crt", CredentialsFile: dir + "/s3-credentials",
-		Profile: "backupd", StorageClass: "STANDARD", SSE: "aws:kms", SSEKMSKeyID: "alias/etcd-backups", Checksum: "auto",
+		Endpoint: "https://s3.example.net", Region: "eu-central-1", PathStyle: "on", CAFile: dir + "/s3-ca.crt",
+		CredentialsFile: dir + "/s3-credentials",
+		Profile:         "backupd", StorageClass: "STANDARD", SSE: "aws:kms", SSEKMSKeyID: "alias/etcd-backups",
+		Checksum: "auto",
 	}
-	if diff := cmp.Diff(wantS3, repo.S3Options()); diff != "" {
+	if diff := cmp.Diff(wantS3, repo.S3); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
 	store, err := repo.Open(t.Context(), slog.New(slog.DiscardHandler))
@@ -229,7 +252,8 @@ func TestConversions(t *testing.T) {
 		t.Errorf("zone %s", p.Location)
 	}
 	p.Location = nil
-	if diff := cmp.Diff(retention.Policy{Last: 12, Hourly: 24, Daily: 14, Weekly: 8, Monthly: 12, Yearly: 2, Within: 48 * time.Hour, MinVerified: 3, MinAge: 6 * time.Hour, MaxBytes: 500 << 30}, p); diff != "" {
+	if diff := cmp.Diff(retention.Policy{Last: 12, Hourly: 24, Daily: 14, Weekly: 8, Monthly: 12, Yearly: 2,
+		Within: 48 * time.Hour, MinVerified: 3, MinAge: 6 * time.Hour, MaxBytes: 500 << 30}, p); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
 
@@ -293,14 +317,16 @@ func TestLoad(t *testing.T) {
 // A configuration that was built in Go has no text to point at.
 func TestCheckFilesWithoutSource(t *testing.T) {
 	c := &config.Config{Clusters: []config.Cluster{{PasswordFile: "/does/not/exist"}}}
-	if got := fmt.Sprint(c.CheckFiles()); !strings.Contains(got, "clusters[0].password-file: /does/not/exist: stat: no such file") {
+	if got := fmt.Sprint(c.CheckFiles()); !strings.Contains(got,
+		"clusters[0].password-file: /does/not/exist: stat: no such file") {
 		t.Errorf("got %s", got)
 	}
 }
 
 // Aliases must not let a small file become a huge configuration.
 func TestManyValues(t *testing.T) {
-	text := "repositories: {main: {url: 'file:///x'}}\nclusters:\n- &c {name: a, endpoints: [" + strings.Repeat("'h:1', ", 10_000) + "], snapshot: {schedule: '@daily'}}\n" + strings.Repeat("- *c\n", 100_000)
+	text := "repositories: {main: {url: 'file:///x'}}\nclusters:\n- &c {name: a, endpoints: [" +
+		strings.Repeat("'h:1', ", 10_000) + "], snapshot: {schedule: '@daily'}}\n" + strings.Repeat("- *c\n", 100_000)
 	_, err := parse(t, text, nil)
 	if err == nil || !strings.Contains(err.Error(), "the file holds too many values") {
 		t.Errorf("got %.300v", err)

@@ -21,10 +21,11 @@ func plain(v reflect.Value) any {
 	switch v.Kind() {
 	case reflect.Struct:
 		out := map[string]any{}
-		for i := range v.NumField() {
-			key := v.Type().Field(i).Tag.Get("yaml")
-			f := v.Field(i)
-			if key == "" || f.Kind() == reflect.Pointer && f.IsNil() || f.Kind() == reflect.Slice && f.IsNil() || f.Kind() == reflect.Map && f.IsNil() {
+		for _, field := range reflect.VisibleFields(v.Type()) {
+			key := field.Tag.Get("yaml")
+			f := v.FieldByIndex(field.Index)
+			if key == "" || f.Kind() == reflect.Pointer && f.IsNil() || f.Kind() == reflect.Slice && f.IsNil() ||
+				f.Kind() == reflect.Map && f.IsNil() {
 				continue
 			}
 			out[key] = plain(f)
@@ -64,11 +65,15 @@ func FuzzParse(f *testing.F) {
 	f.Add(string(config.Example))
 	f.Add(minimal)
 	f.Add(strings.Replace(minimal, "prod", "'${NAME}'", 1))
-	f.Add(minimal + "\ndaemon: {server: {listen: off}, notifications: [{slack: {url: 'https://x/$$'}}, {command: [a, '']}]}")
+	f.Add(minimal + "\ndaemon: {server: {listen: off}, notifications: [{slack: {url: 'https://x/$$'}}, {command: [a, " +
+		"'']}]}")
 	f.Add(":\n0")
 	f.Add("a: 1\r\rb: [\u2028")
 	f.Add("a: &a [*a, <<]\n? [b]\n: {c: !!d e}")
-	f.Add("repositories: &r {x: {url: 's3://a/b', s3: {endpoint: h}}}\nclusters: [{name: é, endpoints: [a, b], snapshot: *r}]")
+	f.Add("repositories: &r {x: {url: 's3://a/b', s3: {endpoint: h}}}\nclusters: [{name: é, endpoints: [a, b], " +
+		"snapshot: " +
+		"" +
+		"*r}]")
 	f.Fuzz(func(t *testing.T, text string) {
 		env := func(name string) (string, bool) { return "v-" + name, len(name) < 5 }
 		c, err := config.Parse("fuzz.yaml", []byte(text), env)

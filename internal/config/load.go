@@ -16,11 +16,11 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// maxBytes bounds a file. 50 clusters take some 30 KiB.
+// maxBytes is the largest size of a file. 50 clusters take about 30 KiB.
 const maxBytes = 1 << 20
 
-// Load reads the file at path, with the environment of this process. What is
-// wrong with it comes back as an [*Error], also that it cannot be read.
+// Load reads the file at path, with the environment of this process. Every problem
+// is in the returned [*Error], even that the file cannot be read.
 func Load(path string) (*Config, error) {
 	raw, err := readFile(path, maxBytes)
 	if err != nil {
@@ -29,8 +29,7 @@ func Load(path string) (*Config, error) {
 	return Parse(path, raw, os.LookupEnv)
 }
 
-// readFile reads a file that may have up to limit bytes. Errors do not repeat
-// the path.
+// readFile reads a file of at most limit bytes. Errors do not repeat the path.
 func readFile(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -56,9 +55,9 @@ func withoutPath(err error) error {
 	return err
 }
 
-// Parse parses and checks the text of a file called name. Variables in values
-// are looked up with lookupEnv. It reads no file; see [Config.CheckFiles] for
-// those that the configuration names. The error is an [*Error].
+// Parse parses and checks the text of a file called name. It looks up variables
+// with lookupEnv. It reads no file; [Config.CheckFiles] checks the files that the
+// configuration names. The error is an [*Error].
 func Parse(name string, raw []byte, lookupEnv func(string) (string, bool)) (*Config, error) {
 	raw = bytes.TrimPrefix(raw, []byte("\ufeff"))
 	src := newSource(name, string(raw))
@@ -93,7 +92,8 @@ func parseYAML(src *source, raw []byte) (*yaml.Node, *Problem) {
 	var doc, more yaml.Node
 	err = loader.Load(&doc)
 	switch {
-	case errors.Is(err, io.EOF), err == nil && len(doc.Content) == 1 && doc.Content[0].ShortTag() == "!!null" && doc.Content[0].Value == "":
+	case errors.Is(err, io.EOF), err == nil && len(doc.Content) == 1 &&
+		doc.Content[0].ShortTag() == "!!null" && doc.Content[0].Value == "":
 		return nil, at(0, 0, "the file is empty: 'backupd config example' prints one to begin with")
 	case err != nil:
 		return nil, syntaxProblem(src, err)
@@ -107,8 +107,8 @@ func parseYAML(src *source, raw []byte) (*yaml.Node, *Problem) {
 	return doc.Content[0], nil
 }
 
-// checkText finds what no YAML may hold, since the parser does not say where it
-// is.
+// checkText finds characters that YAML does not allow. The parser does not say
+// where they are.
 func checkText(src *source, raw []byte) (line, column int, message string) {
 	if len(raw) > maxBytes {
 		return 0, 0, fmt.Sprintf("the file has more than %d bytes", maxBytes)
@@ -122,7 +122,7 @@ func checkText(src *source, raw []byte) (line, column int, message string) {
 			case r == utf8.RuneError && size == 1:
 				return i + 1, n, "the file must be UTF-8: this byte is not"
 			case r < ' ' && r != '\t' || r == 0x7f:
-				return i + 1, n, fmt.Sprintf("the control character %U must not stand in the file", r)
+				return i + 1, n, fmt.Sprintf("the file must not hold the control character %U", r)
 			}
 			text = text[size:]
 		}
@@ -130,15 +130,15 @@ func checkText(src *source, raw []byte) (line, column int, message string) {
 	return 0, 0, ""
 }
 
-// secretLine matches lines whose value may be a secret, secretBelow those that
-// have it in the next line.
+// secretLine matches a line whose value may be a secret, secretBelow one whose
+// value is in the next line.
 var (
 	secretLine  = regexp.MustCompile(`(?i)(?:url|password|passwd|token|secret|credentials?|key|template)["']?\s*:`)
 	secretBelow = regexp.MustCompile(secretLine.String() + `[ |>+-]*\r?$`)
 )
 
-// syntaxProblem puts the parser's error into words. Nothing is known of the
-// file's values then, so the excerpt hides what may be secret by its key.
+// syntaxProblem explains the parser's error. The values of the file are not known
+// at this point, so the excerpt hides a value whose key suggests a secret.
 func syntaxProblem(src *source, err error) *Problem {
 	p := &Problem{File: src.name, Message: err.Error()}
 	var e *yaml.LoadError
@@ -148,10 +148,10 @@ func syntaxProblem(src *source, err error) *Problem {
 	mark, message := e.Mark, e.Message
 	switch {
 	case strings.Contains(message, "unknown anchor"):
-		message = "a value that begins with * is an alias, and nothing has this name: put quotes around the text"
+		message = "a value that begins with * is an alias, and there is no anchor of this name: put quotes around the text"
 		src.hide(mark.Line, mark.Column)
 	case mark.Line > len(src.lines) || strings.Contains(message, "end of stream"):
-		// The end of the file says little: what was begun and never ended does.
+		// The end of the file says little. Point to the part that was not closed.
 		if e.ContextMsg != "" {
 			message += " (" + e.ContextMsg + ")"
 		}
@@ -171,7 +171,7 @@ func syntaxProblem(src *source, err error) *Problem {
 	}
 	if rest := strings.TrimLeft(text, " "); strings.HasPrefix(rest, "\t") {
 		p.Column = len(text) - len(rest) + 1
-		p.Message = "not YAML: a tab stands where the line is indented: use spaces"
+		p.Message = "not YAML: the line is indented by a tab: use spaces"
 	}
 	if m := secretLine.FindStringIndex(text); m != nil {
 		src.hide(p.Line, utf8.RuneCountInString(text[:m[1]])+2)

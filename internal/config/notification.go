@@ -2,8 +2,8 @@ package config
 
 import "github.com/etcd-backupd/backupd/internal/notify"
 
-// Target returns the receiver with what it is told of. It reads the files that
-// the receiver names.
+// Target returns the receiver with the events it gets. It reads the files that the
+// receiver names.
 func (n *Notification) Target() (*notify.Target, error) {
 	var kinds []notify.Kind
 	for _, k := range n.On {
@@ -15,7 +15,10 @@ func (n *Notification) Target() (*notify.Target, error) {
 func (n *Notification) receiver() notify.Receiver {
 	switch {
 	case n.Webhook != nil:
-		return notify.Webhook{URL: string(n.Webhook.URL), URLFile: n.Webhook.URLFile, Template: n.Webhook.Template, TokenFile: n.Webhook.BearerTokenFile}
+		return notify.Webhook{
+			URL: string(n.Webhook.URL), URLFile: n.Webhook.URLFile,
+			Template: n.Webhook.Template, TokenFile: n.Webhook.BearerTokenFile,
+		}
 	case n.Slack != nil:
 		return notify.Slack{URL: string(n.Slack.URL), URLFile: n.Slack.URLFile}
 	case n.Healthchecks != nil:

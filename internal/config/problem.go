@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// Error is a configuration that cannot be used, with everything that is wrong.
+// Error lists all problems of a configuration that cannot be used.
 type Error struct {
 	Problems []Problem // in the order of the file; at least one
 }
@@ -29,16 +29,16 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Problem is one thing that is wrong, and where.
+// Problem is one mistake and its place.
 type Problem struct {
 	File         string
-	Line, Column int    // from 1; 0 where it is about no line
+	Line, Column int    // from 1; 0 if it is not about a line
 	Path         string // of the key, as clusters[0].snapshot.schedule; may be empty
 	Message      string // what is wrong and what to do
 	Excerpt      string // the line and a caret below it; secrets are masked
 }
 
-// String returns where and what, and the excerpt below.
+// String returns the place and the message, with the excerpt below.
 func (p Problem) String() string {
 	var b strings.Builder
 	b.WriteString(p.File)
@@ -56,8 +56,7 @@ func (p Problem) String() string {
 	return b.String()
 }
 
-// source is the text a configuration was parsed from, and where in it each
-// value stands.
+// source is the text of a configuration, with the place of each value.
 type source struct {
 	name  string
 	lines []string
@@ -65,31 +64,35 @@ type source struct {
 	masks map[int]int      // by line: the column from which an excerpt shows a mask
 }
 
-// place is where a value stands.
+// place is the position of a value, and what happened to it.
 type place struct {
 	line, column int
 	empty        bool // the text ""
 	failed       bool // it could not be decoded
-	// Where the environment took part, what was written and what came of it.
+	// The text before and after variables of the environment were replaced; both
+	// are empty if the value has none.
 	written, expanded string
 }
 
-// lineBreaks are what YAML counts lines by.
+// lineBreaks replaces every line break that YAML knows by a newline.
 var lineBreaks = strings.NewReplacer("\r\n", "\n", "\r", "\n", "\u0085", "\n", "\u2028", "\n", "\u2029", "\n")
 
 func newSource(name, text string) *source {
-	return &source{name: name, lines: strings.Split(lineBreaks.Replace(text), "\n"), at: map[string]place{}, masks: map[int]int{}}
+	return &source{
+		name: name, lines: strings.Split(lineBreaks.Replace(text), "\n"),
+		at: map[string]place{}, masks: map[int]int{},
+	}
 }
 
-// hide masks what stands from a column of a line on.
+// hide masks a line from a column on.
 func (s *source) hide(line, column int) {
 	if old, ok := s.masks[line]; !ok || column < old {
 		s.masks[line] = column
 	}
 }
 
-// problem says what is wrong with the value at path, or, where it is not
-// there, with the nearest thing around it that is.
+// problem returns a problem of the value at path. If the file has no such value, its
+// place is that of the nearest value around it.
 func (s *source) problem(path, message string) Problem {
 	if s == nil {
 		return Problem{Path: path, Message: message}
@@ -106,12 +109,12 @@ func (s *source) problem(path, message string) Problem {
 	return Problem{File: s.name, Line: at.line, Column: at.column, Path: path, Message: message}
 }
 
-// shortestSecret is the length from which on what came from the environment is
-// kept out of messages. Shorter texts are no secrets, but parts of many words.
+// shortestSecret is the length from which on a text from the environment is kept out
+// of messages. Shorter texts are not secrets, and are parts of many words.
 const shortestSecret = 4
 
-// finish puts problems in order and adds the excerpts, which must wait until
-// everything that is to be masked is known.
+// finish sorts the problems and adds the excerpts. It must come last, when all masks
+// are known.
 func (s *source) finish(problems []Problem) error {
 	if len(problems) == 0 {
 		return nil
@@ -131,10 +134,10 @@ func (s *source) finish(problems []Problem) error {
 	return &Error{problems}
 }
 
-// maxProblems is how many are told. Nobody reads more.
+// maxProblems is how many problems are reported. Nobody reads more.
 const maxProblems = 100
 
-// excerptWidth bounds what is shown of a line.
+// excerptWidth is how much of a line is shown.
 const excerptWidth = 100
 
 func (s *source) excerpt(line, column int) string {
@@ -158,5 +161,6 @@ func (s *source) excerpt(line, column int) string {
 		}
 	}
 	gutter := fmt.Sprintf("%5d | ", line)
-	return fmt.Sprintf("%s%s\n%s| %s^", gutter, string(shown), strings.Repeat(" ", len(gutter)-2), strings.Repeat(" ", column-1-start))
+	return fmt.Sprintf("%s%s\n%s| %s^", gutter, string(shown),
+		strings.Repeat(" ", len(gutter)-2), strings.Repeat(" ", column-1-start))
 }

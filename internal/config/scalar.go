@@ -17,8 +17,7 @@ var (
 	secretType   = reflect.TypeFor[Secret]()
 )
 
-// isText reports whether values of t are taken as they are written, with quotes
-// or without.
+// isText reports whether a value of type t may be written with quotes.
 func isText(t reflect.Type) bool { return t.Kind() == reflect.String || t == durationType }
 
 // setScalar parses text into v by v's type. An int64 is a size in bytes.
@@ -63,8 +62,8 @@ var (
 	fractionPattern = regexp.MustCompile(`^[0-9]+(?:\.[0-9]+)?$`)
 )
 
-// errNegative, errOctal: nothing in the file may be negative; 010 is 8 to YAML
-// 1.1 and 10 to YAML 1.2, so it is neither here.
+// No number in the file may be negative. 010 means 8 in YAML 1.1 and 10 in YAML
+// 1.2, so it is not allowed.
 var (
 	errNegative = errors.New("must not be negative")
 	errOctal    = errors.New("a number must not begin with a zero")
@@ -109,8 +108,8 @@ func parseSize(text string) (int64, error) {
 	return int64(n), nil
 }
 
-// parseDuration parses what time.ParseDuration does, with weeks and days in
-// front: 90s, 1h30m, 7d, 1w2d12h.
+// parseDuration extends time.ParseDuration by weeks and days in front: 90s, 1h30m,
+// 7d, 1w2d12h.
 func parseDuration(text string) (time.Duration, error) {
 	bad := errors.New("want a duration with its unit, such as 90s, 1h30m or 7d")
 	if text == "0" {

@@ -12,15 +12,15 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// How often files are looked at when nothing tells of changes, and how long
-// after a change, so that whoever writes has time to finish.
 const (
-	pollInterval = 30 * time.Second
-	settleTime   = 250 * time.Millisecond
+	pollInterval = 30 * time.Second // for file systems that report no changes
+	// settleTime passes between an event and the look at the files, so that a
+	// writer can finish.
+	settleTime = 250 * time.Millisecond
 )
 
-// A Watcher tells when what is in files changes: by a write, a rename, or the
-// swap of a symbolic link on the way to them, as Kubernetes does it.
+// A Watcher reports when the content of files changes: by a write, a rename, or a
+// new target of a symbolic link on the way to them, as in Kubernetes.
 type Watcher struct {
 	paths []string
 	seen  map[string]digest
@@ -30,28 +30,23 @@ type Watcher struct {
 	notifier     func() (*fsnotify.Watcher, error)
 }
 
-// digest is the sum of a file's content; the zero digest of one that cannot be
-// read.
+// digest is the sum of a file's content. It is zero for a file that cannot be read.
 type digest [sha256.Size]byte
 
-// NewWatcher reads the files: what changes from now on is told by
-// [Watcher.Run].
+// NewWatcher reads the files. [Watcher.Run] reports changes from this moment on.
 func NewWatcher(paths ...string) *Watcher {
-	w := &Watcher{paths: paths, gone: map[string]bool{}, poll: pollInterval, settle: settleTime, notifier: fsnotify.NewWatcher}
+	w := &Watcher{
+		paths: paths, gone: map[string]bool{},
+		poll: pollInterval, settle: settleTime, notifier: fsnotify.NewWatcher,
+	}
 	w.seen = w.read()
 	return w
 }
 
-// Watch calls onChange whenever what is in the file at path changes, until ctx
-// is done.
-func Watch(ctx context.Context, path string, onChange func()) {
-	NewWatcher(path).Run(ctx, onChange)
-}
-
-// Run calls onChange after what is in one or more of the files has changed,
-// until ctx is done. A file that is gone for a moment only, as while it is
-// renamed, has not changed. The operating system tells of changes; where it does
-// not, as on network file systems, files are looked at every 30 seconds.
+// Run calls onChange after the content of one or more files has changed, until ctx
+// is done. A file that is missing for a moment only, as during a rename, has not
+// changed. The operating system reports changes; Run also looks at the files every
+// 30 seconds, because network file systems may report none.
 func (w *Watcher) Run(ctx context.Context, onChange func()) {
 	var (
 		events <-chan fsnotify.Event
@@ -65,7 +60,7 @@ func (w *Watcher) Run(ctx context.Context, onChange func()) {
 	}
 	tick := time.NewTicker(w.poll)
 	defer tick.Stop()
-	settled := time.NewTimer(0) // what changed since NewWatcher has no event
+	settled := time.NewTimer(0) // changes since NewWatcher have no event
 	defer settled.Stop()
 	waiting := true
 	for {
@@ -94,7 +89,7 @@ func (w *Watcher) Run(ctx context.Context, onChange func()) {
 				continue
 			}
 		}
-		// Not put off by further events, which may never end in a busy folder.
+		// Further events do not delay the look: in a busy folder they may never end.
 		if !waiting {
 			waiting = true
 			settled.Reset(w.settle)
@@ -102,9 +97,9 @@ func (w *Watcher) Run(ctx context.Context, onChange func()) {
 	}
 }
 
-// follow watches the folders of the files and of what symbolic links lead to.
-// Watching one again changes nothing, and one that cannot be watched is left to
-// the looking from time to time.
+// follow watches the folders of the files and of the targets of their links. To
+// watch a folder again changes nothing. The regular looks cover a folder that
+// cannot be watched.
 func (w *Watcher) follow(folders *fsnotify.Watcher) {
 	for _, path := range w.paths {
 		_ = folders.Add(filepath.Dir(path))
@@ -114,8 +109,8 @@ func (w *Watcher) follow(folders *fsnotify.Watcher) {
 	}
 }
 
-// changed reports whether a file is not what it was, and whether to look again
-// because one has just gone.
+// changed reports whether a file has changed, and whether to look again soon
+// because one is missing now.
 func (w *Watcher) changed() (changed, again bool) {
 	now := w.read()
 	for path, sum := range now {
@@ -140,7 +135,7 @@ func (w *Watcher) read() map[string]digest {
 }
 
 func sumFile(path string) (sum digest) {
-	// Opening a pipe would wait for whoever writes.
+	// To open a pipe would block until it has a writer.
 	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
 		return digest{}
 	}

@@ -31,7 +31,7 @@ func wait(t *testing.T, what string, changes <-chan struct{}) {
 	select {
 	case <-changes:
 	case <-time.After(time.Minute):
-		t.Fatalf("%s: no change was told", what)
+		t.Fatalf("%s: no change was reported", what)
 	}
 }
 
@@ -69,7 +69,7 @@ func TestWatchWritesAndRenames(t *testing.T) {
 	wait(t, "rename over it", changes)
 	must(t, os.Rename(path, path+"~")) // as editors do
 	put(t, path, "four")
-	wait(t, "moved away and written anew", changes)
+	wait(t, "moved away and written again", changes)
 	must(t, os.Remove(path))
 	wait(t, "removed", changes)
 	put(t, path, "five")
@@ -128,8 +128,8 @@ func TestWatchPolls(t *testing.T) {
 	wait(t, "poll", changes)
 }
 
-// What changes between NewWatcher and Run is told, and what does not change is
-// not, however often the file is written.
+// A change between NewWatcher and Run is reported. A write that keeps the content
+// is not, however often it happens.
 func TestWatchContent(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "backupd.yaml")
 	put(t, path, "one")
@@ -145,8 +145,8 @@ func TestWatchContent(t *testing.T) {
 	put(t, path, "three")
 	wait(t, "last write", changes)
 	if n := len(changes); n > 0 {
-		// A write is a truncation first, which may be seen as a change: then
-		// two are told. More would be the same content told again.
+		// A write begins with a truncation, which may be seen as a change of its
+		// own. A third report would repeat the same content.
 		if n > 1 {
 			t.Errorf("%d more changes", n)
 		}

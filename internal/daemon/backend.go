@@ -1,18 +1,17 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"slices"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/duty"
+	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/server"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
 
 // The daemon is what its server asks.
@@ -20,23 +19,50 @@ var _ server.Backend = (*Daemon)(nil)
 
 // Ready returns why some cluster is not protected, or nil.
 func (d *Daemon) Ready() error {
-	now := time.Now()
+	now := d.opts.Now()
 	var problems []error
 	for _, g := range d.all() {
-		if h := g.judge(now); h.state == server.ClusterFailure {
-			problems = append(problems, fmt.Errorf("cluster %s: %s", g.conf.Name, h.problem))
+		if h := g.backup.Health(now); h.Level == duty.Failure {
+			problems = append(problems, fmt.Errorf("cluster %s: %s", g.Cluster, h.Problem))
 		}
 	}
 	return errors.Join(problems...)
 }
 
-// Clusters returns how each cluster stands.
+// Clusters returns the status of each cluster.
 func (d *Daemon) Clusters() []server.Cluster {
-	now := time.Now()
+	now := d.opts.Now()
 	plan := d.plan()
 	out := []server.Cluster{}
 	for _, g := range d.all() {
-		out = append(out, g.status(now, plan))
+		out = append(out, g.status(now, plan[jobName(kindBackup, g.Key)].Next))
+	}
+	return out
+}
+
+// status is the status of the cluster, for the API.
+func (g *guard) status(now, next time.Time) server.Cluster {
+	h, f := g.backup.Health(now), g.Known.Now()
+	out := server.Cluster{
+		Name: g.Cluster, Labels: g.conf.Labels, Repository: g.Repository, Schedule: g.backup.Line.String(),
+		State: string(h.Level), Problem: h.Problem, Hint: h.Hint,
+		LastSuccess: f.Confirmed.UTC(), LastAttempt: f.Attempted.UTC(), NextRun: next.UTC(),
+		Running: g.daemon.board.running(kindBackup, g.Key),
+	}
+	if h.Hint == "" && h.Err != nil {
+		out.Hint = g.daemon.opts.Hint(h.Err)
+	}
+	if m := f.Newest(); m != nil {
+		out.Snapshot, out.Revision = string(m.ID), int64(m.Revision)
+	}
+	return out
+}
+
+// plan returns the states of all jobs, by name.
+func (d *Daemon) plan() map[string]schedule.State {
+	out := map[string]schedule.State{}
+	for _, st := range d.scheduler.States() {
+		out[st.Name] = st
 	}
 	return out
 }
@@ -53,72 +79,83 @@ func (d *Daemon) Snapshots(ctx context.Context, cluster, after string, limit int
 	if err != nil {
 		return nil, err
 	}
-	// The listing is in the order of time, and the end of it is asked for.
-	pins, err := snapshot.Pins(ctx, g.store, cluster)
+	out := []server.Snapshot{}
+	in, err := g.Open(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return out, nil // the first backup makes the repository
+	}
 	if err != nil {
 		return nil, err
 	}
-	out := []server.Snapshot{}
-	for item, err := range snapshot.Catalog(ctx, g.store, cluster) {
+	items, err := in.Newest(ctx, limit, backup.SnapshotID(after), d.opts.Now())
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range items {
+		row, err := d.row(ctx, in, i)
 		if err != nil {
 			return nil, err
 		}
-		if !item.Manifest {
-			continue
-		}
-		if after != "" && compareAge(item.ID, backup.SnapshotID(after)) >= 0 {
-			break
-		}
-		if out = append(out, row(item, pins)); len(out) > 2*limit {
-			out = slices.Delete(out, 0, len(out)-limit)
-		}
+		out = append(out, row)
 	}
-	out = out[max(0, len(out)-limit):]
-	slices.Reverse(out)
 	return out, nil
 }
 
-// compareAge orders ids as the catalogue does. Text would not do: revisions have
-// no leading zeros.
-func compareAge(a, b backup.SnapshotID) int {
-	return cmp.Or(a.Time().Compare(b.Time()), cmp.Compare(a.Revision(), b.Revision()), cmp.Compare(a, b))
+// row is one snapshot for the API.
+func (d *Daemon) row(ctx context.Context, in *repository.Cluster, i repository.Item) (server.Snapshot, error) {
+	row := newRow(i, d.opts.Now())
+	if i.Pinned() {
+		pin, err := in.FindMark(ctx, i.ID, backup.MarkPin)
+		if err != nil {
+			return row, err
+		}
+		if pin != nil {
+			row.Pinned = pin.Reason
+		}
+	}
+	return row, nil
 }
 
-func row(i snapshot.Item, pins map[backup.SnapshotID]snapshot.PinRecord) server.Snapshot {
-	return server.Snapshot{
-		ID: string(i.ID), Time: i.ID.Time(), Revision: int64(i.ID.Revision()),
-		StoredBytes: i.StoredBytes(), Suspect: i.Suspect, Pinned: pins[i.ID].Reason,
+func newRow(i repository.Item, now time.Time) server.Snapshot {
+	row := server.Snapshot{
+		ID: string(i.ID), Time: i.ID.Time(), Revision: int64(i.ID.Revision()), StoredBytes: i.StoredBytes(),
+		State: string(i.State()), Future: i.Future(now),
 	}
+	if defect := i.Defect(); defect != nil {
+		row.Reason = defect.Error()
+	}
+	return row
 }
 
 // Snapshot returns one snapshot with its manifest.
 func (d *Daemon) Snapshot(ctx context.Context, cluster, id string) (*server.SnapshotDetail, error) {
-	g, e, err := d.entry(ctx, cluster, id)
+	in, item, err := d.item(ctx, cluster, id)
 	if err != nil {
 		return nil, err
 	}
-	m, err := snapshot.Open(ctx, g.store, e)
+	m, err := in.Manifest(ctx, item)
 	if err != nil {
 		return nil, notFound(err)
 	}
-	pins, err := snapshot.Pins(ctx, g.store, cluster)
+	row, err := d.row(ctx, in, item)
 	if err != nil {
 		return nil, err
 	}
-	return &server.SnapshotDetail{Manifest: m, Snapshot: server.Snapshot{
-		ID: string(m.ID), Time: m.ID.Time(), Revision: int64(m.Revision), StoredBytes: m.Stored.Bytes,
-		Suspect: !m.Verified(), Pinned: pins[m.ID].Reason,
-	}}, nil
+	return &server.SnapshotDetail{Manifest: m, Snapshot: row}, nil
 }
 
-// entry finds a snapshot by its id, the beginning of one, or "latest".
-func (d *Daemon) entry(ctx context.Context, cluster, id string) (*guard, snapshot.Entry, error) {
+// item finds a snapshot by its id, the beginning of one, or "latest".
+func (d *Daemon) item(ctx context.Context, cluster, ref string) (*repository.Cluster, repository.Item, error) {
 	g, err := d.find(cluster)
 	if err != nil {
-		return nil, snapshot.Entry{}, err
+		return nil, repository.Item{}, err
 	}
-	e, err := snapshot.Resolve(ctx, g.store, cluster, id)
-	return g, e, notFound(err)
+	in, err := g.Open(ctx)
+	if err != nil {
+		return nil, repository.Item{}, notFound(err)
+	}
+	i, err := in.Find(ctx, ref, d.opts.Now())
+	return in, i, notFound(err)
 }
 
 func notFound(err error) error {
@@ -134,7 +171,7 @@ func (d *Daemon) StartBackup(cluster string) (server.Job, error) {
 	if err != nil {
 		return server.Job{}, err
 	}
-	return g.askFor(kindBackup, "")
+	return d.askFor(g.Key, kindBackup, "")
 }
 
 // StartVerification verifies one snapshot as soon as the cluster's other jobs
@@ -149,25 +186,17 @@ func (d *Daemon) StartVerification(cluster, id string) (server.Job, error) {
 			return server.Job{}, fmt.Errorf("%w: %w", server.ErrNotFound, err)
 		}
 	}
-	return g.askFor(kindVerify, id)
+	return d.askFor(g.Key, kindVerify, id)
 }
 
 // Pin keeps a snapshot from being pruned.
 func (d *Daemon) Pin(ctx context.Context, cluster, id, reason string) error {
-	g, e, err := d.entry(ctx, cluster, id)
+	in, item, err := d.item(ctx, cluster, id)
 	if err != nil {
 		return err
 	}
-	return notFound(snapshot.Pin(ctx, g.store, e, reason, pinnedBy()))
-}
-
-// pinnedBy tells where a pin came from: who asked is known to the server alone.
-func pinnedBy() string {
-	host, err := os.Hostname()
-	if err != nil {
-		return "API"
-	}
-	return "API on " + host
+	// Who asked is known to the server alone.
+	return notFound(in.Pin(ctx, item, reason, duty.Host("API")))
 }
 
 // PrunePlan returns what a prune would do now.
@@ -176,15 +205,27 @@ func (d *Daemon) PrunePlan(ctx context.Context, cluster string) ([]server.PruneD
 	if err != nil {
 		return nil, err
 	}
-	plan, err := g.pruner().Plan(ctx)
+	out := []server.PruneDecision{}
+	in, err := g.Open(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return out, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	out := []server.PruneDecision{}
+	now, policy := d.opts.Now(), g.backup.Policy
+	o, err := in.Look(ctx, repository.Vouch(policy), g.Known.Now().Overview, now)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := o.PlanPrune(policy, now)
+	if err != nil {
+		return nil, err
+	}
 	for _, p := range plan.Decisions {
-		out = append(out, server.PruneDecision{Keep: p.Keep, Reasons: p.Reasons, Snapshot: server.Snapshot{
-			ID: string(p.ID), Time: p.ID.Time(), Revision: int64(p.ID.Revision()), StoredBytes: p.StoredBytes, Suspect: p.Suspect, Pinned: p.Pinned,
-		}})
+		row := newRow(p.Item, now)
+		row.Pinned = p.Pinned
+		out = append(out, server.PruneDecision{Keep: p.Keep, Reasons: p.Reasons, Snapshot: row})
 	}
 	return out, nil
 }

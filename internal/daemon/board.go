@@ -8,51 +8,52 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/server"
 )
 
 const (
 	// jobsKept is how many jobs that ended are remembered.
 	jobsKept = 200
-	// tellEvery is how often progress within one stage is told to subscribers.
-	tellEvery = 250 * time.Millisecond
+	// sendEvery is how often progress within one stage is sent to the subscriber.
+	sendEvery = 250 * time.Millisecond
 )
 
 // board shows the running jobs and the last that ended.
 type board struct {
 	mu      sync.Mutex // guards everything below, and the jobs on the board
 	jobs    []*job     // the oldest first
-	readers map[*reader]struct{}
-}
-
-// reader is one subscriber. Changes are kept by job, so one that is slow gets
-// the newest state of each and costs no more memory than the board.
-type reader struct {
-	changed map[*job]struct{}
-	wake    chan struct{} // holds one
+	send    func(server.Job)
+	lasting map[duty.Key]map[string]time.Duration
 }
 
 // job is one entry of the board.
 type job struct {
 	board *board
 	server.Job
-	told   time.Time
-	began  map[backup.Stage]time.Time // by stage
+	sent   time.Time
+	began  map[backup.Stage]time.Time
 	phases map[backup.Stage]time.Duration
 }
 
-func newBoard() *board { return &board{readers: map[*reader]struct{}{}} }
+func newBoard() *board {
+	return &board{send: func(server.Job) {}, lasting: map[duty.Key]map[string]time.Duration{}}
+}
 
 // begin puts a running job on the board.
-func (b *board) begin(kind, cluster, reason string) *job {
-	j := &job{board: b, began: map[backup.Stage]time.Time{}, phases: map[backup.Stage]time.Duration{}, Job: server.Job{
-		ID: backup.RandomName(12), Kind: kind, Cluster: cluster, Reason: reason, State: server.JobRunning, Started: time.Now().UTC(),
-	}}
+func (b *board) begin(kind string, key duty.Key, reason string) *job {
+	j := &job{
+		board: b, began: map[backup.Stage]time.Time{}, phases: map[backup.Stage]time.Duration{},
+		Job: server.Job{
+			ID: backup.RandomName(12), Kind: kind, Cluster: key.Cluster, Reason: reason,
+			State: server.JobRunning, Started: time.Now().UTC(),
+		},
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.jobs = append(b.jobs, j)
 	b.forget()
-	b.tell(j)
+	b.changed(j)
 	return j
 }
 
@@ -74,19 +75,13 @@ func (b *board) forget() {
 	}
 }
 
-// tell marks j as changed for every reader.
-func (b *board) tell(j *job) {
-	j.told = time.Now()
-	for r := range b.readers {
-		r.changed[j] = struct{}{}
-		select {
-		case r.wake <- struct{}{}:
-		default:
-		}
-	}
+// changed sends a job to the subscriber, which never blocks.
+func (b *board) changed(j *job) {
+	j.sent = time.Now()
+	b.send(j.Job)
 }
 
-// progress is told how far a stage of the job is; it is the job's
+// progress records how far a stage of the job is; it is the job's
 // [backup.Progress].
 func (j *job) progress(stage backup.Stage, done, total int64) {
 	j.board.mu.Lock()
@@ -98,26 +93,38 @@ func (j *job) progress(stage backup.Stage, done, total int64) {
 	j.phases[stage] = now.Sub(j.began[stage])
 	changed := j.Stage != string(stage)
 	j.Stage, j.Done, j.Total = string(stage), done, total
-	if changed || now.Sub(j.told) >= tellEvery {
-		j.board.tell(j)
+	if changed || now.Sub(j.sent) >= sendEvery {
+		j.board.changed(j)
 	}
 }
 
-// end says what became of the job.
-func (j *job) end(state, snapshot string, err error) {
+// end records what the job came to.
+func (j *job) end(o duty.Outcome) {
 	j.board.mu.Lock()
 	defer j.board.mu.Unlock()
-	j.State, j.Snapshot, j.Ended = state, snapshot, time.Now().UTC()
-	if err != nil {
-		j.Error = err.Error()
+	j.State, j.Snapshot, j.Ended = stateOf(o.Result), string(o.Snapshot), time.Now().UTC()
+	if o.Err != nil {
+		j.Error = o.Err.Error()
 	}
-	j.board.tell(j)
+	j.board.changed(j)
+}
+
+func stateOf(r duty.Result) string {
+	switch r {
+	case duty.Succeeded:
+		return server.JobSucceeded
+	case duty.Suspect:
+		return server.JobSuspect
+	case duty.Skipped, duty.Passed:
+		return server.JobSkipped
+	}
+	return server.JobFailed
 }
 
 // abandon ends the job should it still run, as after a panic.
 func (j *job) abandon() {
 	if j.current().State == server.JobRunning {
-		j.end(server.JobFailed, "", errors.New("it ended without a result; this is a bug of backupd"))
+		j.end(duty.Outcome{Result: duty.Failed, Err: errors.New("it ended without a result; this is a bug of backupd")})
 	}
 }
 
@@ -150,47 +157,37 @@ func (b *board) list() []server.Job {
 	return out
 }
 
-// running tells whether such a job runs.
-func (b *board) running(kind, cluster string) bool {
+// running reports whether such a job runs.
+func (b *board) running(kind string, key duty.Key) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.ContainsFunc(b.jobs, func(j *job) bool {
-		return j.Kind == kind && j.Cluster == cluster && j.State == server.JobRunning
+		return j.Kind == kind && j.Cluster == key.Cluster && j.State == server.JobRunning
 	})
 }
 
-// subscribe calls send with each job that changes until ctx is done.
-func (b *board) subscribe(ctx context.Context, send func(server.Job)) {
-	r := &reader{changed: map[*job]struct{}{}, wake: make(chan struct{}, 1)}
-	b.mu.Lock()
-	b.readers[r] = struct{}{}
-	b.mu.Unlock()
-	defer func() {
-		b.mu.Lock()
-		delete(b.readers, r)
-		b.mu.Unlock()
-	}()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-r.wake:
-		}
-		for _, j := range b.take(r) {
-			send(j)
-		}
-	}
-}
-
-// take returns what changed for a reader since it looked last.
-func (b *board) take(r *reader) []server.Job {
+// keep remembers how long the stages of the last snapshot took.
+func (b *board) keep(key duty.Key, lasting map[string]time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := make([]server.Job, 0, len(r.changed))
-	for j := range r.changed {
-		out = append(out, j.Job)
-	}
-	clear(r.changed)
-	slices.SortFunc(out, func(a, b server.Job) int { return a.Started.Compare(b.Started) })
-	return out
+	b.lasting[key] = lasting
+}
+
+// last returns how long the stages of the last snapshot took.
+func (b *board) last(key duty.Key) map[string]time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lasting[key]
+}
+
+// subscribe calls send with each job that changes until ctx is done. There is one
+// subscriber at a time, and its send never blocks.
+func (b *board) subscribe(ctx context.Context, send func(server.Job)) {
+	b.mu.Lock()
+	b.send = send
+	b.mu.Unlock()
+	<-ctx.Done()
+	b.mu.Lock()
+	b.send = func(server.Job) {}
+	b.mu.Unlock()
 }

@@ -1,114 +1,207 @@
-package daemon
+package daemon_test
 
 import (
 	"context"
-	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/daemon"
 	"github.com/etcd-backupd/backupd/internal/server"
+	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
+// busy is a daemon that runs a backup of prod which does not end before the gate
+// is opened, and guards a second cluster.
+func busy(t *testing.T) (*house, *daemon.Daemon, *rule) {
+	t.Helper()
+	h := newHouse(t)
+	g := h.gated()
+	h.configure("@yearly", h.other("second"))
+	h.edit("/spool}", "/spool}\n  concurrency: 3")
+	upload := g.hold("PUT", "prod/data/")
+	d := h.daemon()
+	h.run(d)
+	upload.reached()
+	await(t, "the other cluster's backup", func() bool {
+		return d.Clusters()[1].Snapshot != "" && !d.Clusters()[1].Running
+	})
+	return h, d, upload
+}
+
+// TestBoard_Kept: the last 200 jobs are kept, and those that run.
 func TestBoard_Kept(t *testing.T) {
-	b := newBoard()
-	first := b.begin(kindBackup, "a", "scheduled") // runs all the time
-	for range jobsKept + 50 {
-		b.begin(kindBackup, "b", "scheduled").end(server.JobSucceeded, "id", nil)
+	const kept = 200
+	h, d, upload := busy(t)
+	held := h.job(d, "the backup that runs", func(j server.Job) bool { return j.Cluster == "prod" })
+	unknown := string(backup.NewDataName(time.Now()).WithRevision(1))
+	for range kept + 50 {
+		var j server.Job
+		await(t, "the verification before to end", func() (ok bool) {
+			var err error
+			j, err = d.StartVerification("second", unknown)
+			return err == nil
+		})
+		h.ended(d, j.ID)
 	}
-	list := b.list()
-	if len(list) != jobsKept || list[len(list)-1].ID != first.ID || list[0].State != server.JobSucceeded {
+	list := d.Jobs()
+	if len(list) != kept || list[len(list)-1].ID != held.ID || list[0].State != server.JobFailed ||
+		list[0].Cluster != "second" {
 		t.Errorf("%d jobs are kept, the oldest is %+v", len(list), list[len(list)-1])
 	}
-	if !b.running(kindBackup, "a") || b.running(kindBackup, "b") || b.running(kindVerify, "a") {
-		t.Error("wrong about what runs")
+	if c := d.Clusters(); !c[0].Running || c[1].Running {
+		t.Errorf("wrong about what runs: %+v", c)
 	}
-	b.remove(first)
-	if b.running(kindBackup, "a") {
-		t.Error("a job that was taken back runs")
+	if _, err := d.StartBackup("prod"); err == nil || d.Jobs()[0].ID != list[0].ID {
+		t.Errorf("a job that was not started is on the board: %v", err)
+	}
+	upload.release()
+	if got := h.ended(d, held.ID); got.State != server.JobSucceeded || d.Clusters()[0].Running {
+		t.Errorf("got %+v", got)
 	}
 }
 
-func TestBoard_Abandon(t *testing.T) {
-	b := newBoard()
-	j := b.begin(kindBackup, "a", "scheduled")
-	func() {
-		defer func() { _ = recover() }()
-		defer j.abandon()
+// panics is a log that panics at a message.
+type panics struct {
+	slog.Handler
+	at string
+}
+
+func (p panics) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == p.at {
 		panic("oh")
-	}()
-	if got := j.current(); got.State != server.JobFailed || got.Error == "" || got.Ended.IsZero() {
+	}
+	return p.Handler.Handle(ctx, r)
+}
+
+func (p panics) WithAttrs(as []slog.Attr) slog.Handler { return panics{p.Handler.WithAttrs(as), p.at} }
+
+// TestBoard_Abandon: a job that panics has ended, and the daemon goes on.
+func TestBoard_Abandon(t *testing.T) {
+	h := newHouse(t)
+	h.taken()
+	h.log = panics{h.log, "snapshot stored"}
+	d := h.daemon()
+	h.run(d)
+	h.ok(d)
+	got := h.backup(d, server.JobFailed)
+	if got.Error == "" || got.Ended.IsZero() || d.Clusters()[0].Running {
 		t.Errorf("after a panic: %+v", got)
 	}
-	good := b.begin(kindBackup, "a", "scheduled")
-	good.end(server.JobSucceeded, "id", nil)
-	if good.abandon(); good.current().State != server.JobSucceeded {
-		t.Errorf("got %+v", good.current())
+	if got := h.verify(d, server.Latest); got.State != server.JobSucceeded {
+		t.Errorf("after that: %+v", got)
 	}
 }
 
-// TestBoard_Subscribe: a slow reader is told the newest state of each job, and
-// holds up nobody.
+// reader is a subscriber that notes the jobs it receives.
+type reader struct {
+	mu    sync.Mutex
+	told  []server.Job
+	ended chan struct{}
+	end   context.CancelFunc
+}
+
+// subscribe returns a reader that has received one job.
+func (h *house) subscribe(d *daemon.Daemon) *reader {
+	h.t.Helper()
+	ctx, cancel := context.WithCancel(h.t.Context())
+	r := &reader{ended: make(chan struct{}), end: cancel}
+	go func() {
+		defer close(r.ended)
+		d.Subscribe(ctx, r.take)
+	}()
+	for len(r.jobs()) == 0 {
+		h.verify(d, server.Latest)
+	}
+	return r
+}
+
+func (r *reader) take(j server.Job) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told = append(r.told, j)
+}
+
+func (r *reader) jobs() []server.Job {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.told)
+}
+
+// of returns the states of one job that the reader was told of.
+func (r *reader) of(id string) []server.Job {
+	return slices.DeleteFunc(r.jobs(), func(j server.Job) bool { return j.ID != id })
+}
+
+// TestBoard_Subscribe: the subscriber receives every change in order, the end of a
+// job last, and nothing once it has gone. That a slow caller holds up nobody is
+// the business of the server, and tested there.
 func TestBoard_Subscribe(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBoard()
-		ctx, cancel := context.WithCancel(t.Context())
-		told, more := []string{}, make(chan bool)
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			b.subscribe(ctx, func(j server.Job) {
-				<-more
-				told = append(told, fmt.Sprintf("%s %s %s %d", j.Cluster, j.State, j.Stage, j.Done))
-			})
-		}()
-		synctest.Wait()
-		j := b.begin(kindBackup, "a", "scheduled")
-		synctest.Wait() // it has this one, and does not go on
-		for i := range int64(1000) {
-			j.progress("receive", i, 1000)
-		}
-		time.Sleep(time.Second)
-		other := b.begin(kindBackup, "b", "scheduled")
-		j.progress("store", 10, 1000)
-		other.end(server.JobFailed, "", nil)
-		j.end(server.JobSucceeded, "id", nil)
-		close(more)
-		synctest.Wait()
-		want := []string{"a running  0", "a succeeded store 10", "b failed  0"}
-		if diff := cmp.Diff(want, told); diff != "" {
-			t.Errorf("told (-want +got):\n%s", diff)
-		}
-		cancel()
-		<-ended
-		if len(b.readers) != 0 {
-			t.Error("a reader that has gone is told still")
-		}
-		b.begin(kindBackup, "a", "scheduled")
+	h := newHouse(t)
+	d, _ := h.protected()
+	r := h.subscribe(d)
+	good := h.backup(d, server.JobSucceeded)
+	bad := h.verify(d, string(backup.NewDataName(time.Now()).WithRevision(1)))
+	if good.Stage == "" || bad.State != server.JobFailed {
+		t.Fatalf("got %+v and %+v", good, bad)
+	}
+	await(t, "the reader to be told", func() bool {
+		told := r.of(bad.ID)
+		return len(told) > 0 && told[len(told)-1].State == bad.State
 	})
+	for _, want := range []server.Job{good, bad} {
+		told := r.of(want.ID)
+		if diff := cmp.Diff(want, told[len(told)-1]); diff != "" {
+			t.Errorf("told last (-want +got):\n%s", diff)
+		}
+		if told[0].State != server.JobRunning {
+			t.Errorf("told first: %+v", told[0])
+		}
+	}
+	all := r.jobs()
+	if !slices.IsSortedFunc(all, func(a, b server.Job) int { return a.Started.Compare(b.Started) }) {
+		t.Errorf("told in another order: %+v", all)
+	}
+	r.end()
+	<-r.ended
+	h.backup(d, server.JobSucceeded)
+	if len(r.jobs()) != len(all) {
+		t.Error("a reader that has gone is told still")
+	}
 }
 
 // TestBoard_Progress: within one stage no more than four changes a second.
 func TestBoard_Progress(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBoard()
-		ctx, cancel := context.WithCancel(t.Context())
-		told := 0
-		ended := make(chan struct{})
-		go func() { defer close(ended); b.subscribe(ctx, func(server.Job) { told++ }) }()
-		synctest.Wait()
-		j := b.begin(kindBackup, "a", "scheduled")
-		synctest.Wait()
-		for i := range int64(1000) {
-			j.progress("receive", i, 1000)
-			synctest.Wait()
+	h := newHouse(t)
+	h.etcd = testserver.StartCluster(t, testserver.Options{}) // with more to receive than others need
+	h.configure("@yearly", "")
+	for range 8 {
+		if _, err := h.etcd.Client(t).Put(t.Context(), "large", backup.RandomName(1<<20)); err != nil { // hard to compress
+			t.Fatal(err)
 		}
-		if told != 2 {
-			t.Errorf("told %d times, want once of the begin and once of the stage", told)
+	}
+	d, _ := h.protected()
+	r := h.subscribe(d)
+	got := h.verify(d, server.Latest)
+	await(t, "the end", func() bool { told := r.of(got.ID); return len(told) > 0 && told[len(told)-1].State == got.State })
+	stages := map[string]int{}
+	for _, j := range r.of(got.ID) {
+		stages[j.Stage]++
+	}
+	most := 2 + int(got.Ended.Sub(got.Started)/(250*time.Millisecond)) // and once of the end
+	for stage, n := range stages {
+		if n > most {
+			t.Errorf("told %d times of %q, want no more than %d", n, stage, most)
 		}
-		cancel()
-		<-ended
-	})
+	}
+	if got.State != server.JobSucceeded || stages["verify"] == 0 {
+		t.Errorf("told of %v", stages)
+	}
+	r.end()
+	<-r.ended
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/notify"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/server"
@@ -40,6 +42,12 @@ type Options struct {
 	// Hint tells what a person can do about an error, or "".
 	Hint func(error) string
 	Log  *slog.Logger
+	// Now tells the time by which protection is judged and slots come due. Nil
+	// means time.Now. Pauses and time-outs run by timers all the same.
+	Now func() time.Time
+	// LookEvery is how often the repositories are looked at for what others did
+	// there, and for whether one that was away is back. Zero means 15 minutes.
+	LookEvery time.Duration
 }
 
 // Daemon guards the clusters of one configuration. Its methods may be called
@@ -70,11 +78,18 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 	if o.Hint == nil {
 		o.Hint = func(error) string { return "" }
 	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.LookEvery <= 0 {
+		o.LookEvery = refreshEvery
+	}
 	d := &Daemon{opts: o, log: o.Log, board: newBoard()}
 	d.metrics = newMetrics(d)
-	d.loaded.succeeded(time.Now())
+	d.loaded.succeeded(d.opts.Now())
 	d.scheduler = schedule.New(max(o.Config.Daemon.Concurrency, 1), o.Log)
-	d.scheduler.Beat = func() { d.beat.Store(new(time.Now())) }
+	d.scheduler.Beat = func() { d.beat.Store(new(d.opts.Now())) }
+	d.scheduler.Wall = d.wall
 	var err error
 	if d.notifier, err = newNotifier(o.Config, o.Log, d.metrics); err != nil {
 		return nil, err
@@ -141,10 +156,17 @@ func (d *Daemon) begin(ctx context.Context) error {
 	if again {
 		return errors.New("the daemon runs already")
 	}
-	d.beat.Store(new(time.Now()))
+	d.beat.Store(new(d.opts.Now()))
 	d.scheduler.Set(d.jobs())
 	return nil
 }
+
+// Metrics serves the daemon's metrics to Prometheus.
+func (d *Daemon) Metrics() http.Handler { return d.metrics.handler() }
+
+// wall is the time by the wall clock alone: the other one stands still while the
+// host is suspended.
+func (d *Daemon) wall() time.Time { return d.opts.Now().Round(0) }
 
 // stopping tells whether Run is to end.
 func (d *Daemon) stopping() bool {
@@ -156,8 +178,8 @@ func (d *Daemon) stopping() bool {
 // Trigger runs the backups of all clusters now.
 func (d *Daemon) Trigger() {
 	for _, g := range d.all() {
-		if err := d.scheduler.Trigger(jobName(kindBackup, g.conf.Name)); err != nil {
-			d.log.Warn("backup not started", "cluster", g.conf.Name, "err", err)
+		if err := d.scheduler.Trigger(jobName(kindBackup, g.Key), nil); err != nil {
+			d.log.Warn("backup not started", "cluster", g.Cluster, "err", err)
 		}
 	}
 }
@@ -169,25 +191,36 @@ func (d *Daemon) all() []*guard {
 	return d.guards
 }
 
+// guard returns the guard of a key.
+func (d *Daemon) guard(key duty.Key) (*guard, error) {
+	for _, g := range d.all() {
+		if g.Key == key {
+			return g, nil
+		}
+	}
+	return nil, fmt.Errorf("cluster %s: %w", key, server.ErrNotFound)
+}
+
+// find returns the guard of a cluster.
 func (d *Daemon) find(cluster string) (*guard, error) {
 	for _, g := range d.all() {
-		if g.conf.Name == cluster {
+		if g.Cluster == cluster {
 			return g, nil
 		}
 	}
 	return nil, fmt.Errorf("cluster %s: %w", cluster, server.ErrNotFound)
 }
 
-// enter returns the guard of a cluster, which must be left again.
-func (d *Daemon) enter(cluster string) (*guard, error) {
+// enter returns the guard of a key, which must be left again.
+func (d *Daemon) enter(key duty.Key) (*guard, error) {
 	d.mu.Lock() // so that it is not replaced and retired in between
 	defer d.mu.Unlock()
 	for _, g := range d.guards {
-		if g.conf.Name == cluster && g.enter() {
+		if g.Key == key && g.enter() {
 			return g, nil
 		}
 	}
-	return nil, fmt.Errorf("cluster %s is guarded no more", cluster)
+	return nil, fmt.Errorf("cluster %s is no longer guarded", key)
 }
 
 // config returns the configuration as it is now.
@@ -197,30 +230,14 @@ func (d *Daemon) config() *config.Config {
 	return d.conf
 }
 
-func (d *Daemon) close() {
-	for _, g := range d.all() {
-		g.known.giveUp(errors.New("the daemon was stopped"))
-		g.retire()
-	}
-}
+func (d *Daemon) close() { retire(d.all(), nil) }
 
-// refreshEvery is how often the repositories are looked at for what others did
-// there.
+// refreshEvery is how often the repositories are looked at by default.
 const refreshEvery = 15 * time.Minute
-
-// lookIn looks at the repository, and has stored what waits for it.
-func (g *guard) lookIn(ctx context.Context) {
-	if g.refresh(ctx) != nil || len(g.pending()) == 0 {
-		return // the standing has the error
-	}
-	if err := g.daemon.scheduler.Trigger(jobName(kindUpload, g.conf.Name)); err != nil && ctx.Err() == nil {
-		g.log.Info("what waits in the spool is stored later", "err", err)
-	}
-}
 
 // refresh keeps what is known of the repositories current.
 func (d *Daemon) refresh(ctx context.Context) error {
-	tick := time.NewTicker(refreshEvery)
+	tick := time.NewTicker(d.opts.LookEvery)
 	defer tick.Stop()
 	for {
 		var g errgroup.Group

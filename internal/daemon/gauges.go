@@ -1,17 +1,15 @@
 package daemon
 
 import (
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
-	"fmt"
-	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sys/unix"
 
-	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/certs"
+	"github.com/etcd-backupd/backupd/internal/disk"
+	"github.com/etcd-backupd/backupd/internal/duty"
+	"github.com/etcd-backupd/backupd/internal/repository"
 )
 
 // gauges are what is true of the daemon and its clusters at the moment of the
@@ -25,7 +23,7 @@ func (g *gauges) Describe(chan<- *prometheus.Desc) {}
 func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	s := sender{ch}
 	d := g.daemon
-	now := time.Now()
+	now := d.opts.Now()
 	v := d.opts.Version
 	s.send("backupd_build_info", "What is running.", 1, labels{{"version", v.Version}, {"revision", v.Revision}, {"go_version", v.Go}})
 	ok, at := d.loaded.state()
@@ -33,107 +31,98 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	s.time("backupd_config_last_reload_success_timestamp_seconds", "When the configuration in use was read.", at, nil)
 	plan := d.plan()
 	for _, guard := range d.all() {
-		guard.collect(s, now, plan[jobName(kindBackup, guard.conf.Name)].Next)
+		guard.collect(s, now, plan[jobName(kindBackup, guard.Key)].Next)
 	}
 	d.collectSpool(s)
 	for _, file := range d.config().CertificateFiles() {
-		if end, err := expiry(file); err == nil {
-			s.time("backupd_certificate_expiry_timestamp_seconds", "When the first certificate in a file expires.", end, labels{{"file", file}})
+		if all, err := certs.Read(file); err == nil {
+			s.time("backupd_certificate_expiry_timestamp_seconds", "When the first certificate in a file expires.",
+				certs.FirstExpiry(all), labels{{"file", file}})
 		}
 	}
 }
 
 // collect sends what is known of one cluster.
 func (g *guard) collect(s sender, now, next time.Time) {
-	st := g.known.now()
-	name := labels{{"cluster", g.conf.Name}}
+	f := g.Known.Now()
+	name := labels{{"repository", g.Repository}, {"cluster", g.Cluster}}
 	s.send("backupd_cluster_info", "The clusters that are guarded.", 1,
-		append(name, label{"repository", g.conf.Repository}, label{"schedule", g.line.String()}))
-	s.time("backupd_last_success_timestamp_seconds", "When a verified snapshot last held everything the cluster had.", st.confirmed, name)
-	s.time("backupd_last_attempt_timestamp_seconds", "When a backup last began.", st.attempted, name)
+		append(name, label{"schedule", g.backup.Line.String()}))
+	s.time("backupd_last_success_timestamp_seconds",
+		"When a verified snapshot last held everything the cluster had.", f.Confirmed, name)
+	s.time("backupd_last_attempt_timestamp_seconds", "When a backup last began.", f.Attempted, name)
 	s.time("backupd_next_run_timestamp_seconds", "When the next backup is due.", next, name)
-	s.send("backupd_schedule_interval_seconds", "The longest time between two runs of the schedule.", g.longest.Seconds(), name)
-	for phase, d := range st.phases {
-		s.send("backupd_last_run_phase_duration_seconds", "How long each phase of the last snapshot took; phases overlap.", d.Seconds(),
-			append(name, label{"phase", phase}))
+	s.send("backupd_schedule_interval_seconds", "The longest time between two runs of the schedule.",
+		g.backup.Longest.Seconds(), name)
+	for phase, d := range g.daemon.board.last(g.Key) {
+		s.send("backupd_last_run_phase_duration_seconds",
+			"How long each phase of the last snapshot took; phases overlap.", d.Seconds(), append(name, label{"phase", phase}))
 	}
-	s.time("backupd_last_verification_timestamp_seconds", "When a stored snapshot was last verified as a whole.", st.verified, name)
-	if !st.verified.IsZero() {
-		s.send("backupd_last_verification_successful", "1 if the last verification found no fault, and no fault is left of others.",
-			truth(st.verification == nil && len(st.defects) == 0), name)
+	s.time("backupd_last_prune_timestamp_seconds", "When retention last ran without an error.", f.Pruned, name)
+	var summary repository.Summary
+	if f.Overview != nil {
+		summary = f.Overview.Summary(now)
 	}
-	s.time("backupd_last_prune_timestamp_seconds", "When retention last ran without an error.", st.pruned, name)
-	if st.read.IsZero() {
+	s.time("backupd_last_verification_timestamp_seconds",
+		"When a stored snapshot was last verified as a whole.", f.Verified, name)
+	if !f.Verified.IsZero() || summary.Damaged > 0 {
+		s.send("backupd_last_verification_successful",
+			"1 if the last verification found no fault, and no snapshot is known to be damaged.",
+			truth(f.Verification == nil && summary.Damaged == 0), name)
+	}
+	if !f.Read.IsZero() {
+		collectStored(s, summary, f.Newest(), now, name)
+	}
+}
+
+// collectStored sends what is stored of one cluster.
+func collectStored(s sender, sum repository.Summary, newest *backup.Manifest, now time.Time, name labels) {
+	for state, n := range map[backup.State]int{
+		backup.Verified: sum.Verified, backup.Suspect: sum.Suspect, backup.Damaged: sum.Damaged,
+	} {
+		s.send("backupd_repository_snapshots", "Snapshots in the repository.", float64(n),
+			append(name, label{"state", string(state)}))
+	}
+	s.send("backupd_repository_bytes", "Stored bytes of all snapshots of the cluster.", float64(sum.StoredBytes), name)
+	s.send("backupd_snapshot_suspect", "1 if something speaks against the newest snapshot.",
+		truth(sum.Newest != nil && sum.Newest.State() != backup.Verified), name)
+	if newest == nil {
 		return
 	}
-	for state, n := range map[string]int{"verified": st.catalog.verified, "suspect": st.catalog.suspect} {
-		s.send("backupd_repository_snapshots", "Snapshots in the repository.", float64(n), append(name, label{"state", state}))
-	}
-	s.send("backupd_repository_bytes", "Stored bytes of all snapshots of the cluster.", float64(st.catalog.storedBytes), name)
-	s.send("backupd_snapshot_suspect", "1 if something speaks against the newest snapshot.", truth(st.catalog.newest.Suspect), name)
-	if m := st.newest; m != nil {
-		s.send("backupd_snapshot_age_seconds", "Age of the newest verified snapshot.", now.Sub(m.StartedAt).Seconds(), name)
-		s.send("backupd_snapshot_plain_bytes", "Size of the database in the newest verified snapshot.", float64(m.Plain.Bytes), name)
-		s.send("backupd_snapshot_stored_bytes", "Stored size of the newest verified snapshot.", float64(m.Stored.Bytes), name)
-		s.send("backupd_snapshot_revision", "Revision of the newest verified snapshot.", float64(m.Revision), name)
-	}
+	s.send("backupd_snapshot_age_seconds", "Age of the newest verified snapshot.", now.Sub(newest.StartedAt).Seconds(), name)
+	s.send("backupd_snapshot_plain_bytes", "Size of the database in the newest verified snapshot.",
+		float64(newest.Plain.Bytes), name)
+	s.send("backupd_snapshot_stored_bytes", "Stored size of the newest verified snapshot.", float64(newest.Stored.Bytes), name)
+	s.send("backupd_snapshot_revision", "Revision of the newest verified snapshot.", float64(newest.Revision), name)
 }
 
 // collectSpool sends what is in the spool folder and waits to be stored.
 func (d *Daemon) collectSpool(s sender) {
-	folder := d.spool()
-	waiting := map[string]int{} // also of clusters that are guarded no more
+	folder := d.spool(d.config())
+	waiting := map[duty.Key]int{} // also of clusters that are no longer guarded
+	names := map[string]string{}  // of repositories, by their ids
 	for _, g := range d.all() {
-		waiting[g.conf.Name] = 0
+		waiting[g.Key] = 0
+		names[g.Known.Now().RepositoryID] = g.Repository
 	}
-	if pending, err := snapshot.Pending(folder); err == nil {
+	if pending, err := folder.Waiting(); err == nil {
 		for _, p := range pending {
-			waiting[p.Cluster]++
+			waiting[duty.Key{Repository: names[p.Repository], Cluster: p.Capture.Cluster}]++
 		}
 	}
-	for cluster, n := range waiting {
-		s.send("backupd_pending_uploads", "Snapshots that were taken and wait in the spool to be stored.", float64(n), labels{{"cluster", cluster}})
+	for k, n := range waiting {
+		s.send("backupd_pending_uploads", "Snapshots that were taken and wait in the spool to be stored.", float64(n),
+			labels{{"repository", k.Repository}, {"cluster", k.Cluster}})
 	}
-	if used, err := snapshot.SpoolBytes(folder); err == nil {
+	if used, err := folder.Bytes(); err == nil {
 		s.send("backupd_spool_bytes", "Bytes in the spool.", float64(used), nil)
 	}
-	var st unix.Statfs_t
-	if unix.Statfs(folder, &st) == nil {
-		s.send("backupd_spool_free_bytes", "Bytes free on the file system of the spool.", float64(st.Bavail)*float64(st.Bsize), nil)
+	if fs, err := disk.FileSystemOf(folder.Path()); err == nil {
+		s.send("backupd_spool_free_bytes", "Bytes free on the file system of the spool.", float64(fs.Free), nil)
 	}
-	if limit := d.config().Daemon.Spool.MaxBytes; limit > 0 {
-		s.send("backupd_spool_limit_bytes", "The most bytes the spool may take.", float64(limit), nil)
+	if folder.Limit > 0 {
+		s.send("backupd_spool_limit_bytes", "The most bytes the spool may take.", float64(folder.Limit), nil)
 	}
-}
-
-// expiry returns when the first of a file's certificates expires.
-func expiry(file string) (time.Time, error) {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("read certificate: %w", err)
-	}
-	var first time.Time
-	for {
-		block, rest := pem.Decode(raw)
-		if block == nil {
-			break
-		}
-		raw = rest
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return time.Time{}, fmt.Errorf("parse certificate in %s: %w", file, err)
-		}
-		if first.IsZero() || c.NotAfter.Before(first) {
-			first = c.NotAfter
-		}
-	}
-	if first.IsZero() {
-		return first, errors.New("no certificate in " + file)
-	}
-	return first, nil
 }
 
 type label struct{ name, value string }

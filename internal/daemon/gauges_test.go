@@ -1,53 +1,42 @@
-package daemon
+package daemon_test
 
 import (
-	"slices"
+	"os"
 	"testing"
 
-	"github.com/etcd-backupd/backupd/internal/schedule"
+	"github.com/etcd-backupd/backupd/internal/server"
 )
 
 // TestGauges_Unknown: what is not known is absent, not 0.
 func TestGauges_Unknown(t *testing.T) {
 	h := newHouse(t)
+	h.looks = often
+	h.unreadable()
 	d := h.daemon()
-	defer d.close()
-	g := d.all()[0]
-	store := breakable(g)
-	store.down.Store(true)
-	if err := g.refresh(t.Context()); err == nil {
-		t.Fatal("it is not away")
-	}
+	h.run(d)
+	h.troubled(d, server.ClusterWarning, "not a directory")
 	absent := []string{
-		"backupd_last_success_timestamp_seconds", "backupd_repository_snapshots", "backupd_repository_bytes", "backupd_snapshot_suspect",
-		"backupd_snapshot_age_seconds", "backupd_last_verification_successful", "backupd_last_prune_timestamp_seconds", "backupd_spool_limit_bytes",
+		"backupd_last_success_timestamp_seconds", "backupd_repository_snapshots", "backupd_repository_bytes",
+		"backupd_snapshot_suspect", "backupd_snapshot_age_seconds", "backupd_last_verification_successful",
+		"backupd_last_prune_timestamp_seconds", "backupd_spool_limit_bytes",
 	}
 	for _, name := range absent {
-		if got := h.series(d, name+" "); len(got) != 0 {
+		if got := series(t, d, name); len(got) != 0 {
 			t.Errorf("got %v", got)
 		}
 	}
-	store.down.Store(false)
-	if err := g.refresh(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if got := h.series(d, "backupd_repository_snapshots "); len(got) != 2 {
-		t.Errorf("got %v", got)
-	}
-	if _, err := h.slot(g, schedule.Scheduled); err != nil {
-		t.Fatal(err)
-	}
-	store.down.Store(true)
-	if err := g.refresh(t.Context()); err == nil {
-		t.Fatal("it is not away")
-	}
+	h.must(os.Remove(h.folder()))
+	await(t, "the repository to be read", func() bool { return len(series(t, d, "backupd_repository_snapshots{")) == 3 })
+	h.backup(d, server.JobSucceeded)
+	h.unreadable()
+	h.troubled(d, server.ClusterWarning, "cannot be read")
 	for _, name := range absent[:5] { // what was known stays known
-		if got := h.series(d, name+" "); len(got) == 0 {
+		if got := series(t, d, name+"{"); len(got) == 0 {
 			t.Errorf("%s has vanished", name)
 		}
 	}
-	for kind := range slices.Values(receivers) {
-		if got := h.series(d, `"`+kind+`"`); len(got) != 2 {
+	for _, kind := range []string{"webhook", "slack", "healthchecks", "command"} {
+		if got := series(t, d, `"`+kind+`"`); len(got) != 2 {
 			t.Errorf("the first notification that is dropped would be no increase: %v", got)
 		}
 	}

@@ -3,20 +3,13 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
-	"os"
 	"sync"
 	"time"
 
-	"github.com/etcd-backupd/backupd/internal/cluster"
-	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/notify"
-	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/schedule"
-	"github.com/etcd-backupd/backupd/internal/server"
-	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
 // Kinds of jobs.
@@ -27,22 +20,19 @@ const (
 	kindDefragment = "defragment"
 )
 
-// guard looks after one cluster as one configuration says.
+// guard holds the duties of one cluster as one configuration says.
 type guard struct {
 	daemon *Daemon
 	conf   config.Cluster
 	repo   config.Repository // as it was when the guard was made
+	spool  config.Spool      // likewise
 
-	line       schedule.Line // of snapshots
-	longest    time.Duration // between two slots of it; it takes milliseconds to find out
+	*duty.Subject
+	backup     duty.Backup
+	verify     duty.Verify
+	defrag     duty.Defragment
 	verifyLine schedule.Line
 	defragLine schedule.Line
-	policy     retention.Policy
-	source     *cluster.Cluster
-	store      storage.Store
-	identities codec.Identities
-	log        *slog.Logger
-	known      *record
 
 	mu      sync.Mutex // guards what follows
 	inside  int        // jobs that run
@@ -70,7 +60,7 @@ func (g *guard) leave() {
 	}
 }
 
-// retire lets go of the guard once what it runs has ended.
+// retire lets go of the guard once its running jobs have ended.
 func (g *guard) retire() {
 	g.mu.Lock()
 	last := g.inside == 0 && !g.retired
@@ -82,30 +72,30 @@ func (g *guard) retire() {
 }
 
 func (g *guard) close() {
-	g.source.Close()
+	_ = g.Etcd.Close() // nothing is in progress
 	// Not before: its last run still counted.
-	g.daemon.forget(g.conf.Name)
+	g.daemon.forget(g.Key)
 }
 
-func jobName(kind, cluster string) string { return kind + "/" + cluster }
+func jobName(kind string, key duty.Key) string { return kind + "/" + key.String() }
 
 // jobs are what the scheduler runs for this cluster, never two at once.
 func (g *guard) jobs() []schedule.Job {
-	backup := g.job(kindBackup, g.line, (*guard).backup)
+	backup := g.job(kindBackup, g.backup.Line)
 	backup.Jitter, backup.Retries = g.conf.Snapshot.Jitter, g.conf.Snapshot.Retries
-	d, name := g.daemon, g.conf.Name
+	d, key := g.daemon, g.Key
 	backup.Last = func(ctx context.Context) (time.Time, error) {
-		g, err := d.find(name)
+		g, err := d.guard(key)
 		if err != nil {
 			return time.Time{}, err
 		}
-		return g.lastBackup(ctx)
+		return g.backup.LastDone(ctx)
 	}
 	jobs := []schedule.Job{
 		backup,
-		g.job(kindUpload, schedule.Line{}, (*guard).upload), // when something waits
-		g.job(kindVerify, g.verifyLine, (*guard).verify),    // also by hand
-		g.job(kindDefragment, g.defragLine, (*guard).defrag),
+		g.job(kindUpload, schedule.Line{}), // when something waits
+		g.job(kindVerify, g.verifyLine),    // also by hand
+		g.job(kindDefragment, g.defragLine),
 	}
 	if g.defragLine.IsZero() {
 		return jobs[:3]
@@ -114,63 +104,53 @@ func (g *guard) jobs() []schedule.Job {
 }
 
 // job is one of the cluster's jobs. It belongs to the cluster and not to this
-// guard: a reload in between must not make it end in nothing. Its time is
-// bounded, because the cluster's other jobs wait for it.
-func (g *guard) job(kind string, line schedule.Line, do func(*guard, context.Context, schedule.Reason) error) schedule.Job {
-	d, name := g.daemon, g.conf.Name
+// guard, which a reload may replace before the job runs. Its time is bounded,
+// because the cluster's other jobs wait for it.
+func (g *guard) job(kind string, line schedule.Line) schedule.Job {
+	d, key := g.daemon, g.Key
 	return schedule.Job{
-		Name: jobName(kind, name), Group: name, Line: line, Timeout: g.conf.Snapshot.Timeout,
-		Run: func(ctx context.Context, why schedule.Reason) error {
-			g, err := d.enter(name)
-			if err != nil {
-				return err
-			}
-			defer g.leave()
-			return do(g, ctx, why)
-		},
-		Done: func(err error) {
-			if g, gone := d.find(name); gone == nil {
-				g.done(kind, err)
-			}
-		},
+		Name: jobName(kind, key), Group: key.String(), Line: line, Timeout: g.conf.Snapshot.Timeout,
+		New: func() schedule.Run { return &run{daemon: d, key: key, kind: kind} },
 	}
 }
 
-// done is told what became of a job after all its tries.
-func (g *guard) done(kind string, err error) {
-	switch passed := g.known.hasPassed(kind); {
-	case kind == kindBackup:
-		g.backupDone(passed, err)
-	case kind == kindUpload && !passed && (err == nil || schedule.IsPermanent(err)):
-		g.backupDone(false, err)
+// do does a duty once.
+func (g *guard) do(ctx context.Context, kind string, r duty.Run) duty.Outcome {
+	switch kind {
+	case kindBackup:
+		return g.backup.Do(ctx, r)
+	case kindUpload:
+		return g.backup.Upload(ctx, r)
+	case kindVerify:
+		return g.verify.Do(ctx, r)
+	}
+	return g.defrag.Do(ctx, r)
+}
+
+// uploads reports whether an upload has something to do. A backup that pauses
+// stores what waits when it is tried again.
+func (g *guard) uploads() bool {
+	return !g.daemon.plan()[jobName(kindBackup, g.Key)].Running && len(g.backup.Waiting()) > 0
+}
+
+// ended reports what a run came to after its last try.
+func (g *guard) ended(kind string, o duty.Outcome, err error) {
+	switch {
+	case kind == kindBackup, kind == kindUpload && o.Result != duty.Passed && (err == nil || schedule.IsPermanent(err)):
+		if report, id := g.backup.Ended(o, err); report {
+			g.notify(kindBackup, string(id), err)
+		}
 	case kind == kindUpload:
-		// That it still waits was told by the backup.
-	case !passed:
-		g.outcome(kind, "", err)
+		// That it still waits was reported by the backup.
+	case o.Result != duty.Passed:
+		g.notify(kind, "", err)
 	}
 }
 
-// lastBackup tells the scheduler when the cluster was last protected, by what
-// the repository says: a daemon that was down knows of nothing else.
-func (g *guard) lastBackup(ctx context.Context) (time.Time, error) {
-	if err := g.refresh(ctx); err != nil {
-		return time.Time{}, err
-	}
-	return g.known.now().confirmed, nil
-}
-
-// spool is the folder that databases are received in.
-func (d *Daemon) spool() string {
-	if folder := d.config().Daemon.Spool.Folder; folder != "" {
-		return folder
-	}
-	return os.TempDir()
-}
-
-// outcome notifies of what became of a job.
-func (g *guard) outcome(kind, snapshotID string, err error) {
+// notify notifies of the result of a job.
+func (g *guard) notify(kind, snapshotID string, err error) {
 	if err != nil && g.daemon.stopping() {
-		return // it was told to end, and is made up for after the next start
+		return // the run was stopped, and is made up for after the next start
 	}
 	e := notify.Event{Job: kind, Snapshot: snapshotID}
 	if err != nil {
@@ -180,15 +160,8 @@ func (g *guard) outcome(kind, snapshotID string, err error) {
 	g.daemon.notifier.Outcome(e)
 }
 
-// tellStarted says that a backup begins, once for all its tries.
-func (g *guard) tellStarted() {
-	g.known.mu.Lock()
-	told := g.known.run.told
-	g.known.run.told = true
-	g.known.mu.Unlock()
-	if told {
-		return
-	}
+// started notifies that a backup begins.
+func (g *guard) started() {
 	e := notify.Event{Kind: notify.Started, Job: kindBackup}
 	g.complete(&e)
 	g.daemon.notifier.Notify(e)
@@ -198,23 +171,13 @@ func (g *guard) complete(e *notify.Event) {
 	e.Cluster, e.Labels, e.Time = g.conf.Name, g.conf.Labels, time.Now().UTC()
 }
 
-// askFor runs a job of the cluster now, as somebody wants it by hand.
-func (g *guard) askFor(kind, snapshotID string) (server.Job, error) {
-	d := g.daemon
-	// On the board before it is triggered, so that the caller has its id.
-	j := d.board.begin(kind, g.conf.Name, string(schedule.Manual))
-	err := schedule.ErrRunning
-	if g.known.expect(kind, request{j, snapshotID}) {
-		if err = d.scheduler.Trigger(jobName(kind, g.conf.Name)); err == nil {
-			return j.current(), nil
-		}
-		if q := g.known.take(kind); q.job == nil {
-			return j.current(), nil // a run that began in this moment has it
-		}
+// lookIn looks at the repository, and has stored what waits for it.
+func (g *guard) lookIn(ctx context.Context) {
+	if _, err := g.Look(ctx, g.backup.Policy); err != nil || len(g.backup.Waiting()) == 0 {
+		return // the knowledge has the error
 	}
-	d.board.remove(j)
-	if errors.Is(err, schedule.ErrRunning) {
-		err = fmt.Errorf("%w: %w", server.ErrConflict, err)
+	err := g.daemon.scheduler.Trigger(jobName(kindUpload, g.Key), nil)
+	if err != nil && !errors.Is(err, schedule.ErrRunning) && ctx.Err() == nil {
+		g.Log.Info("what waits in the spool is stored later", "err", err)
 	}
-	return server.Job{}, fmt.Errorf("start %s of %s: %w", kind, g.conf.Name, err)
 }

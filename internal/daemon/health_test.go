@@ -1,127 +1,206 @@
-package daemon
+package daemon_test
 
 import (
-	"errors"
-	"io/fs"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/daemon"
 	"github.com/etcd-backupd/backupd/internal/server"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-func TestJudge(t *testing.T) {
-	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
-	ago := func(d time.Duration) time.Time { return now.Add(-d) }
-	broken := errors.New("connection refused\nby all")
-	entry := snapshot.Entry{ID: backup.NewDataName(ago(time.Hour)).WithRevision(7)}
-	suspect := entry
-	suspect.Suspect = true
-	for _, c := range []struct {
-		name    string
-		s       standing
-		state   string
-		problem string
-	}{
-		{"protected", standing{confirmed: ago(time.Hour)}, server.ClusterOK, ""},
-		{"a slot has just been missed", standing{confirmed: ago(119 * time.Minute)}, server.ClusterOK, ""},
-		{"two slots were missed", standing{confirmed: ago(131 * time.Minute)}, server.ClusterFailure, "the last verified snapshot is 2h11m0s old"},
-		{"long before this daemon was started", standing{confirmed: ago(100 * time.Hour), since: now}, server.ClusterFailure, "100h0m0s old"},
-		{"the schedule has just been made shorter", standing{confirmed: ago(100 * time.Hour), changed: ago(time.Hour)}, server.ClusterOK, ""},
-		{"the schedule was made shorter", standing{confirmed: ago(100 * time.Hour), changed: ago(3 * time.Hour)}, server.ClusterFailure, "100h0m0s old"},
-		{"and why", standing{confirmed: ago(3 * time.Hour), failed: broken, readErr: fs.ErrPermission}, server.ClusterFailure, "old: connection refused; by all"},
-		{"the store is why", standing{confirmed: ago(3 * time.Hour), readErr: fs.ErrPermission}, server.ClusterFailure, "old: permission denied"},
-		{"new", standing{since: now}, server.ClusterWarning, "no verified snapshot yet"},
-		{"never", standing{since: ago(3 * time.Hour)}, server.ClusterFailure, "there is no verified snapshot"},
-		{"all are gone", standing{since: now, protected: true}, server.ClusterFailure, "holds no good snapshot any more"},
-		{"failed once", standing{confirmed: ago(time.Hour), failed: broken}, server.ClusterWarning, "the last backup failed: connection refused; by all"},
-		{"not readable", standing{confirmed: ago(time.Hour), readErr: broken}, server.ClusterWarning, "cannot be read"},
-		{"not verified", standing{confirmed: ago(time.Hour), verification: broken}, server.ClusterWarning, "the last verification failed"},
-		{"a defect that is gone", standing{confirmed: ago(time.Hour), verification: backup.Corruptf("bytes")}, server.ClusterOK, ""},
-		{"a defect", standing{confirmed: ago(time.Hour), defects: map[backup.SnapshotID]error{entry.ID: backup.Corruptf("bytes")}}, server.ClusterFailure, string(entry.ID) + " is damaged: bytes"},
-		{"not pruned", standing{confirmed: ago(time.Hour), pruneError: broken}, server.ClusterWarning, "cannot be removed"},
-		{"suspect", standing{confirmed: ago(time.Hour), catalog: catalog{newest: suspect}}, server.ClusterFailure, "is suspect"},
-		{"data missing", standing{confirmed: ago(time.Hour), catalog: catalog{missing: entry}}, server.ClusterFailure, "is not in the repository"},
-		{"copied", standing{confirmed: ago(time.Hour), catalog: catalog{clash: entry}}, server.ClusterFailure, "another manifest names the data"},
-		{"a clock was wrong", standing{confirmed: ago(time.Hour), catalog: catalog{future: entry}}, server.ClusterWarning, "lies in the future"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if c.s.read = now; c.name == "new" {
-				c.s.read = ago(time.Minute)
-			}
-			r := newRecord()
-			r.standing = c.s
-			g := &guard{known: r, longest: time.Hour, conf: config.Cluster{Name: "prod", Snapshot: config.Snapshot{Jitter: 10 * time.Minute}},
-				daemon: &Daemon{opts: Options{Hint: func(error) string { return "do something" }}}}
-			got := g.judge(now)
-			if got.state != c.state || !strings.Contains(got.problem, c.problem) || c.problem == "" && got.problem != "" || strings.Contains(got.problem, "\n") {
-				t.Errorf("got %+v", got)
-			}
-			if why := strings.Contains(got.problem, ": "); why && got.hint == "" {
-				t.Errorf("no hint: %+v", got)
-			}
-		})
+// judged compares how a cluster is protected with how it should be. A problem
+// with a reason has a hint, and both are one line.
+func judged(t *testing.T, d *daemon.Daemon, state, problem string) {
+	t.Helper()
+	c := d.Clusters()[0]
+	if c.State != state || !strings.Contains(c.Problem, problem) || problem == "" && c.Problem != "" {
+		t.Errorf("got %q because %q, want %q because %q", c.State, c.Problem, state, problem)
+	}
+	checkProblem(t, c)
+	if ready := d.Ready(); (ready == nil) != (c.State != server.ClusterFailure) {
+		t.Errorf("the cluster is %q, and ready says %v", c.State, ready)
 	}
 }
 
-// TestStanding_Saw: what is known follows the repository, also backwards.
-func TestStanding_Saw(t *testing.T) {
-	at := func(d time.Duration) *backup.Manifest {
-		start := wall().Add(-d)
-		return &backup.Manifest{StartedAt: start, ID: backup.NewDataName(start).WithRevision(7)}
+func checkProblem(t *testing.T, c server.Cluster) {
+	t.Helper()
+	if strings.Contains(c.Problem, "\n") {
+		t.Errorf("more than a line: %q", c.Problem)
 	}
-	older, newer := at(2*time.Hour), at(time.Hour)
-	listed := func(ms ...*backup.Manifest) map[backup.SnapshotID]bool {
-		out := map[backup.SnapshotID]bool{}
-		for _, m := range ms {
-			out[m.ID] = true
-		}
-		return out
+	if strings.Contains(c.Problem, ": ") && c.Hint == "" {
+		t.Errorf("no hint: %+v", c)
 	}
-	see := func(s *standing, l look) { s.saw(*s, l) }
+}
 
-	s := newRecord().standing
-	see(&s, look{newest: newer})
-	if s.newest != newer || !s.confirmed.Equal(newer.StartedAt) || !s.protected {
-		t.Fatalf("first: %+v", s)
+// TestHealth_Age: one slot may be missed, and the next may still be running.
+func TestHealth_Age(t *testing.T) {
+	h := newHouse(t)
+	h.configure("@hourly", "")
+	h.edit("retries: 0", "jitter: 10m, retries: 0")
+	d, out := h.once()
+	if out.Err != nil {
+		t.Fatal(out.Err)
 	}
-	s.confirmed = wall() // nothing has changed since
-	see(&s, look{newest: newer, listed: listed(newer)})
-	if time.Since(s.confirmed) > time.Minute {
-		t.Error("what was confirmed is forgotten")
+	start := out.Manifest.StartedAt
+	for _, c := range []struct {
+		age            time.Duration
+		state, problem string
+	}{
+		{time.Hour, server.ClusterOK, ""},
+		{119 * time.Minute, server.ClusterOK, ""},
+		{129 * time.Minute, server.ClusterOK, ""}, // with its jitter
+		{131 * time.Minute, server.ClusterFailure, "the last verified snapshot is 2h11m0s old"},
+	} {
+		h.clock.stop(start.Add(c.age))
+		judged(t, d, c.state, c.problem)
 	}
-	see(&s, look{newest: older})
-	if !s.confirmed.Equal(older.StartedAt) {
-		t.Errorf("the newest was removed, and still counts: %v", s.confirmed)
+
+	// Another daemon has just been started, and cannot make up for it.
+	h.clock.stop(start.Add(100 * time.Hour))
+	h.endpoints = []string{testserver.FreeURL(t), testserver.FreeURL(t)}
+	h.configure("@hourly", "")
+	again := h.daemon()
+	judged(t, again, server.ClusterWarning, "the repository was not read yet")
+	h.run(again)
+	h.troubled(again, server.ClusterFailure, "100h0m0s old")
+	checkProblem(t, h.troubled(again, server.ClusterFailure, "100h0m0s old: no member can serve")) // and why
+}
+
+// TestHealth_Lines: an error of several lines becomes one.
+func TestHealth_Lines(t *testing.T) {
+	h := newHouse(t)
+	h.gated().refuse("PUT", "prod/data/")
+	d, out := h.once()
+	if out.Err == nil || !strings.Contains(out.Err.Error(), "no\nnot you") {
+		t.Fatalf("got %+v", out)
 	}
-	s.confirmed = wall().Add(time.Hour)
-	see(&s, look{newest: older, listed: listed(older)})
-	if !s.confirmed.Equal(older.StartedAt) {
-		t.Errorf("a wrong clock protects: %v", s.confirmed)
+	judged(t, d, server.ClusterWarning, "the last backup failed: ")
+	judged(t, d, server.ClusterWarning, "no; not you")
+}
+
+// TestHealth_First: what has just begun is no failure.
+func TestHealth_First(t *testing.T) {
+	h := newHouse(t)
+	h.through()[0].Stall()
+	h.configure("@hourly", "")
+	h.edit("request-timeout: 2s", "request-timeout: 1m")
+	d := h.daemon()
+	h.run(d)
+	h.troubled(d, server.ClusterWarning, "there is no verified snapshot yet")
+	judged(t, d, server.ClusterWarning, "there is no verified snapshot yet")
+	h.clock.put(3 * time.Hour)
+	judged(t, d, server.ClusterFailure, "there is no verified snapshot")
+}
+
+// TestHealth_StoreIsWhy: an old snapshot is a failure, and the store that is
+// away says why, unless there is a nearer reason.
+func TestHealth_StoreIsWhy(t *testing.T) {
+	h := newHouse(t)
+	h.looks = often
+	proxy := h.through()[0]
+	h.configure("@hourly", "")
+	d, _ := h.protected()
+	h.unreadable()
+	h.troubled(d, server.ClusterWarning, "the repository cannot be read")
+	judged(t, d, server.ClusterWarning, "the repository cannot be read: ")
+	h.clock.put(3 * time.Hour)
+	got := h.troubled(d, server.ClusterFailure, "old: ")
+	if !strings.Contains(got.Problem, "not a directory") {
+		t.Errorf("got %q", got.Problem)
 	}
-	// A look that began before a snapshot was stored does not take it back.
-	before := s
-	s.holds(newer)
-	s.saw(before, look{newest: older, listed: listed(older)})
-	if s.newest != newer || !s.confirmed.Equal(newer.StartedAt) {
-		t.Errorf("an older look had the last word: %+v", s)
+	checkProblem(t, got)
+	proxy.Cut()
+	h.backup(d, server.JobFailed)
+	checkProblem(t, h.troubled(d, server.ClusterFailure, "old: no member can serve"))
+}
+
+// TestHealth_Backup: one backup that failed is a warning until the next.
+func TestHealth_Backup(t *testing.T) {
+	h := newHouse(t)
+	proxy := h.through()[0]
+	h.configure("@yearly", "")
+	d, _ := h.protected()
+	proxy.Cut()
+	h.backup(d, server.JobFailed)
+	h.troubled(d, server.ClusterWarning, "the last backup failed: no member can serve")
+	judged(t, d, server.ClusterWarning, "the last backup failed: ")
+	proxy.Resume()
+	await(t, "a backup", func() bool { return h.ended(d, h.ask(d).ID).State == server.JobSucceeded })
+	h.ok(d)
+	judged(t, d, server.ClusterOK, "")
+}
+
+// TestHealth_Stored: what is seen in the repository, or found there, is told
+// until it is gone.
+func TestHealth_Stored(t *testing.T) {
+	h := newHouse(t)
+	h.looks = often
+	d, first := h.protected()
+	m := h.manifest(d, first.Snapshot)
+	data := h.read(m.DataKey())
+	other := func(by time.Duration, change func(*backup.Manifest)) *backup.Manifest {
+		another := *m
+		another.StartedAt = m.StartedAt.Add(by)
+		change(&another)
+		another.ID = backup.NewDataName(another.StartedAt).WithRevision(m.Revision)
+		return &another
 	}
-	// Nor a defect that was found meanwhile.
-	before = s
-	s.defects = with(s.defects, newer.ID, backup.Corruptf("bytes"))
-	s.saw(before, look{newest: newer, listed: listed(newer)})
-	if len(s.defects) != 1 {
-		t.Error("a defect is forgotten")
+	suspect := other(time.Second, func(m *backup.Manifest) { m.Suspect = []string{"a member answered another hash"} })
+	future := other(365*24*time.Hour, func(*backup.Manifest) {})
+	copied := *m
+	copied.Revision, copied.ID = m.Revision+1, m.ID.DataName().WithRevision(m.Revision+1)
+
+	for _, c := range []struct {
+		name           string
+		do, undo       func()
+		state, problem string
+	}{
+		{"suspect", func() { h.create(suspect) }, func() { h.remove(suspect.Key(), suspect.DataKey()) },
+			server.ClusterFailure, "the newest snapshot, " + string(suspect.ID) + ", is suspect"},
+		{"data missing", func() { h.remove(m.DataKey()) }, func() { h.write(m.DataKey(), data) },
+			server.ClusterFailure, "the data of snapshot " + string(m.ID) + " is not in the repository"},
+		{"copied", func() { h.create(&copied) }, func() { h.remove(copied.Key()) },
+			server.ClusterFailure, "two manifests refer to the data of snapshot"},
+		{"a clock was wrong", func() { h.create(future) }, func() { h.remove(future.Key(), future.DataKey()) },
+			server.ClusterWarning, "snapshot " + string(future.ID) + " lies in the future"},
+		{"a verification failed", func() { h.verify(d, string(future.ID)) }, func() { h.verify(d, string(m.ID)) },
+			server.ClusterWarning, "the last verification failed: "},
+		{"a defect", func() { h.damage(m.DataKey()); h.verify(d, server.Latest) }, func() {
+			h.write(m.DataKey(), data)
+			h.verify(d, string(m.ID))
+		}, server.ClusterFailure, "the stored snapshot " + string(m.ID) + " is damaged: "},
+	} {
+		c.do()
+		h.troubled(d, c.state, c.problem)
+		judged(t, d, c.state, c.problem)
+		c.undo()
+		h.ok(d)
+		judged(t, d, server.ClusterOK, "")
+		if t.Failed() {
+			t.Fatalf("this was %q", c.name)
+		}
 	}
-	see(&s, look{newest: older, listed: listed(older)})
-	if len(s.defects) != 0 {
-		t.Error("the defect of a snapshot that is gone is kept")
-	}
-	see(&s, look{})
-	if s.newest != nil || !s.confirmed.IsZero() || !s.protected {
-		t.Errorf("all are gone: %+v", s)
-	}
+}
+
+// TestHealth_Gone: a defect of a snapshot that is gone is none, but all must not
+// be gone.
+func TestHealth_Gone(t *testing.T) {
+	h := newHouse(t)
+	h.looks = often
+	d, first := h.protected()
+	m := h.manifest(d, first.Snapshot)
+	h.put("a")
+	newest := h.manifest(d, h.backup(d, server.JobSucceeded).Snapshot)
+	h.damage(newest.DataKey())
+	h.verify(d, server.Latest)
+	h.troubled(d, server.ClusterFailure, string(newest.ID)+" is damaged")
+	h.remove(newest.Key(), newest.DataKey())
+	h.ok(d)
+	judged(t, d, server.ClusterOK, "")
+	h.remove(m.Key(), m.DataKey())
+	h.troubled(d, server.ClusterFailure, "the repository holds no good snapshot any more")
+	judged(t, d, server.ClusterFailure, "the repository holds no good snapshot any more")
 }

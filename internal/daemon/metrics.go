@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -35,13 +36,13 @@ func newMetrics(d *Daemon) *metrics {
 		m.registry.MustRegister(c)
 		return c
 	}
-	m.backups = counter("backupd_backups_total", "Attempts to back up, by what became of them: verified, suspect, skipped, failed.", "cluster", "result")
-	m.disagreements = counter("backupd_hashkv_disagreements_total", "Answers of members whose HashKV was not the snapshot's.", "cluster")
-	m.verifications = counter("backupd_verifications_total", "Verifications of stored snapshots, by what they found: ok, defect, failed.", "cluster", "result")
+	m.backups = counter("backupd_backups_total", "Attempts to back up, by what became of them: verified, suspect, skipped, failed.", "repository", "cluster", "result")
+	m.disagreements = counter("backupd_hashkv_disagreements_total", "Answers of members whose HashKV was not the snapshot's.", "repository", "cluster")
+	m.verifications = counter("backupd_verifications_total", "Verifications of stored snapshots, by what they found: ok, defect, failed.", "repository", "cluster", "result")
 	m.requests = counter("backupd_store_requests_total", "Operations on a repository that ended.", "repository", "operation")
 	m.errors = counter("backupd_store_errors_total", "Operations on a repository that failed.", "repository", "operation", "code")
-	m.removed = counter("backupd_prune_removed_total", "Snapshots removed by retention.", "cluster")
-	m.pruneErrors = counter("backupd_prune_errors_total", "Prunes that failed.", "cluster")
+	m.removed = counter("backupd_prune_removed_total", "Snapshots removed by retention.", "repository", "cluster")
+	m.pruneErrors = counter("backupd_prune_errors_total", "Prunes that failed.", "repository", "cluster")
 	m.notifications = counter("backupd_notifications_total", "Notifications, by what became of them: sent, dropped.", "kind", "result")
 	m.prepareNotifications()
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{d})
@@ -54,15 +55,15 @@ func (m *metrics) handler() http.Handler {
 
 // prepare makes the counters of a cluster appear before anything is counted, so
 // that the first failure is an increase.
-func (m *metrics) prepare(cluster string) {
+func (m *metrics) prepare(k duty.Key) {
 	for _, result := range []string{"verified", "suspect", "skipped", "failed"} {
-		m.backups.WithLabelValues(cluster, result)
+		m.backups.WithLabelValues(k.Repository, k.Cluster, result)
 	}
 	for _, result := range []string{"ok", "defect", "failed"} {
-		m.verifications.WithLabelValues(cluster, result)
+		m.verifications.WithLabelValues(k.Repository, k.Cluster, result)
 	}
 	for _, c := range []*prometheus.CounterVec{m.disagreements, m.removed, m.pruneErrors} {
-		c.WithLabelValues(cluster)
+		c.WithLabelValues(k.Repository, k.Cluster)
 	}
 }
 
@@ -79,10 +80,10 @@ func (m *metrics) prepareNotifications() {
 	}
 }
 
-// forget drops the counters of a cluster that is guarded no more.
-func (m *metrics) forget(cluster string) {
+// forget drops the counters of a cluster that is no longer guarded.
+func (m *metrics) forget(k duty.Key) {
 	for _, c := range []*prometheus.CounterVec{m.backups, m.verifications, m.disagreements, m.removed, m.pruneErrors} {
-		c.DeletePartialMatch(prometheus.Labels{"cluster": cluster})
+		c.DeletePartialMatch(prometheus.Labels{"repository": k.Repository, "cluster": k.Cluster})
 	}
 }
 
@@ -93,23 +94,49 @@ func (m *metrics) forgetRepository(name string) {
 	}
 }
 
-// backup counts an attempt; m is nil where no snapshot was taken.
-func (m *metrics) backup(cluster, result string, taken *backup.Manifest) {
-	m.backups.WithLabelValues(cluster, result).Inc()
-	if taken == nil {
-		return
+// outcome counts one try of a backup.
+func (m *metrics) outcome(k duty.Key, o duty.Outcome) {
+	switch {
+	case o.Manifest != nil:
+		m.backup(k, o.Manifest)
+	case o.Result == duty.Skipped || o.Result == duty.Passed:
+		m.backups.WithLabelValues(k.Repository, k.Cluster, "skipped").Inc()
+	default:
+		m.backups.WithLabelValues(k.Repository, k.Cluster, "failed").Inc()
 	}
+}
+
+// backup counts a snapshot that was stored.
+func (m *metrics) backup(k duty.Key, taken *backup.Manifest) {
+	result := "verified"
+	if !taken.Verified() {
+		result = "suspect"
+	}
+	m.backups.WithLabelValues(k.Repository, k.Cluster, result).Inc()
 	for _, h := range taken.MemberHashes {
 		if h.Result == backup.HashDiffers {
-			m.disagreements.WithLabelValues(cluster).Inc()
+			m.disagreements.WithLabelValues(k.Repository, k.Cluster).Inc()
 		}
 	}
 }
 
-func (m *metrics) prune(cluster string, removed int, err error) {
-	m.removed.WithLabelValues(cluster).Add(float64(removed))
-	if err != nil {
-		m.pruneErrors.WithLabelValues(cluster).Inc()
+func (m *metrics) verification(k duty.Key, o duty.Outcome) {
+	result := "ok"
+	switch {
+	case o.Result == duty.Passed:
+		return
+	case errors.Is(o.Err, backup.ErrCorrupt):
+		result = "defect"
+	case o.Err != nil:
+		result = "failed"
+	}
+	m.verifications.WithLabelValues(k.Repository, k.Cluster, result).Inc()
+}
+
+func (m *metrics) prune(k duty.Key, p duty.PruneOutcome) {
+	m.removed.WithLabelValues(k.Repository, k.Cluster).Add(float64(p.Removed))
+	if p.Err != nil {
+		m.pruneErrors.WithLabelValues(k.Repository, k.Cluster).Inc()
 	}
 }
 

@@ -1,7 +1,7 @@
-package daemon
+package daemon_test
 
 import (
-	"io/fs"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,9 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/etcd-backupd/backupd/internal/daemon"
 	"github.com/etcd-backupd/backupd/internal/server"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
-	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
@@ -27,43 +26,29 @@ var closed = []string{"result", "phase", "state", "operation", "code", "kind"}
 // that has everything to tell.
 func TestMetricsAreDocumented(t *testing.T) {
 	h := newHouse(t)
-	h.real = testserver.StartCluster(t, testserver.Options{TLS: true}) // certificates
-	h.configure("@hourly", "    tls: {ca-file: "+h.real.CAFile+", cert-file: "+h.real.CertFile+", key-file: "+h.real.KeyFile+"}")
+	h.etcd = testserver.StartCluster(t, testserver.Options{TLS: true}) // certificates
+	h.configure("@hourly", fmt.Sprintf("    tls: {ca-file: %s, cert-file: %s, key-file: %s}",
+		h.etcd.CAFile, h.etcd.CertFile, h.etcd.KeyFile))
 	h.edit(h.dir+"/spool}", h.dir+"/spool, max-bytes: 1GiB}\n  notifications: [{on: [success], command: [/bin/true]}]")
-	d := h.daemon()
-	h.run(d)
-	h.await("the first backup", func() bool { return d.Clusters()[0].State == server.ClusterOK })
-	j, err := d.StartVerification("prod", snapshot.Latest)
-	if err != nil {
-		t.Fatal(err)
+	d, _ := h.protected()
+	h.verify(d, server.Latest)
+	h.unreadable()
+	if _, err := d.Snapshots(t.Context(), "prod", "", 1); err == nil {
+		t.Fatal("a file was listed")
 	}
-	h.ended(d, j.ID)
-	d.metrics.store("main", storage.Event{Op: storage.OpDelete, Err: fs.ErrPermission})
+	if len(series(t, d, "backupd_store_errors_total{")) == 0 {
+		t.Error("an error of the store is not counted")
+	}
 
 	want, meanings := documentedMetrics(t)
 	var got map[string]metric
-	h.await("a notification", func() bool {
+	await(t, "a notification", func() bool {
 		got = exposedMetrics(t, d, meanings)
 		_, ok := got["backupd_notifications_total"]
 		return ok
 	})
 	if diff := cmp.Diff(got, want); diff != "" {
 		t.Errorf("docs/daemon.md is not what the daemon exposes (-exposed +documented):\n%s", diff)
-	}
-}
-
-// edit replaces a part of the configuration.
-func (h *house) edit(before, after string) {
-	h.t.Helper()
-	raw, err := os.ReadFile(h.path)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	if strings.Count(string(raw), before) != 1 {
-		h.t.Fatalf("%q is not once in the configuration:\n%s", before, raw)
-	}
-	if err := os.WriteFile(h.path, []byte(strings.Replace(string(raw), before, after, 1)), 0o600); err != nil {
-		h.t.Fatal(err)
 	}
 }
 
@@ -75,7 +60,8 @@ func documentedMetrics(t *testing.T) (map[string]metric, map[string]string) {
 		t.Fatal(err)
 	}
 	out, meanings := map[string]metric{}, map[string]string{}
-	for _, row := range regexp.MustCompile("(?m)^\\| `(backupd_\\w+)` \\| (\\w+) \\| (.*?) \\| (.+) \\|$").FindAllStringSubmatch(string(raw), -1) {
+	rows := regexp.MustCompile("(?m)^\\| `(backupd_\\w+)` \\| (\\w+) \\| (.*?) \\| (.+) \\|$")
+	for _, row := range rows.FindAllStringSubmatch(string(raw), -1) {
 		if _, twice := out[row[1]]; twice {
 			t.Errorf("%s has two rows", row[1])
 		}
@@ -89,31 +75,38 @@ func documentedMetrics(t *testing.T) (map[string]metric, map[string]string) {
 	return out, meanings
 }
 
+var (
+	typeLine   = regexp.MustCompile(`^# TYPE (backupd_\w+) (\w+)$`) // others are of the runtime and the process
+	seriesLine = regexp.MustCompile(`^(backupd_\w+)(?:\{(.*)\})? \S+$`)
+	labelPair  = regexp.MustCompile(`(\w+)="((?:[^"\\]|\\.)*)"`)
+)
+
 // exposedMetrics returns what the daemon exposes, whose closed labels must have
 // values that the meanings tell of.
-func exposedMetrics(t *testing.T, d *Daemon, meanings map[string]string) map[string]metric {
+func exposedMetrics(t *testing.T, d *daemon.Daemon, meanings map[string]string) map[string]metric {
 	t.Helper()
-	families, err := d.metrics.registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]metric{}
-	for _, f := range families {
-		if !strings.HasPrefix(f.GetName(), "backupd_") {
-			continue // of the runtime and the process
+	types, out := map[string]string{}, map[string]metric{}
+	for line := range strings.Lines(scrape(t, d)) {
+		line = strings.TrimSuffix(line, "\n")
+		if m := typeLine.FindStringSubmatch(line); m != nil {
+			types[m[1]] = m[2]
+		}
+		m := seriesLine.FindStringSubmatch(line)
+		if m == nil {
+			continue
 		}
 		var labels []string
-		for i, series := range f.GetMetric() {
-			for _, l := range series.GetLabel() { // sorted by name
-				if i == 0 {
-					labels = append(labels, l.GetName())
-				}
-				if slices.Contains(closed, l.GetName()) && !strings.Contains(meanings[f.GetName()], "`"+l.GetValue()+"`") {
-					t.Errorf("%s: docs/daemon.md does not tell of %s=%q", f.GetName(), l.GetName(), l.GetValue())
-				}
+		for _, l := range labelPair.FindAllStringSubmatch(m[2], -1) { // sorted by name
+			labels = append(labels, l[1])
+			if slices.Contains(closed, l[1]) && !strings.Contains(meanings[m[1]], "`"+l[2]+"`") {
+				t.Errorf("%s: docs/daemon.md does not tell of %s=%q", m[1], l[1], l[2])
 			}
 		}
-		out[f.GetName()] = metric{strings.ToLower(f.GetType().String()), strings.Join(labels, " ")}
+		got := metric{types[m[1]], strings.Join(labels, " ")}
+		if before, ok := out[m[1]]; ok && before != got {
+			t.Errorf("%s has the labels %q and %q", m[1], before.Labels, got.Labels)
+		}
+		out[m[1]] = got
 	}
 	return out
 }

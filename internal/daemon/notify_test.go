@@ -1,24 +1,26 @@
-package daemon
+package daemon_test
 
 import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/daemon"
 	"github.com/etcd-backupd/backupd/internal/notify"
-	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/server"
-	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// webhook adds a receiver of everything to the configuration, and returns what
-// it was told.
+// webhook adds a receiver to the configuration, and returns what it was told.
 func (h *house) webhook(on ...string) func() []notify.Event {
 	h.t.Helper()
 	var mu sync.Mutex
@@ -58,35 +60,25 @@ func kinds(events []notify.Event) []string {
 func TestNotifications(t *testing.T) {
 	h := newHouse(t)
 	told := h.webhook()
-	d := h.daemon()
-	store := breakable(d.all()[0])
-	h.run(d)
-	h.await("the first backup", func() bool { return d.Clusters()[0].State == server.ClusterOK })
+	d, _ := h.protected()
 	backup := func(want string) {
 		t.Helper()
 		h.put("a")
-		var j server.Job
-		h.await("the job before to end", func() (ok bool) {
-			var err error
-			j, err = d.StartBackup("prod")
-			return err == nil
-		})
-		if got := h.ended(d, j.ID); got.State != want {
-			t.Fatalf("got %+v", got)
-		}
+		h.backup(d, want)
 	}
-	store.down.Store(true)
+	h.away()
 	backup(server.JobFailed)
 	backup(server.JobFailed)
-	store.down.Store(false)
+	h.back()
 	backup(server.JobSucceeded)
 	backup(server.JobSucceeded)
-	h.await("the recovery", func() bool { return len(told()) >= 2 })
+	await(t, "the recovery", func() bool { return len(told()) >= 2 })
 	if diff := cmp.Diff([]string{"backup failure", "backup recovery"}, kinds(told())); diff != "" {
 		t.Errorf("told (-want +got):\n%s", diff)
 	}
 	failure, recovery := told()[0], told()[1]
-	if !strings.Contains(failure.Error, errDown.Error()) || failure.Hint != "do something" || failure.Cluster != "prod" || recovery.Snapshot == "" || !recovery.Since.Equal(failure.Time) {
+	if !strings.Contains(failure.Error, notThere) || failure.Hint != "do something" || failure.Cluster != "prod" ||
+		recovery.Snapshot == "" || !recovery.Since.Equal(failure.Time) {
 		t.Errorf("got %+v and %+v", failure, recovery)
 	}
 }
@@ -95,82 +87,112 @@ func TestNotifications(t *testing.T) {
 // which nothing has changed is a success.
 func TestNotifications_Started(t *testing.T) {
 	h := newHouse(t)
-	told := h.webhook("start", "success", "failure")
+	h.taken()
+	h.put("a")
 	h.edit("retries: 0", "retries: 1")
+	told := h.webhook("start", "success", "failure")
 	d := h.daemon()
-	store := breakable(d.all()[0])
-	store.hold = make(chan struct{})
 	h.run(d)
-	h.await("the first upload", func() bool { return hasRecord(h) })
-	store.down.Store(true) // the first try fails, the second stores what waits
-	close(store.hold)
-	h.await("the first try to fail", func() bool {
-		return slices.ContainsFunc(d.Jobs(), func(j server.Job) bool { return j.State == server.JobFailed })
+	h.ok(d)
+	spool := filepath.Join(h.dir, "spool")
+	h.must(os.Rename(spool, spool+".away")) // the first try fails, and leaves nothing to the second
+	h.backup(d, server.JobFailed)
+	h.must(os.Rename(spool+".away", spool))
+	tries := len(d.Jobs())
+	await(t, "the end of the pause", func() bool {
+		if len(d.Jobs()) == tries {
+			d.Trigger() // ends it, once it has begun
+		}
+		return len(d.Jobs()) > tries
 	})
-	store.down.Store(false)
-	if err := d.scheduler.Trigger(jobName(kindBackup, "prod")); err != nil { // ends the pause
-		t.Fatal(err)
-	}
-	h.await("the success", func() bool { return len(told()) >= 2 })
+	h.job(d, "the second try", func(j server.Job) bool { return j.State == server.JobSucceeded })
+	await(t, "the success", func() bool { return len(told()) >= 2 })
 	if diff := cmp.Diff([]string{"backup start", "backup success"}, kinds(told())); diff != "" {
 		t.Errorf("told (-want +got):\n%s", diff)
 	}
-	g := d.all()[0]
-	if _, skipped, err := g.slot(t.Context(), schedule.Scheduled); err != nil || skipped == "" {
-		t.Fatalf("skipped %q, %v", skipped, err)
-	}
-	g.done(kindBackup, nil)
-	h.await("the skipped slot", func() bool { return len(told()) >= 3 })
+	h.edit("@yearly", "@every 1s")
+	h.reload(d)
+	h.job(d, "a slot", func(j server.Job) bool { return j.State == server.JobSkipped })
+	await(t, "the skipped slot", func() bool { return len(told()) >= 3 })
 	if got := told()[2]; got.Kind != notify.Succeeded || got.Snapshot != d.Clusters()[0].Snapshot {
 		t.Errorf("got %+v", got)
 	}
 }
 
-// TestNotifications_Sidecar: who had nothing to do tells of a success only as
-// far as the repository shows one.
+// passive finds a member whose daemon has nothing to do.
+func (h *house) passive() int {
+	h.t.Helper()
+	other := newHouse(h.t) // with a repository of its own
+	other.etcd = h.etcd
+	for i, ep := range h.etcd.Endpoints() {
+		other.sidecar(ep)
+		if _, out := other.once(); out.Reason != "" {
+			return i
+		}
+	}
+	h.t.Fatal("each works")
+	return 0
+}
+
+// TestNotifications_Sidecar: a daemon that had nothing to do tells of a success
+// only as far as the repository shows one.
 func TestNotifications_Sidecar(t *testing.T) {
+	t.Parallel() // it waits for slots
 	h := newHouse(t)
-	h.real = testserver.StartCluster(t, testserver.Options{Size: 3})
-	var worker, other *Daemon
-	var told func() []notify.Event
-	for _, ep := range h.real.Endpoints() {
-		h.configure("@hourly", "    local-endpoint: "+ep)
-		events := h.webhook("start", "success", "failure", "recovery")
-		d := h.daemon()
-		defer d.close()
-		survey, err := d.all()[0].source.Survey(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		switch passed, err := d.all()[0].worker(t.Context(), survey); {
-		case err != nil:
-			t.Fatal(err)
-		case passed == "":
-			worker = d
-		default:
-			other, told = d, events
-		}
-	}
-	go func() { _ = other.notifier.Run(t.Context()) }()
-	turn := func(d *Daemon) {
+	h.etcd = sharedTrio(t)
+	at := h.passive()
+	proxies := h.through()
+	// Every second, but for one gap: so nothing is overdue after two of them.
+	h.configure("0-54 * * * * *", "    local-endpoint: "+h.endpoints[at])
+	told := h.webhook("start", "success", "failure", "recovery")
+	d := h.daemon()
+	h.run(d)
+	passed := func() {
 		t.Helper()
-		g := d.all()[0]
-		_, _, err := g.slot(t.Context(), schedule.Scheduled)
-		if err != nil {
-			t.Fatal(err)
-		}
-		g.done(kindBackup, err)
+		seen := time.Now()
+		h.job(d, "a slot of the other", func(j server.Job) bool {
+			return j.State == server.JobSkipped && j.Started.After(seen)
+		})
 	}
-	turn(other) // nothing is stored yet: there is nothing to tell
-	turn(worker)
-	turn(other)
-	other.all()[0].done(kindBackup, errDown) // as by hand
-	turn(other)                              // nothing new since
+	worker := newHouse(t) // without a member beside it
+	worker.etcd, worker.dir = h.etcd, h.dir
+	worker.configure("@hourly", "")
+	tell := func(want ...string) {
+		t.Helper()
+		await(t, strings.Join(want, ", "), func() bool { return len(slices.Compact(kinds(told()))) >= len(want) })
+		if diff := cmp.Diff(append([]string{}, want...), slices.Compact(kinds(told()))); diff != "" {
+			t.Errorf("told (-want +got):\n%s", diff)
+		}
+	}
+
+	passed() // nothing is stored yet: there is nothing to tell
+	tell()
+	first := worker.taken()
+	tell("backup success")
 	h.put("a")
-	turn(worker)
-	turn(other)
-	h.await("the recovery", func() bool { return len(told()) >= 3 })
-	if diff := cmp.Diff([]string{"backup success", "backup failure", "backup recovery"}, kinds(told())); diff != "" {
-		t.Errorf("told (-want +got):\n%s", diff)
+	for _, p := range proxies {
+		p.Cut()
+	}
+	tell("backup success", "backup failure")
+	for _, p := range proxies {
+		p.Resume()
+	}
+	passed() // nothing new since
+	passed()
+	tell("backup success", "backup failure")
+	second := worker.taken()
+	await(t, "the recovery", func() bool { return slices.Contains(kinds(told()), "backup recovery") })
+	checkSidecar(t, d, told(), first, second)
+}
+
+// checkSidecar compares the snapshots that a success and a recovery name.
+func checkSidecar(t *testing.T, d *daemon.Daemon, told []notify.Event, first, second *backup.Manifest) {
+	t.Helper()
+	recovery := slices.IndexFunc(told, func(e notify.Event) bool { return e.Kind == notify.Recovered })
+	if told[0].Snapshot != string(first.ID) || told[recovery].Snapshot != string(second.ID) {
+		t.Errorf("told of %s and %s, want %s and %s", told[0].Snapshot, told[recovery].Snapshot, first.ID, second.ID)
+	}
+	if c := d.Clusters()[0]; c.Snapshot != string(second.ID) {
+		t.Errorf("got %+v", c)
 	}
 }

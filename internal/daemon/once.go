@@ -8,16 +8,14 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 )
 
 // Outcome is what became of one cluster's backup.
 type Outcome struct {
-	Cluster  string
-	Manifest *backup.Manifest // nil where none was taken
-	Skipped  string           // why none was needed
-	Err      error
+	duty.Key
+	duty.Outcome
 }
 
 // Once backs up the named clusters, or all, as a slot of the schedule would,
@@ -35,12 +33,33 @@ func (d *Daemon) Once(ctx context.Context, names []string) ([]Outcome, error) {
 	g.SetLimit(max(d.config().Daemon.Concurrency, 1))
 	for i, guard := range guards {
 		g.Go(func() error {
-			out[i] = guard.once(ctx)
+			out[i] = Outcome{guard.Key, guard.once(ctx)}
 			return nil
 		})
 	}
 	_ = g.Wait() // each outcome has its error
 	return out, nil
+}
+
+// once does what the scheduler does with a job: retries, within a time.
+func (g *guard) once(ctx context.Context) duty.Outcome {
+	r := &run{daemon: g.daemon, key: g.Key, kind: kindBackup, began: time.Now().Round(0)}
+	var ended error // in a pause
+	err := schedule.Tries{Retries: g.conf.Snapshot.Retries, Timeout: g.conf.Snapshot.Timeout}.Do(ctx,
+		// A catch-up run: the CronJob may have tried before, in another process.
+		func(ctx context.Context) error { return r.Try(ctx, schedule.CaughtUp) },
+		func(ctx context.Context, pause time.Duration, err error) bool {
+			g.Log.Warn("backup failed, trying again", "err", err, "pause", pause.Round(time.Millisecond))
+			again := schedule.Sleep(ctx, pause, err)
+			ended = context.Cause(ctx)
+			return again
+		})
+	if err != nil && ended != nil {
+		err = fmt.Errorf("%w: %w", ended, err)
+	}
+	r.Done(err)
+	r.last.Err = err
+	return r.last
 }
 
 func (d *Daemon) chosen(names []string) ([]*guard, error) {
@@ -58,39 +77,4 @@ func (d *Daemon) chosen(names []string) ([]*guard, error) {
 		}
 	}
 	return out, nil
-}
-
-// once does what the scheduler does with a job: retries, within a time.
-func (g *guard) once(ctx context.Context) Outcome {
-	limit := g.conf.Snapshot.Timeout
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the run took longer than its time-out of %s", limit))
-	defer cancel()
-	out := Outcome{Cluster: g.conf.Name}
-	pauses := schedule.NewBackoff(0)
-	for try := 0; ; try++ {
-		// Caught up: the CronJob may have tried before, in another process.
-		out.Manifest, out.Skipped, out.Err = g.slot(ctx, schedule.CaughtUp)
-		if out.Err == nil || try == g.conf.Snapshot.Retries || schedule.IsPermanent(out.Err) || !g.pause(ctx, pauses.NextBackOff(), out.Err) {
-			break
-		}
-	}
-	if out.Err != nil && ctx.Err() != nil {
-		out.Err = fmt.Errorf("%w: %w", context.Cause(ctx), out.Err)
-	}
-	g.backupDone(g.known.hasPassed(kindBackup), out.Err)
-	return out
-}
-
-// pause waits before a backup is tried again, and returns whether it is.
-func (g *guard) pause(ctx context.Context, d time.Duration, err error) bool {
-	if ctx.Err() != nil {
-		return false
-	}
-	g.log.Warn("backup failed, trying again", "err", err, "pause", d.Round(time.Millisecond))
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
 }

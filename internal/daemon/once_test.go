@@ -1,4 +1,4 @@
-package daemon
+package daemon_test
 
 import (
 	"context"
@@ -6,10 +6,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/etcd-backupd/backupd/internal/daemon"
+	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/notify"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
@@ -17,10 +18,12 @@ import (
 // TestOnce_OneDown: one cluster that is down does not disturb the other.
 func TestOnce_OneDown(t *testing.T) {
 	h := newHouse(t)
-	h.configure("@hourly", "  - name: down\n    endpoints: ["+testserver.FreeURL(t)+"]\n    snapshot: {schedule: \"@hourly\", retries: 0, request-timeout: 1s}\n")
+	h.configure("@hourly", "  - name: down\n    endpoints: ["+testserver.FreeURL(t)+
+		"]\n    snapshot: {schedule: \"@hourly\", retries: 0, request-timeout: 1s}\n")
 	told := h.webhook("success", "failure")
 	got, err := h.daemon().Once(t.Context(), nil)
-	if err != nil || len(got) != 2 || got[0].Err != nil || got[0].Manifest == nil || got[1].Err == nil || got[1].Manifest != nil {
+	if err != nil || len(got) != 2 || got[0].Err != nil || got[0].Manifest == nil || got[1].Err == nil ||
+		got[1].Manifest != nil {
 		t.Fatalf("got %+v, %v", got, err)
 	}
 	// Delivered before it returned.
@@ -31,20 +34,22 @@ func TestOnce_OneDown(t *testing.T) {
 	}
 }
 
-// TestOnce_TimeOut: what is said is why it failed, not only that time was up,
-// and that no other attempt is made in vain.
+// TestOnce_TimeOut: the error says why it failed, not only that time was up, and
+// no other attempt is made in vain.
 func TestOnce_TimeOut(t *testing.T) {
+	t.Parallel() // it waits
 	h := newHouse(t)
+	h.endpoints = []string{testserver.FreeURL(t)}
+	h.configure("@yearly", "")
 	h.edit("retries: 0", "retries: 5, timeout: 3s")
 	told := h.webhook()
-	h.real.Members[0].Kill()
-	d := h.daemon()
-	got, err := d.Once(t.Context(), nil)
-	if err != nil || len(got) != 1 || got[0].Err == nil {
-		t.Fatalf("got %+v, %v", got, err)
+	d, out := h.once()
+	if out.Err == nil {
+		t.Fatalf("got %+v", out)
 	}
-	text := got[0].Err.Error()
-	if !strings.Contains(text, "longer than its time-out of 3s") || !strings.Contains(text, "no member can serve") || len(d.Jobs()) != 1 {
+	text := out.Err.Error()
+	if !strings.Contains(text, "longer than its time-out of 3s") || !strings.Contains(text, "no member can serve") ||
+		len(d.Jobs()) != 1 {
 		t.Errorf("after %d tries: %s", len(d.Jobs()), text)
 	}
 	if diff := cmp.Diff([]string{"backup failure"}, kinds(told())); diff != "" {
@@ -52,31 +57,38 @@ func TestOnce_TimeOut(t *testing.T) {
 	}
 }
 
-// TestOnce_Interrupted: a backup that was told to end is a failure to whoever
-// waits for it. What was received is kept for the next try of the CronJob.
+// TestOnce_Interrupted: a backup that was interrupted is a failure to whoever
+// waits for it. The database it received is kept for the next try of the CronJob.
 func TestOnce_Interrupted(t *testing.T) {
 	h := newHouse(t)
+	upload := h.gated().hold("PUT", "prod/data/")
 	told := h.webhook()
-	d := h.daemon()
-	store := breakable(d.all()[0])
-	store.hold = make(chan struct{})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
+	ended := make(chan daemon.Outcome, 2)
+	d := h.daemon()
 	go func() {
-		for !hasRecord(h) && ctx.Err() == nil {
-			time.Sleep(time.Millisecond)
+		got, err := d.Once(ctx, []string{"prod"})
+		ended <- daemon.Outcome{Outcome: duty.Outcome{Err: err}}
+		for _, out := range got {
+			ended <- out
 		}
-		cancel(errors.New("interrupted by a signal"))
 	}()
-	got, err := d.Once(ctx, nil)
-	if err != nil || got[0].Err == nil || !strings.Contains(got[0].Err.Error(), "interrupted by a signal") {
-		t.Fatalf("got %+v, %v", got, err)
+	h.received()
+	upload.reached()
+	cancel(errors.New("interrupted by a signal"))
+	if got := <-ended; got.Err != nil {
+		t.Fatal(got.Err)
+	}
+	if got := <-ended; got.Err == nil || !strings.Contains(got.Err.Error(), "interrupted by a signal") {
+		t.Fatalf("got %+v", got)
 	}
 	if diff := cmp.Diff([]string{"backup failure"}, kinds(told())); diff != "" {
 		t.Errorf("told (-want +got):\n%s", diff)
 	}
+	upload.release()
 	streams := h.streams()
-	if got, err := h.daemon().Once(t.Context(), nil); err != nil || got[0].Manifest == nil || h.streams() != streams {
-		t.Errorf("the next try: %+v, %v, %d streams", got, err, h.streams()-streams)
+	if h.taken(); h.streams() != streams {
+		t.Errorf("the next try: %d streams", h.streams()-streams)
 	}
 }

@@ -1,143 +1,34 @@
-package daemon
+package daemon_test
 
 import (
-	"context"
-	"errors"
-	"io"
-	"iter"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/server"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
-	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-var errDown = errors.New("no route to host")
-
-// outage is a store that can be away.
-type outage struct {
-	storage.Store
-	down atomic.Bool
-	hold chan struct{} // if not nil, every Create of data waits for it or for its context
-}
-
-func (o *outage) err() error {
-	if o.down.Load() {
-		return errDown
-	}
-	return nil
-}
-
-func (o *outage) Create(ctx context.Context, key string, r io.Reader) error {
-	if err := o.err(); err != nil {
-		return err
-	}
-	if o.hold != nil && strings.Contains(key, "/data/") {
-		select {
-		case <-o.hold:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	return o.Store.Create(ctx, key, r)
-}
-
-func (o *outage) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	if err := o.err(); err != nil {
-		return nil, err
-	}
-	return o.Store.Open(ctx, key, offset, length)
-}
-
-func (o *outage) Stat(ctx context.Context, key string) (storage.Object, error) {
-	if err := o.err(); err != nil {
-		return storage.Object{}, err
-	}
-	return o.Store.Stat(ctx, key)
-}
-
-func (o *outage) List(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
-	if err := o.err(); err != nil {
-		return func(yield func(storage.Object, error) bool) { yield(storage.Object{}, err) }
-	}
-	return o.Store.List(ctx, prefix)
-}
-
-func (o *outage) Delete(ctx context.Context, key string) error {
-	if err := o.err(); err != nil {
-		return err
-	}
-	return o.Store.Delete(ctx, key)
-}
-
-// breakable puts an outage in front of the guard's store, before anything runs.
-func breakable(g *guard) *outage {
-	o := &outage{Store: g.store}
-	g.store = o
-	return o
-}
-
-// streams counts how often etcd was asked for its database.
-func (h *house) streams() int {
-	return strings.Count(h.real.Members[0].Log(), `"sending database snapshot to client"`)
-}
-
-func (h *house) pending() []snapshot.PendingSpool {
-	h.t.Helper()
-	out, err := snapshot.Pending(filepath.Join(h.dir, "spool"))
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return out
-}
-
-// slot is one attempt that must store a snapshot, or fail with PendingError.
-func (h *house) slot(g *guard, why schedule.Reason) (id string, err error) {
-	h.t.Helper()
-	m, _, err := g.slot(h.t.Context(), why)
-	if err != nil {
-		return "", err
-	}
-	if m == nil {
-		h.t.Fatal("nothing was taken")
-	}
-	return string(m.ID), nil
-}
-
-// TestOutage: the store goes away, and comes back long before the next slot.
-// What was received is stored then, and etcd is not asked for it again.
+// TestOutage: the store goes away, and comes back long before the next slot. The
+// database that was received is stored then, and etcd is not asked for it again.
 func TestOutage(t *testing.T) {
 	h := newHouse(t)
-	h.configure("@yearly", "")
-	d := h.daemon()
-	g := d.all()[0]
-	store := breakable(g)
-	h.run(d)
-	h.await("the first backup", func() bool { return d.Clusters()[0].State == server.ClusterOK })
-
+	h.looks = often
+	d, _ := h.protected()
 	h.put("a")
-	store.down.Store(true)
-	j, err := d.StartBackup("prod")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := h.ended(d, j.ID); got.State != server.JobFailed || !strings.Contains(got.Error, "is kept in") {
+	h.away()
+	if got := h.backup(d, server.JobFailed); !strings.Contains(got.Error, "is kept in") {
 		t.Fatalf("without the store: %+v", got)
 	}
+	h.looked(d) // still away
 	if c := d.Clusters()[0]; c.State != server.ClusterWarning || len(h.pending()) != 1 {
 		t.Fatalf("without the store: %+v, pending %v", c, h.pending())
 	}
-	g.lookIn(t.Context()) // still away
 	streams := h.streams()
-	store.down.Store(false)
-	g.lookIn(t.Context())
-	h.await("what was pending to be stored", func() bool { return d.Clusters()[0].State == server.ClusterOK })
+	h.back()
+	h.ok(d)
 	list, err := d.Snapshots(t.Context(), "prod", "", 10)
 	if err != nil || len(list) != 2 || d.Clusters()[0].Snapshot != list[0].ID || len(h.pending()) != 0 {
 		t.Errorf("got %+v, %v; pending %v", list, err, h.pending())
@@ -145,157 +36,150 @@ func TestOutage(t *testing.T) {
 	if h.streams() != streams {
 		t.Error("etcd was asked for its database again")
 	}
-	if got := d.Jobs()[0]; got.State != server.JobSucceeded || got.Kind != kindBackup || got.Snapshot != list[0].ID {
+	if got := d.Jobs()[0]; got.State != server.JobSucceeded || got.Kind != "backup" || got.Snapshot != list[0].ID {
 		t.Errorf("on the board: %+v", got)
 	}
 }
 
-// TestOutage_Slots: within a slot etcd is asked once, and in each slot anew. Who
-// asks by hand gets the cluster as it is now.
+// TestOutage_Slots: in each slot etcd is asked once more. Whoever asks by hand
+// gets the cluster as it is now.
 func TestOutage_Slots(t *testing.T) {
 	h := newHouse(t)
-	d := h.daemon()
-	defer d.close()
-	g := d.all()[0]
-	store := breakable(g)
-	if _, err := h.slot(g, schedule.Scheduled); err != nil {
-		t.Fatal(err)
-	}
-	g.backupDone(false, nil)
-	store.down.Store(true)
+	h.configure("@hourly", "")
+	h.edit("retries: 0", "retries: 5")
+	d, _ := h.protected()
+	h.away()
 	h.put("a")
-	for i, why := range []schedule.Reason{"a slot", "its retry", "the next slot", "its retry", schedule.Manual, schedule.Manual} {
-		first := why != "its retry" && (why != schedule.Manual || i == 4)
-		if why == "a slot" || why == "the next slot" {
-			g.backupDone(false, errDown)
-		}
+	asked := func(try string, streams int, run func()) {
+		t.Helper()
 		before := h.streams()
-		if why != schedule.Manual {
-			why = schedule.Scheduled
-		}
-		if _, err := h.slot(g, why); !errors.Is(err, errDown) {
-			t.Fatalf("try %d: %v", i, err)
-		}
-		if got := h.streams() - before; first && got != 1 || !first && got != 0 {
-			t.Errorf("try %d: etcd was asked %d times", i, got)
+		if run(); h.streams()-before != streams {
+			t.Errorf("%s: etcd was asked %d times, want %d", try, h.streams()-before, streams)
 		}
 	}
-	g.backupDone(false, errDown)
-	store.down.Store(false)
+	hours := 0
+	slot := func() {
+		t.Helper()
+		hours++
+		jobs := len(d.Jobs())
+		h.clock.stop(time.Now().Truncate(time.Hour).Add(time.Duration(hours)*time.Hour + time.Second))
+		d.Reload(t.Context()) // wakes the scheduler
+		await(t, "a scheduled try", func() bool {
+			all := d.Jobs()
+			return len(all) > jobs && all[0].Reason == "scheduled" && all[0].State != server.JobRunning
+		})
+	}
+	manual := func() { t.Helper(); h.backup(d, server.JobFailed) }
+	asked("a slot", 1, slot)
+	asked("by hand, in the pause after it", 1, manual)
+	asked("by hand, in the pause after that", 0, manual)
+	for range 3 { // the tries of the slot come to their end
+		asked("by hand, in the pause", 0, manual)
+	}
+	asked("the next slot", 1, slot)
+	if n := len(h.pending()); n != 3 {
+		t.Errorf("%d are pending", n)
+	}
+	h.back()
 	h.put("b")
-	before := h.streams()
-	id, err := h.slot(g, schedule.Scheduled)
-	if err != nil || h.streams()-before != 1 || string(g.known.now().newest.ID) != id {
-		t.Errorf("a new slot is served with what waited: %v", err)
+	var got server.Job
+	asked("by hand, with the store", 1, func() { got = h.backup(d, server.JobSucceeded) })
+	if c := d.Clusters()[0]; c.Snapshot != got.Snapshot {
+		t.Errorf("a new run is served with what waited: %+v", c)
 	}
-	if n := g.known.now().catalog.verified; n != 3 || len(h.pending()) != 0 { // keep-last
+	if n := len(pages(t, d, 10)); n != 3 || len(h.pending()) != 0 { // keep-last
 		t.Errorf("%d snapshots, pending %v", n, h.pending())
-	}
-	g.backupDone(false, nil)
-
-	// A process that died is made up for by what it left.
-	store.down.Store(true)
-	h.put("c")
-	if _, err := h.slot(g, schedule.Scheduled); !errors.Is(err, errDown) {
-		t.Fatal(err)
-	}
-	store.down.Store(false)
-	again := h.daemon()
-	defer again.close()
-	before = h.streams()
-	if id, err := h.slot(again.all()[0], schedule.CaughtUp); err != nil || h.streams() != before || id != string(again.all()[0].known.now().newest.ID) {
-		t.Errorf("after the restart: %s, %v, %d streams", id, err, h.streams()-before)
 	}
 }
 
-// TestOutage_Unmounted: a repository that is not there any more is not made
-// anew, and is not taken for one without snapshots.
+// TestOutage_Process: a process that died, and a try that failed, are made up
+// for by what was received then, but not a slot before.
+func TestOutage_Process(t *testing.T) {
+	t.Parallel() // it waits in a pause between two tries
+	h := newHouse(t)
+	h.etcd = testserver.StartCluster(t, testserver.Options{}) // whose streams are counted
+	g := h.gated()
+	h.configure("@every 1h", "")
+	h.taken()
+	h.put("a")
+	full := g.refuse("PUT", "prod/data/")
+	streams := func(tries, want int) {
+		t.Helper()
+		before := h.streams()
+		if d, out := h.once(); out.Err == nil || len(d.Jobs()) != tries ||
+			!strings.Contains(out.Err.Error(), "AccessDenied") {
+			t.Errorf("%d tries: %+v", len(d.Jobs()), out)
+		}
+		if got := h.streams() - before; got != want {
+			t.Errorf("etcd was asked %d times, want %d", got, want)
+		}
+	}
+	h.edit("retries: 0", "retries: 1")
+	streams(2, 1) // with its retry
+	h.edit("retries: 1", "retries: 0")
+	streams(1, 0) // another process, the same slot
+	h.clock.put(61 * time.Minute)
+	streams(1, 1)
+	h.clock.put(0)
+	full.release()
+	before := h.streams()
+	m := h.taken()
+	if d, _ := h.once(); h.streams() != before || len(h.pending()) != 0 || d.Clusters()[0].Snapshot != string(m.ID) {
+		t.Errorf("got %s, %d streams", m.ID, h.streams()-before)
+	}
+}
+
+// TestOutage_Unmounted: a repository that is not there any more is not made a
+// second time, and is not taken for one without snapshots.
 func TestOutage_Unmounted(t *testing.T) {
-	for name, instead := range map[string]func(t *testing.T, folder string){
-		"nothing": func(*testing.T, string) {},
-		"an empty folder": func(t *testing.T, folder string) {
-			if err := os.Mkdir(folder, 0o700); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"another repository": func(t *testing.T, folder string) {
-			other := filepath.Join(t.TempDir(), "other")
-			h := newHouse(t)
-			h.edit(h.dir+"/repository", other)
-			if _, err := h.daemon().Once(t.Context(), nil); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Rename(other, folder); err != nil {
-				t.Fatal(err)
-			}
+	for name, instead := range map[string]func(h *house){
+		"nothing":         func(*house) {},
+		"an empty folder": func(h *house) { h.must(os.Mkdir(h.folder(), 0o700)) },
+		"another repository": func(h *house) {
+			other := newHouse(h.t)
+			other.taken()
+			h.must(os.Rename(other.folder(), h.folder()))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHouse(t)
-			d := h.daemon()
-			defer d.close()
-			g := d.all()[0]
-			first, err := h.slot(g, schedule.Scheduled)
-			if err != nil {
-				t.Fatal(err)
-			}
-			g.backupDone(false, nil)
-			folder := filepath.Join(h.dir, "repository")
-			if err := os.Rename(folder, folder+".away"); err != nil {
-				t.Fatal(err)
-			}
-			instead(t, folder)
-			before := listing(t, folder)
-			if err := g.refresh(t.Context()); err == nil {
-				t.Error("all is well")
-			}
-			if c := d.Clusters()[0]; c.State != server.ClusterWarning || c.Hint == "" || c.Snapshot != first {
+			h.looks = often
+			d, first := h.protected()
+			h.put("a")
+			h.away()
+			instead(h)
+			files := listing(t, h.folder())
+			if c := h.troubled(d, server.ClusterWarning, "the repository cannot be read"); c.Hint == "" ||
+				c.Snapshot != first.Snapshot {
 				t.Errorf("got %+v", c)
 			}
-			if _, err := h.slot(g, schedule.Scheduled); err == nil || len(h.pending()) != 1 {
-				t.Errorf("got %v, pending %v", err, h.pending())
+			if h.backup(d, server.JobFailed); len(h.pending()) != 1 {
+				t.Errorf("pending %v", h.pending())
 			}
-			if after := listing(t, folder); after != before {
-				t.Errorf("in the folder: %s, before %s", after, before)
-			}
-			if err := os.RemoveAll(folder); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Rename(folder+".away", folder); err != nil {
-				t.Fatal(err)
+			h.looked(d)
+			if after := listing(t, h.folder()); after != files {
+				t.Errorf("in the folder: %s, before %s", after, files)
 			}
 			streams := h.streams()
-			if _, err := h.slot(g, schedule.Scheduled); err != nil || h.streams() != streams {
-				t.Errorf("it is back: %v, %d streams", err, h.streams()-streams)
+			h.back()
+			if got := h.ok(d); h.streams() != streams || got.Snapshot == first.Snapshot || len(h.pending()) != 0 {
+				t.Errorf("it is back: %+v, %d streams", got, h.streams()-streams)
 			}
 		})
 	}
-}
-
-// listing returns all paths below a folder.
-func listing(t *testing.T, folder string) string {
-	t.Helper()
-	var out []string
-	err := filepath.WalkDir(folder, func(path string, _ os.DirEntry, err error) error {
-		out = append(out, path)
-		return err
-	})
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		t.Fatal(err)
-	}
-	return strings.Join(out, " ")
 }
 
 // TestStop: a daemon that is stopped while a backup is uploaded keeps it, tells
 // nobody of a failure, and leaves nothing behind that runs.
 func TestStop(t *testing.T) {
 	h := newHouse(t)
+	upload := h.gated().hold("PUT", "prod/data/")
+	h.configure("@hourly", "")
 	told := h.webhook()
 	d := h.daemon()
-	store := breakable(d.all()[0])
-	store.hold = make(chan struct{})
 	stop := h.run(d)
-	h.await("an upload to begin", func() bool { return hasRecord(h) })
+	h.received()
+	upload.reached()
 	stop()
 	if d.Ready() != nil || len(told()) != 0 {
 		t.Errorf("told %v, ready %v", told(), d.Ready())
@@ -309,35 +193,37 @@ func TestStop(t *testing.T) {
 	if _, err := d.StartBackup("prod"); err == nil {
 		t.Error("a daemon that was stopped takes orders")
 	}
+	upload.release()
 	streams := h.streams()
-	again := h.daemon()
-	h.run(again)
-	h.await("what waited to be stored", func() bool { return again.Clusters()[0].State == server.ClusterOK })
-	if len(h.pending()) != 0 || h.streams() != streams {
+	again, _ := h.protected()
+	if len(h.pending()) != 0 || h.streams() != streams || len(again.Jobs()) == 0 {
 		t.Errorf("pending %v, %d streams", h.pending(), h.streams()-streams)
 	}
 }
 
-// hasRecord tells whether something was received as a whole.
-func hasRecord(h *house) bool {
-	found, _ := filepath.Glob(filepath.Join(h.dir, "spool", "*.pending.json"))
-	return len(found) > 0
-}
-
 // TestPrune_TimeOut: a prune that does not end is an error of its own, and the
-// backup stands.
+// backup is a success.
 func TestPrune_TimeOut(t *testing.T) {
+	t.Parallel() // it waits
 	h := newHouse(t)
-	d := h.daemon()
-	defer d.close()
-	g := d.all()[0]
-	if _, err := h.slot(g, schedule.Scheduled); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
-	defer cancel()
-	g.prune(ctx)
-	if c := d.Clusters()[0]; c.State != server.ClusterWarning || !strings.Contains(c.Problem, "cannot be removed") {
+	g := h.gated()
+	h.edit("retries: 0", "retries: 0, timeout: 4s")
+	h.edit("keep-last: 3", "keep-last: 1")
+	d, _ := h.protected()
+	hung := g.hold("DELETE", "prod/")
+	h.put("a")
+	got := h.backup(d, server.JobSucceeded)
+	hung.reached()
+	c := h.troubled(d, server.ClusterWarning, "old snapshots cannot be removed")
+	judged(t, d, server.ClusterWarning, "old snapshots cannot be removed: ")
+	if c.Snapshot != got.Snapshot || !counts(t, d, `backupd_prune_errors_total{cluster="prod",repository="main"} 1`) {
 		t.Errorf("got %+v", c)
+	}
+	hung.release()
+	h.put("a")
+	h.backup(d, server.JobSucceeded)
+	judged(t, d, server.ClusterOK, "")
+	if left, err := filepath.Glob(filepath.Join(g.s3.Dir(), "x/prod/snapshots/*.json")); err != nil || len(left) != 1 {
+		t.Errorf("left are %v, %v", left, err)
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/etcd-backupd/backupd/internal/config"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
 
 // reloads remembers what became of the last reload.
@@ -63,7 +62,7 @@ func (d *Daemon) Reload(ctx context.Context) {
 		d.log.Error("configuration not reloaded, the old one stays in use", "file", d.opts.Path, "err", err)
 		return
 	}
-	d.loaded.succeeded(time.Now())
+	d.loaded.succeeded(d.opts.Now())
 	d.log.Info("configuration reloaded", "file", d.opts.Path)
 }
 
@@ -81,7 +80,7 @@ func (d *Daemon) reload(ctx context.Context) error {
 	}
 	targets, err := notifyTargets(conf)
 	if err != nil {
-		closeNew(guards, d.all())
+		retire(guards, d.all())
 		return err
 	}
 	old := d.config()
@@ -90,7 +89,7 @@ func (d *Daemon) reload(ctx context.Context) error {
 	d.scheduler.SetLimit(max(conf.Daemon.Concurrency, 1))
 	before := d.replace(conf, guards)
 	d.scheduler.Set(d.jobs())
-	d.retire(before, guards)
+	retire(before, guards)
 	for name := range old.Repositories {
 		if _, ok := conf.Repositories[name]; !ok {
 			d.metrics.forgetRepository(name)
@@ -104,14 +103,17 @@ func (d *Daemon) warn(old, conf *config.Config) {
 	if !reflect.DeepEqual(old.Daemon.Server, conf.Daemon.Server) || old.Daemon.Log != conf.Daemon.Log {
 		d.log.Warn("changes of daemon.server and daemon.log take effect when the daemon is started again")
 	}
-	waiting, err := snapshot.Pending(d.spool())
+	folder := d.spool(old)
+	waiting, err := folder.Waiting()
 	if err != nil {
 		return // the next backup says so
 	}
 	for _, p := range waiting {
-		guarded := slices.ContainsFunc(conf.Clusters, func(c config.Cluster) bool { return c.Name == p.Cluster })
+		c := p.Capture
+		guarded := slices.ContainsFunc(conf.Clusters, func(known config.Cluster) bool { return known.Name == c.Cluster })
 		if !guarded || old.Daemon.Spool.Folder != conf.Daemon.Spool.Folder {
-			d.log.Error("a snapshot that waits in the spool is not stored under the new configuration", "cluster", p.Cluster, "path", p.Path, "since", p.Since)
+			d.log.Error("a snapshot that waits in the spool is not stored under the new configuration",
+				"cluster", c.Cluster, "path", p.Path, "since", c.StartedAt)
 		}
 	}
 }

@@ -1,167 +1,208 @@
-package daemon
+package daemon_test
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
-
-	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/server"
 )
 
-// other is another cluster of the configuration, with the same etcd.
-func (h *house) other(name string) string {
-	return fmt.Sprintf("  - name: %s\n    endpoints: [%s]\n    snapshot: {schedule: \"@hourly\"}\n", name, h.real.Endpoints()[0])
-}
-
-// series returns the lines of all metrics that hold text.
-func (h *house) series(d *Daemon, text string) []string {
-	h.t.Helper()
-	families, err := d.metrics.registry.Gather()
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	var out []string
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			if line := f.GetName() + " " + m.String(); strings.Contains(line, text) {
-				out = append(out, line)
-			}
+// TestDaemon_Reload: of a cluster that has not changed everything goes on, its
+// connection too.
+func TestDaemon_Reload(t *testing.T) {
+	h := newHouse(t)
+	proxy := h.through()[0]
+	h.configure("@hourly", "")
+	d, before := h.protected()
+	same := func(when string) {
+		t.Helper()
+		after := d.Clusters()[0]
+		if after.Schedule != before.Schedule || !after.NextRun.Equal(before.NextRun) ||
+			!after.LastAttempt.Equal(before.LastAttempt) ||
+			after.Snapshot != before.Snapshot {
+			t.Errorf("%s: %+v, before %+v", when, after, before)
 		}
 	}
-	return out
-}
+	opened := proxy.Opened()
 
-func (h *house) reload(d *Daemon) {
-	h.t.Helper()
-	d.Reload(h.t.Context())
-	if ok, _ := d.loaded.state(); !ok {
-		h.t.Fatal("not reloaded")
+	h.configure("@daily", "    nonsense: true")
+	d.Reload(t.Context())
+	if reloaded(t, d) {
+		t.Error("a configuration that is not valid is in use")
+	}
+	same("after one that is not valid")
+	h.configure("@hourly", "")
+	h.reload(d)
+	same("after one that is the same")
+	h.put("a")
+	if h.backup(d, server.JobSucceeded); proxy.Opened() != opened {
+		t.Error("a cluster that has not changed was connected to once more")
+	}
+	h.configure("@daily", "")
+	h.reload(d)
+	if got := d.Clusters()[0]; got.Schedule != "@daily" || got.Snapshot == "" {
+		t.Errorf("after the change: %+v", got)
+	}
+	h.put("a")
+	if h.backup(d, server.JobSucceeded); proxy.Opened() == opened {
+		t.Error("a cluster that has changed is connected to as before")
 	}
 }
 
-// TestReload_Removed: of a cluster that is taken out nothing is left but what
-// runs, and of one that is renamed nothing is taken over.
+// TestReload_Removed: of a cluster that is taken out nothing is left but its
+// running job, and of one that is renamed nothing is taken over.
 func TestReload_Removed(t *testing.T) {
-	h := newHouse(t)
-	h.configure("@hourly", h.other("second"))
-	d := h.daemon()
-	h.run(d)
-	h.await("the first backups", func() bool {
-		return d.Ready() == nil && d.Clusters()[0].Snapshot != "" && d.Clusters()[1].Snapshot != ""
-	})
-	prod, second := d.all()[0], d.all()[1]
-	if !prod.enter() { // as a backup that still runs
-		t.Fatal("it was retired")
+	h, d, upload := busy(t)
+	held := h.job(d, "the backup that runs", func(j server.Job) bool { return j.Cluster == "prod" })
+	waiting, err := d.StartVerification("prod", server.Latest)
+	if err != nil {
+		t.Fatal(err)
 	}
-	q := request{job: d.board.begin(kindVerify, "prod", "manual")}
-	prod.known.expect(kindVerify, q)
+	second := d.Clusters()[1]
 
-	h.configure("@hourly", h.other("second"))
 	h.edit("name: prod", "name: renamed")
 	h.reload(d)
-	h.await("the cluster under its new name", func() bool { return d.Clusters()[0].Snapshot != "" })
-	if got := d.all(); len(got) != 2 || got[0].conf.Name != "renamed" || got[1] != second || got[0].known == prod.known {
-		t.Errorf("got %v", got)
+	if got := d.Clusters(); len(got) != 2 || got[0].Name != "renamed" || got[1].Snapshot != second.Snapshot ||
+		got[1].Name != "second" ||
+		!got[1].NextRun.Equal(second.NextRun) || !got[1].LastAttempt.Equal(second.LastAttempt) {
+		t.Errorf("got %+v", got)
 	}
-	if got := q.job.current(); got.State != server.JobFailed || got.Error == "" {
+	if got := h.ended(d, waiting.ID); got.State != server.JobFailed || got.Error == "" {
 		t.Errorf("a job that will not come: %+v", got)
 	}
-	if _, err := d.StartBackup("prod"); err == nil {
-		t.Error("a cluster that was taken out is backed up")
+	if _, err := d.StartBackup("prod"); !errors.Is(err, server.ErrNotFound) {
+		t.Errorf("a cluster that was taken out is backed up: %v", err)
 	}
-	if _, _, err := prod.slot(t.Context(), schedule.Manual); err != nil {
-		t.Errorf("what ran is not let finish: %v", err)
+	upload.release()
+	got := h.ended(d, held.ID)
+	if got.State != server.JobSucceeded {
+		t.Errorf("a job that ran was not let finish: %+v", got)
 	}
-	prod.leave()
-	if left := h.series(d, `"prod"`); len(left) != 0 {
-		t.Errorf("metrics of the cluster that was taken out:\n%s", strings.Join(left, "\n"))
+	await(t, "the cluster under its new name", func() bool { return d.Clusters()[0].Snapshot != "" })
+	if c := d.Clusters()[0]; c.Snapshot == got.Snapshot {
+		t.Errorf("a snapshot of the old name was taken over: %+v", c)
 	}
-	if len(h.series(d, `"renamed"`)) == 0 || len(h.series(d, `"second"`)) == 0 {
+	await(t, "the metrics to go", func() bool { return len(series(t, d, `"prod"`)) == 0 })
+	if len(series(t, d, `"renamed"`)) == 0 || len(series(t, d, `"second"`)) == 0 {
 		t.Error("metrics are missing")
 	}
 }
 
-// TestReload_Running: what runs while the configuration changes is not lost, nor
-// done in vain, nor does it answer for another.
-func TestReload_Running(t *testing.T) {
+// TestReload_Known: what is known of a cluster is not taken over under another
+// name, also while nothing runs.
+func TestReload_Known(t *testing.T) {
 	h := newHouse(t)
-	d := h.daemon()
-	defer d.close()
-	before := d.all()[0]
-	job := before.jobs()[0] // as the scheduler has it when the reload comes
-	if !before.enter() {
-		t.Fatal("it was retired")
-	}
-	h.configure("@daily", "")
+	d, _ := h.protected()
+	h.edit("name: prod", "name: renamed")
+	h.edit(h.etcd.Endpoints()[0], "http://127.0.0.1:1") // so that it gets no snapshot of its own
 	h.reload(d)
-	after := d.all()[0]
-	if after == before || after.enter() != true || before.enter() {
-		t.Fatal("it was not replaced")
+	if c := d.Clusters()[0]; c.Name != "renamed" || c.Snapshot != "" || !c.LastSuccess.IsZero() {
+		t.Errorf("got %+v", c)
 	}
-	after.leave()
-	id, err := h.slot(before, schedule.Scheduled)
+}
+
+// TestReload_Running: what runs while the configuration changes is not lost, and
+// what waits for its turn is not done in vain, nor for another cluster.
+func TestReload_Running(t *testing.T) {
+	h, d, upload := busy(t)
+	h.edit("concurrency: 3", "concurrency: 1")
+	h.edit("@yearly", "@daily")
+	h.reload(d)
+	held := h.job(d, "the backup that runs", func(j server.Job) bool { return j.Cluster == "prod" })
+	if c := d.Clusters()[0]; c.Schedule != "@daily" || !c.Running || c.Snapshot != "" {
+		t.Errorf("while it runs: %+v", c)
+	}
+	waiting, err := d.StartBackup("second")
 	if err != nil {
 		t.Fatal(err)
 	}
-	before.leave()
-	if c := d.Clusters()[0]; c.Snapshot != id || c.State != server.ClusterOK {
-		t.Errorf("what was stored under the old configuration is not known: %+v", c)
+	h.edit(`snapshot: {schedule: "@hourly"}`, `snapshot: {schedule: "@weekly"}`)
+	h.reload(d)
+	if c := d.Clusters()[1]; c.Schedule != "@weekly" || c.Snapshot == "" {
+		t.Errorf("while it waits: %+v", c)
 	}
-	h.put("a")
-	if err := job.Run(t.Context(), schedule.Scheduled); err != nil {
+	before := d.Clusters()[1].Snapshot
+	upload.release()
+	got := h.ended(d, held.ID)
+	if c := d.Clusters()[0]; got.State != server.JobSucceeded || c.Snapshot != got.Snapshot ||
+		c.State != server.ClusterOK {
+		t.Errorf("a snapshot that was begun under the old configuration: %+v, %+v", got, c)
+	}
+	if got := h.ended(d, waiting.ID); got.State != server.JobSucceeded || got.Snapshot == before {
+		t.Errorf("a backup that waited: %+v", got)
+	}
+}
+
+// TestReload_Waiting: a backup that waits for its turn fails when its cluster is
+// taken out, and nothing else happens.
+func TestReload_Waiting(t *testing.T) {
+	h, d, upload := busy(t)
+	told := h.webhook("start", "success", "failure", "recovery")
+	h.edit("concurrency: 3", "concurrency: 1")
+	h.reload(d)
+	waiting, err := d.StartBackup("second")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if c := d.Clusters()[0]; c.Snapshot == id {
-		t.Error("a slot at the moment of the reload was done in vain")
-	}
-	h.configure("@daily", h.other("second"))
-	h.edit("name: prod", "name: third")
+	h.edit("name: second", "name: third")
 	h.reload(d)
-	if err := job.Run(t.Context(), schedule.Scheduled); err == nil {
-		t.Error("the backup of a cluster that was taken out succeeded")
+	if got := h.ended(d, waiting.ID); got.State != server.JobFailed || got.Snapshot != "" {
+		t.Errorf("the backup of a cluster that was taken out: %+v", got)
 	}
-	job.Done(err) // must do nothing
+	upload.release()
+	await(t, "the new cluster", func() bool { return d.Clusters()[1].Snapshot != "" })
+	await(t, "word of both", func() bool { return len(told()) >= 3 })
+	for _, e := range told() {
+		if e.Cluster == "second" {
+			t.Errorf("told of %+v", e)
+		}
+	}
 }
 
 // TestReload_Patience: a reload does not make old snapshots young, and a new
 // schedule has time to begin.
 func TestReload_Patience(t *testing.T) {
 	h := newHouse(t)
-	d := h.daemon()
-	defer d.close()
-	if _, err := h.slot(d.all()[0], schedule.Scheduled); err != nil {
-		t.Fatal(err)
+	g := h.gated()
+	h.configure("@hourly", "")
+	d, _ := h.protected()
+	upload := g.hold("PUT", "prod/data/")
+	h.put("a")
+	h.ask(d) // and it hangs, so that no slot can make up for another
+	upload.reached()
+	state := func(after time.Duration) string {
+		h.clock.put(after)
+		return d.Clusters()[0].State
 	}
-	judge := func(after time.Duration) string { return d.all()[0].judge(time.Now().Add(after)).state }
 	h.configure("@hourly", "    labels: {a: b}")
 	h.reload(d)
-	if judge(time.Hour) != server.ClusterOK || judge(3*time.Hour) != server.ClusterFailure {
-		t.Errorf("after a change that is not of the schedule: %s, %s", judge(time.Hour), judge(3*time.Hour))
+	if state(time.Hour) != server.ClusterOK || state(3*time.Hour) != server.ClusterFailure {
+		t.Errorf("after a change that is not of the schedule: %s, %s", state(time.Hour), state(3*time.Hour))
 	}
-	d.all()[0].known.change(func(s *standing) { s.confirmed = s.confirmed.Add(-24 * time.Hour) })
-	if judge(0) != server.ClusterFailure {
-		t.Errorf("a day without a backup: %s", judge(0))
+	const day = 24 * time.Hour
+	if state(day) != server.ClusterFailure {
+		t.Errorf("a day without a backup: %s", state(day))
 	}
 	h.configure("@every 2h", "")
 	h.reload(d)
-	if judge(0) != server.ClusterOK || judge(5*time.Hour) != server.ClusterFailure {
-		t.Errorf("after a change of the schedule: %s, %s", judge(0), judge(5*time.Hour))
+	for after, want := range map[time.Duration]string{day: server.ClusterOK, day + time.Hour: server.ClusterOK,
+		day + 5*time.Hour: server.ClusterFailure} {
+		if got := state(after); got != want {
+			t.Errorf("%v after a change of the schedule: %s, want %s", after, got, want)
+		}
 	}
+	h.clock.put(0)
 }
 
-// TestReload_Together: a signal and a changed file come at once, to and fro.
+// TestReload_Together: a signal and a changed file come at once, to and fro,
+// while backups run.
 func TestReload_Together(t *testing.T) {
 	h := newHouse(t)
-	d := h.daemon()
-	h.run(d)
-	h.await("the first backup", func() bool { return d.Clusters()[0].State == server.ClusterOK })
+	d, _ := h.protected()
 	var both sync.WaitGroup
 	for _, schedule := range []string{"@hourly", "@daily", "@weekly", "@monthly"} {
 		h.configure(schedule, "")
@@ -170,87 +211,86 @@ func TestReload_Together(t *testing.T) {
 			t.Fatal(err)
 		}
 		both.Go(func() {
-			for range 200 {
+			for range 60 {
 				err := os.WriteFile(h.path+schedule, text, 0o600)
 				if err = errors.Join(err, os.Rename(h.path+schedule, h.path)); err != nil {
 					t.Error(err)
 				}
 				d.Reload(t.Context())
-				g, err := d.enter("prod")
-				if err != nil {
-					t.Errorf("nobody guards the cluster: %v", err)
-					return
+				if c := d.Clusters(); len(c) != 1 || c[0].Name != "prod" || c[0].Snapshot == "" {
+					t.Errorf("got %+v", c)
 				}
-				g.leave()
 			}
 		})
 	}
-	both.Wait()
-	h.reload(d)
+	over := make(chan struct{})
+	go func() { both.Wait(); close(over) }()
+	backups := 0
+	for more := true; more; {
+		backups++
+		h.backup(d, server.JobSucceeded)
+		select {
+		case <-over:
+			more = false
+		default:
+		}
+	}
+	if h.reload(d); backups < 3 {
+		t.Errorf("%d backups", backups)
+	}
 	h.put("a")
-	j, err := d.StartBackup("prod")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := h.ended(d, j.ID); got.State != server.JobSucceeded {
-		t.Errorf("got %+v", got)
-	}
+	h.backup(d, server.JobSucceeded)
 }
 
 // TestReload_Refused: of a configuration that is refused nothing is left.
 func TestReload_Refused(t *testing.T) {
 	h := newHouse(t)
-	d := h.daemon()
-	defer d.close()
+	d, _ := h.protected()
 	for name, edit := range map[string]func(){
-		"a file is missing":                     func() { h.edit("/spool}", "/spool}\n  notifications: [{webhook: {url-file: "+h.dir+"/none}}]") },
-		"a file that only a restart would read": func() { h.edit(`{listen: "off"}`, `{listen: "off", read-tokens-file: `+h.dir+"/none}") },
-		"no such program":                       func() { h.edit("/spool}", "/spool}\n  notifications: [{command: [/no/such/program]}]") },
+		"a file is missing": func() {
+			h.edit("/spool}", "/spool}\n  notifications: [{webhook: {url-file: "+h.dir+"/none}}]")
+		},
+		"a file that only a restart would read": func() {
+			h.edit(`{listen: "off"}`, `{listen: "off", read-tokens-file: `+h.dir+"/none}")
+		},
+		"no such program": func() {
+			h.edit("/spool}", "/spool}\n  notifications: [{command: [/no/such/program]}]")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h.configure("@hourly", h.other("second"))
 			edit()
-			before := d.all()[0]
 			d.Reload(t.Context())
-			if ok, _ := d.loaded.state(); ok || len(d.all()) != 1 || d.all()[0] != before || !before.enter() {
-				t.Error("it is in use")
-			} else {
-				before.leave()
+			if c := d.Clusters(); reloaded(t, d) || len(c) != 1 || c[0].Schedule != "@yearly" {
+				t.Errorf("it is in use: %+v", c)
 			}
-			if left := h.series(d, `"second"`); len(left) != 0 {
+			h.backup(d, server.JobSucceeded)
+			if left := series(t, d, `"second"`); len(left) != 0 {
 				t.Errorf("metrics of what is not in use:\n%s", strings.Join(left, "\n"))
 			}
 		})
 	}
 }
 
-// TestReload_LeftBehind: what waits for a cluster that is guarded no more is
-// seen, and so are only the repositories in use.
+// TestReload_LeftBehind: a snapshot that waits for a cluster that is guarded no
+// more is seen, and so are only the repositories in use.
 func TestReload_LeftBehind(t *testing.T) {
 	h := newHouse(t)
-	d := h.daemon()
-	defer d.close()
-	g := d.all()[0]
-	store := breakable(g)
-	if _, err := h.slot(g, schedule.Scheduled); err != nil {
-		t.Fatal(err)
-	}
-	store.down.Store(true)
+	d, _ := h.protected()
+	h.away()
 	h.put("a")
-	g.backupDone(false, nil)
-	if _, err := h.slot(g, schedule.Scheduled); err == nil {
-		t.Fatal("stored")
-	}
+	h.backup(d, server.JobFailed)
+	h.back()
 	h.edit("name: prod", "name: renamed")
 	h.edit("main:", "moved:")
 	h.reload(d)
-	if got := h.series(d, `"prod"`); len(got) != 1 || !strings.Contains(got[0], "backupd_pending_uploads") {
+	if got := series(t, d, `"prod"`); len(got) != 1 || !strings.HasPrefix(got[0], "backupd_pending_uploads") {
 		t.Errorf("got %v", got)
 	}
-	if got := h.series(d, `"main"`); len(got) != 0 {
+	if got := series(t, d, `"main"`); len(got) != 0 {
 		t.Errorf("metrics of a repository that is used no more: %v", got)
 	}
-	if n := testutil.CollectAndCount(&gauges{d}, "backupd_pending_uploads"); n != 2 {
-		t.Errorf("%d clusters", n)
+	if got := series(t, d, "backupd_pending_uploads{"); len(got) != 2 {
+		t.Errorf("got %v", got)
 	}
 }

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -12,7 +11,10 @@ import (
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/schedule"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/spool"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -28,15 +30,15 @@ func (d *Daemon) newGuards(ctx context.Context, conf *config.Config, old []*guar
 	for _, c := range conf.Clusters {
 		repo := conf.Repositories[c.Repository]
 		i := slices.IndexFunc(old, func(g *guard) bool {
-			return reflect.DeepEqual(g.conf, c) && reflect.DeepEqual(g.repo, repo)
+			return reflect.DeepEqual(g.conf, c) && reflect.DeepEqual(g.repo, repo) && g.spool == conf.Daemon.Spool
 		})
 		if i >= 0 {
 			out = append(out, old[i])
 			continue
 		}
-		g, err := d.newGuard(c, repo, stores[c.Repository])
+		g, err := d.newGuard(c, conf, stores[c.Repository])
 		if err != nil {
-			closeNew(out, old)
+			retire(out, old)
 			return nil, fmt.Errorf("cluster %s: %w", c.Name, err)
 		}
 		g.inherit(old)
@@ -45,14 +47,12 @@ func (d *Daemon) newGuards(ctx context.Context, conf *config.Config, old []*guar
 	return out, nil
 }
 
-// inherit takes over the record of the guard of the same cluster in the same
-// place.
+// inherit takes over what is known of the same cluster in the same place.
 func (g *guard) inherit(old []*guard) {
 	for _, before := range old {
-		if before.conf.Name != g.conf.Name || !reflect.DeepEqual(before.repo, g.repo) {
-			continue
+		if before.Key == g.Key && reflect.DeepEqual(before.repo, g.repo) {
+			g.Known = before.Known
 		}
-		g.known = before.known
 	}
 }
 
@@ -70,37 +70,63 @@ func (d *Daemon) openRepositories(ctx context.Context, conf *config.Config) (map
 	return out, nil
 }
 
-func (d *Daemon) newGuard(c config.Cluster, repo config.Repository, store storage.Store) (*guard, error) {
-	g := &guard{
-		daemon: d, conf: c, repo: repo, store: store, policy: c.Retention.Policy(),
-		log: d.log.With("cluster", c.Name), known: newRecord(),
-	}
-	var err error
-	if g.line, err = c.Snapshot.Line(); err != nil {
-		return nil, err
-	}
-	g.longest = g.line.Longest(time.Now())
-	if g.verifyLine, err = c.Verify.Line(); err != nil {
-		return nil, err
-	}
-	if g.defragLine, err = c.Defragment.Line(); err != nil {
-		return nil, err
-	}
-	if _, err = repo.Codec(); err != nil {
-		return nil, err
-	}
-	if g.identities, err = codec.ReadIdentities(c.Verify.IdentityFiles); err != nil {
-		return nil, err
-	}
-	conf, err := c.ClientConfig()
+func (d *Daemon) newGuard(c config.Cluster, conf *config.Config, store storage.Store) (*guard, error) {
+	repo := conf.Repositories[c.Repository]
+	log := d.log.With("cluster", c.Name)
+	client, err := c.ClientConfig()
 	if err != nil {
 		return nil, err
 	}
-	conf.Log = g.log
-	if g.source, err = cluster.New(conf); err != nil {
+	client.Log = log
+	g := &guard{daemon: d, conf: c, repo: repo, spool: conf.Daemon.Spool, Subject: &duty.Subject{
+		Key: duty.Key{Repository: c.Repository, Cluster: c.Name}, Store: store, Spool: d.spool(conf),
+		LocalEndpoint: c.LocalEndpoint, Known: duty.NewKnowledge(d.wall()), Log: log, Now: d.wall,
+	}}
+	if err := g.assign(); err != nil {
 		return nil, err
 	}
-	return g, nil
+	g.Etcd, err = cluster.New(client)
+	return g, err
+}
+
+// assign makes the duties of the configuration.
+func (g *guard) assign() (err error) {
+	c, d := g.conf, g.daemon
+	policy := c.Retention.Policy()
+	g.backup = duty.Backup{
+		Subject: g.Subject, Jitter: c.Snapshot.Jitter, MaxAge: c.Snapshot.MaxAge, Policy: policy,
+		Codec: g.repo.Codec, Tool: d.opts.Version.Tool,
+	}
+	if !c.Snapshot.HashCheck {
+		g.backup.Hashes = snapshot.SkipHashes
+	}
+	g.verify = duty.Verify{Subject: g.Subject, Policy: policy}
+	g.defrag = duty.Defragment{Subject: g.Subject, Threshold: c.Defragment.Threshold}
+	if g.backup.Line, err = c.Snapshot.Line(); err != nil {
+		return err
+	}
+	g.backup.Longest = g.backup.Line.Longest(time.Now()) // it takes milliseconds to find out
+	if g.verifyLine, err = c.Verify.Line(); err != nil {
+		return err
+	}
+	if g.defragLine, err = c.Defragment.Line(); err != nil {
+		return err
+	}
+	if _, err = g.repo.Codec(); err != nil {
+		return err
+	}
+	g.verify.Identities, err = codec.ReadIdentities(c.Verify.IdentityFiles)
+	return err
+}
+
+// spool is the folder that databases are received in.
+func (d *Daemon) spool(conf *config.Config) spool.Folder {
+	return spool.Folder{Dir: conf.Daemon.Spool.Folder, Limit: conf.Daemon.Spool.MaxBytes, Keep: true, Log: d.log}
+}
+
+// observe counts what is asked of a repository.
+func (d *Daemon) observe(s storage.Store, repository string) storage.Store {
+	return storage.WithObserver(s, func(e storage.Event) { d.metrics.store(repository, e) })
 }
 
 // jobs are those of all clusters.
@@ -115,15 +141,15 @@ func (d *Daemon) jobs() []schedule.Job {
 // replace puts the guards of a configuration in the place of those before.
 func (d *Daemon) replace(conf *config.Config, guards []*guard) (before []*guard) {
 	for _, g := range guards {
-		d.metrics.prepare(g.conf.Name)
+		d.metrics.prepare(g.Key)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	before = d.guards
 	for _, old := range before {
 		for _, g := range guards {
-			if g.known == old.known && !g.line.Equal(old.line) {
-				g.known.change(func(s *standing) { s.changed = wall() })
+			if g.Known == old.Known && !g.backup.Line.Equal(old.backup.Line) {
+				g.Known.Reschedule(d.wall())
 			}
 		}
 	}
@@ -132,30 +158,17 @@ func (d *Daemon) replace(conf *config.Config, guards []*guard) (before []*guard)
 }
 
 // retire lets go of the guards that are not used any more.
-func (d *Daemon) retire(old, current []*guard) {
+func retire(old, current []*guard) {
 	for _, g := range old {
-		if slices.Contains(current, g) {
-			continue
+		if !slices.Contains(current, g) {
+			g.retire()
 		}
-		if !slices.ContainsFunc(current, func(other *guard) bool { return other.known == g.known }) {
-			g.known.giveUp(errors.New("the cluster was taken out of the configuration, or got another repository"))
-		}
-		g.retire()
 	}
 }
 
 // forget drops the counters of a cluster unless it is guarded.
-func (d *Daemon) forget(cluster string) {
-	if _, err := d.find(cluster); err != nil {
-		d.metrics.forget(cluster)
-	}
-}
-
-// closeNew closes the guards that are not among the old ones.
-func closeNew(guards, old []*guard) {
-	for _, g := range guards {
-		if !slices.Contains(old, g) {
-			g.retire()
-		}
+func (d *Daemon) forget(k duty.Key) {
+	if _, err := d.guard(k); err != nil {
+		d.metrics.forget(k)
 	}
 }

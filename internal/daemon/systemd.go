@@ -33,7 +33,7 @@ func (d *Daemon) tellSystemd(ctx context.Context) error {
 		case <-tick.C:
 			// A lock that is never given back stops the heartbeat here.
 			status := "STATUS=" + d.summary()
-			if silent := time.Since(*d.beat.Load()); silent < beatWithin {
+			if silent := d.opts.Now().Sub(*d.beat.Load()); silent < beatWithin {
 				status = sd.SdNotifyWatchdog + "\n" + status
 			} else {
 				d.log.Error("the scheduler does not look at the clock any more; this is a bug of backupd", "silent", silent)

@@ -1,5 +1,5 @@
 // Package drill boots etcd members in this process on data directories, to
-// prove that what was restored runs and holds what it should.
+// prove that a restored cluster runs and holds the same data as its source.
 package drill
 
 import (
@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -45,7 +45,9 @@ func Plan(dir string, n int) ([]Member, error) {
 	var out []Member
 	for i := range n {
 		name := fmt.Sprintf("m%d", i+1)
-		out = append(out, Member{Name: name, DataDir: dir + string(os.PathSeparator) + name, PeerURL: urls[2*i], ClientURL: urls[2*i+1]})
+		out = append(out, Member{
+			Name: name, DataDir: filepath.Join(dir, name), PeerURL: urls[2*i], ClientURL: urls[2*i+1],
+		})
 	}
 	return out, nil
 }
@@ -64,9 +66,9 @@ func freeURLs(n int) ([]string, error) {
 	return out, nil
 }
 
-// Boot starts the members and waits until each serves and all see one leader.
-// Members with a data directory go on with it, others begin a new cluster. The
-// caller must close the cluster.
+// Boot starts the members and waits until each serves and all see one leader. A
+// member continues with its data directory if it has one, and otherwise starts a
+// new cluster with the others. The caller must close the cluster.
 func Boot(ctx context.Context, members []Member, token string) (_ *Cluster, err error) {
 	c := &Cluster{members: members}
 	defer func() {
@@ -95,7 +97,9 @@ func Boot(ctx context.Context, members []Member, token string) (_ *Cluster, err 
 		case <-ctx.Done():
 			return nil, fmt.Errorf("start member %s: %w", members[i].Name, context.Cause(ctx))
 		}
-		cl, err := clientv3.New(clientv3.Config{Endpoints: []string{members[i].ClientURL}, Logger: zap.NewNop(), DialTimeout: 5 * time.Second})
+		cl, err := clientv3.New(clientv3.Config{
+			Endpoints: []string{members[i].ClientURL}, Logger: zap.NewNop(), DialTimeout: 5 * time.Second,
+		})
 		if err != nil {
 			return nil, fmt.Errorf("connect to member %s: %w", members[i].Name, err)
 		}
@@ -123,7 +127,7 @@ func (m Member) config(all []Member, token string) (*embed.Config, error) {
 	conf.ListenClientUrls, conf.AdvertiseClientUrls = []url.URL{*client}, []url.URL{*client}
 	conf.InitialCluster, conf.InitialClusterToken = strings.Join(initial, ","), token
 	conf.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	conf.UnsafeNoFsync = true // what a drill writes is thrown away
+	conf.UnsafeNoFsync = true // all data of a drill is thrown away
 	return conf, nil
 }
 

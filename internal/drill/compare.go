@@ -15,21 +15,23 @@ import (
 // State is everything a cluster holds at one revision.
 type State struct {
 	Revision backup.Revision
-	// Hashes is what each member answers for HashKV at Revision.
+	// Hashes are the members' answers for HashKV at Revision.
 	Hashes []backup.HashKV
 	Keys   []*mvccpb.KeyValue
 }
 
-// pageKeys is how many keys are asked for at once.
+// pageKeys is how many keys are read at once.
 const pageKeys = 2000
 
-// Observe reads all keys at rev by the first member, and HashKV at rev of every
-// member. rev 0 means now.
+// Observe reads all keys at rev from the first member, and HashKV at rev from
+// every member. rev 0 means now.
 func (c *Cluster) Observe(ctx context.Context, rev backup.Revision) (*State, error) {
 	s := &State{Revision: rev}
 	from := "\x00"
 	for {
-		opts := []clientv3.OpOption{clientv3.WithRange("\x00"), clientv3.WithLimit(pageKeys), clientv3.WithRev(int64(s.Revision))}
+		opts := []clientv3.OpOption{
+			clientv3.WithRange("\x00"), clientv3.WithLimit(pageKeys), clientv3.WithRev(int64(s.Revision)),
+		}
 		resp, err := c.clients[0].Get(ctx, from, opts...)
 		if err != nil {
 			return nil, fmt.Errorf("read keys of member %s: %w", c.members[0].Name, err)
@@ -48,7 +50,9 @@ func (c *Cluster) Observe(ctx context.Context, rev backup.Revision) (*State, err
 		if err != nil {
 			return nil, fmt.Errorf("ask member %s for HashKV: %w", c.members[i].Name, err)
 		}
-		s.Hashes = append(s.Hashes, backup.HashKV{Hash: resp.Hash, Revision: s.Revision, CompactRevision: backup.Revision(resp.CompactRevision)})
+		s.Hashes = append(s.Hashes, backup.HashKV{
+			Hash: resp.Hash, Revision: s.Revision, CompactRevision: backup.Revision(resp.CompactRevision),
+		})
 	}
 	return s, nil
 }

@@ -1,10 +1,7 @@
 package drill_test
 
 import (
-	"bytes"
 	"errors"
-	"os"
-	"strings"
 	"testing"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -12,27 +9,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/drill"
-	"github.com/etcd-backupd/backupd/internal/etcddb"
 )
-
-func TestMain(m *testing.M) {
-	if code, ok := etcddb.ChildMain(); ok {
-		os.Exit(code)
-	}
-	os.Exit(m.Run())
-}
-
-func TestDemo(t *testing.T) {
-	var out bytes.Buffer
-	if err := drill.Demo(t.Context(), &out, t.TempDir(), "test"); err != nil {
-		t.Fatalf("%v\n%s", err, &out)
-	}
-	for _, want := range []string{"HashKV equal on 3 members", "all 4900 keys are equal"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("%q is not in:\n%s", want, &out)
-		}
-	}
-}
 
 func state() *drill.State {
 	kv := &mvccpb.KeyValue{Key: []byte("k"), Value: []byte("v"), CreateRevision: 2, ModRevision: 3, Version: 2, Lease: 7}

@@ -10,7 +10,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// The buckets and keys of etcd that are read or written here
+// The buckets and keys of etcd that this package reads or writes
 // (etcd server/storage/schema/bucket.go).
 const (
 	metaBucket           = "meta"
@@ -28,14 +28,14 @@ const (
 	authEnabledKey      = "authEnabled"
 )
 
-// allBuckets is what every etcd since 3.5 creates when it starts.
+// allBuckets are the buckets that every etcd since 3.5 creates when it starts.
 var allBuckets = []string{
 	alarmBucket, "auth", "authRoles", "authUsers", clusterBucket, keyBucket,
 	"lease", membersBucket, removedMembersBucket, metaBucket,
 }
 
-// reader returns what to do with each entry of the named bucket. Buckets that
-// are not known here, from an etcd to come, are only hashed.
+// reader returns the function that reads the entries of the named bucket. Unknown
+// buckets, of a later etcd, are only hashed.
 func (f *Facts) reader(name string) func(*element) error {
 	switch name {
 	case metaBucket:
@@ -136,8 +136,8 @@ func (f *Facts) readAlarm(e *element) error {
 	return nil
 }
 
-// readMember decodes a membership.Member, which etcd stores as JSON under the
-// id in hexadecimal.
+// readMember decodes a membership.Member. etcd stores it as JSON; the key is the id
+// in hexadecimal.
 func (f *Facts) readMember(e *element) error {
 	id, err := memberID(e.key)
 	if err != nil {
@@ -178,7 +178,7 @@ func memberID(key []byte) (id backup.MemberID, err error) {
 	return id, nil
 }
 
-// readLease counts leases. A server that cannot decode one panics at boot.
+// readLease counts leases. A server panics at boot if it cannot decode one.
 func (f *Facts) readLease(e *element) error {
 	if len(e.key) != 8 {
 		return backup.Corruptf("lease key %x has %d bytes instead of 8", clip(e.key), len(e.key))

@@ -22,7 +22,8 @@ func build(t testing.TB, fill func(tx *bolt.Tx)) string {
 	if err := etcddb.NewSkeleton(path); err != nil {
 		t.Fatal(err)
 	}
-	db, err := bolt.Open(path, 0o600, &bolt.Options{NoFreelistSync: true, NoSync: true, FreelistType: bolt.FreelistMapType})
+	db, err := bolt.Open(path, 0o600, &bolt.Options{NoFreelistSync: true, NoSync: true,
+		FreelistType: bolt.FreelistMapType})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +79,8 @@ func objects(t testing.TB, total int64) string {
 		noise[i] = byte(rng.Uint32())
 	}
 	path := build(t, func(*bolt.Tx) {})
-	db, err := bolt.Open(path, 0o600, &bolt.Options{NoFreelistSync: true, NoSync: true, FreelistType: bolt.FreelistMapType})
+	db, err := bolt.Open(path, 0o600, &bolt.Options{NoFreelistSync: true, NoSync: true,
+		FreelistType: bolt.FreelistMapType})
 	must(t, err)
 	rev, keys := int64(1), int64(0)
 	for total > 0 {

@@ -18,7 +18,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// childArgument as the only argument turns a program into the child.
+// childArgument, as the only argument, makes a program the child.
 const childArgument = "etcddb-child"
 
 const (
@@ -36,8 +36,8 @@ const (
 	opPrepare operation = "prepare"
 )
 
-// request goes to the child as JSON on its standard input, response comes back
-// on its standard output.
+// request is sent to the child as JSON on its standard input. The child writes a
+// response to its standard output.
 type request struct {
 	Op              operation       `json:"op"`
 	Revision        backup.Revision `json:"revision,omitempty"`
@@ -53,7 +53,8 @@ type response struct {
 	Error  *childError     `json:"error,omitempty"`
 }
 
-// childError carries an error and what callers branch on through JSON.
+// childError carries an error through JSON, with the properties that callers
+// branch on.
 type childError struct {
 	Text       string `json:"text"`
 	Corrupt    bool   `json:"corrupt,omitempty"`
@@ -78,10 +79,10 @@ func (e *childError) Is(target error) bool {
 		e.Permission && target == fs.ErrPermission
 }
 
-// ChildMain must be called first by the main function of a program, or the
-// TestMain of a test, that uses this package. When the process was started by
-// this package to look at a database it does that and returns ok; main must
-// then exit with the code.
+// ChildMain must be the first call in main, or in the TestMain of a test, of every
+// program that uses this package. In a process that this package started as its
+// child, it does the child's work and returns ok; then main must exit with the
+// code.
 func ChildMain() (code int, ok bool) {
 	if !isChild() {
 		return 0, false
@@ -105,7 +106,7 @@ func ChildMain() (code int, ok bool) {
 
 func isChild() bool { return len(os.Args) == 2 && os.Args[1] == childArgument }
 
-// serve does in the child what the request asks for.
+// serve does the work of a request, in the child.
 func serve(req request) (resp *response, err error) {
 	resp = &response{}
 	if req.Op == opPrepare {
@@ -128,11 +129,11 @@ func serve(req request) (resp *response, err error) {
 	return resp, err
 }
 
-// runChild starts this program again to do what req asks for, with database,
-// when not nil, as an open file.
+// runChild starts this program again to do the work of req. The child inherits
+// database, if not nil, as an open file.
 func runChild(ctx context.Context, req request, database *os.File) (*response, error) {
 	if isChild() {
-		return nil, errors.New("this program does not call etcddb.ChildMain before it does anything else")
+		return nil, errors.New("this program does not call etcddb.ChildMain first")
 	}
 	input, err := json.Marshal(req)
 	if err != nil {
@@ -153,8 +154,8 @@ func runChild(ctx context.Context, req request, database *os.File) (*response, e
 	}
 	done := make(chan error)
 	go func() {
-		// The child dies with the thread that started it, so that thread
-		// must live as long as the child.
+		// The child is killed when the thread that started it ends, so the
+		// thread must live as long as the child.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		done <- cmd.Run()
@@ -182,10 +183,11 @@ func readAnswer(out *capped) (*response, error) {
 	return &resp, nil
 }
 
-// childEnvironment passes on nothing that could be a secret. Memory is
-// bounded softly: the child prefers to spend time on collecting garbage. What
-// the race detector and coverage of tests need is passed on; without the last
-// word a child under the race detector sleeps a second before it ends.
+// childEnvironment returns an environment without anything that could be a
+// secret. Its memory limit is soft: the child collects garbage more often before
+// it exceeds it. The race detector and the coverage of tests get their variables;
+// without atexit_sleep_ms a child under the race detector would sleep a second
+// before it ends.
 func childEnvironment() []string {
 	env := []string{
 		"GOGC=50", "GOMEMLIMIT=128MiB", "GOTRACEBACK=single",
@@ -197,8 +199,8 @@ func childEnvironment() []string {
 	return env
 }
 
-// explainDeath tells damage of the database from troubles of the machine, by
-// how the child ended. Go's runtime reports a bad memory access on standard
+// explainDeath distinguishes damage of the database from problems of the machine
+// by the way the child ended. Go's runtime reports a bad memory access on standard
 // error and exits with code 2.
 func explainDeath(err error, stderr string) error {
 	var exit *exec.ExitError
@@ -230,7 +232,7 @@ func damaged(how, detail string) error {
 	return backup.Corruptf("database is damaged: working on it died with %s (%s)", how, detail)
 }
 
-// capped keeps the beginning of what is written and drops the rest.
+// capped keeps the first bytes written to it and drops the rest.
 type capped struct {
 	buf   bytes.Buffer
 	limit int

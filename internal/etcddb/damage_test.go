@@ -17,6 +17,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
 	"github.com/etcd-backupd/backupd/internal/testserver"
+	"github.com/etcd-backupd/backupd/internal/testserver/rounds"
 )
 
 // mutation is one way to damage a snapshot.
@@ -35,11 +36,11 @@ func mutations(data []byte, seed uint64) []mutation {
 		all = append(all, mutation{name, change(bytes.Clone(data))})
 	}
 	pages := (len(data) - 32) / page
-	for range 300 {
+	for range rounds.Of(300) {
 		at, bit := rng.IntN(len(data)), rng.IntN(8)
 		add(fmt.Sprintf("flip bit %d of byte %d", bit, at), func(d []byte) []byte { d[at] ^= 1 << bit; return d })
 	}
-	for range 60 {
+	for range rounds.Of(60) {
 		at, with := rng.IntN(pages)*page+rng.IntN(48), rng.Uint32()|1
 		add(fmt.Sprintf("smash header at byte %d with %#x", at, with), func(d []byte) []byte {
 			binary.NativeEndian.PutUint32(d[at:], with)
@@ -56,7 +57,8 @@ func mutations(data []byte, seed uint64) []mutation {
 		cut := rng.IntN(pages) * page
 		add(fmt.Sprintf("truncate to %d", cut), func(d []byte) []byte { return d[:cut] })
 	}
-	for _, cut := range []int{len(data) - 32, len(data) - 1, len(data) - 512, len(data) - 544, 512 * 11, 512*11 + 32, 100, 32, 1, 0} {
+	for _, cut := range []int{len(data) - 32, len(data) - 1, len(data) - 512, len(data) - 544, 512 * 11, 512*11 + 32, 100,
+		32, 1, 0} {
 		add(fmt.Sprintf("truncate to %d", cut), func(d []byte) []byte { return d[:cut] })
 	}
 	return all

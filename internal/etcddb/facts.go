@@ -1,15 +1,14 @@
-// Package etcddb reads etcd's database files without etcd: what a snapshot or
-// a member/snap/db holds, whether it is whole, and the HashKV a server would
-// answer for it. It also makes a copied database startable as a member of a
-// new cluster.
+// Package etcddb reads etcd's database files without etcd: the content of a
+// snapshot or a member/snap/db, whether it is whole, and the HashKV that a server
+// would answer for it. It also turns a copied database into one that a member of
+// a new cluster can boot.
 //
-// A database file is a bbolt B+tree that bbolt maps into memory without any
-// page checksum, so a damaged one can kill the process that looks at it. This
-// package therefore works in a child process: the program's main function must
-// call [ChildMain] before anything else. The reading side does not use bbolt
-// at all. It walks the pages itself, in one pass and with every offset checked,
-// which is stricter than bbolt's own check, several times faster, and needs
-// one bit of memory per page where bbolt needs map entries.
+// A database file is a B+tree that bbolt maps into memory without page checksums,
+// so a damaged file can kill the process that reads it. This package therefore
+// works in a child process: the program's main function must call [ChildMain]
+// first. To read, it does not use bbolt. It walks the pages itself, in one pass,
+// and checks every offset. That is stricter than bbolt's own check, several times
+// faster, and takes one bit of memory per page where bbolt takes map entries.
 package etcddb
 
 import (
@@ -23,16 +22,16 @@ import (
 // never compacted.
 const NeverCompacted backup.Revision = -1
 
-// Facts is what a database file tells about itself.
+// Facts describes the content of a database file.
 type Facts struct {
-	// What etcdutl snapshot status prints of the same file, since 3.6: before,
-	// it counted the entries of all buckets as keys.
+	// The first fields are those that etcdutl snapshot status prints for the same
+	// file, since 3.6: older versions count the entries of all buckets as keys.
 
 	// StatusHash is a CRC-32C over the names and contents of all buckets. It
 	// has nothing to do with HashKV.
 	StatusHash uint32 `json:"statusHash"`
-	// LastRecordRevision is the revision of the newest record. After a
-	// compaction that removed the newest records it is behind Revision.
+	// LastRecordRevision is the revision of the newest record. It is less than
+	// Revision after a compaction that removed the newest records.
 	LastRecordRevision backup.Revision `json:"lastRecordRevision"`
 	TotalKeys          int64           `json:"totalKeys"`
 	// DatabaseBytes is the length up to the last page in use, without trailer.
@@ -43,20 +42,20 @@ type Facts struct {
 	// Revision is the revision of a server that boots this file.
 	Revision backup.Revision `json:"revision"`
 	// CompactRevision is the compact revision of a server that boots this
-	// file, or [NeverCompacted]. It differs from FinishedCompactRevision when
-	// the file was taken while a compaction ran: the server resumes it.
+	// file, or [NeverCompacted]. It differs from FinishedCompactRevision if the
+	// file was taken during a compaction: the server resumes the compaction.
 	CompactRevision backup.Revision `json:"compactRevision"`
-	// ScheduledCompactRevision and FinishedCompactRevision are as stored; 0
-	// when absent.
+	// ScheduledCompactRevision and FinishedCompactRevision are the stored values,
+	// or 0.
 	ScheduledCompactRevision backup.Revision `json:"scheduledCompactRevision"`
 	FinishedCompactRevision  backup.Revision `json:"finishedCompactRevision"`
-	// HashKV is at Revision and CompactRevision.
+	// HashKV is the hash at Revision and CompactRevision.
 	HashKV backup.HashKV `json:"hashKV"`
-	// Records counts all records of the key bucket: old versions and
-	// tombstones too.
+	// Records counts all records of the key bucket, including old versions and
+	// tombstones.
 	Records int64 `json:"records"`
-	// Bumped tells that the file holds a record without content, which only
-	// etcdutl's --bump-revision writes.
+	// Bumped reports that the file holds a record without content. Only
+	// etcdutl's --bump-revision writes such a record.
 	Bumped bool `json:"bumped,omitempty"`
 
 	Leases         int64             `json:"leases"`
@@ -78,9 +77,9 @@ type Facts struct {
 }
 
 // Inspect reads the whole database at path in a child process, verifies its
-// structure and every record, and returns what it holds. The file is neither
-// written nor changed. A defect is reported with its place and wraps
-// [backup.ErrCorrupt]; when ctx ends the child is killed.
+// structure and every record, and returns its facts. It does not change the file.
+// An error about a defect names its place and wraps [backup.ErrCorrupt]. When ctx
+// ends the child is killed.
 //
 // Inspect does not look at the SHA-256 trailer; see [VerifyTrailer].
 func Inspect(ctx context.Context, path string) (*Facts, error) {
@@ -94,9 +93,9 @@ func Inspect(ctx context.Context, path string) (*Facts, error) {
 	return resp.Facts, nil
 }
 
-// Newest returns the revision of a server that boots the database at path, the
-// one that [Facts] has too. It reads a few pages only, so it verifies next to
-// nothing: it is for what can be begun while [Inspect] still runs.
+// Newest returns the revision of a server that boots the database at path: the
+// same as in [Facts]. It reads a few pages only and verifies almost nothing. It is
+// for work that can begin while [Inspect] still runs.
 func Newest(ctx context.Context, path string) (backup.Revision, error) {
 	resp, err := examine(ctx, path, request{Op: opNewest})
 	if err != nil {
@@ -105,11 +104,11 @@ func Newest(ctx context.Context, path string) (backup.Revision, error) {
 	return resp.Newest, nil
 }
 
-// HashAt returns the HashKV that a server holding the same history answers at
-// revision after it was compacted at compact. A member compacts while its
-// snapshot is being stored, so compact may be later than the file's own
-// compact revision, but not earlier, and not later than revision. Defects of
-// the file wrap [backup.ErrCorrupt].
+// HashAt returns the HashKV that a server with the same history answers for
+// revision after a compaction at compact. A member may compact while its snapshot
+// is stored, so compact may be later than the file's own compact revision, but not
+// earlier, and not later than revision. Defects of the file wrap
+// [backup.ErrCorrupt].
 func HashAt(ctx context.Context, path string, revision, compact backup.Revision) (backup.HashKV, error) {
 	resp, err := examine(ctx, path, request{Op: opHash, Revision: revision, CompactRevision: compact})
 	if err != nil {
@@ -121,7 +120,7 @@ func HashAt(ctx context.Context, path string, revision, compact backup.Revision)
 	return *resp.HashKV, nil
 }
 
-// examine checks the framing of the file and hands it, open, to a child.
+// examine checks the frame of the file and passes the open file to a child.
 func examine(ctx context.Context, path string, req request) (*response, error) {
 	file, err := openDatabase(path)
 	if err != nil {

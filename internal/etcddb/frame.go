@@ -16,28 +16,28 @@ import (
 // trailerBytes is the length of the SHA-256 sum that ends a snapshot stream.
 const trailerBytes = sha256.Size
 
-// ErrNoTrailer is returned by [VerifyTrailer] for a file that does not end in
-// a SHA-256 sum: a copy of member/snap/db, or a snapshot that lost its end. It
+// ErrNoTrailer is returned by [VerifyTrailer] for a file that does not end in a
+// SHA-256 sum: a copy of member/snap/db, or a snapshot whose end is missing. It
 // wraps [backup.ErrCorrupt].
 var ErrNoTrailer = backup.Corruptf("no SHA-256 trailer at the end")
 
-// Frame is what the length and the first two pages of a database file tell.
+// Frame holds the facts in the length and the first two pages of a database file.
 type Frame struct {
 	FileBytes int64
 	// DatabaseBytes is the length up to the last page in use. A member's own
-	// file is longer, for it grows in steps.
+	// file is longer, because it grows in steps.
 	DatabaseBytes int64
 	PageBytes     int
-	// HasTrailer tells that the last 32 bytes are meant to be the SHA-256 of
-	// all bytes before them.
+	// HasTrailer reports that the last 32 bytes should be the SHA-256 of all
+	// bytes before them.
 	HasTrailer bool
 
 	meta meta
 }
 
-// ReadFrame checks the two meta pages of the file at path and that the file is
-// as long as they say. It reads a few kilobytes and maps nothing, so no damage
-// can hurt the caller. Defects wrap [backup.ErrCorrupt].
+// ReadFrame checks the two meta pages of the file at path, and that the file has
+// the length they record. It reads a few kilobytes and maps nothing, so damage
+// cannot crash the caller. Defects wrap [backup.ErrCorrupt].
 func ReadFrame(path string) (*Frame, error) {
 	file, err := openDatabase(path)
 	if err != nil {
@@ -51,8 +51,8 @@ func ReadFrame(path string) (*Frame, error) {
 	return f, nil
 }
 
-// openDatabase opens a regular file for reading. A pipe or a device would
-// block, or has no length to check.
+// openDatabase opens a regular file for reading. A pipe or a device may block, and
+// has no length to check.
 func openDatabase(path string) (*os.File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -74,7 +74,7 @@ func readFrame(file *os.File) (*Frame, error) {
 		return nil, err
 	}
 	f := &Frame{FileBytes: info.Size(), PageBytes: int(m.pageBytes), meta: m}
-	// Both factors are bounded, so that the product cannot wrap around.
+	// Both factors are bounded, so their product cannot overflow.
 	if m.pages > uint64(info.Size())/uint64(m.pageBytes) {
 		return nil, backup.Corruptf("file of %d bytes is truncated: its database has %d pages of %d bytes",
 			info.Size(), m.pages, m.pageBytes)
@@ -86,15 +86,15 @@ func readFrame(file *os.File) (*Frame, error) {
 	case rest%512 == trailerBytes:
 		f.HasTrailer = true
 	case rest%512 != 0:
-		return nil, backup.Corruptf("file of %d bytes is truncated or has a torn end: %d bytes follow the database, a trailer has %d",
-			info.Size(), rest, trailerBytes)
+		return nil, backup.Corruptf("file of %d bytes is truncated or has a torn end: "+
+			"%d bytes follow the database, a trailer has %d", info.Size(), rest, trailerBytes)
 	}
 	return f, nil
 }
 
-// meta is one of the two pages that say where everything else is
-// (bbolt internal/common/meta.go). bbolt writes them in turn, so one of them
-// may be torn and the other must be good.
+// meta is one of the two pages from which all others are found
+// (bbolt internal/common/meta.go). bbolt writes them in turn, so one may be torn
+// and the other must be good.
 type meta struct {
 	pageBytes uint32
 	root      uint64 // page of the bucket of buckets
@@ -126,8 +126,7 @@ func readMeta(r io.ReaderAt, size int64) (meta, error) {
 		}
 		return first, nil
 	}
-	// The page size stands in the page that is damaged: try them all, as
-	// bbolt does.
+	// The damaged page holds the page size: try all sizes, as bbolt does.
 	for n := int64(minPageBytes); n <= maxPageBytes && n < size; n <<= 1 {
 		if m, err := readMetaAt(r, n); err == nil && int64(m.pageBytes) == n {
 			return m, nil
@@ -146,7 +145,8 @@ func readMetaAt(r io.ReaderAt, page int64) (meta, error) {
 	}
 	order := binary.NativeEndian
 	if magic := order.Uint32(b[0:]); magic != metaMagic {
-		return meta{}, backup.Corruptf("meta page at byte %d: magic %#x instead of %#x: not an etcd database", page, magic, uint32(metaMagic))
+		return meta{}, backup.Corruptf("meta page at byte %d: magic %#x instead of %#x: not an etcd database",
+			page, magic, uint32(metaMagic))
 	}
 	if v := order.Uint32(b[4:]); v != metaVersion {
 		return meta{}, backup.Corruptf("meta page at byte %d: version %d instead of %d", page, v, metaVersion)
@@ -154,7 +154,8 @@ func readMetaAt(r io.ReaderAt, page int64) (meta, error) {
 	sum := fnv.New64a()
 	sum.Write(b[:metaBytes-8]) //nolint:errcheck // a hash does not fail
 	if want := order.Uint64(b[metaBytes-8:]); want != sum.Sum64() {
-		return meta{}, backup.Corruptf("meta page at byte %d: checksum %016x, its content has %016x", page, want, sum.Sum64())
+		return meta{}, backup.Corruptf("meta page at byte %d: checksum %016x, its content has %016x",
+			page, want, sum.Sum64())
 	}
 	m := meta{
 		pageBytes: order.Uint32(b[8:]),
@@ -173,9 +174,9 @@ func readMetaAt(r io.ReaderAt, page int64) (meta, error) {
 }
 
 // VerifyTrailer reads the whole file at path and compares the SHA-256 of the
-// database with the trailer. progress, when not nil, is told now and then how
-// many bytes were read so far. A difference wraps [backup.ErrCorrupt] and
-// names both sums; a missing trailer is [ErrNoTrailer].
+// database with the trailer. It calls progress, if not nil, with the number of
+// bytes read so far. A difference wraps [backup.ErrCorrupt] and names both sums; a
+// missing trailer is [ErrNoTrailer].
 func VerifyTrailer(ctx context.Context, path string, progress func(n int64)) error {
 	file, err := openDatabase(path)
 	if err != nil {
@@ -187,21 +188,21 @@ func VerifyTrailer(ctx context.Context, path string, progress func(n int64)) err
 		return fmt.Errorf("verify %s: %w", path, err)
 	}
 	if got != want {
-		// The words that etcdutl begins with, and that scripts look for.
+		// etcdutl begins with the same words, and scripts look for them.
 		return backup.Corruptf("expected sha256 %s, got %s in %s", want, got, path)
 	}
 	return nil
 }
 
-// sumTrailer returns the SHA-256 of what comes before the trailer, and the one
-// that the trailer holds.
+// sumTrailer returns the SHA-256 of all bytes before the trailer, and the sum in
+// the trailer.
 func sumTrailer(ctx context.Context, file *os.File, progress func(n int64)) (got, want backup.Digest, err error) {
 	info, err := file.Stat()
 	if err != nil {
 		return got, want, err
 	}
-	// The length alone decides here, as in etcdutl: what damage did to the
-	// meta pages must end in two different sums, not in another message.
+	// The length alone decides, as in etcdutl: damage to the meta pages must be
+	// reported as two different sums, not by another message.
 	if info.Size()%512 != trailerBytes {
 		return got, want, ErrNoTrailer
 	}

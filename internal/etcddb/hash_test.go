@@ -18,6 +18,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/testserver/rounds"
 )
 
 // history is etcd's own store, in this process, with a random history.
@@ -123,7 +124,7 @@ func copyFile(t testing.TB, from string) string {
 // histories: never compacted, compacted, everything deleted, and at the
 // compact revisions that come later.
 func TestHashKV_RandomHistories(t *testing.T) {
-	for seed := range uint64(40) {
+	for seed := range uint64(rounds.Of(40)) {
 		h := openHistory(t, filepath.Join(t.TempDir(), "db"), mvcc.StoreConfig{}, seed)
 		h.write(1 + h.rng.IntN(40))
 		if seed%4 > 0 {
@@ -170,7 +171,7 @@ func TestHashKV_RandomHistories(t *testing.T) {
 // A server that boots such a file resumes it, and reports its revision at once.
 func TestHashKV_InterruptedCompaction(t *testing.T) {
 	seen := 0
-	for seed := range uint64(20) {
+	for seed := range uint64(rounds.Of(20)) {
 		slow := mvcc.StoreConfig{CompactionBatchLimit: 2 + int(seed%5), CompactionSleepInterval: time.Hour}
 		h := openHistory(t, filepath.Join(t.TempDir(), "db"), slow, seed)
 		h.write(30)

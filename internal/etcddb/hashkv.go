@@ -12,19 +12,19 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // keyBucket is the name of the bucket with the records; HashKV begins with it.
 const keyBucket = "key"
 
-// HashKV at revision R of a database compacted at C is a CRC-32C over all
-// records up to R, in order, of which those up to C take part only if they are
-// what a compaction at R would keep: the newest record of a key that exists at
-// R. When no key exists at R, all that the compaction at C kept take part. A tombstone at exactly C
-// never takes part, because older servers delete it and newer ones do not
-// (etcd server/storage/mvcc/hash.go).
+// HashKV at revision R of a database compacted at C is a CRC-32C over the records
+// up to R, in order. A record up to C takes part only if a compaction at R would
+// keep it: if it is the newest record of a key that exists at R. If no key exists
+// at R, all records that the compaction at C kept take part. A tombstone at
+// exactly C never takes part, because older servers delete it and newer ones do
+// not (etcd server/storage/mvcc/hash.go).
 //
-// So whether an old record takes part is decided by newer ones. They are read
-// first, from the end backwards. In a database whose compaction is finished
-// every record up to C is the newest up to C of its key, and reading back to C
-// is enough; see [newerKeys]. Otherwise all must be read; see [newKeepSet].
+// So newer records decide whether an old one takes part. They are read first,
+// from the end backwards. If the compaction is finished, every record up to C is
+// the newest of its key up to C, and it is enough to read back to C; see
+// [newerKeys]. Otherwise all records must be read; see [newKeepSet].
 
-// newerKeys returns the keys that were written after compact.
+// newerKeys returns all keys that were written after compact.
 func newerKeys(im *image, b *bucket, compact int64) (newer keySet[fingerprint], err error) {
 	err = newWalker(im, descending).bucket(b, func(e *element) error {
 		rk, r, err := readRecord(e)
@@ -40,18 +40,18 @@ func newerKeys(im *image, b *bucket, compact int64) (newer keySet[fingerprint], 
 	return newer, err
 }
 
-// keepSet says which records up to the compact revision take part in a hash.
+// keepSet selects the records up to the compact revision that take part in a hash.
 type keepSet struct {
-	old     uint64 // records up to the compact revision
-	dropped bitmap // of those, newest first, the ones that do not take part
+	old     uint64 // number of records up to the compact revision
+	dropped bitmap // those of them that do not take part, newest first
 }
 
 // newKeepSet decides for every record up to compact as of revision rev.
 func newKeepSet(im *image, b *bucket, rev, compact int64) (*keepSet, error) {
 	k, alive, err := keptAt(im, b, rev, compact)
 	if err == nil && !alive {
-		// etcd leaves nothing out then that is still in its file: what the
-		// compaction itself has kept.
+		// Then etcd leaves out no record of its file, which holds all that the
+		// compaction has kept.
 		k, _, err = keptAt(im, b, compact, compact)
 	}
 	return k, err
@@ -137,7 +137,8 @@ func hashAtCompaction(im *image, rev, compact backup.Revision) (*backup.HashKV, 
 	case rev < 1 || rev < f.CompactRevision:
 		return nil, fmt.Errorf("revision %d is compacted: the file begins at %d", rev, f.CompactRevision)
 	case compact > rev || compact < f.CompactRevision:
-		return nil, fmt.Errorf("compact revision %d: want one from %d, the file's own, to revision %d", compact, f.CompactRevision, rev)
+		return nil, fmt.Errorf("compact revision %d: want one from %d, the file's own, to revision %d",
+			compact, f.CompactRevision, rev)
 	}
 	hash, err := hashAt(im, b, int64(rev), int64(compact))
 	return &hash, err

@@ -12,10 +12,9 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// withImage maps the database in file and calls read with it. A page that
-// cannot be read, because the disk fails or someone cuts the file meanwhile,
-// becomes an error instead of a crash. The image must not be used by other
-// goroutines than the one read was called on.
+// withImage maps the database in file and calls read with it. If a page cannot be
+// read, because the disk fails or the file is cut meanwhile, it returns an error
+// instead of crashing. Only the goroutine that runs read may use the image.
 func withImage(file *os.File, read func(*image) error) (err error) {
 	frame, err := readFrame(file)
 	if err != nil {
@@ -32,11 +31,11 @@ func withImage(file *os.File, read func(*image) error) (err error) {
 			err = explainFault(file, frame, data, fault)
 		}
 	}()
-	return read(&image{meta: frame.meta, data: data})
+	return read(&image{frame.meta, &mapped{data, uint64(frame.meta.pageBytes)}})
 }
 
-// explainFault finds out why the page could not be read, by reading it in the
-// ordinary way.
+// explainFault reads the page through the file to find out why the mapped page
+// could not be read.
 func explainFault(file *os.File, frame *Frame, data []byte, fault any) error {
 	var addressed interface{ Addr() uintptr }
 	rerr, ok := fault.(runtime.Error)

@@ -50,7 +50,8 @@ func smallDatabase(t testing.TB, storeFreelist bool) []byte {
 				}
 			}
 			for i := range byte(60) { // a second tree of pages
-				if err := tx.Bucket([]byte("lease")).Put([]byte{0, 0, 0, 0, 0, 0, 0, i}, []byte{8, i, 16, byte(round)}); err != nil {
+				if err := tx.Bucket([]byte("lease")).Put([]byte{0, 0, 0, 0, 0, 0, 0, i},
+					[]byte{8, i, 16, byte(round)}); err != nil {
 					return err
 				}
 			}
@@ -83,7 +84,7 @@ func inspectBytes(data []byte) (*Facts, error) {
 	if m.pages > uint64(len(data))/uint64(m.pageBytes) {
 		return nil, backup.Corruptf("truncated")
 	}
-	return inspect(&image{meta: m, data: data[:m.pages*uint64(m.pageBytes)]})
+	return inspect(&image{m, &mapped{data, uint64(m.pageBytes)}})
 }
 
 // FuzzInspect damages a database in two places. Inspecting it must neither
@@ -136,7 +137,8 @@ func TestInspect_EveryByte(t *testing.T) {
 				case got.StatusHash != want.StatusHash:
 					hashed++
 				default:
-					t.Fatalf("byte %d: %d instead of %d changed the facts and not the status hash:\n%+v\n%+v", i, data[i], old, got, want)
+					t.Fatalf("byte %d: %d instead of %d changed the facts and not the status hash:\n%+v\n%+v", i, data[i], old, got,
+						want)
 				}
 				data[i] = old
 			}
@@ -215,7 +217,7 @@ func TestInspect_BrokenPages(t *testing.T) {
 		{"FreeListGone", "free list: page", func(t *testing.T, im *image) {
 			order.PutUint16(findFlags(t, im, freelistPage).body[8:], leafPage)
 		}},
-		{"MetaHeader", "should be a meta page", func(_ *testing.T, im *image) { im.data[im.pageBytes+8] = leafPage }},
+		{"MetaHeader", "should be a meta page", func(_ *testing.T, im *image) { bytesOf(im)[im.pageBytes+8] = leafPage }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			im := openBytes(t, smallDatabase(t, true))
@@ -236,13 +238,14 @@ func TestInspect_OverflowTooLong(t *testing.T) {
 	moved := findPage(t, im, parent.element(0).child)
 	id := im.pages
 	im.pages += 2
-	copy(im.data[id*1024:], moved.body[:1024])
-	binary.NativeEndian.PutUint64(im.data[id*1024:], id)
+	all := bytesOf(im)
+	copy(all[id*1024:], moved.body[:1024])
+	binary.NativeEndian.PutUint64(all[id*1024:], id)
 	binary.NativeEndian.PutUint64(parent.body[pageHeaderBytes+8:], id)
 	if _, err := inspect(im); err != nil {
 		t.Fatal(err)
 	}
-	im.data[id*1024+12] = 1
+	all[id*1024+12] = 1
 	if _, err := inspect(im); !errors.Is(err, backup.ErrCorrupt) || !strings.Contains(err.Error(), "bytes of content") {
 		t.Errorf("error %v, want ErrCorrupt", err)
 	}
@@ -254,7 +257,51 @@ func openBytes(t *testing.T, data []byte) *image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &image{meta: m, data: data}
+	return &image{m, &mapped{data, uint64(m.pageBytes)}}
+}
+
+// bytesOf returns all bytes of an image from [openBytes], for a test to damage.
+func bytesOf(im *image) []byte { return im.source.(*mapped).data }
+
+// pageReader is a source that is not mapped: it returns a copy of what it is asked
+// for, and fails at one page.
+type pageReader struct {
+	mapped
+	fails uint64
+}
+
+var errPageReader = errors.New("connection reset")
+
+func (r *pageReader) read(id, n uint64) ([]byte, error) {
+	if id == r.fails {
+		return nil, errPageReader
+	}
+	b, err := r.mapped.read(id, n)
+	return bytes.Clone(b), err
+}
+
+// TestInspect_AnySource: pages need not come from a mapped file.
+func TestInspect_AnySource(t *testing.T) {
+	for _, freelist := range []bool{false, true} {
+		data := smallDatabase(t, freelist)
+		want, err := inspectBytes(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		im := openBytes(t, data)
+		source := &pageReader{*im.source.(*mapped), im.pages}
+		im.source = source
+		got, err := inspect(im)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, %v, want %+v", got, err, want)
+		}
+		for _, id := range []uint64{0, 1, im.root} {
+			source.fails = id
+			if _, err := inspect(im); !errors.Is(err, errPageReader) || errors.Is(err, backup.ErrCorrupt) {
+				t.Errorf("page %d cannot be read: got %v", id, err)
+			}
+		}
+	}
 }
 
 func findPage(t *testing.T, im *image, id uint64) page {

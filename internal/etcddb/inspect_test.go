@@ -27,7 +27,9 @@ func TestInspect_Defects(t *testing.T) {
 	}{
 		{"ShortRecordKey", "record key 1234", func(tx *bolt.Tx) { store(tx, "key", []byte("\x12\x34"), nil) }},
 		{"NotARevision", "is not a revision", func(tx *bolt.Tx) { store(tx, "key", []byte("seventeen bytes.."), nil) }},
-		{"ValueCut", "record 3_0: decode", func(tx *bolt.Tx) { store(tx, "key", revisionKey(3, 0), []byte("\x0a\x09short")) }},
+		{"ValueCut", "record 3_0: decode", func(tx *bolt.Tx) {
+			store(tx, "key", revisionKey(3, 0), []byte("\x0a\x09short"))
+		}},
 		{"OtherRevision", "record 9_1: says that it was written at revision 8", func(tx *bolt.Tx) {
 			put(tx, 8, 0, 8, 1, "k", nil)
 			v := tx.Bucket([]byte("key")).Get(revisionKey(8, 0))
@@ -51,11 +53,19 @@ func TestInspect_Defects(t *testing.T) {
 		}},
 		{"NoMeta", `"meta" is missing`, func(tx *bolt.Tx) { drop(tx, "meta") }},
 		{"NoRecords", `"key" is missing`, func(tx *bolt.Tx) { drop(tx, "key") }},
-		{"CompactRevision", "finishedCompactRev", func(tx *bolt.Tx) { store(tx, "meta", []byte("finishedCompactRev"), []byte("x")) }},
-		{"Index", "consistent_index has 3 bytes", func(tx *bolt.Tx) { store(tx, "meta", []byte("consistent_index"), []byte("abc")) }},
-		{"StorageVersion", "is not a version", func(tx *bolt.Tx) { store(tx, "meta", []byte("storageVersion"), []byte("3.x.0")) }},
+		{"CompactRevision", "finishedCompactRev", func(tx *bolt.Tx) {
+			store(tx, "meta", []byte("finishedCompactRev"), []byte("x"))
+		}},
+		{"Index", "consistent_index has 3 bytes", func(tx *bolt.Tx) {
+			store(tx, "meta", []byte("consistent_index"), []byte("abc"))
+		}},
+		{"StorageVersion", "is not a version", func(tx *bolt.Tx) {
+			store(tx, "meta", []byte("storageVersion"), []byte("3.x.0"))
+		}},
 		{"Member", "member 1f: decode", func(tx *bolt.Tx) { store(tx, "members", []byte("1f"), []byte("{")) }},
-		{"OtherMember", "member 1f: calls itself 7", func(tx *bolt.Tx) { store(tx, "members", []byte("1f"), []byte(`{"id":7}`)) }},
+		{"OtherMember", "member 1f: calls itself 7", func(tx *bolt.Tx) {
+			store(tx, "members", []byte("1f"), []byte(`{"id":7}`))
+		}},
 		{"RemovedMember", "member key", func(tx *bolt.Tx) { store(tx, "members_removed", []byte("?"), nil) }},
 		{"Alarm", "alarm ff", func(tx *bolt.Tx) { store(tx, "alarm", []byte("\xff"), nil) }},
 		{"Lease", "lease key", func(tx *bolt.Tx) { store(tx, "lease", []byte("1"), nil) }},
@@ -165,10 +175,12 @@ func TestInspect_MemberFile(t *testing.T) {
 	must(t, os.Truncate(path, info.Size()+16<<20))
 	frame, err := etcddb.ReadFrame(path)
 	must(t, err)
-	if frame.HasTrailer || frame.DatabaseBytes != want.DatabaseBytes || frame.FileBytes != info.Size()+16<<20 || frame.PageBytes != want.PageBytes {
+	if frame.HasTrailer || frame.DatabaseBytes != want.DatabaseBytes || frame.FileBytes != info.Size()+16<<20 ||
+		frame.PageBytes != want.PageBytes {
 		t.Errorf("frame %+v of a database of %d bytes", frame, want.DatabaseBytes)
 	}
-	if err := etcddb.VerifyTrailer(t.Context(), path, nil); !errors.Is(err, etcddb.ErrNoTrailer) || !errors.Is(err, backup.ErrCorrupt) {
+	if err := etcddb.VerifyTrailer(t.Context(), path, nil); !errors.Is(err, etcddb.ErrNoTrailer) ||
+		!errors.Is(err, backup.ErrCorrupt) {
 		t.Errorf("VerifyTrailer: %v, want ErrNoTrailer", err)
 	}
 	got, err := etcddb.Inspect(t.Context(), path)
@@ -185,10 +197,10 @@ func TestVerifyTrailer(t *testing.T) {
 	if !frame.HasTrailer || frame.FileBytes != frame.DatabaseBytes+32 {
 		t.Errorf("frame of a snapshot: %+v", frame)
 	}
-	var told int64
-	must(t, etcddb.VerifyTrailer(t.Context(), path, func(n int64) { told = n }))
-	if told != frame.DatabaseBytes {
-		t.Errorf("progress ended at %d of %d bytes", told, frame.DatabaseBytes)
+	var last int64
+	must(t, etcddb.VerifyTrailer(t.Context(), path, func(n int64) { last = n }))
+	if last != frame.DatabaseBytes {
+		t.Errorf("progress ended at %d of %d bytes", last, frame.DatabaseBytes)
 	}
 	data, err := os.ReadFile(path)
 	must(t, err)

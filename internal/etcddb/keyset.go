@@ -6,12 +6,12 @@ import (
 )
 
 // Keys are remembered by fingerprints, so that memory does not depend on their
-// lengths. The seeds differ in every process: nobody can prepare keys that
+// lengths. The seeds differ in every process, so nobody can prepare keys that
 // clash.
 var seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
 
-// fingerprint stands for a key where a clash would make a false HashKV: with
-// 128 bits none will be seen.
+// fingerprint replaces a key where a clash would make a false HashKV. With 128
+// bits a clash will not be seen.
 type fingerprint [2]uint64
 
 func fingerprintOf(key []byte) fingerprint {
@@ -21,8 +21,8 @@ func fingerprintOf(key []byte) fingerprint {
 
 func (f fingerprint) slot() uint64 { return f[1] }
 
-// shortFingerprint stands for a key where only a count hangs on it. Among ten
-// million keys two clash with a probability of one to two hundred thousand.
+// shortFingerprint replaces a key where only a count depends on it. Among ten
+// million keys, the probability of a clash is one in two hundred thousand.
 type shortFingerprint uint64
 
 func shortFingerprintOf(key []byte) shortFingerprint {
@@ -73,8 +73,8 @@ func (s *keySet[F]) remove(f F) bool {
 	if !found {
 		return false
 	}
-	// Whatever could not have its own slot because this one was taken moves
-	// up, so that searches need not pass over holes.
+	// Every element that did not get its own slot because this one was taken
+	// moves up, so that searches do not meet holes.
 	var free F
 	mask := uint64(len(s.slots) - 1)
 	for i := (hole + 1) & mask; s.slots[i] != free; i = (i + 1) & mask {
@@ -109,8 +109,8 @@ func (s *keySet[F]) grow() {
 			s.slots[i] = f
 		}
 	}
-	// Tables of many megabytes must not pile up until the collector comes by
-	// itself. Without pointers in them it is done at once.
+	// Old tables of many megabytes must not pile up until the next collection.
+	// A collection is quick, because tables hold no pointers.
 	if len(old) >= 1<<18 {
 		runtime.GC()
 	}

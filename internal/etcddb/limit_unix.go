@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+
+	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
-// limitChild forbids core dumps: they would hold the keys of the database.
+// limitChild forbids core dumps, which would contain the keys of the database.
 func limitChild() {
 	none := syscall.Rlimit{}
 	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &none); err != nil {
@@ -17,12 +19,11 @@ func limitChild() {
 	}
 }
 
-// lockShared refuses a database that a running etcd holds open: it changes
-// under the reader. File systems without locks are trusted.
+// lockShared refuses a database that a running etcd has open, because it may change
+// during the read. On a file system without locks it refuses nothing.
 func lockShared(file *os.File) error {
-	err := syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return fmt.Errorf("database is in use by another process, like a running etcd")
+	if errors.Is(disk.TryLock(file, disk.Shared), disk.ErrInUse) {
+		return errors.New("database is in use by another process, perhaps a running etcd")
 	}
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 // boltCheckEnv names a database that this program, started again, lets bbolt
@@ -17,9 +17,7 @@ import (
 const boltCheckEnv = "ETCDDB_TEST_BOLT_CHECK"
 
 func TestMain(m *testing.M) {
-	if code, ok := etcddb.ChildMain(); ok {
-		os.Exit(code)
-	}
+	testserver.RunChild()
 	if path := os.Getenv(boltCheckEnv); path != "" {
 		os.Exit(boltCheck(path))
 	}

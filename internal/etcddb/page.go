@@ -3,6 +3,7 @@ package etcddb
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
@@ -21,15 +22,33 @@ const (
 	bucketEntry = 0x01 // flag of a leaf element
 )
 
-// image is the database as bytes, its trailer cut off. Every access is checked
-// against its length: nothing read from a page is believed before.
+// image is a database without its trailer. Nothing read from a page is believed
+// before it is checked against the number of pages.
 type image struct {
 	meta
-	data []byte
+	source pageSource
 }
 
-// page is one page with its overflow pages. In an inline bucket it is part of
-// another page's value and has id 0.
+// A pageSource gives access to the bytes of a database.
+type pageSource interface {
+	// read returns the n pages from id on in one piece. The caller asks only for
+	// pages that the meta page counts. The bytes must stay as they are for as long
+	// as the image is in use: keys of a page are compared with those below it.
+	read(id, n uint64) ([]byte, error)
+}
+
+// mapped is a database as one piece of memory.
+type mapped struct {
+	data      []byte
+	pageBytes uint64
+}
+
+func (m *mapped) read(id, n uint64) ([]byte, error) {
+	return m.data[id*m.pageBytes : (id+n)*m.pageBytes], nil
+}
+
+// page is one page with its overflow pages. The page of an inline bucket is part
+// of another page's value and has id 0.
 type page struct {
 	id    uint64
 	flags uint16
@@ -43,31 +62,44 @@ func (im *image) page(id uint64) (page, error) {
 	if id < 2 || id >= im.pages {
 		return page{}, backup.Corruptf("page %d: outside of the file's pages 2 to %d", id, im.pages-1)
 	}
-	b := im.data[id*uint64(im.pageBytes):]
-	p := parsePage(b)
+	first, err := im.source.read(id, 1)
+	if err != nil {
+		return page{}, fmt.Errorf("page %d: %w", id, err)
+	}
+	p := parsePage(first)
 	if p.id != id {
 		return page{}, backup.Corruptf("page %d: calls itself page %d", id, p.id)
 	}
 	if p.span > im.pages-id {
 		return page{}, backup.Corruptf("page %d: runs over %d pages, past the last page %d", id, p.span, im.pages-1)
 	}
-	p.body = b[:p.span*uint64(im.pageBytes)]
+	if p.span > 1 {
+		if p.body, err = im.source.read(id, p.span); err != nil {
+			return page{}, fmt.Errorf("page %d: %w", id, err)
+		}
+	}
 	return p, nil
 }
 
-// checkMetaHeaders verifies what the checksum of the meta pages leaves out. One
-// torn meta page is what bbolt recovers from, a header is never torn.
+// checkMetaHeaders verifies the headers of the meta pages, which their checksums
+// do not cover. bbolt recovers from one torn meta page, but a header is never
+// torn.
 func (im *image) checkMetaHeaders() error {
 	for id := range uint64(2) {
-		p := parsePage(im.data[id*uint64(im.pageBytes):])
+		b, err := im.source.read(id, 1)
+		if err != nil {
+			return fmt.Errorf("page %d: %w", id, err)
+		}
+		p := parsePage(b)
 		if p.id != id || p.flags != metaPage {
-			return backup.Corruptf("page %d: calls itself page %d with flags %#x, it should be a meta page", id, p.id, p.flags)
+			return backup.Corruptf("page %d: calls itself page %d with flags %#x, it should be a meta page",
+				id, p.id, p.flags)
 		}
 	}
 	return nil
 }
 
-// parsePage decodes the header. The caller has checked that it is there.
+// parsePage decodes the header of a page. b must hold at least the header.
 func parsePage(b []byte) page {
 	return page{
 		id:    binary.NativeEndian.Uint64(b),
@@ -84,12 +116,12 @@ type element struct {
 	child uint64 // branch only
 	key   []byte
 	value []byte // leaf only
-	pair  []byte // key and value as they lie in the page: one after the other
+	pair  []byte // key and value, which follow each other in the page
 }
 
-// checkElements verifies that the elements lie where bbolt puts them: one
-// after the other behind the table, inside the page, keys rising, none below
-// low and all below high (nil: no limit). After it [page.element] is safe.
+// checkElements verifies that the elements lie where bbolt puts them: behind the
+// table, one after the other, inside the page. Keys must rise, from low on and
+// below high (nil: no limit). [page.element] is safe after this check.
 func (p *page) checkElements(low, high []byte) error {
 	next := uint64(pageHeaderBytes + p.count*elementBytes)
 	if next > uint64(len(p.body)) {
@@ -100,8 +132,8 @@ func (p *page) checkElements(low, high []byte) error {
 		start, keyLen, valueLen := p.bounds(i)
 		end := start + keyLen + valueLen
 		if start != next || end > uint64(len(p.body)) {
-			return backup.Corruptf("page %d: element %d of %d lies at bytes %d to %d, expected to begin at %d and end by %d",
-				p.id, i, p.count, start, end, next, len(p.body))
+			return backup.Corruptf("page %d: element %d of %d lies at bytes %d to %d, "+
+				"expected to begin at %d and end by %d", p.id, i, p.count, start, end, next, len(p.body))
 		}
 		next = end
 		key := p.body[start : start+keyLen]
@@ -109,21 +141,24 @@ func (p *page) checkElements(low, high []byte) error {
 		case keyLen == 0:
 			return backup.Corruptf("page %d: element %d has no key", p.id, i)
 		case i == 0 && bytes.Compare(key, low) < 0:
-			return backup.Corruptf("page %d: first key %x is less than its parent's %x", p.id, clip(key), clip(low))
+			return backup.Corruptf("page %d: first key %x is less than its parent's %x",
+				p.id, clip(key), clip(low))
 		case i > 0 && bytes.Compare(prev, key) >= 0:
-			return backup.Corruptf("page %d: key %x of element %d is not greater than the one before, %x", p.id, clip(key), i, clip(prev))
+			return backup.Corruptf("page %d: key %x of element %d is not greater than the one before, %x",
+				p.id, clip(key), i, clip(prev))
 		}
 		prev = key
 	}
 	if high != nil && prev != nil && bytes.Compare(prev, high) >= 0 {
-		return backup.Corruptf("page %d: last key %x is not less than the next page's %x", p.id, clip(prev), clip(high))
+		return backup.Corruptf("page %d: last key %x is not less than the next page's %x",
+			p.id, clip(prev), clip(high))
 	}
 	return p.checkLength(next)
 }
 
-// checkLength verifies that the page has as many overflow pages as its content,
-// which ends at byte end, needs. Old versions of bbolt take one more when the
-// content fills its last page to the end. An inline page fits exactly.
+// checkLength verifies the number of overflow pages. end is the first byte behind
+// the content. Old versions of bbolt use one page more if the content fills its
+// last page exactly. An inline page ends with its content.
 func (p *page) checkLength(end uint64) error {
 	size := uint64(len(p.body)) / p.span
 	if need := (end + size - 1) / size; p.span != need && p.span != end/size+1 || p.id == 0 && end != size {
@@ -161,7 +196,7 @@ func (p *page) element(i int) element {
 	return e
 }
 
-// clip keeps messages short: keys can be as long as a page.
+// clip shortens a key for a message: keys can be as long as a page.
 func clip(b []byte) []byte { return b[:min(len(b), 40)] }
 
 // bitmap is a set of small numbers.

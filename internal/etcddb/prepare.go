@@ -18,28 +18,25 @@ const lockTimeout = 2 * time.Second
 
 // PrepareOptions says what [Prepare] changes.
 type PrepareOptions struct {
-	// From is a small database that etcdutl's own restore code made for the
-	// planned members out of one from [NewSkeleton]. Required.
+	// From is a small database with the planned members. etcdutl's own restore
+	// code wrote them into one from [NewSkeleton]. Required.
 	From string `json:"from"`
-	// BumpRevision is added to the newest revision. It goes together with
-	// MarkCompacted, as in etcdutl.
-	BumpRevision  uint64 `json:"bumpRevision,omitempty"`
-	MarkCompacted bool   `json:"markCompacted,omitempty"`
+	// BumpRevision, when not 0, is added to the newest revision, and the result
+	// is marked as compacted, as etcdutl requires.
+	BumpRevision uint64 `json:"bumpRevision,omitempty"`
 	// ClearAlarms removes all alarms. They name members of the old cluster
 	// and would be in force in the new one.
 	ClearAlarms bool `json:"clearAlarms,omitempty"`
-	// InitialMmapBytes is how much address space is reserved at first. 0
-	// takes what the file needs.
+	// InitialMmapBytes is how much address space is reserved at first; 0
+	// reserves as much as the file needs.
 	InitialMmapBytes uint64 `json:"initialMmapBytes,omitempty"`
 }
 
-// validate checks what can be told without opening anything.
+// validate checks the options without opening a file.
 func (o *PrepareOptions) validate() error {
 	switch {
 	case o.From == "":
 		return errors.New("no database to take the membership from")
-	case (o.BumpRevision > 0) != o.MarkCompacted:
-		return errors.New("bumping the revision and marking it compacted go together")
 	case o.BumpRevision > math.MaxInt64:
 		return fmt.Errorf("revision bump %d is too large", o.BumpRevision)
 	case o.InitialMmapBytes > math.MaxInt64:
@@ -48,12 +45,11 @@ func (o *PrepareOptions) validate() error {
 	return nil
 }
 
-// Prepare turns a verified copy of a database into the member/snap/db of a
-// member of a new cluster. The result holds exactly what etcdutl snapshot
-// restore would have made of it. A SHA-256 trailer is cut off. The work is
-// done in a child process, in one transaction, and is on disk when Prepare
-// returns; after an error the file must be thrown away. A defect found on the
-// way wraps [backup.ErrCorrupt].
+// Prepare turns a verified copy of a database into the member/snap/db of a member
+// of a new cluster. The result is the same as that of etcdutl snapshot restore. A
+// SHA-256 trailer is cut off. A child process does the work in one transaction,
+// and the result is on disk when Prepare returns. After an error the file must be
+// thrown away. Defects wrap [backup.ErrCorrupt].
 func Prepare(ctx context.Context, path string, o PrepareOptions) error {
 	if err := o.validate(); err != nil {
 		return fmt.Errorf("prepare %s: %w", path, err)
@@ -64,9 +60,9 @@ func Prepare(ctx context.Context, path string, o PrepareOptions) error {
 	return nil
 }
 
-// NewSkeleton makes an etcd database at path without any content, for etcdutl's
-// restore code to write the membership of a new cluster into. Nothing may be
-// there before.
+// NewSkeleton makes an etcd database without content at path. etcdutl's restore
+// code then writes the membership of a new cluster into it. No file may exist at
+// path.
 func NewSkeleton(path string) error {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -117,7 +113,7 @@ func prepare(path string, o PrepareOptions) error {
 	})
 }
 
-// cutTrailer makes the file end where the database does, as etcd expects it.
+// cutTrailer cuts the file at the end of the database, as etcd expects it.
 func cutTrailer(path string) error {
 	frame, err := ReadFrame(path)
 	if err != nil || !frame.HasTrailer {
@@ -148,7 +144,7 @@ func update(path string, mmapBytes int, change func(*bolt.Tx) error) error {
 	if err := db.Close(); err != nil {
 		return fmt.Errorf("close database: %w", err)
 	}
-	// The commit has synced the data. What is left is the length, when the
+	// The commit has synced the data. This syncs the length, which changed if the
 	// trailer was cut off.
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -157,9 +153,9 @@ func update(path string, mmapBytes int, change func(*bolt.Tx) error) error {
 	return errors.Join(file.Sync(), file.Close())
 }
 
-// transplant replaces the old cluster's membership and raft position by those
-// of the new one. Everything else, the version of the cluster and the stored
-// ConfState included, stays: so etcdutl does, and so servers expect it.
+// transplant replaces the membership and the raft position of the old cluster by
+// those of the new one. Everything else stays, including the cluster version and
+// the stored ConfState: etcdutl does the same, and servers expect it.
 func transplant(tx, source *bolt.Tx) error {
 	for _, name := range []string{membersBucket, removedMembersBucket} {
 		if err := clearBucket(tx, name); err != nil {
@@ -188,7 +184,7 @@ func transplant(tx, source *bolt.Tx) error {
 	return nil
 }
 
-// clearBucket leaves the named bucket there and empty.
+// clearBucket makes the named bucket empty, and creates it if it is missing.
 func clearBucket(tx *bolt.Tx, name string) error {
 	b, err := tx.CreateBucketIfNotExists([]byte(name))
 	if err != nil {
@@ -219,9 +215,9 @@ func copyBucket(tx, source *bolt.Tx, name string) error {
 }
 
 // bump writes a record without content, amount revisions after the newest, and
-// schedules a compaction there, which the server does when it boots. Clients
-// of the old cluster then learn that what they knew is compacted, instead of
-// waiting for revisions that mean something else now.
+// schedules a compaction there, which the server does when it boots. Clients of
+// the old cluster then learn that their revisions are compacted, instead of
+// waiting for revisions that now mean something else.
 func bump(tx *bolt.Tx, amount uint64) error {
 	records, metas := tx.Bucket([]byte(keyBucket)), tx.Bucket([]byte(metaBucket))
 	if records == nil {
@@ -235,7 +231,7 @@ func bump(tx *bolt.Tx, amount uint64) error {
 		}
 		newest = rk.main
 	}
-	// The revision after must still be a number: the server adds 1 to it.
+	// The server adds 1 to the revision, so it must be below the largest number.
 	if int64(amount) >= math.MaxInt64-newest {
 		return fmt.Errorf("bump revision %d by %d: more than a revision can hold", newest, amount)
 	}

@@ -94,7 +94,7 @@ func TestPrepare_SameAsEtcdutl(t *testing.T) {
 					peer := testserver.FreeURL(t)
 					theirs, ours := filepath.Join(t.TempDir(), "theirs"), filepath.Join(t.TempDir(), "ours")
 					must(t, snapshot.NewV3(zap.NewNop()).Restore(restorePlan(path, theirs, peer, bump)))
-					o := etcddb.PrepareOptions{BumpRevision: bump, MarkCompacted: bump > 0}
+					o := etcddb.PrepareOptions{BumpRevision: bump}
 					restoreBySkeleton(t, path, ours, peer, o)
 					want, got := dump(t, databaseOf(theirs)), dump(t, databaseOf(ours))
 					if !maps.Equal(got, want) {
@@ -167,10 +167,8 @@ func TestPrepare_Refuses(t *testing.T) {
 		"NoMembership":    {},
 		"MissingFrom":     {From: missing},
 		"EmptySkeleton":   {From: skeleton},
-		"BumpAlone":       {From: from, BumpRevision: 5},
-		"MarkAlone":       {From: from, MarkCompacted: true},
-		"BumpTooLarge":    {From: from, BumpRevision: 1 << 63, MarkCompacted: true},
-		"RevisionTooHigh": {From: from, BumpRevision: 1 << 62, MarkCompacted: true},
+		"BumpTooLarge":    {From: from, BumpRevision: 1 << 63},
+		"RevisionTooHigh": {From: from, BumpRevision: 1 << 62},
 	} {
 		err := etcddb.Prepare(t.Context(), path, o)
 		if err == nil {
@@ -202,7 +200,8 @@ func TestPrepare_Damaged(t *testing.T) {
 		must(t, err)
 		must(t, file.Close())
 		err = etcddb.Prepare(t.Context(), path, etcddb.PrepareOptions{From: from})
-		if _, ierr := etcddb.Inspect(t.Context(), copyFile(t, path)); err != nil && !errors.Is(err, backup.ErrCorrupt) || ierr != nil && err == nil {
+		if _, ierr := etcddb.Inspect(t.Context(), copyFile(t, path)); err != nil && !errors.Is(err, backup.ErrCorrupt) ||
+			ierr != nil && err == nil {
 			t.Errorf("page %d: %v (inspection says %v)", page, err, ierr)
 		}
 	}

@@ -53,7 +53,8 @@ func liveHash(t testing.TB, c *testserver.Cluster, rev backup.Revision) backup.H
 // of 3.5 counts the entries of all buckets as keys.
 func sameAsEtcdutl(t testing.TB, version, path string, f *etcddb.Facts) {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), testserver.Binary(t, version, "etcdutl"), "snapshot", "status", "-w", "json", path).Output()
+	out, err := exec.CommandContext(t.Context(), testserver.Binary(t, version, "etcdutl"),
+		"snapshot", "status", "-w", "json", path).Output()
 	must(t, err)
 	type status struct {
 		Hash      uint32          `json:"hash"`
@@ -106,7 +107,8 @@ func TestInspect_RealServers(t *testing.T) {
 			must(t, err)
 			_, f := inspectLive(t, c)
 			if f.CompactRevision != backup.Revision(filled.Revision*2/3) || f.FinishedCompactRevision != f.CompactRevision {
-				t.Errorf("compact revision %d (finished %d), want %d", f.CompactRevision, f.FinishedCompactRevision, filled.Revision*2/3)
+				t.Errorf("compact revision %d (finished %d), want %d", f.CompactRevision, f.FinishedCompactRevision,
+					filled.Revision*2/3)
 			}
 			if f.Leases != int64(len(filled.Leases)) {
 				t.Errorf("%d leases, want %d", f.Leases, len(filled.Leases))
@@ -168,7 +170,8 @@ func testOtherFacts(t *testing.T, c *testserver.Cluster) {
 	}
 	// Asking is itself an entry in the raft log when auth is on.
 	if f.RaftTerm != status.RaftTerm || f.ConsistentIndex < 100 || f.ConsistentIndex > status.RaftAppliedIndex+50 {
-		t.Errorf("term %d and index %d, the member is at %d and %d", f.RaftTerm, f.ConsistentIndex, status.RaftTerm, status.RaftAppliedIndex)
+		t.Errorf("term %d and index %d, the member is at %d and %d", f.RaftTerm, f.ConsistentIndex, status.RaftTerm,
+			status.RaftAppliedIndex)
 	}
 	if !strings.HasPrefix(f.ClusterVersion, c.Version) {
 		t.Errorf("cluster version %q, want %s", f.ClusterVersion, c.Version)

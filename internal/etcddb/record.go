@@ -54,8 +54,8 @@ func appendRevision(b []byte, main int64) []byte {
 	return binary.BigEndian.AppendUint64(b, 0)
 }
 
-// record is the part of an mvccpb.KeyValue that is checked. The value is only
-// skipped over.
+// record holds the fields of an mvccpb.KeyValue that are checked. The value is
+// skipped.
 type record struct {
 	key                         []byte
 	create, mod, version, lease int64
@@ -72,16 +72,16 @@ const (
 	fieldLease
 )
 
-// parseRecord decodes an mvccpb.KeyValue. It accepts and refuses what
-// proto.Unmarshal does, without copying the value: unknown fields are skipped
-// and of a repeated field the last one counts.
+// parseRecord decodes an mvccpb.KeyValue. It accepts and refuses the same bytes as
+// proto.Unmarshal, without copying the value: it skips unknown fields, and of a
+// repeated field the last one counts.
 func parseRecord(b []byte) (r record, err error) {
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
 			return record{}, protowire.ParseError(n)
 		}
-		// ConsumeTag lets through what Unmarshal does not.
+		// ConsumeTag accepts numbers that Unmarshal refuses.
 		if num > protowire.MaxValidNumber {
 			return record{}, fmt.Errorf("field number %d", num)
 		}
@@ -125,10 +125,9 @@ func (r *record) setNumber(num protowire.Number, v int64) {
 	}
 }
 
-// check verifies that the record is one that etcd writes under rk. A put
-// carries its own revision; a tombstone only the key. A record without any
-// content is what etcdutl's --bump-revision leaves: it takes part in hashes
-// like a put of the empty key.
+// check verifies that etcd can have written the record under rk. A put holds its
+// own revision, a tombstone only the key. etcdutl's --bump-revision writes a record
+// without content: it takes part in hashes like a put of the empty key.
 func (r *record) check(rk recordKey) error {
 	switch {
 	case r.fields == 0 && rk.sub == 0 && !rk.tombstone:

@@ -8,25 +8,25 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// scan is the one pass over a database that yields its facts.
+// scan reads a database in one pass and collects its facts.
 type scan struct {
 	im    *image
 	facts *Facts
 	sum   uint32 // of all buckets, the status hash
 
-	// alive holds the keys whose newest record so far is a put.
+	// alive holds every key whose newest record so far is a put.
 	alive keySet[shortFingerprint]
 	hash  quickHash
 }
 
-// quickHash computes the HashKV at the newest revision along the way. That is
-// right when a finished compaction left at most one record per key, which is
-// not believed but watched.
+// quickHash computes the HashKV at the newest revision during the pass. The result
+// is right if a finished compaction has left at most one record per key; the pass
+// checks that.
 type quickHash struct {
 	compact int64
 	newer   keySet[fingerprint]
 	sum     uint32
-	wrong   bool // the assumption does not hold: [hashAt] has to be asked
+	wrong   bool // the condition does not hold: [hashAt] must compute the hash
 }
 
 // inspect verifies the whole database and returns its facts.
@@ -71,7 +71,7 @@ func inspect(im *image) (*Facts, error) {
 	return s.facts, s.finish(records)
 }
 
-// newest reads the newest revision and looks at no more than it needs for that.
+// newest returns the newest revision and reads no more pages than that needs.
 func newest(im *image) (backup.Revision, error) {
 	all, err := newWalker(im, ascending).buckets()
 	if err != nil {
@@ -98,7 +98,7 @@ func newest(im *image) (backup.Revision, error) {
 	return f.Revision, err
 }
 
-// prepareHash decides how the HashKV is computed: on the way if possible.
+// prepareHash decides how to compute the HashKV: in the same pass if possible.
 func (s *scan) prepareHash(records *bucket) (err error) {
 	s.facts.settleRevisions(0)
 	s.hash.compact = int64(s.facts.CompactRevision)
@@ -112,7 +112,7 @@ func (s *scan) prepareHash(records *bucket) (err error) {
 	return err
 }
 
-// finish fills in what only the whole pass can tell.
+// finish sets the facts that are known only at the end of the pass.
 func (s *scan) finish(records *bucket) error {
 	f := s.facts
 	f.StatusHash = s.sum
@@ -121,7 +121,7 @@ func (s *scan) finish(records *bucket) error {
 	f.settleRevisions(f.LastRecordRevision)
 	f.HashKV = backup.HashKV{Hash: s.hash.sum, Revision: f.Revision, CompactRevision: f.CompactRevision}
 	if f.CompactRevision >= 0 && f.TotalKeys == 0 {
-		s.hash.wrong = true // without any key etcd leaves no record out
+		s.hash.wrong = true // without any key etcd leaves out no record
 	}
 	if !s.hash.wrong {
 		return nil
@@ -131,7 +131,7 @@ func (s *scan) finish(records *bucket) error {
 	return err
 }
 
-// bucket hashes one bucket and reads what it is about.
+// bucket hashes one bucket and collects its facts.
 func (s *scan) bucket(w *walker, b *bucket) error {
 	read := s.facts.reader(string(b.name))
 	if string(b.name) == keyBucket {
@@ -147,7 +147,7 @@ func (s *scan) bucket(w *walker, b *bucket) error {
 	})
 }
 
-// record takes one entry of the key bucket, in the order of revisions.
+// record reads one entry of the key bucket. Entries come in order of revisions.
 func (s *scan) record(e *element) error {
 	rk, r, err := readRecord(e)
 	if err != nil {
@@ -194,8 +194,8 @@ func findBucket(all []bucket, name string) (*bucket, error) {
 	return nil, backup.Corruptf("bucket %q is missing: not an etcd database", name)
 }
 
-// settleRevisions derives what a server that boots the file will report
-// (etcd server/storage/mvcc/kvstore.go, restore).
+// settleRevisions derives the revisions that a server reports after booting this
+// file (etcd server/storage/mvcc/kvstore.go, restore).
 func (f *Facts) settleRevisions(last backup.Revision) {
 	// An etcd without any record is at revision 1.
 	f.Revision = max(1, last, f.FinishedCompactRevision, f.ScheduledCompactRevision)
@@ -205,8 +205,8 @@ func (f *Facts) settleRevisions(last backup.Revision) {
 	}
 }
 
-// readCompaction reads the two compact revisions before everything else, for
-// they decide how records are counted.
+// readCompaction reads the two compact revisions. It comes first, because they
+// decide how records are counted.
 func (f *Facts) readCompaction(im *image, all []bucket) error {
 	b, err := findBucket(all, metaBucket)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// maxDepth is far above what a B+tree with at least two entries per page can
-// reach in a file.
+// maxDepth is far above the depth of any B+tree with at least two entries a page
+// that fits in a file.
 const maxDepth = 64
 
 // errStop ends a walk early without an error.
@@ -31,8 +31,8 @@ type bucket struct {
 	inline []byte
 }
 
-// walker visits trees in key order or against it. A page that it meets twice
-// is a defect, so that no loop of pages can hold it.
+// walker visits trees in key order or in reverse. To meet a page twice is a
+// defect, so a loop of pages cannot hold it.
 type walker struct {
 	im    *image
 	seen  bitmap
@@ -89,7 +89,7 @@ func (w *walker) tree(id uint64, low, high []byte, depth int) error {
 	return backup.Corruptf("page %d: flags %#x are neither branch nor leaf", id, p.flags)
 }
 
-// reach notes that the page and its overflow pages are in use, once.
+// reach marks the page and its overflow pages as used. None may be marked before.
 func (w *walker) reach(p *page) error {
 	for id := p.id; id < p.id+p.span; id++ {
 		if w.seen.has(id) {
@@ -164,12 +164,12 @@ func (w *walker) buckets() ([]bucket, error) {
 	return all, nil
 }
 
-// bucketHeaderBytes is the length of what stands before an inline page: the
-// root page and a sequence number that etcd does not use.
+// bucketHeaderBytes is the length of the header of an inline page: the root page
+// and a sequence number that etcd does not use.
 const bucketHeaderBytes = 16
 
-// checkFreelist verifies a stored free list against the pages in use, which w
-// has all visited. etcd on Linux stores none: what is not in use is free.
+// checkFreelist verifies a stored free list against the pages in use. w must have
+// visited all of them. etcd on Linux stores no list: all other pages are free.
 func (w *walker) checkFreelist() error {
 	if w.im.freelist == noFreelist {
 		return nil
@@ -184,7 +184,7 @@ func (w *walker) checkFreelist() error {
 	if err := w.reach(&p); err != nil {
 		return fmt.Errorf("free list: %w", err)
 	}
-	// A count that does not fit stands in the first entry instead.
+	// A count that does not fit in the header is the first entry instead.
 	ids, count := p.body[pageHeaderBytes:], uint64(p.count)
 	if count == 0xFFFF {
 		count, ids = binary.NativeEndian.Uint64(ids), ids[8:]

@@ -18,12 +18,19 @@ func Timeline(m, before, after *backup.Manifest) string {
 	case fits && !same:
 		return after.Timeline
 	}
-	return backup.RandomName(10)
+	return backup.NewTimeline()
 }
 
 // Continues reports whether m may be of one history with the snapshot before it.
 // The high-water revision decides, not the snapshot's own: the snapshot of a
 // lagging member may be older than the one before.
 func Continues(m, before *backup.Manifest) bool {
-	return m.ClusterID == before.ClusterID && before.HighWaterRevision <= m.HighWaterRevision
+	now, then := m.Position(), before.Position()
+	return now.ClusterID == then.ClusterID && then.Revision <= now.Revision
+}
+
+// Unchanged reports whether a snapshot holds everything that a cluster at the
+// given position has.
+func Unchanged(m *backup.Manifest, now backup.Position) bool {
+	return m.ClusterID == now.ClusterID && m.Revision == now.Revision
 }

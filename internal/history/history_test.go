@@ -11,7 +11,9 @@ import (
 // order in which they were taken.
 func TestTimeline(t *testing.T) {
 	m := func(timeline string, cluster backup.MemberID, high backup.Revision) *backup.Manifest {
-		return &backup.Manifest{Timeline: timeline, ClusterID: cluster, HighWaterRevision: high}
+		return &backup.Manifest{Timeline: timeline, Capture: backup.Capture{
+			ClusterID: cluster, HighWaterRevision: high,
+		}}
 	}
 	for i, c := range []struct {
 		before, m, after *backup.Manifest

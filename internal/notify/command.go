@@ -19,15 +19,16 @@ import (
 
 const (
 	commandTimeout = 30 * time.Second
-	// maxOutput is how much of what a command writes is logged.
+	// maxOutput is how much of a command's output is logged.
 	maxOutput = 4096
-	// tryAgain is the exit code that asks for it (EX_TEMPFAIL of sysexits.h).
+	// tryAgain is the exit code that asks for another try (EX_TEMPFAIL of
+	// sysexits.h).
 	tryAgain = 75
 )
 
-// Command is a program and its arguments, run without a shell for every event.
-// It finds the event as JSON on its standard input, and its parts in the
-// environment as BACKUPD_EVENT_*. An exit code of 75 asks to be tried again.
+// Command is a program with its arguments. It runs for every event, without a
+// shell. It gets the event as JSON on its standard input, and the parts of the
+// event in the environment as BACKUPD_EVENT_*. Exit code 75 asks for another try.
 type Command struct{ Args []string }
 
 type program struct {
@@ -48,7 +49,8 @@ func (c Command) prepare() (sender, error) {
 func (p *program) kind() string { return "command" }
 
 func (p *program) send(ctx context.Context, log *slog.Logger, e Event) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, p.timeout, fmt.Errorf("it took longer than %s and was killed", p.timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, p.timeout,
+		fmt.Errorf("it took longer than %s and was killed", p.timeout))
 	defer cancel()
 	event, err := json.Marshal(e)
 	if err != nil {
@@ -58,7 +60,7 @@ func (p *program) send(ctx context.Context, log *slog.Logger, e Event) error {
 	cmd := exec.CommandContext(ctx, p.args[0], p.args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(event), out, out
 	cmd.Env = append(os.Environ(), environment(e)...)
-	// A process group of its own, so that what it started goes with it.
+	// In a process group of its own, so that its children are killed with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
@@ -72,7 +74,7 @@ func (p *program) send(ctx context.Context, log *slog.Logger, e Event) error {
 	case ctx.Err() != nil:
 		return backoff.Permanent(fmt.Errorf("%s: %w", p.args[0], context.Cause(ctx)))
 	case errors.Is(err, exec.ErrWaitDelay):
-		return nil // it succeeded, and what it left running is its own business
+		return nil // it succeeded; processes that it left behind are its own affair
 	case ok && exit.ExitCode() == tryAgain:
 		return fmt.Errorf("%s: %w", p.args[0], err)
 	default:
@@ -80,13 +82,14 @@ func (p *program) send(ctx context.Context, log *slog.Logger, e Event) error {
 	}
 }
 
-// environment returns the parts of an event as variables. The kernel takes
-// neither long ones nor zero bytes.
+// environment returns the parts of an event as variables. The kernel accepts
+// neither long values nor zero bytes.
 func environment(e Event) []string {
 	var out []string
 	for _, v := range [][2]string{
-		{"KIND", string(e.Kind)}, {"JOB", e.Job}, {"CLUSTER", e.Cluster}, {"TIME", stamp(e.Time)}, {"SNAPSHOT", e.Snapshot},
-		{"REVISION", strconv.FormatInt(e.Revision, 10)}, {"ERROR", e.Error}, {"HINT", e.Hint}, {"SINCE", stamp(e.Since)}, {"TEXT", e.String()},
+		{"KIND", string(e.Kind)}, {"JOB", e.Job}, {"CLUSTER", e.Cluster}, {"TIME", stamp(e.Time)},
+		{"SNAPSHOT", e.Snapshot}, {"REVISION", strconv.FormatInt(e.Revision, 10)}, {"ERROR", e.Error},
+		{"HINT", e.Hint}, {"SINCE", stamp(e.Since)}, {"TEXT", e.String()},
 	} {
 		out = append(out, "BACKUPD_EVENT_"+v[0]+"="+strings.ReplaceAll(clip(v[1], 10_000), "\x00", ""))
 	}

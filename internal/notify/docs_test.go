@@ -35,7 +35,8 @@ func documented() notify.Event {
 	return notify.Event{
 		Kind: notify.Failed, Job: "backup", Cluster: "production", Labels: map[string]string{"team": "platform"},
 		Time:  time.Date(2026, 11, 21, 3, 0, 41, 0, time.UTC),
-		Error: "survey production: dial 10.0.0.1:2379: connection refused", Hint: "is etcd running, and may this host reach it?",
+		Error: "survey production: dial 10.0.0.1:2379: connection refused",
+		Hint:  "is etcd running, and may this host reach it?",
 		Since: time.Date(2026, 11, 21, 2, 0, 39, 0, time.UTC),
 	}
 }
@@ -113,7 +114,9 @@ func mail(t *testing.T, command []string) string {
 	}
 	dir := t.TempDir()
 	script, sent := filepath.Join(dir, "script"), filepath.Join(dir, "sent")
-	for path, text := range map[string]string{script: scripts[0], filepath.Join(dir, "mail"): "#!/bin/sh\n{ echo \"$@\"; cat; } >" + sent + "\n"} {
+	for path, text := range map[string]string{
+		script: scripts[0], filepath.Join(dir, "mail"): "#!/bin/sh\n{ echo \"$@\"; cat; } >" + sent + "\n",
+	} {
 		if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -156,12 +159,16 @@ func TestDocumentedAlertmanager(t *testing.T) {
 		got = append(got, alerts)
 	}
 	e := documented()
-	labels := map[string]string{"alertname": "BackupdJobFailed", "severity": "critical", "job": "backup", "cluster": "production"}
+	labels := map[string]string{"alertname": "BackupdJobFailed", "severity": "critical", "job": "backup",
+		"cluster": "production"}
 	want := [][]alert{
-		{{Labels: labels, Annotations: map[string]string{"description": e.Error, "hint": e.Hint}, StartsAt: e.Since, EndsAt: e.Time.Add(48 * time.Hour)}},
-		{{Labels: labels, Annotations: map[string]string{"description": "", "hint": ""}, StartsAt: e.Since, EndsAt: e.Time.Add(time.Hour)}},
+		{{Labels: labels, Annotations: map[string]string{"description": e.Error, "hint": e.Hint}, StartsAt: e.Since,
+			EndsAt: e.Time.Add(48 * time.Hour)}},
+		{{Labels: labels, Annotations: map[string]string{"description": "", "hint": ""}, StartsAt: e.Since,
+			EndsAt: e.Time.Add(time.Hour)}},
 	}
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreMapEntries(func(k, _ string) bool { return k == "summary" })); diff != "" {
+	noSummary := cmpopts.IgnoreMapEntries(func(k, _ string) bool { return k == "summary" })
+	if diff := cmp.Diff(want, got, noSummary); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

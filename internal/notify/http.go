@@ -19,17 +19,19 @@ import (
 // tryTimeout bounds one request.
 const tryTimeout = 10 * time.Second
 
-// client follows redirects only where a request means the same afterwards and
-// nobody else gets to see it: what is sent may hold a token, and so may the URL.
+// client follows a redirect only if the request stays the same and no other host
+// sees it: the body and the URL may hold secrets.
 var client = &http.Client{
 	Timeout: tryTimeout,
 	CheckRedirect: func(r *http.Request, via []*http.Request) error {
 		first := via[0]
 		switch {
 		case r.URL.Host != first.URL.Host || r.URL.Scheme != first.URL.Scheme:
-			return backoff.Permanent(fmt.Errorf("it redirects to another host (%s): give the URL it redirects to", mask(r.URL)))
+			return backoff.Permanent(fmt.Errorf("it redirects to another host (%s): give the URL it redirects to",
+				mask(r.URL)))
 		case r.Method != first.Method:
-			return backoff.Permanent(fmt.Errorf("it redirects a %s to a %s: give the URL it redirects to", first.Method, r.Method))
+			return backoff.Permanent(fmt.Errorf("it redirects a %s to a %s: give the URL it redirects to",
+				first.Method, r.Method))
 		case len(via) > 5:
 			return backoff.Permanent(errors.New("it redirects in circles"))
 		}
@@ -37,15 +39,15 @@ var client = &http.Client{
 	},
 }
 
-// place is a URL that is given or stands in a file, which is read each time. A
-// URL is a secret: who knows it may post there.
+// place is a URL, or a file with a URL that is read each time. A URL is a secret:
+// it is enough to post there.
 type place struct{ url, file string }
 
 func (p place) read() (*url.URL, error) {
 	raw := p.url
 	switch {
 	case p.url != "" && p.file != "":
-		return nil, errors.New("a URL and a file with the URL are given: give one of them")
+		return nil, errors.New("both a URL and a file with a URL are given: give one of them")
 	case p.file != "":
 		b, err := os.ReadFile(p.file)
 		if err != nil {
@@ -58,16 +60,16 @@ func (p place) read() (*url.URL, error) {
 		if p.file != "" {
 			return nil, fmt.Errorf("%s does not hold an http or https URL", p.file)
 		}
-		return nil, errors.New("want an http or https URL (it is not shown here, for it may be a secret)")
+		return nil, errors.New("want an http or https URL (the given one is not shown, because it may be a secret)")
 	}
 	return u, nil
 }
 
-// mask returns what may be shown of a URL.
+// mask returns the part of a URL that is no secret.
 func mask(u *url.URL) string { return u.Scheme + "://" + u.Host + "/***" }
 
-// post sends a body, or calls the URL with a GET where it is empty. Its errors
-// hold neither the URL nor the token, not even where the receiver sends them back.
+// post sends a body, or calls the URL with a GET if the body is empty. Its errors
+// hold neither the URL nor the token, even if the receiver returns them.
 func post(ctx context.Context, u *url.URL, contentType string, body []byte, token string) error {
 	method := http.MethodPost
 	if len(body) == 0 {
@@ -93,7 +95,7 @@ func post(ctx context.Context, u *url.URL, contentType string, body []byte, toke
 		return fmt.Errorf("%s %s: %w", method, mask(u), err)
 	}
 	defer resp.Body.Close()
-	answer, _ := io.ReadAll(io.LimitReader(resp.Body, 4096)) // for the message, and to use the connection again
+	answer, _ := io.ReadAll(io.LimitReader(resp.Body, 4096)) // for the message, and to reuse the connection
 	if resp.StatusCode/100 == 2 {
 		return nil
 	}
@@ -101,7 +103,7 @@ func post(ctx context.Context, u *url.URL, contentType string, body []byte, toke
 	return retryable(err, resp)
 }
 
-// retryable marks the answer of a server by whether to try again, and when.
+// retryable marks the error of an answer: whether to try again, and when.
 func retryable(err error, resp *http.Response) error {
 	switch code := resp.StatusCode; {
 	case code == http.StatusRequestTimeout, code == http.StatusTooManyRequests, code >= 500:
@@ -118,14 +120,15 @@ func retryable(err error, resp *http.Response) error {
 	return err
 }
 
-// excerpt returns what a server says of an error if it is short, and no part of
-// the URL or token is in it.
+// excerpt returns a server's answer for an error message, if it is short and holds
+// no part of the URL or the token.
 func excerpt(answer string, u *url.URL, token string) string {
 	answer = strings.TrimSpace(answer)
 	if answer == "" || len(answer) > 200 || strings.ContainsAny(answer, "\r\n<") {
 		return ""
 	}
-	for _, secret := range append(strings.FieldsFunc(u.Path+"/"+u.RawQuery, func(r rune) bool { return strings.ContainsRune("/&=", r) }), token) {
+	parts := strings.FieldsFunc(u.Path+"/"+u.RawQuery, func(r rune) bool { return strings.ContainsRune("/&=", r) })
+	for _, secret := range append(parts, token) {
 		if len(secret) >= 4 && strings.Contains(answer, secret) {
 			return ""
 		}

@@ -15,41 +15,41 @@ import (
 
 const (
 	queueLength = 100
-	// retryFor is how long one delivery is tried.
+	// retryFor is how long a delivery is retried.
 	retryFor = 5 * time.Minute
-	// flushFor is how long Run goes on delivering after its end.
+	// flushFor is how long Run goes on to deliver after its context has ended.
 	flushFor = 10 * time.Second
 )
 
 // Receiver is a [Webhook], [Slack], [Healthchecks] or [Command].
 type Receiver interface {
-	// prepare checks the receiver as far as can be done without telling it
-	// anything.
+	// prepare checks the receiver without sending anything to it.
 	prepare() (sender, error)
 }
 
-// sender delivers one event. Errors that trying again cannot mend are marked by
-// backoff.Permanent, and none holds a secret.
+// sender delivers one event. It marks errors that another try would only repeat by
+// backoff.Permanent. No error holds a secret.
 type sender interface {
 	kind() string
 	send(ctx context.Context, log *slog.Logger, e Event) error
 }
 
-// Target is a receiver and what it is told of.
+// Target is a receiver with the events it gets.
 type Target struct {
 	sender   sender
 	clusters []string
 	kinds    []Kind
 }
 
-// NewTarget checks a receiver, and returns it as a target that is told of
-// clusters (empty: all) and kinds of events (empty: failures and recoveries, and
-// for [Healthchecks] all). Who wants successes is told of recoveries, too: a
-// recovery takes the place of a success.
+// NewTarget checks a receiver and returns a target that gets events of the clusters
+// (empty: all) and of the kinds (empty: failures and recoveries, and for
+// [Healthchecks] all). A target for successes gets recoveries too, because a
+// recovery replaces a success.
 func NewTarget(to Receiver, clusters []string, kinds []Kind) (*Target, error) {
 	for _, k := range kinds {
 		if !slices.Contains([]Kind{Started, Succeeded, Failed, Recovered}, k) {
-			return nil, fmt.Errorf("unknown kind of event %q: want %s, %s, %s or %s", k, Failed, Recovered, Succeeded, Started)
+			return nil, fmt.Errorf("unknown kind of event %q: want %s, %s, %s or %s",
+				k, Failed, Recovered, Succeeded, Started)
 		}
 	}
 	s, err := to.prepare()
@@ -72,12 +72,13 @@ func (t *Target) wants(e Event) bool {
 	if _, pings := t.sender.(*ping); pings {
 		return slices.Contains(t.kinds, e.Kind) && pingWants(e)
 	}
-	return !e.repeat && (slices.Contains(t.kinds, e.Kind) || e.Kind == Recovered && slices.Contains(t.kinds, Succeeded))
+	wanted := slices.Contains(t.kinds, e.Kind) || e.Kind == Recovered && slices.Contains(t.kinds, Succeeded)
+	return !e.repeat && wanted
 }
 
 // Notifier delivers events. Its methods may be called concurrently.
 type Notifier struct {
-	// Results, if set before Run, is called with what became of each delivery: the
+	// Results, if set before Run, is called with the result of each delivery: the
 	// kind of the receiver (webhook, slack, healthchecks, command), and sent or
 	// dropped. It may be called concurrently.
 	Results func(kind, result string)
@@ -99,7 +100,7 @@ func New(targets []*Target, log *slog.Logger) *Notifier {
 	return n
 }
 
-// Set replaces the targets. What the old ones are still to be told is delivered.
+// Set replaces the targets. Waiting events of old targets are still delivered.
 func (n *Notifier) Set(targets []*Target) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -122,7 +123,7 @@ func (n *Notifier) Set(targets []*Target) {
 	}
 }
 
-// Notify tells the targets of e. It never waits.
+// Notify queues e for its targets. It never blocks.
 func (n *Notifier) Notify(e Event) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -133,13 +134,13 @@ func (n *Notifier) Notify(e Event) {
 	}
 }
 
-// Outcome tells of the end of a job: of a failure if e.Error is set, else of a
-// success. It sets e.Kind and e.Since. While a job goes on failing, this is told
-// once a day; the first success after is a recovery.
+// Outcome reports the end of a job: a failure if e.Error is set, or else a success.
+// It sets e.Kind and e.Since. While a job keeps failing, it is reported once a day.
+// The first success after a failure is a recovery.
 func (n *Notifier) Outcome(e Event) { n.Notify(n.tracker.judge(e)) }
 
-// Run delivers events until ctx ends, and then for at most ten seconds what is
-// still to be told.
+// Run delivers events until ctx ends. Then it delivers waiting events for at most
+// ten seconds.
 func (n *Notifier) Run(ctx context.Context) error {
 	deliveries, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -166,7 +167,7 @@ func (n *Notifier) Run(ctx context.Context) error {
 	return nil
 }
 
-// work delivers what comes into q until it is closed and empty.
+// work delivers the events in q until q is closed and empty.
 func (n *Notifier) work(q *queue) {
 	ctx := n.ctx
 	n.wg.Go(func() {
@@ -186,14 +187,15 @@ func (n *Notifier) deliver(ctx context.Context, s sender, e Event) {
 	pauses.InitialInterval, pauses.Multiplier = time.Second, 2
 	var last error
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		if err := ctx.Err(); err != nil { // left over at the end
+		if err := ctx.Err(); err != nil { // Run has ended
 			return struct{}{}, backoff.Permanent(err)
 		}
 		last = s.send(ctx, log, e)
 		return struct{}{}, last
-	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(retryFor), backoff.WithNotify(func(err error, pause time.Duration) {
-		log.Warn("a notification was not delivered yet", "again_in", pause.Round(time.Millisecond), "error", err)
-	}))
+	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(retryFor),
+		backoff.WithNotify(func(err error, pause time.Duration) {
+			log.Warn("a notification was not delivered yet", "again_in", pause.Round(time.Millisecond), "error", err)
+		}))
 	if err != nil {
 		log.Error("a notification was not delivered", "error", cmp.Or(last, err))
 		n.result(s, "dropped")
@@ -205,7 +207,7 @@ func (n *Notifier) deliver(ctx context.Context, s sender, e Event) {
 
 func (n *Notifier) dropped(q *queue, events []Event) {
 	for _, e := range events {
-		n.log.Error("a notification is dropped: too many wait for the receiver, or it is gone",
+		n.log.Error("a notification is dropped: too many are waiting for the receiver, or it was removed",
 			"receiver", q.target.sender.kind(), "event", e.Kind, "job", e.Job, "cluster", e.Cluster)
 		n.result(q.target.sender, "dropped")
 	}

@@ -1,6 +1,5 @@
-// Package notify tells people and machines what became of a backup: by
-// webhook, chat, ping URL or command. Delivery is retried and never holds up a
-// backup.
+// Package notify reports the results of jobs to people and machines: by webhook,
+// chat, ping URL or command. It retries deliveries and never delays a backup.
 package notify
 
 import (
@@ -10,7 +9,7 @@ import (
 	"time"
 )
 
-// Kind is what happened.
+// Kind is the kind of an event.
 type Kind string
 
 // Kinds of events.
@@ -21,7 +20,7 @@ const (
 	Recovered Kind = "recovery" // the first success after a failure
 )
 
-// Event is one thing to tell.
+// Event is the start or the end of a job.
 type Event struct {
 	Kind     Kind              `json:"kind"`
 	Job      string            `json:"job"` // backup, verify, prune, defragment
@@ -32,17 +31,19 @@ type Event struct {
 	Revision int64             `json:"revision,omitempty"`
 	Error    string            `json:"error,omitempty"`
 	Hint     string            `json:"hint,omitempty"`
-	// Since is when the job first failed, of failures and recoveries.
+	// Since is when the job began to fail; it is set for failures and recoveries.
 	Since time.Time `json:"since,omitzero"`
 
-	// repeat marks a failure that was told already not long ago.
+	// repeat marks a failure that was reported not long ago.
 	repeat bool
 }
 
-// jobs name jobs in sentences.
-var jobs = map[string]string{"backup": "Backup", "verify": "Verification", "prune": "Pruning", "defragment": "Defragmentation"}
+// jobs are the names of jobs in sentences.
+var jobs = map[string]string{
+	"backup": "Backup", "verify": "Verification", "prune": "Pruning", "defragment": "Defragmentation",
+}
 
-// String says in a sentence or two what happened.
+// String describes the event in a sentence or two.
 func (e Event) String() string {
 	job := cmp.Or(jobs[e.Job], e.Job)
 	var b strings.Builder

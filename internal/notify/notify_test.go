@@ -132,7 +132,8 @@ func write(t *testing.T, content string) string {
 func TestWebhookSendsTheEvent(t *testing.T) {
 	r := newReceiver(t, nil)
 	token := write(t, "s3cret\n")
-	deliver(t, notify.Webhook{URLFile: write(t, r.URL+"/hook?key=x\n"), TokenFile: token}, nil, failure()).want(t, "webhook sent")
+	deliver(t, notify.Webhook{URLFile: write(t, r.URL+"/hook?key=x\n"), TokenFile: token}, nil, failure()).want(t,
+		"webhook sent")
 	if len(r.got) != 1 {
 		t.Fatalf("requests %q", r.got)
 	}
@@ -175,7 +176,8 @@ func TestFilesAreReadAtEachUse(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if len(a.got) != 1 || len(b.got) != 1 || a.header[0].Get("Authorization") != "Bearer one" || b.header[0].Get("Authorization") != "Bearer two" {
+	if len(a.got) != 1 || len(b.got) != 1 || a.header[0].Get("Authorization") != "Bearer one" ||
+		b.header[0].Get("Authorization") != "Bearer two" {
 		t.Errorf("requests %q with %v, then %q with %v", a.got, a.header, b.got, b.header)
 	}
 }
@@ -184,12 +186,14 @@ func TestSlackEscapes(t *testing.T) {
 	r := newReceiver(t, nil)
 	long := failure()
 	long.Error = strings.Repeat("ä", 10000)
-	deliver(t, notify.Slack{URL: r.URL + "/services/T0/B0/secret"}, nil, failure(), long).want(t, "slack sent", "slack sent")
+	deliver(t, notify.Slack{URL: r.URL + "/services/T0/B0/secret"}, nil, failure(), long).want(t, "slack sent",
+		"slack sent")
 	var m struct{ Text string }
 	if err := json.Unmarshal([]byte(strings.TrimPrefix(r.got[0], "POST /services/T0/B0/secret ")), &m); err != nil {
 		t.Fatal(err)
 	}
-	if want := "Backup of cluster prod failed: dial \"10.0.0.1\": &lt;refused&gt; &amp; gone\nHint: is etcd up?"; m.Text != want {
+	if want := "Backup of cluster prod failed: dial \"10.0.0.1\": &lt;refused&gt; &amp; gone\nHint: is etcd " +
+		"up?"; m.Text != want {
 		t.Errorf("text %q, want %q", m.Text, want)
 	}
 	if n := len(r.got[1]); n > 3100 || !strings.Contains(r.got[1], "ä…") {
@@ -209,12 +213,14 @@ func TestHealthchecks(t *testing.T) {
 	huge := event("backup", notify.Failed)
 	huge.Error = strings.Repeat("x", 20000)
 	deliver(t, notify.Healthchecks{URL: r.URL + "/ping/uuid?create=1"}, nil,
-		event("backup", notify.Started), event("backup", notify.Succeeded), event("backup", notify.Recovered), event("verify", notify.Failed), huge)
+		event("backup", notify.Started), event("backup", notify.Succeeded), event("backup", notify.Recovered),
+		event("verify", notify.Failed), huge)
 	want := []string{
 		"GET /ping/uuid/start?create=1 ",
 		"POST /ping/uuid?create=1 Backup of cluster prod succeeded",
 		"POST /ping/uuid?create=1 Backup of cluster prod works again",
-		"POST /ping/uuid/fail?create=1 Verification of cluster prod failed: dial \"10.0.0.1\": <refused> & gone\nHint: is etcd up?",
+		"POST /ping/uuid/fail?create=1 Verification of cluster prod failed: dial \"10.0.0.1\": <refused> & gone\nHint: is " +
+			"etcd up?",
 	}
 	if diff := cmp.Diff(want, r.got[:4]); diff != "" {
 		t.Error(diff)
@@ -233,7 +239,8 @@ func TestCommand(t *testing.T) {
 		t.Errorf("the output is not logged: %s", got.logs)
 	}
 	var back notify.Event
-	if b, err := os.ReadFile(out + ".json"); err != nil || json.Unmarshal(b, &back) != nil || back.Error != failure().Error {
+	if b, err := os.ReadFile(out + ".json"); err != nil || json.Unmarshal(b, &back) != nil ||
+		back.Error != failure().Error {
 		t.Errorf("standard input %q, %v", b, err)
 	}
 	env, err := os.ReadFile(out + ".env")
@@ -269,7 +276,8 @@ func TestCommandsThatFail(t *testing.T) {
 
 func TestCommandThatHangsIsKilledWithItsChildren(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pid")
-	one := target(t, notify.Command{Args: []string{"sh", "-c", `sleep 1000 & echo $! > "$0.new"; mv "$0.new" "$0"; wait`, file}})
+	one := target(t, notify.Command{Args: []string{"sh", "-c", `sleep 1000 & echo $! > "$0.new"; mv "$0.new" "$0"; wait`,
+		file}})
 	var b []byte
 	// A busy machine may need longer until the child lives.
 	for life := 500 * time.Millisecond; b == nil; life *= 2 {
@@ -286,14 +294,16 @@ func TestCommandThatHangsIsKilledWithItsChildren(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); alive(pid); time.Sleep(10 * time.Millisecond) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); alive(pid); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatal("the child lives")
 		}
 	}
 }
 
-// alive tells whether a process runs; one that only waits to be reaped does not.
+// alive reports whether a process runs; a zombie does not.
 func alive(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && !strings.Contains(string(stat), ") Z ")
@@ -332,7 +342,8 @@ func TestGivesUp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newReceiver(t, func(_ int, w http.ResponseWriter, r *http.Request) { answer(w, r) })
-			got := deliver(t, notify.Webhook{URL: r.URL + "/hooks/S3CRET?key=S4CRET", TokenFile: write(t, "T0KEN")}, nil, failure())
+			got := deliver(t, notify.Webhook{URL: r.URL + "/hooks/S3CRET?key=S4CRET", TokenFile: write(t, "T0KEN")}, nil,
+				failure())
 			got.want(t, "webhook dropped")
 			for _, secret := range []string{"S3CRET", "S4CRET", "T0KEN"} {
 				if strings.Contains(got.logs, secret) {
@@ -348,13 +359,13 @@ func TestGivesUp(t *testing.T) {
 
 func TestSaysWhatTheServerSays(t *testing.T) {
 	r := newReceiver(t, func(_ int, w http.ResponseWriter, _ *http.Request) { http.Error(w, "invalid_payload", 400) })
-	if got := deliver(t, notify.Slack{URL: r.URL}, nil, failure()); !strings.Contains(got.logs, "400 Bad Request: invalid_payload") {
+	if got := deliver(t, notify.Slack{URL: r.URL}, nil, failure()); !strings.Contains(got.logs,
+		"400 Bad Request: invalid_payload") {
 		t.Error(got.logs)
 	}
 }
 
-// What a redirect leads to must not be told: neither the token nor the URL is
-// meant for it.
+// The target of a redirect must get neither the token nor the URL.
 func TestRedirects(t *testing.T) {
 	other := newReceiver(t, nil)
 	for _, tt := range []struct {
@@ -387,32 +398,33 @@ func TestRedirects(t *testing.T) {
 		})
 	}
 	if len(other.requests()) > 0 {
-		t.Errorf("the other host was told %q", other.got)
+		t.Errorf("the other host got %q", other.got)
 	}
 }
 
 func TestBadReceivers(t *testing.T) {
 	for want, r := range map[string]notify.Receiver{
-		"want an http or https URL":          notify.Webhook{URL: "hooks.example.com/S3CRET"},
-		"slack: want an http or https URL":   notify.Slack{URL: "http://[::1/S3CRET"},
-		"healthchecks: want an http":         notify.Healthchecks{},
-		"a URL and a file":                   notify.Slack{URL: "https://a/S3CRET", URLFile: "/b"},
-		"read url: open /does/not/exist":     notify.Slack{URLFile: "/does/not/exist"},
-		"does not hold an http or https URL": notify.Healthchecks{URLFile: write(t, "S3CRET")},
-		"read bearer token: open":            notify.Webhook{URL: "https://a", TokenFile: "/does/not/exist"},
-		"does not hold a bearer token":       notify.Webhook{URL: "https://a", TokenFile: write(t, "S3CRET or not")},
-		"bad character U+007D":               notify.Webhook{URL: "https://a", Template: "{{.Kind}"},
-		"can't evaluate field Clutser":       notify.Webhook{URL: "https://a", Template: "{{json .Clutser}}"},
-		"tried with a failure: it does not":  notify.Webhook{URL: "https://a", Template: `{"text":"{{.Error}}"}`},
-		"the program is missing":             notify.Command{},
-		`exec: "/does/not/exist": stat`:      notify.Command{Args: []string{"/does/not/exist"}},
+		"want an http or https URL":               notify.Webhook{URL: "hooks.example.com/S3CRET"},
+		"slack: want an http or https URL":        notify.Slack{URL: "http://[::1/S3CRET"},
+		"healthchecks: want an http":              notify.Healthchecks{},
+		"a URL and a file":                        notify.Slack{URL: "https://a/S3CRET", URLFile: "/b"},
+		"read url: open /does/not/exist":          notify.Slack{URLFile: "/does/not/exist"},
+		"does not hold an http or https URL":      notify.Healthchecks{URLFile: write(t, "S3CRET")},
+		"read bearer token: open":                 notify.Webhook{URL: "https://a", TokenFile: "/does/not/exist"},
+		"does not hold a bearer token":            notify.Webhook{URL: "https://a", TokenFile: write(t, "S3CRET or not")},
+		"bad character U+007D":                    notify.Webhook{URL: "https://a", Template: "{{.Kind}"},
+		"can't evaluate field Clutser":            notify.Webhook{URL: "https://a", Template: "{{json .Clutser}}"},
+		"tried with a failure: the result is not": notify.Webhook{URL: "https://a", Template: `{"text":"{{.Error}}"}`},
+		"the program is missing":                  notify.Command{},
+		`exec: "/does/not/exist": stat`:           notify.Command{Args: []string{"/does/not/exist"}},
 	} {
 		_, err := notify.NewTarget(r, nil, nil)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "S3CRET") {
 			t.Errorf("%T: got %v, want an error with %q", r, err, want)
 		}
 	}
-	if _, err := notify.NewTarget(notify.Slack{URL: "https://a"}, nil, []notify.Kind{"failures"}); err == nil || !strings.Contains(err.Error(), `unknown kind of event "failures"`) {
+	if _, err := notify.NewTarget(notify.Slack{URL: "https://a"}, nil, []notify.Kind{"failures"}); err == nil ||
+		!strings.Contains(err.Error(), `unknown kind of event "failures"`) {
 		t.Error(err)
 	}
 }
@@ -424,14 +436,15 @@ func inBubble(t *testing.T, handler http.Handler) {
 	listener := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
 	server := &http.Server{Handler: handler}
 	go func() { _ = server.Serve(listener) }()
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+	dial := func(ctx context.Context, _, addr string) (net.Conn, error) {
 		if strings.HasPrefix(addr, "down.") {
 			return nil, errors.New("connection refused")
 		}
 		ours, theirs := net.Pipe()
 		listener.conns <- theirs
 		return ours, nil
-	}}
+	}
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: dial}
 	http.DefaultTransport = transport
 	t.Cleanup(func() {
 		http.DefaultTransport = before
@@ -514,11 +527,14 @@ func TestTime(t *testing.T) {
 			}
 		}))
 		var results []string
-		notifier, stop := run(t, func(_, result string) { results = append(results, result) }, target(t, notify.Slack{URL: "http://up.example"}))
+		notifier, stop := run(t, func(_, result string) {
+			results = append(results, result)
+		}, target(t, notify.Slack{URL: "http://up.example"}))
 		notifier.Notify(failure())
 		time.Sleep(time.Minute)
 		stop()
-		if len(tries) != 2 || tries[1] < 10*time.Second || tries[1] > 12*time.Second || !cmp.Equal(results, []string{"sent"}) {
+		if len(tries) != 2 || tries[1] < 10*time.Second || tries[1] > 12*time.Second ||
+			!cmp.Equal(results, []string{"sent"}) {
 			t.Errorf("tries after %s, %q", tries, results)
 		}
 	})
@@ -622,11 +638,19 @@ func TestFilters(t *testing.T) {
 		kinds    []notify.Kind
 		want     int
 	}{
-		{"people hear of failures and recoveries", func(u string) notify.Receiver { return notify.Webhook{URL: u} }, nil, nil, 4},
+		{"people hear of failures and recoveries", func(u string) notify.Receiver {
+			return notify.Webhook{URL: u}
+		}, nil, nil, 4},
 		{"of one cluster", func(u string) notify.Receiver { return notify.Slack{URL: u} }, []string{"prod"}, nil, 2},
-		{"a recovery is a success", func(u string) notify.Receiver { return notify.Webhook{URL: u} }, nil, []notify.Kind{notify.Succeeded}, 4},
-		{"starts alone", func(u string) notify.Receiver { return notify.Webhook{URL: u} }, nil, []notify.Kind{notify.Started}, 2},
-		{"checks hear of all", func(u string) notify.Receiver { return notify.Healthchecks{URL: u} }, []string{"test"}, nil, 4},
+		{"a recovery is a success", func(u string) notify.Receiver {
+			return notify.Webhook{URL: u}
+		}, nil, []notify.Kind{notify.Succeeded}, 4},
+		{"starts alone", func(u string) notify.Receiver {
+			return notify.Webhook{URL: u}
+		}, nil, []notify.Kind{notify.Started}, 2},
+		{"checks hear of all", func(u string) notify.Receiver {
+			return notify.Healthchecks{URL: u}
+		}, []string{"test"}, nil, 4},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newReceiver(t, nil)
@@ -660,8 +684,10 @@ func TestOutcome(t *testing.T) {
 	for _, step := range []struct {
 		hours int
 		err   string
-	}{{0, ""}, {1, "down"}, {2, "down"}, {24, "down"}, {26, "down"}, {27, "down"}, {28, ""}, {29, ""}, {30, "down"}, {-100, "down"}, {-99, ""}} {
-		n.Outcome(notify.Event{Job: "backup", Cluster: "prod", Time: noon.Add(time.Duration(step.hours) * time.Hour), Error: step.err})
+	}{{0, ""}, {1, "down"}, {2, "down"}, {24, "down"}, {26, "down"}, {27, "down"}, {28, ""}, {29, ""}, {30, "down"},
+		{-100, "down"}, {-99, ""}} {
+		n.Outcome(notify.Event{Job: "backup", Cluster: "prod", Time: noon.Add(time.Duration(step.hours) * time.Hour),
+			Error: step.err})
 	}
 	n.Outcome(notify.Event{Job: "verify", Cluster: "prod", Time: noon, Error: "damaged"})
 	n.Outcome(notify.Event{Job: "verify", Cluster: "prod", Time: noon}) // which says nothing about backups
@@ -682,12 +708,13 @@ func TestOutcome(t *testing.T) {
 	want := []string{
 		line(0, "success", 0), line(1, "failure", 1), line(26, "failure", 1), line(28, "recovery", 1), line(29, "success", 0),
 		line(30, "failure", 30), line(-100, "failure", 30), line(-99, "recovery", 30),
-		fmt.Sprintf("POST / %q", fmt.Sprintf("%s failure %s", noon, noon)), fmt.Sprintf("POST / %q", fmt.Sprintf("%s recovery %s", noon, noon)), line(0, "success", 0),
+		fmt.Sprintf("POST / %q", fmt.Sprintf("%s failure %s", noon, noon)),
+		fmt.Sprintf("POST / %q", fmt.Sprintf("%s recovery %s", noon, noon)), line(0, "success", 0),
 	}
 	if diff := cmp.Diff(want, r.requests()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if got := checks.requests(); len(got) != 13 {
-		t.Errorf("the check was told %d times of 13: %q", len(got), got)
+		t.Errorf("the check got %d events of 13: %q", len(got), got)
 	}
 }

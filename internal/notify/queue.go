@@ -5,20 +5,20 @@ import (
 	"sync"
 )
 
-// queue holds what one target is still to be told.
+// queue holds the events that wait for one target.
 type queue struct {
 	target *Target
 
 	mu     sync.Mutex
 	events []Event
 	closed bool
-	news   chan struct{} // something came, or the queue was closed
+	news   chan struct{} // an event was added, or the queue was closed
 }
 
 func newQueue(t *Target) *queue { return &queue{target: t, news: make(chan struct{}, 1)} }
 
-// push adds e and returns what had to go for it: the oldest that is no
-// failure, if there is one.
+// push adds e. If the queue is full it drops and returns the oldest event that is
+// not a failure, or the oldest of all.
 func (q *queue) push(e Event) (dropped []Event) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -35,7 +35,7 @@ func (q *queue) push(e Event) (dropped []Event) {
 	return dropped
 }
 
-// pop waits for the next event. It returns false when none comes any more.
+// pop waits for the next event. It returns false if the queue is closed and empty.
 func (q *queue) pop() (Event, bool) {
 	for {
 		q.mu.Lock()
@@ -54,7 +54,7 @@ func (q *queue) pop() (Event, bool) {
 	}
 }
 
-// close lets nothing more in.
+// close makes the queue refuse further events.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -62,7 +62,7 @@ func (q *queue) close() {
 	q.signal()
 }
 
-// drain takes out all that is left.
+// drain removes and returns all events.
 func (q *queue) drain() []Event {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -5,19 +5,20 @@ import (
 	"time"
 )
 
-// remindAfter is how often a failure that goes on is told.
+// remindAfter is how often a lasting failure is reported.
 const remindAfter = 24 * time.Hour
 
-// tracker knows which jobs fail. It forgets when the process ends: a job that
-// fails still is then told at once, and not told to have recovered if it does not.
+// tracker remembers which jobs fail, until the process ends. After a restart a job
+// that still fails is reported again; a recovery during the restart is not
+// reported.
 type tracker struct {
 	mu      sync.Mutex
 	failing map[string]failure // by job and cluster
 }
 
-type failure struct{ since, told time.Time }
+type failure struct{ since, reported time.Time }
 
-// judge sets what kind of event the end of a job is.
+// judge sets the kind of the event at the end of a job.
 func (t *tracker) judge(e Event) Event {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -34,10 +35,10 @@ func (t *tracker) judge(e Event) Event {
 	if !failed {
 		f.since = e.Time
 	}
-	// A clock that was put back must not silence it for longer.
-	age := e.Time.Sub(f.told).Abs()
+	// A clock that was set back must not delay the next report.
+	age := e.Time.Sub(f.reported).Abs()
 	if e.repeat = failed && age < remindAfter; !e.repeat {
-		f.told = e.Time
+		f.reported = e.Time
 	}
 	t.failing[key] = f
 	e.Kind, e.Since = Failed, f.since

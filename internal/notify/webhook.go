@@ -43,7 +43,8 @@ func (w Webhook) prepare() (sender, error) {
 		return h, nil
 	}
 	var err error
-	h.template, err = template.New("webhook").Option("missingkey=zero").Funcs(template.FuncMap{"json": toJSON}).Parse(w.Template)
+	h.template, err = template.New("webhook").Option("missingkey=zero").
+		Funcs(template.FuncMap{"json": toJSON}).Parse(w.Template)
 	if err != nil {
 		return nil, fmt.Errorf("webhook template: %w", err)
 	}
@@ -55,7 +56,7 @@ func (w Webhook) prepare() (sender, error) {
 	return h, nil
 }
 
-// samples have in them what a template may stumble over.
+// samples hold texts that a template may fail to quote.
 func samples() []Event {
 	now := time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
 	e := Event{Job: "backup", Cluster: "production", Labels: map[string]string{"team": `the "A" team`}, Time: now}
@@ -109,7 +110,7 @@ func (h *hook) body(e Event) ([]byte, error) {
 		return nil, err
 	}
 	if !json.Valid(b.Bytes()) {
-		return nil, errors.New("it does not make JSON: write values with json and without quotes, as in {{json .Error}}")
+		return nil, errors.New("the result is not JSON: write values with json and without quotes, as in {{json .Error}}")
 	}
 	return b.Bytes(), nil
 }
@@ -119,7 +120,7 @@ func toJSON(v any) (string, error) {
 	return string(b), err
 }
 
-// Slack is an incoming webhook of Slack, or of what understands its messages
+// Slack is an incoming webhook of Slack, or of a service that reads its messages
 // (Mattermost, Rocket.Chat, Discord with /slack). URLFile, if set instead of URL,
 // holds the URL.
 type Slack struct{ URL, URLFile string }
@@ -136,7 +137,7 @@ func (s Slack) prepare() (sender, error) {
 
 func (c *chat) kind() string { return "slack" }
 
-// maxText is what a message of Slack may hold, with room to spare.
+// maxText is less than the largest message of Slack.
 const maxText = 3000
 
 var slackEscape = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
@@ -162,10 +163,10 @@ func clip(text string, n int) string {
 	return strings.ToValidUTF8(text[:n-len(more)], "") + more
 }
 
-// Healthchecks is a ping URL of healthchecks.io, or of what works like it:
-// URL/start, URL and URL/fail are called for start, success and failure of
-// backups. Other jobs only ever tell of failures: their success says nothing
-// about backups. URLFile, if set instead of URL, holds the URL.
+// Healthchecks is a ping URL of healthchecks.io or a similar service: URL/start, URL
+// and URL/fail are called for start, success and failure of backups. Of other jobs
+// only failures are sent: their success says nothing about backups. URLFile, if set
+// instead of URL, holds the URL.
 type Healthchecks struct{ URL, URLFile string }
 
 type ping struct{ place place }
@@ -181,8 +182,7 @@ func (h Healthchecks) prepare() (sender, error) {
 	return p, nil
 }
 
-// pingWants tells whether a check is to hear of e: unlike people, it hears of
-// every failure.
+// pingWants reports whether a check gets e. Unlike people, it gets every failure.
 func pingWants(e Event) bool { return e.Job == "backup" || e.Kind == Failed }
 
 func (p *ping) kind() string { return "healthchecks" }

@@ -33,8 +33,7 @@ func plannedMembers(t testing.TB, dir string, size int) (members []testserver.Re
 	return members, strings.Join(parts, ",")
 }
 
-// TestExecute_Boots starts servers of the snapshot's version on what was
-// restored.
+// TestExecute_Boots starts servers of the snapshot's version on restored data.
 func TestExecute_Boots(t *testing.T) {
 	for _, version := range testserver.Versions(t) {
 		f := fixtureOf(t, version)
@@ -42,7 +41,9 @@ func TestExecute_Boots(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%d", version, size), func(t *testing.T) {
 				dir := t.TempDir()
 				members, initial := plannedMembers(t, dir, size)
-				p := restoreFile(t, f.snapshot, restore.Request{OutputDir: dir, InitialCluster: initial})
+				p := restoreFile(t, f.snapshot, request{
+					Site: restore.Site{OutputDir: dir}, Request: restore.Request{InitialCluster: initial},
+				})
 				noLitter(t, dir)
 				c := testserver.StartRestored(t, version, members)
 				client := c.Client(t)
@@ -67,7 +68,8 @@ func TestExecute_Boots(t *testing.T) {
 				if len(got) != size || backup.MemberID(list.Header.ClusterId) != p.ClusterID {
 					t.Errorf("cluster %x of %d members, planned was %s of %d", list.Header.ClusterId, len(got), p.ClusterID, size)
 				}
-				if resp, err := client.Put(t.Context(), "after", "restore"); err != nil || resp.Header.Revision != int64(f.hash.Revision)+1 {
+				resp, err := client.Put(t.Context(), "after", "restore")
+				if err != nil || resp.Header.Revision != int64(f.hash.Revision)+1 {
 					t.Errorf("put: %v, %v", resp, err)
 				}
 			})
@@ -79,8 +81,9 @@ func TestExecute_Boots(t *testing.T) {
 func TestExecute_Bumped(t *testing.T) {
 	f := newest(t)
 	members, initial := plannedMembers(t, t.TempDir(), 1)
-	restoreFile(t, f.snapshot, restore.Request{
-		OutputDir: filepath.Dir(members[0].DataDir), InitialCluster: initial, BumpRevision: 1_000_000, MarkCompacted: true,
+	restoreFile(t, f.snapshot, request{
+		Site:    restore.Site{OutputDir: filepath.Dir(members[0].DataDir)},
+		Request: restore.Request{InitialCluster: initial, BumpRevision: 1_000_000, MarkCompacted: true},
 	})
 	client := testserver.StartRestored(t, f.version, members).Client(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -112,9 +115,12 @@ func TestExecute_Alarm(t *testing.T) {
 	for _, clear := range []bool{false, true} {
 		t.Run(fmt.Sprintf("Clear=%v", clear), func(t *testing.T) {
 			members, initial := plannedMembers(t, t.TempDir(), 1)
-			p := restoreFile(t, path, restore.Request{OutputDir: filepath.Dir(members[0].DataDir), InitialCluster: initial, ClearAlarms: clear})
+			p := restoreFile(t, path, request{
+				Site:    restore.Site{OutputDir: filepath.Dir(members[0].DataDir)},
+				Request: restore.Request{InitialCluster: initial, ClearAlarms: clear},
+			})
 			if notes := strings.Join(p.Notes, "\n"); !strings.Contains(notes, "NOSPACE") {
-				t.Errorf("the plan does not tell of the alarm: %s", notes)
+				t.Errorf("the plan does not mention the alarm: %s", notes)
 			}
 			client := testserver.StartRestored(t, source.Version, members).Client(t)
 			_, err := client.Put(t.Context(), "after", "restore")
@@ -140,9 +146,11 @@ func TestExecute_Auth(t *testing.T) {
 	path := download(t, source.Client(t), filepath.Join(t.TempDir(), "snapshot.db"))
 
 	members, initial := plannedMembers(t, t.TempDir(), 1)
-	p := restoreFile(t, path, restore.Request{OutputDir: filepath.Dir(members[0].DataDir), InitialCluster: initial})
+	p := restoreFile(t, path, request{
+		Site: restore.Site{OutputDir: filepath.Dir(members[0].DataDir)}, Request: restore.Request{InitialCluster: initial},
+	})
 	if notes := strings.Join(p.Notes, "\n"); !strings.Contains(notes, "auth is enabled") {
-		t.Errorf("the plan does not tell of auth: %s", notes)
+		t.Errorf("the plan does not mention auth: %s", notes)
 	}
 	c := source.StartRestored(t, members)
 	for _, user := range []string{"root", "reader"} {
@@ -164,22 +172,25 @@ func TestExecute_ClosedToServers(t *testing.T) {
 	for _, before := range []string{"new", "old"} {
 		g := newGround(t, f, t.TempDir(), before, true)
 		req := g.request()
-		req.SetBefore(func(_, path string) error {
+		req.before = func(_, path string) error {
 			if path == g.WALDir {
 				return crash
 			}
 			return nil
-		})
-		p, err := restore.NewPlan(t.Context(), fromFile(t, f.snapshot), req)
+		}
+		src := fromFile(t, f.snapshot)
+		w, err := req.plan(t.Context(), src)
 		must(t, err)
-		if err := p.Execute(t.Context()); !errors.Is(err, crash) {
+		if err := req.execute(t.Context(), w, src); !errors.Is(err, crash) {
 			t.Fatal(err)
 		}
 		was := identities(t, g.root)
 		for _, version := range testserver.Versions(t) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-			out, err := exec.CommandContext(ctx, testserver.Binary(t, version, "etcd"), "--name=m1", "--data-dir="+g.DataDir, "--wal-dir="+g.WALDir,
-				"--listen-peer-urls="+testserver.FreeURL(t), "--listen-client-urls="+testserver.FreeURL(t), "--advertise-client-urls=http://10.0.0.1:1").CombinedOutput()
+			out, err := exec.CommandContext(ctx, testserver.Binary(t, version, "etcd"),
+				"--name=m1", "--data-dir="+g.DataDir, "--wal-dir="+g.WALDir,
+				"--listen-peer-urls="+testserver.FreeURL(t), "--listen-client-urls="+testserver.FreeURL(t),
+				"--advertise-client-urls=http://10.0.0.1:1").CombinedOutput()
 			cancel()
 			var exit *exec.ExitError
 			if !errors.As(err, &exit) || exit.ExitCode() < 1 {

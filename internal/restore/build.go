@@ -8,67 +8,118 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
-	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	etcdsnapshot "go.etcd.io/etcd/etcdutl/v3/snapshot"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
 )
 
-// Execute does what was planned: it builds every target in its staging folder
-// and puts them into place. When it fails before that, nothing is left of it.
-func (p *Plan) Execute(ctx context.Context) (err error) {
-	w, err := newWorkshop(p)
+// Options are how a restore is executed. The zero value is usable.
+type Options struct {
+	// EtcdLog is the logger for etcd's own restore code.
+	EtcdLog  *zap.Logger
+	Progress backup.Progress
+	// InitialMmapBytes is how much address space is reserved for the database
+	// at first. 0 means as much as it needs.
+	InitialMmapBytes uint64
+}
+
+// Execute builds every target from src in its staging folder and puts it into
+// place. When it fails before that, it leaves nothing behind.
+func (w *Work) Execute(ctx context.Context, src Source, o Options) error {
+	return w.execute(ctx, src, o, changer{})
+}
+
+func (w *Work) execute(ctx context.Context, src Source, o Options, c changer) (err error) {
+	if o.EtcdLog == nil {
+		o.EtcdLog = zap.NewNop()
+	}
+	if o.Progress == nil {
+		o.Progress = func(backup.Stage, int64, int64) {}
+	}
+	if err := w.checkSource(src.About()); err != nil {
+		return err
+	}
+	shop, err := newWorkshop(c, w.folders())
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
-	if err := p.build(ctx); err != nil {
+	defer func() { err = errors.Join(err, shop.close()) }()
+	if err := w.build(ctx, src, o); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	// From here on the restore is finished whatever happens, by us or by the
-	// next run.
-	return w.publish()
+	return w.publish(shop)
 }
 
-func (p *Plan) build(ctx context.Context) error {
+// publish puts everything built into place, unless a target has changed since
+// it was checked.
+func (w *Work) publish(shop *workshop) error {
+	if err := recheck(w.folders()); err != nil {
+		return err
+	}
+	j, err := w.journal(time.Now())
+	if err != nil {
+		return err
+	}
+	// From here on the restore is finished whatever happens, by this run or by
+	// the next one.
+	return shop.publish(j)
+}
+
+// checkSource refuses another database than the one that was planned with: the
+// plan may have been read from a file.
+func (w *Work) checkSource(got Origin) error {
+	want := w.Plan.Source
+	if got.Revision == want.Revision && got.Bytes == want.Bytes {
+		return nil
+	}
+	return &backup.RefusedError{Reason: fmt.Sprintf(
+		"the plan is for %s (revision %d, %d bytes), and %s has revision %d and %d bytes",
+		want.Name, want.Revision, want.Bytes, got.Name, got.Revision, got.Bytes)}
+}
+
+func (w *Work) build(ctx context.Context, src Source, o Options) error {
 	// etcd's own code makes the WAL, the snapshot file and the membership on a
 	// tiny database; the real one is streamed into its place afterwards. So no
 	// copy of gigabytes is made.
-	for _, t := range p.Targets {
-		if err := p.buildMember(t); err != nil {
+	for _, t := range w.Targets {
+		if err := t.buildMember(w.Plan, o.EtcdLog); err != nil {
 			return fmt.Errorf("build member %s: %w", t.Member.Name, err)
 		}
 	}
-	first := p.Targets[0]
-	if err := p.fetch(ctx, first.database()); err != nil {
+	first := w.Targets[0]
+	if err := fetch(ctx, src, first.database(), o.Progress); err != nil {
 		return fmt.Errorf("restore %s: %w", first.Member.Name, err)
 	}
-	p.req.Progress(backup.StagePrepare, 0, 0)
+	o.Progress(backup.StagePrepare, 0, 0)
+	r := w.Plan.Request
 	err := etcddb.Prepare(ctx, first.database(), etcddb.PrepareOptions{
-		From: first.membership(), BumpRevision: p.req.BumpRevision, MarkCompacted: p.req.MarkCompacted,
-		ClearAlarms: p.req.ClearAlarms, InitialMmapBytes: p.req.InitialMmapBytes,
+		From: first.membership(), BumpRevision: r.BumpRevision, ClearAlarms: r.ClearAlarms,
+		InitialMmapBytes: o.InitialMmapBytes,
 	})
 	if err != nil {
 		return err
 	}
-	for _, t := range p.Targets[1:] {
-		// The database is the same for all members: which one of them a
-		// server is stands in its WAL.
-		if err := p.copyDatabase(ctx, first.database(), t.database()); err != nil {
+	// The database is the same for all members. Only in the WAL does a server
+	// find which of them it is.
+	for _, t := range w.Targets[1:] {
+		progress := func(done int64) { o.Progress(backup.StageCopy, done, w.Plan.Source.Bytes) }
+		if err := copyDatabase(ctx, first.database(), t.database(), progress); err != nil {
 			return fmt.Errorf("copy database for %s: %w", t.Member.Name, err)
 		}
 	}
-	p.req.Progress(backup.StageSync, 0, 0)
-	for _, t := range p.Targets {
-		for _, s := range t.slots() {
-			if err := seal(s.tree(), p.ownerOf(t, s)); err != nil {
+	o.Progress(backup.StageSync, 0, 0)
+	for _, t := range w.Targets {
+		for _, f := range t.folders() {
+			if err := seal(f.tree(), w.site.ownerOf(t, f)); err != nil {
 				return err
 			}
 		}
@@ -77,31 +128,32 @@ func (p *Plan) build(ctx context.Context) error {
 }
 
 func (t Target) database() string   { return filepath.Join(t.data.tree(), "member", "snap", "db") }
-func (t Target) membership() string { return filepath.Join(t.data.staging, "membership.db") }
+func (t Target) membership() string { return filepath.Join(t.data.staging(), "membership.db") }
 
 // buildMember runs etcdutl's restore on a database without content.
-func (p *Plan) buildMember(t Target) error {
-	skeleton := filepath.Join(t.data.staging, "skeleton.db")
+func (t Target) buildMember(p *Plan, lg *zap.Logger) error {
+	skeleton := filepath.Join(t.data.staging(), "skeleton.db")
 	if err := etcddb.NewSkeleton(skeleton); err != nil {
 		return err
 	}
 	conf := etcdsnapshot.RestoreConfig{
-		SnapshotPath: skeleton, Name: t.Member.Name, OutputDataDir: t.data.tree(), PeerURLs: t.Member.PeerURLs,
-		InitialCluster: p.InitialCluster(), InitialClusterToken: p.Token, SkipHashCheck: true, InitialMmapSize: 1 << 20,
+		SnapshotPath: skeleton, SkipHashCheck: true, InitialMmapSize: 1 << 20,
+		Name: t.Member.Name, PeerURLs: t.Member.PeerURLs, OutputDataDir: t.data.tree(),
+		InitialCluster: p.InitialCluster(), InitialClusterToken: p.Token,
 	}
 	if t.wal != nil {
 		conf.OutputWALDir = t.wal.tree()
-	} else if t.walDir != "" {
+	} else if t.WALDir != "" {
 		conf.OutputWALDir = filepath.Join(t.data.tree(), t.data.wal)
 	}
-	if err := etcdsnapshot.NewV3(memberLog(p.req.EtcdLog)).Restore(conf); err != nil {
+	if err := etcdsnapshot.NewV3(memberLog(lg)).Restore(conf); err != nil {
 		return err
 	}
 	return errors.Join(os.Rename(t.database(), t.membership()), os.Remove(skeleton))
 }
 
-// memberLog passes on what etcd's code logs of the members, and its warnings.
-// What else it says is about the skeleton and would mislead.
+// memberLog passes on warnings of etcd's code, and its lines about members. Its
+// other lines are about the skeleton and would mislead.
 func memberLog(lg *zap.Logger) *zap.Logger {
 	return lg.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core { return &memberCore{c} }))
 }
@@ -117,40 +169,22 @@ func (c *memberCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.C
 	return c.Core.Check(e, ce)
 }
 
-// fetch streams the database from the source to path, without the trailer. The
-// source verifies on the way and fails at the end if the bytes were not right.
-func (p *Plan) fetch(ctx context.Context, path string) (err error) {
-	src, err := p.Source.open(ctx, func(done, total int64) { p.req.Progress(backup.StageFetch, done, total) })
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, src.Close()) }()
+// fetch lets the source place its database at path.
+func fetch(ctx context.Context, src Source, path string, progress backup.Progress) (err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("make database: %w", err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	size := p.Source.Bytes - p.Source.trailer
-	if err := fileutil.Preallocate(f, size, true); err != nil {
-		return fmt.Errorf("allocate %d bytes for the database: %w", size, err)
-	}
-	w := newBehindWriter(f, size)
-	n, err := copyBehind(ctx, w, src)
-	if err = errors.Join(err, w.close()); err != nil {
-		return err
-	}
-	if n != p.Source.Bytes {
-		return backup.Corruptf("the source ended after %d bytes of %d", n, p.Source.Bytes)
-	}
-	return nil
+	return src.Place(ctx, f, func(done, total int64) { progress(backup.StageFetch, done, total) })
 }
 
-func (p *Plan) copyDatabase(ctx context.Context, from, to string) (err error) {
+func copyDatabase(ctx context.Context, from, to string, progress func(done int64)) (err error) {
 	src, err := os.Open(from)
 	if err != nil {
 		return err
 	}
-	defer src.Close()
+	defer src.Close() //nolint:errcheck // only read from
 	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -159,7 +193,7 @@ func (p *Plan) copyDatabase(ctx context.Context, from, to string) (err error) {
 	for off := int64(0); ; {
 		n, err := io.CopyN(dst, src, 64<<20) // the kernel copies, or clones
 		off += n
-		p.req.Progress(backup.StageCopy, off, p.Source.Bytes)
+		progress(off)
 		if err == io.EOF {
 			return nil
 		}
@@ -189,13 +223,13 @@ func seal(root string, owner Owner) error {
 			dirs = append(dirs, path)
 			return nil
 		}
-		return syncPath(path)
+		return disk.Sync(path)
 	})
 	if err != nil {
 		return err
 	}
 	for i := len(dirs) - 1; i >= 0; i-- {
-		if err := syncPath(dirs[i]); err != nil {
+		if err := disk.Sync(dirs[i]); err != nil {
 			return err
 		}
 	}

@@ -23,7 +23,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 // layout is a target in one state, before a restore puts a built one there.
 type layout struct {
 	wal      string // "", "apart" or "nested": where the WAL is
-	before   string // "nothing", "empty" or "old": what is there
+	before   string // "nothing", "empty" or "old": the contents
 	inside   bool   // the folders must stay, as mount points must
 	exchange bool   // the file system can exchange two names
 }
@@ -59,7 +59,9 @@ func newSite(t *testing.T, l layout) *site {
 	s := &site{layout: l, root: scratch(t)}
 	s.data = filepath.Join(s.root, "data")
 	s.wal = map[string]string{
-		"": filepath.Join(s.data, "member", "wal"), "apart": filepath.Join(s.root, "log"), "nested": filepath.Join(s.data, "log"),
+		"":       filepath.Join(s.data, "member", "wal"),
+		"apart":  filepath.Join(s.root, "log"),
+		"nested": filepath.Join(s.data, "log"),
 	}[l.wal]
 	if l.before != "nothing" {
 		ok(t, os.MkdirAll(s.data, 0o700))
@@ -76,8 +78,8 @@ func newSite(t *testing.T, l layout) *site {
 	return s
 }
 
-// scratch is a folder in memory, where there is one: what is synced there by the
-// thousand costs nothing.
+// scratch is a folder in memory, if there is one: thousands of syncs cost nothing
+// there.
 func scratch(t *testing.T) string {
 	dir, err := os.MkdirTemp("/dev/shm", "backupd-restore-")
 	if err != nil {
@@ -100,44 +102,44 @@ func ok(t *testing.T, err error) {
 	}
 }
 
-func (s *site) request(before func(op, path string) error) Request {
-	r := Request{Name: "m1", DataDir: s.data, Replace: true, before: before}
+func (s *site) asked() Site {
+	a := Site{Name: "m1", DataDir: s.data, Replace: true}
 	if s.layout.wal != "" {
-		r.WALDir = s.wal
+		a.WALDir = s.wal
 	}
-	return r
+	return a
 }
 
 // run builds a target as build does and publishes it, up to where before stops
 // it.
 func (s *site) run(t *testing.T, before func(op, path string) error) error {
 	t.Helper()
-	req := s.request(before)
-	target, err := newTarget(Member{Name: "m1"}, req.DataDir, req.WALDir)
+	asked := s.asked()
+	target, err := newTarget(backup.Member{Name: "m1"}, asked.DataDir, asked.WALDir, nil)
 	ok(t, err)
-	for _, sl := range target.slots() {
-		if sl.exists {
-			sl.stage(s.inside)
+	for _, f := range target.folders() {
+		if f.exists {
+			f.inside = s.inside
 		}
-		ok(t, sl.checkJournal())
+		ok(t, f.checkJournal())
 	}
-	p := &Plan{Source: &Source{Name: "test"}, Targets: []Target{target}, req: req}
-	w, err := newWorkshop(p)
+	work := &Work{Plan: &Plan{Source: Origin{Name: "test"}}, Targets: []Target{target}, site: asked}
+	w, err := newWorkshop(changer{before}, work.folders())
 	ok(t, err)
 	write(t, target.database(), "new")
-	write(t, filepath.Join(target.data.staging, "scratch"), "new")
+	write(t, filepath.Join(target.data.staging(), "scratch"), "new")
 	tree := filepath.Join(target.data.tree(), target.data.wal)
 	if target.wal != nil {
 		tree = target.wal.tree()
 	}
 	write(t, filepath.Join(tree, "0.wal"), "new")
-	return errors.Join(w.publish(), w.close())
+	return errors.Join(work.publish(w), w.close())
 }
 
-// rerun does what the same command does after a crash.
+// rerun does the same as the command does after a crash.
 func (s *site) rerun(t *testing.T, before func(op, path string) error) error {
 	t.Helper()
-	done, err := FinishInterrupted(s.request(before))
+	done, err := finishInterrupted(s.asked(), Request{}, changer{before})
 	if err != nil || done != nil {
 		return err
 	}
@@ -147,7 +149,7 @@ func (s *site) rerun(t *testing.T, before func(op, path string) error) error {
 	return s.run(t, before)
 }
 
-// state tells what an etcd that is started now would find, as "database WAL".
+// state is the data that an etcd started now would find, as "database WAL".
 func (s *site) state() string {
 	st, err := os.Lstat(s.data)
 	if err == nil && !st.IsDir() {
@@ -168,9 +170,9 @@ func (s *site) read(path string) string {
 }
 
 func (s *site) segments() string {
-	found := map[string]bool{}
-	for _, name := range []string{"0.wal", "1.wal"} {
-		if is := s.read(filepath.Join(s.wal, name)); is != "none" {
+	found, first, second := map[string]bool{}, s.read(filepath.Join(s.wal, "0.wal")), s.read(filepath.Join(s.wal, "1.wal"))
+	for _, is := range []string{first, second} {
+		if is != "none" {
 			found[is] = true
 		}
 	}
@@ -179,7 +181,7 @@ func (s *site) segments() string {
 		return "none"
 	case len(found) == 2:
 		return "mixed"
-	case found["old"] && (s.read(filepath.Join(s.wal, "0.wal")) == "none" || s.read(filepath.Join(s.wal, "1.wal")) == "none"):
+	case found["old"] && (first == "none" || second == "none"):
 		return "partial"
 	}
 	return strings.Join(keys(found), "")
@@ -304,12 +306,13 @@ func TestPublish_EveryCrash(t *testing.T) {
 	}
 }
 
-// TestPublish_Order holds the order of all changes, and of what is synced
-// between them, against a golden file.
+// TestPublish_Order holds the order of all changes, and of the syncs between
+// them, against a golden file.
 func TestPublish_Order(t *testing.T) {
 	var b strings.Builder
 	for _, l := range []layout{
-		{"", "nothing", false, true}, {"", "old", false, true}, {"apart", "old", false, true}, {"", "old", true, true}, {"apart", "old", false, false},
+		{"", "nothing", false, true}, {"", "old", false, true}, {"apart", "old", false, true},
+		{"", "old", true, true}, {"apart", "old", false, false},
 	} {
 		s := newSite(t, l)
 		fmt.Fprintf(&b, "# %s\n", l)
@@ -369,7 +372,7 @@ func (s *site) useAndRerun(t *testing.T, n int) {
 	ok(t, err)
 	defer f.Close()
 	ok(t, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB))
-	done, err := FinishInterrupted(s.request(nil))
+	done, err := FinishInterrupted(s.asked(), Request{})
 	if got := s.read(filepath.Join(s.data, "member", "snap", "db")); got != is {
 		t.Errorf("crash %d: the database in use was %s and is %s", n, is, got)
 	}

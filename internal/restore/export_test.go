@@ -1,5 +1,15 @@
 package restore
 
-// SetBefore makes f see every change by which a restore becomes visible, before
-// it is made. An error from f is returned in its place.
-func (r *Request) SetBefore(f func(op, path string) error) { r.before = f }
+import "context"
+
+// ExecuteBefore is [Work.Execute] with a function that is called before every
+// change by which a restore becomes visible. If it returns an error, the change
+// is not made.
+func (w *Work) ExecuteBefore(ctx context.Context, src Source, o Options, before func(op, path string) error) error {
+	return w.execute(ctx, src, o, changer{before})
+}
+
+// FinishInterruptedBefore is [FinishInterrupted] with such a function.
+func FinishInterruptedBefore(s Site, r Request, before func(op, path string) error) (*Finished, error) {
+	return finishInterrupted(s, r, changer{before})
+}

@@ -2,6 +2,7 @@ package restore_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -53,20 +54,42 @@ func download(t testing.TB, client *clientv3.Client, path string) string {
 	return path
 }
 
-func fromFile(t testing.TB, path string) *restore.Source {
+func fromFile(t testing.TB, path string) restore.Source {
 	t.Helper()
 	src, err := restore.FromFile(t.Context(), path, restore.RequireHash, nil)
 	must(t, err)
 	return src
 }
 
+// request is everything that an operator asks of one restore.
+type request struct {
+	restore.Site
+	restore.Request
+	restore.Options
+	before func(op, path string) error // called before each visible change
+}
+
+// plan decides a restore of src and checks it.
+func (r *request) plan(ctx context.Context, src restore.Source) (*restore.Work, error) {
+	p, err := restore.NewPlan(src.About(), r.Request)
+	if err != nil {
+		return nil, err
+	}
+	return r.Site.Check(ctx, p)
+}
+
+func (r *request) execute(ctx context.Context, w *restore.Work, src restore.Source) error {
+	return w.ExecuteBefore(ctx, src, r.Options, r.before)
+}
+
 // restoreFile plans and does a restore of the file at path.
-func restoreFile(t testing.TB, path string, req restore.Request) *restore.Plan {
+func restoreFile(t testing.TB, path string, req request) *restore.Plan {
 	t.Helper()
-	p, err := restore.NewPlan(t.Context(), fromFile(t, path), req)
+	src := fromFile(t, path)
+	w, err := req.plan(t.Context(), src)
 	must(t, err)
-	must(t, p.Execute(t.Context()))
-	return p
+	must(t, req.execute(t.Context(), w, src))
+	return w.Plan
 }
 
 func databaseOf(dir string) string { return filepath.Join(dir, "member", "snap", "db") }
@@ -95,7 +118,7 @@ func walOf(t testing.TB, dir string) string {
 // The order in which members came into the old store is that of a Go map.
 var orders = regexp.MustCompile(`"(Created|Modified)Index":[0-9]+`)
 
-// snapsOf returns what all .snap files say, by name.
+// snapsOf returns the contents of all .snap files by name.
 func snapsOf(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}

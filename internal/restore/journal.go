@@ -16,7 +16,8 @@ import (
 )
 
 // journal is written when everything is built and durable, before the first
-// folder is put into place. Whoever finds one finishes what it says.
+// folder is put into place. The next restore to the same place finds it and
+// finishes the work.
 type journal struct {
 	Source    string          `json:"source"`
 	Token     string          `json:"token"`
@@ -28,23 +29,19 @@ type journal struct {
 	Staging []string `json:"staging"`
 }
 
-// asked is what of a request decides what is restored and where.
+// asked is the part of site and request that decides what is restored and
+// where.
 type asked struct {
-	Name           string   `json:"name,omitempty"`
-	DataDir        string   `json:"dataDir,omitempty"`
-	WALDir         string   `json:"walDir,omitempty"`
-	OutputDir      string   `json:"outputDir,omitempty"`
-	InitialCluster string   `json:"initialCluster,omitempty"`
-	Token          string   `json:"token,omitempty"`
-	PeerURLs       []string `json:"peerURLs,omitempty"`
-	BumpRevision   uint64   `json:"bumpRevision,omitempty"`
-	ClearAlarms    bool     `json:"clearAlarms,omitempty"`
+	Request
+	Name      string   `json:"name,omitempty"`
+	DataDir   string   `json:"dataDir,omitempty"`
+	WALDir    string   `json:"walDir,omitempty"`
+	OutputDir string   `json:"outputDir,omitempty"`
+	PeerURLs  []string `json:"peerURLs,omitempty"`
 }
 
-func (r *Request) asked() asked {
-	a := asked{
-		r.Name, r.DataDir, r.WALDir, r.OutputDir, r.InitialCluster, r.Token, r.PeerURLs, r.BumpRevision, r.ClearAlarms,
-	}
+func newAsked(s *Site, r Request) asked {
+	a := asked{r, s.Name, s.DataDir, s.WALDir, s.OutputDir, s.PeerURLs}
 	for _, dir := range []*string{&a.DataDir, &a.WALDir, &a.OutputDir} {
 		if abs, err := filepath.Abs(*dir); err == nil && *dir != "" {
 			*dir = abs
@@ -65,33 +62,36 @@ const (
 )
 
 // journal plans how everything built is put into place.
-func (p *Plan) journal(now time.Time) (*journal, error) {
-	j := &journal{Source: p.Source.Name, Token: p.Token, ClusterID: p.ClusterID, Asked: p.req.asked()}
-	stamp, err := freeStamp(p.slots(), now)
+func (w *Work) journal(now time.Time) (*journal, error) {
+	p := w.Plan
+	j := &journal{
+		Source: p.Source.Name, Token: p.Token, ClusterID: p.ClusterID, Asked: newAsked(&w.site, p.Request),
+	}
+	stamp, err := freeStamp(w.folders(), now)
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range p.Targets {
+	for _, t := range w.Targets {
 		moves, err := t.moves(stamp)
 		if err != nil {
 			return nil, err
 		}
 		j.Moves = append(j.Moves, moves...)
 	}
-	for _, s := range p.slots() {
-		j.Dirs = append(j.Dirs, s.dir)
-		j.Staging = append(j.Staging, s.staging)
+	for _, f := range w.folders() {
+		j.Dirs = append(j.Dirs, f.dir)
+		j.Staging = append(j.Staging, f.staging())
 	}
 	return j, nil
 }
 
 // write makes the journal durable under its name in one step.
-func (j *journal) write(d disk) error {
+func (j *journal) write(c changer) error {
 	raw, err := json.MarshalIndent(j, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode journal: %w", err)
 	}
-	if err := d.create(filepath.Join(j.Staging[0], journalName), raw); err != nil {
+	if err := c.create(filepath.Join(j.Staging[0], journalName), raw); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
 	return nil
@@ -99,31 +99,31 @@ func (j *journal) write(d disk) error {
 
 // finish makes all moves that are not made yet, and then removes the staging
 // folders.
-func (j *journal) finish(d disk) error {
+func (j *journal) finish(c changer) error {
 	for _, m := range j.Moves {
-		if err := m.do(d); err != nil {
+		if err := m.do(c); err != nil {
 			return backup.WithHint(fmt.Errorf("put %s into place: %w", m.To, err),
-				"the same command again goes on from here; what is still to be moved is listed in %s", filepath.Join(j.Staging[0], journalName))
+				"the same command again goes on from here; %s lists the moves", filepath.Join(j.Staging[0], journalName))
 		}
 	}
 	for _, m := range j.Moves {
 		if _, err := os.Lstat(m.To); err != nil && !m.Away {
-			return backup.WithHint(fmt.Errorf("what was built has been lost: %w", err),
-				"remove %s to begin anew", j.Staging[0])
+			return backup.WithHint(fmt.Errorf("the restored data has been lost: %w", err),
+				"remove %s to start the restore again", j.Staging[0])
 		}
 		// A folder that was empty is not kept.
 		if m.Aside != "" {
-			if err := d.rmdir(m.Aside); err != nil {
+			if err := c.rmdir(m.Aside); err != nil {
 				return err
 			}
 		}
 	}
-	return j.cleanUp(d)
+	return j.cleanUp(c)
 }
 
-// cleanUp removes the journal when everything else is gone, so that who is
-// killed here can learn from it that the work is done.
-func (j *journal) cleanUp(d disk) error {
+// cleanUp removes the journal after everything else. If it is killed here, the
+// next run learns from the journal that the work is done.
+func (j *journal) cleanUp(c changer) error {
 	first := j.Staging[0]
 	remove := slices.Clone(j.Staging[1:])
 	entries, err := os.ReadDir(first)
@@ -136,7 +136,7 @@ func (j *journal) cleanUp(d disk) error {
 		}
 	}
 	for _, path := range append(remove, filepath.Join(first, journalName), first) {
-		if err := d.removeAll(path); err != nil {
+		if err := c.removeAll(path); err != nil {
 			return fmt.Errorf("remove staging folder: %w", err)
 		}
 	}
@@ -151,8 +151,8 @@ func (j *journal) pending() bool {
 	})
 }
 
-// readJournal returns the journal of which the staging folder is part. It
-// returns nil when there is none: then nothing was put into place yet.
+// readJournal returns the journal that the staging folder belongs to. It returns
+// nil when there is none: then nothing was put into place yet.
 func readJournal(staging string) (*journal, error) {
 	at := staging
 	raw, err := os.ReadFile(filepath.Join(staging, pointerName))
@@ -184,13 +184,14 @@ func readJournal(staging string) (*journal, error) {
 	return &j, nil
 }
 
-// absent tells that there is no such file, be it that its folder is none.
+// absent reports whether the file or one of its parent directories does not
+// exist.
 func absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
-// trusted refuses a staging folder that somebody else may have planted, in a
-// parent that everybody may write: a journal tells root what to rename.
+// trusted refuses a staging folder that another user may have planted, in a
+// parent that everybody may write: root renames whatever a journal says.
 func trusted(staging string) error {
 	st, err := os.Lstat(staging)
 	if err != nil {
@@ -204,14 +205,15 @@ func trusted(staging string) error {
 
 // checkJournal refuses while an interrupted restore has left work to finish: its
 // staging folder may hold old data.
-func (s *slot) checkJournal() error {
-	for _, dir := range stagings(s.dir) {
+func (f *folder) checkJournal() error {
+	for _, dir := range stagings(f.dir) {
 		j, err := readJournal(dir)
 		if err != nil {
 			return err
 		}
 		if j != nil {
-			return backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf("a restore of %s into %s was interrupted and must be finished first", j.Source, strings.Join(j.Dirs, ", "))},
+			return backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf(
+				"a restore of %s into %s was interrupted and must be finished first", j.Source, strings.Join(j.Dirs, ", "))},
 				"a restore into the same folder, not as a dry run, begins with that")
 		}
 	}

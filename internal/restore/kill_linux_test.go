@@ -18,9 +18,10 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
 	"github.com/etcd-backupd/backupd/internal/restore"
+	"github.com/etcd-backupd/backupd/internal/testserver/rounds"
 )
 
-// ground is where a job restores to, and what must stay of what was there.
+// ground is where a job restores to, and the old data that must be kept.
 type ground struct {
 	job
 	root string
@@ -30,7 +31,9 @@ type ground struct {
 // newGround prepares a target below root: "new", "empty" or "old".
 func newGround(t *testing.T, f *fixture, root, before string, withWAL bool) *ground {
 	t.Helper()
-	g := &ground{root: root, job: job{Snapshot: f.snapshot, DataDir: filepath.Join(root, "data"), Peer: "http://10.0.0.1:2380", Replace: before == "old"}}
+	g := &ground{root: root, job: job{
+		Snapshot: f.snapshot, DataDir: filepath.Join(root, "data"), Peer: "http://10.0.0.1:2380", Replace: before == "old",
+	}}
 	if withWAL {
 		g.WALDir = filepath.Join(root, "log")
 	}
@@ -65,7 +68,7 @@ func (g *ground) wal() string {
 	return g.WALDir
 }
 
-// contents lists what a server would see, and nothing of ours.
+// contents lists the files that a server would see, and none of ours.
 func (g *ground) contents(t testing.TB) map[string]string {
 	out := map[string]string{}
 	for _, dir := range g.dirs() {
@@ -144,7 +147,7 @@ func (g *ground) check(t testing.TB, f *fixture, when string) {
 	if g.isNew(t, f) {
 		return
 	}
-	same(t, when+": neither new nor what was there", g.contents(t), g.old)
+	same(t, when+": neither the new data nor the old", g.contents(t), g.old)
 }
 
 // finish runs the same job to its end and looks at the result.
@@ -239,7 +242,7 @@ func TestExecute_KilledAtAnyTime(t *testing.T) {
 		})
 	}
 	rng := rand.New(rand.NewPCG(7, 7))
-	for i := range 16 {
+	for i := range rounds.Of(16) {
 		after := time.Duration(rng.Int64N(int64(300 * time.Millisecond)))
 		t.Run(fmt.Sprintf("Random%d", i), func(t *testing.T) {
 			t.Parallel()

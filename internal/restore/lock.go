@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
 // lock keeps a second restore away from the same target. It ends with the
@@ -18,33 +17,17 @@ func lockPath(staging string) string { return staging + ".lock" }
 
 // takeLock locks a file beside the staging folder.
 func takeLock(staging string) (*lock, error) {
-	path := lockPath(staging)
-	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
-		if err != nil {
-			return nil, fmt.Errorf("lock target: %w", err)
-		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			_ = f.Close() // nothing was written
-			if errors.Is(err, unix.EWOULDBLOCK) {
-				return nil, &backup.RefusedError{Reason: fmt.Sprintf("another restore that uses %s is running", staging)}
-			}
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-		// Who had the lock before removes the file before letting go of it.
-		// Then a third one may have locked a new file already.
-		mine, err := f.Stat()
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("lock target: %w", err), f.Close())
-		}
-		if st, err := os.Lstat(path); err == nil && os.SameFile(st, mine) {
-			return &lock{f}, nil
-		}
-		_ = f.Close() // nothing was written
+	f, err := disk.LockFile(lockPath(staging))
+	if errors.Is(err, disk.ErrInUse) {
+		return nil, &backup.RefusedError{Reason: fmt.Sprintf("another restore that uses %s is running", staging)}
 	}
+	if err != nil {
+		return nil, fmt.Errorf("lock target: %w", err)
+	}
+	return &lock{f}, nil
 }
 
 // release ends the lock and leaves no file behind.
-func (l *lock) release(d disk) error {
-	return errors.Join(d.removeAll(l.file.Name()), l.file.Close())
+func (l *lock) release(c changer) error {
+	return errors.Join(c.removeAll(l.file.Name()), l.file.Close())
 }

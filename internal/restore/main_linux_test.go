@@ -14,7 +14,6 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/etcddb"
 	"github.com/etcd-backupd/backupd/internal/restore"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
@@ -23,9 +22,7 @@ import (
 const jobVariable = "BACKUPD_TEST_RESTORE_JOB"
 
 func TestMain(m *testing.M) {
-	if code, ok := etcddb.ChildMain(); ok {
-		os.Exit(code)
-	}
+	testserver.RunChild()
 	if raw := os.Getenv(jobVariable); raw != "" {
 		if err := runJob(raw); err != nil {
 			fmt.Println(err)
@@ -52,13 +49,14 @@ type job struct {
 	Replace                        bool
 	KillStep                       int          // die before the n-th visible change, from 1
 	KillStage                      backup.Stage // die when this stage begins
+	Owner                          *restore.Owner
 	SkipHash, ClearAlarms, DirOnly bool
 }
 
-func (j job) request() restore.Request {
-	return restore.Request{
-		Name: "m1", DataDir: j.DataDir, WALDir: j.WALDir, InitialCluster: "m1=" + j.Peer, Token: "token-1",
-		Replace: j.Replace, ClearAlarms: j.ClearAlarms,
+func (j job) request() request {
+	return request{
+		Site:    restore.Site{Name: "m1", DataDir: j.DataDir, WALDir: j.WALDir, Replace: j.Replace, Owner: j.Owner},
+		Request: restore.Request{InitialCluster: "m1=" + j.Peer, Token: "token-1", ClearAlarms: j.ClearAlarms},
 	}
 }
 
@@ -77,12 +75,12 @@ func runJob(raw string) error {
 	req := j.request()
 	die := func() error { return syscall.Kill(os.Getpid(), syscall.SIGKILL) }
 	steps := 0
-	req.SetBefore(func(string, string) error {
+	req.before = func(string, string) error {
 		if steps++; steps == j.KillStep {
 			return die()
 		}
 		return nil
-	})
+	}
 	req.Progress = func(stage backup.Stage, _, _ int64) {
 		if stage == j.KillStage {
 			_ = die()
@@ -91,10 +89,10 @@ func runJob(raw string) error {
 	return restoreAgain(context.Background(), j, req)
 }
 
-// restoreAgain does what the command does: it finishes what was begun, or
-// begins.
-func restoreAgain(ctx context.Context, j job, req restore.Request) error {
-	done, err := restore.FinishInterrupted(req)
+// restoreAgain does the same as the command: it finishes an interrupted restore,
+// or starts one.
+func restoreAgain(ctx context.Context, j job, req request) error {
+	done, err := restore.FinishInterruptedBefore(req.Site, req.Request, req.before)
 	if err != nil {
 		return err
 	}
@@ -108,14 +106,14 @@ func restoreAgain(ctx context.Context, j job, req restore.Request) error {
 	if err != nil {
 		return err
 	}
-	p, err := restore.NewPlan(ctx, src, req)
+	w, err := req.plan(ctx, src)
 	if err != nil {
 		return err
 	}
-	return p.Execute(ctx)
+	return req.execute(ctx, w, src)
 }
 
-// fixture is what is known of one small database of a real server.
+// fixture is one small database of a real server.
 type fixture struct {
 	dir      string
 	version  string
@@ -167,5 +165,8 @@ func liveHash(t testing.TB, c *testserver.Cluster, client *clientv3.Client) back
 	t.Helper()
 	resp, err := client.HashKV(t.Context(), c.Endpoints()[0], 0)
 	must(t, err)
-	return backup.HashKV{Hash: resp.Hash, Revision: backup.Revision(resp.Header.Revision), CompactRevision: backup.Revision(resp.CompactRevision)}
+	return backup.HashKV{
+		Hash: resp.Hash, Revision: backup.Revision(resp.Header.Revision),
+		CompactRevision: backup.Revision(resp.CompactRevision),
+	}
 }

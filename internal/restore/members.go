@@ -3,7 +3,6 @@ package restore
 import (
 	"fmt"
 	"slices"
-	"sort"
 	"strings"
 
 	"go.etcd.io/etcd/client/pkg/v3/types"
@@ -13,23 +12,15 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// Member is one member of the cluster that a restore will make.
-type Member struct {
-	Name     string
-	PeerURLs []string
-	// ID is what etcd will compute from the URLs and the token.
-	ID backup.MemberID
-}
-
 // ParseMembers parses etcd's --initial-cluster: name=URL pairs with commas
-// between, a name repeated for each further URL of it. The members come back
-// sorted by name.
-func ParseMembers(s string) ([]Member, error) {
+// between, a name repeated for each further URL of it. It returns the members
+// sorted by name, without ids.
+func ParseMembers(s string) ([]backup.Member, error) {
 	urls, err := types.NewURLsMap(s)
 	if err != nil {
 		return nil, fmt.Errorf("parse --initial-cluster %q: %w", s, err)
 	}
-	var out []Member
+	var out []backup.Member
 	owner := map[string]string{}
 	for name, list := range urls {
 		if name == "" {
@@ -37,21 +28,21 @@ func ParseMembers(s string) ([]Member, error) {
 		}
 		for _, u := range list.StringSlice() {
 			if other, ok := owner[u]; ok {
-				return nil, fmt.Errorf("parse --initial-cluster %q: %s stands for both %s and %s", s, u, other, name)
+				return nil, fmt.Errorf("parse --initial-cluster %q: %s is given for both %s and %s", s, u, other, name)
 			}
 			owner[u] = name
 		}
-		out = append(out, Member{Name: name, PeerURLs: list.StringSlice()})
+		out = append(out, backup.Member{Name: name, PeerURLs: list.StringSlice()})
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("parse --initial-cluster: it is empty")
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	slices.SortFunc(out, byName)
 	return out, nil
 }
 
 // FormatMembers is the inverse of [ParseMembers].
-func FormatMembers(members []Member) string {
+func FormatMembers(members []backup.Member) string {
 	var parts []string
 	for _, m := range members {
 		for _, u := range m.PeerURLs {
@@ -61,9 +52,9 @@ func FormatMembers(members []Member) string {
 	return strings.Join(parts, ",")
 }
 
-// recordedMembers plans the cluster that the source came from anew. Learners
-// and members that never started cannot be restored; left tells of each.
-func recordedMembers(recorded []backup.Member) (members []Member, left []string, err error) {
+// recordedMembers plans the cluster that the source came from. Learners and
+// members that never started cannot be restored; left has a note on each.
+func recordedMembers(recorded []backup.Member) (members []backup.Member, left []string, err error) {
 	for _, m := range recorded {
 		switch {
 		case m.Learner:
@@ -71,27 +62,28 @@ func recordedMembers(recorded []backup.Member) (members []Member, left []string,
 		case m.Name == "":
 			left = append(left, fmt.Sprintf("member %s was added but never started: add it again after the restore", m.ID))
 		default:
-			members = append(members, Member{Name: m.Name, PeerURLs: m.PeerURLs})
+			members = append(members, backup.Member{Name: m.Name, PeerURLs: m.PeerURLs})
 		}
 	}
 	if len(members) == 0 {
 		return nil, nil, fmt.Errorf("the source records no members: give --initial-cluster")
 	}
-	// The recorded list goes through the parser too: what a restore makes of
-	// it must be what etcd would. A name that two members share, or one that
-	// cannot be written in the flag, comes out as something else.
+	// The recorded list goes through the parser too, so that a restore reads it
+	// as etcd would. A name that two members share, or one that cannot be
+	// written in the flag, is read as something else.
 	parsed, err := ParseMembers(FormatMembers(members))
 	if err != nil {
 		return nil, nil, fmt.Errorf("members recorded in the source: %w", err)
 	}
-	if got, want := names(parsed), sortedNames(members); got != want {
-		return nil, nil, fmt.Errorf("the source records members (%s) whose names --initial-cluster cannot express: give it", want)
+	if got, want := names(parsed), names(slices.SortedFunc(slices.Values(members), byName)); got != want {
+		return nil, nil, fmt.Errorf(
+			"the source records members whose names cannot be written in a list (%s): give --initial-cluster", want)
 	}
 	return parsed, left, nil
 }
 
 // identify computes the ids that etcd derives from URLs and token.
-func identify(members []Member, token string) (cluster backup.MemberID, err error) {
+func identify(members []backup.Member, token string) (cluster backup.MemberID, err error) {
 	urls, err := types.NewURLsMap(FormatMembers(members))
 	if err != nil {
 		return 0, err
@@ -107,19 +99,9 @@ func identify(members []Member, token string) (cluster backup.MemberID, err erro
 	return backup.MemberID(cl.ID()), nil
 }
 
-func memberNamed(members []Member, name string) (Member, bool) {
-	i := slices.IndexFunc(members, func(m Member) bool { return m.Name == name })
-	if i < 0 {
-		return Member{}, false
-	}
-	return members[i], true
-}
+func byName(a, b backup.Member) int { return strings.Compare(a.Name, b.Name) }
 
-func sortedNames(members []Member) string {
-	return names(slices.SortedFunc(slices.Values(members), func(a, b Member) int { return strings.Compare(a.Name, b.Name) }))
-}
-
-func names(members []Member) string {
+func names(members []backup.Member) string {
 	var out []string
 	for _, m := range members {
 		out = append(out, m.Name)

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// mountPoints lists all mount points of this process. Where there is no proc
-// file system it knows of none.
+// mountPoints lists all mount points of this process. Without a proc file system
+// it returns none.
 func mountPoints() ([]string, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if errors.Is(err, fs.ErrNotExist) {

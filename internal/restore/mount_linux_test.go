@@ -1,3 +1,5 @@
+//go:build machine
+
 package restore_test
 
 import (
@@ -12,15 +14,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/restore"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 const namespaceVariable = "BACKUPD_TEST_NAMESPACE"
 
-// mayMount reports whether this process may mount what it likes without anybody
-// else noticing. If not, it has run the same test in a process that may, with
+// mayMount reports whether this process may mount file systems that no other
+// process sees. If not, it has run the same test in a process that may, with
 // root rights in a user namespace where it has none here.
 func mayMount(t *testing.T) bool {
 	t.Helper()
@@ -58,9 +59,9 @@ func mountSmall(t testing.TB, dir string, megabytes int) {
 	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
 }
 
-// TestExecute_KilledOnMountPoints is TestExecute_KilledAtEveryStep where both
+// TestMachine_KilledOnMountPoints is TestExecute_KilledAtEveryStep where both
 // folders are mount points.
-func TestExecute_KilledOnMountPoints(t *testing.T) {
+func TestMachine_KilledOnMountPoints(t *testing.T) {
 	if !mayMount(t) {
 		return
 	}
@@ -78,13 +79,15 @@ func TestExecute_KilledOnMountPoints(t *testing.T) {
 	}
 }
 
-// TestExecute_MountPoints boots what was restored to mount points.
-func TestExecute_MountPoints(t *testing.T) {
+// TestMachine_MountPoints boots what was restored to mount points.
+func TestMachine_MountPoints(t *testing.T) {
 	if !mayMount(t) {
 		return
 	}
 	f := newest(t)
-	for name, walDir := range map[string]string{"Data": "", "DataAndWAL": "../log", "WALInData": "log", "OnlyWAL": "../log"} {
+	for name, walDir := range map[string]string{
+		"Data": "", "DataAndWAL": "../log", "WALInData": "log", "OnlyWAL": "../log",
+	} {
 		t.Run(name, func(t *testing.T) {
 			g := &ground{root: t.TempDir()}
 			g.job = job{DataDir: filepath.Join(g.root, "var lib/data"), Peer: testserver.FreeURL(t), Replace: true}
@@ -112,8 +115,8 @@ func TestExecute_MountPoints(t *testing.T) {
 	}
 }
 
-// TestNewPlan_MountPoints refuses what cannot be done on mount points.
-func TestNewPlan_MountPoints(t *testing.T) {
+// TestMachine_RefusedMountPoints refuses what cannot be done on mount points.
+func TestMachine_RefusedMountPoints(t *testing.T) {
 	if !mayMount(t) {
 		return
 	}
@@ -126,6 +129,15 @@ func TestNewPlan_MountPoints(t *testing.T) {
 		req.WALDir = filepath.Join(g.DataDir, "member", "wal")
 		refuse(t, g.root, f, req, "is a mount point in")
 	})
+	for _, name := range []string{"a", "z"} {
+		t.Run("BesideWAL/"+name, func(t *testing.T) {
+			g := newGround(t, f, t.TempDir(), "old", false)
+			g.WALDir = filepath.Join(g.DataDir, "log")
+			mount(t, g.WALDir)
+			mount(t, filepath.Join(g.DataDir, name))
+			refuse(t, g.root, f, g.request(), name+" is a mount point in")
+		})
+	}
 	t.Run("NoSpace", func(t *testing.T) {
 		root := t.TempDir()
 		mountSmall(t, root, 120)
@@ -138,12 +150,15 @@ func TestNewPlan_MountPoints(t *testing.T) {
 	t.Run("NoSpaceForAll", func(t *testing.T) {
 		root := t.TempDir()
 		mountSmall(t, root, 200) // for one member it would do
-		refuse(t, root, f, restore.Request{OutputDir: root, InitialCluster: "a=http://10.0.0.1:1,b=http://10.0.0.2:1"}, "bytes free")
+		refuse(t, root, f, request{
+			Site:    restore.Site{OutputDir: root},
+			Request: restore.Request{InitialCluster: "a=http://10.0.0.1:1,b=http://10.0.0.2:1"},
+		}, "bytes free")
 	})
 }
 
-// TestExecute_DiskFull fills the file system once the plan was made.
-func TestExecute_DiskFull(t *testing.T) {
+// TestMachine_DiskFull fills the file system once the plan was made.
+func TestMachine_DiskFull(t *testing.T) {
 	if !mayMount(t) {
 		return
 	}
@@ -152,12 +167,13 @@ func TestExecute_DiskFull(t *testing.T) {
 		root := t.TempDir()
 		mountSmall(t, root, 300)
 		g := newGround(t, f, root, "old", false)
-		p, err := restore.NewPlan(t.Context(), fromFile(t, f.snapshot), g.request())
+		req, src := g.request(), fromFile(t, f.snapshot)
+		w, err := req.plan(t.Context(), src)
 		must(t, err)
 		filler := filepath.Join(root, "filler")
 		fill(t, filler, free)
 		before := identities(t, g.DataDir)
-		err = p.Execute(t.Context())
+		err = req.execute(t.Context(), w, src)
 		if free < 64 && !errors.Is(err, unix.ENOSPC) {
 			t.Errorf("%d MB free: %v, want ENOSPC", free, err)
 		}
@@ -167,7 +183,7 @@ func TestExecute_DiskFull(t *testing.T) {
 			t.Errorf("%d MB free: no error and no restore", free)
 		}
 		noLitter(t, root)
-		// With room again the same plan is of use.
+		// With room again the same request succeeds.
 		must(t, os.Remove(filler))
 		if err != nil {
 			restoreFile(t, f.snapshot, g.request())
@@ -184,21 +200,4 @@ func fill(t testing.TB, path string, free int) {
 	must(t, err)
 	must(t, unix.Fallocate(int(file.Fd()), 0, 0, int64(st.Bavail)*st.Bsize-int64(free)<<20))
 	must(t, file.Close())
-}
-
-// refuse fails unless a plan is refused, for that reason, with nothing touched.
-func refuse(t testing.TB, root string, f *fixture, req restore.Request, reason string) error {
-	t.Helper()
-	src := fromFile(t, f.snapshot)
-	before := identities(t, root)
-	_, err := restore.NewPlan(t.Context(), src, req)
-	if err == nil || !strings.Contains(err.Error(), reason) {
-		t.Errorf("error %v, want one with %q", err, reason)
-	}
-	same(t, "after it was refused", identities(t, root), before)
-	var refused *backup.RefusedError
-	if errors.As(err, &refused) && refused.Reason == "" {
-		t.Error("refused without a reason")
-	}
-	return err
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
 // move puts one built file or folder into place, or takes an old one away. It
@@ -17,10 +18,10 @@ import (
 type move struct {
 	From string `json:"from"`
 	To   string `json:"to"`
-	// Inode is what is at From before the move. It tells, after a crash,
-	// whether old and new were exchanged already.
+	// Inode is that of From before the move. After a crash it shows whether old
+	// and new were exchanged already.
 	Inode uint64 `json:"inode"`
-	// Aside is where what was at To goes. Empty if nothing was there.
+	// Aside is where the old entry at To goes. Empty if there was none.
 	Aside string `json:"aside,omitempty"`
 	// Away marks a move that only takes something old away.
 	Away bool `json:"away,omitempty"`
@@ -32,7 +33,7 @@ func newMove(from, to, aside string) (move, error) {
 }
 
 // do makes the move, or the rest of it, and makes it durable.
-func (m move) do(d disk) error {
+func (m move) do(c changer) error {
 	at, err := inode(m.From)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -40,11 +41,11 @@ func (m move) do(d disk) error {
 	case err != nil:
 		return err
 	case at == m.Inode:
-		err = m.place(d)
+		err = m.place(c)
 	case m.Away:
 		return nil // another thing has taken that name since
 	default:
-		err = m.putAside(d)
+		err = m.putAside(c)
 	}
 	if err != nil {
 		return err
@@ -53,52 +54,52 @@ func (m move) do(d disk) error {
 	if m.Aside != "" {
 		touched = append(touched, filepath.Dir(m.Aside))
 	}
-	return d.sync(touched...)
+	return c.sync(touched...)
 }
 
-func (m move) place(d disk) error {
+func (m move) place(c changer) error {
 	if m.Away {
-		if err := d.mkdir(filepath.Dir(m.To)); err != nil {
+		if err := c.mkdir(filepath.Dir(m.To)); err != nil {
 			return err
 		}
 	}
 	if m.Aside == "" {
-		return d.rename(m.From, m.To)
+		return c.rename(m.From, m.To)
 	}
-	if err := d.mkdir(filepath.Dir(m.Aside)); err != nil {
+	if err := c.mkdir(filepath.Dir(m.Aside)); err != nil {
 		return err
 	}
-	err := d.exchange(m.From, m.To)
+	err := c.exchange(m.From, m.To)
 	if err == nil {
-		return d.rename(m.From, m.Aside)
+		return c.rename(m.From, m.Aside)
 	}
 	if cannotExchange(err) {
 		// A moment with neither old nor new cannot be helped. The journal
 		// repairs it if it lasts.
-		err = d.rename(m.To, m.Aside)
+		err = c.rename(m.To, m.Aside)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return d.rename(m.From, m.To)
+	return c.rename(m.From, m.To)
 }
 
-// putAside is the second half of an exchange: what is at From is the old one.
-func (m move) putAside(d disk) error {
+// putAside is the second half of an exchange: the old one is at From.
+func (m move) putAside(c changer) error {
 	at, err := inode(m.To)
 	if err != nil {
 		return err
 	}
 	if at != m.Inode || m.Aside == "" {
-		return fmt.Errorf("%s is not what this restore has built, nor is %s", m.To, m.From)
+		return fmt.Errorf("this restore has built neither %s nor %s", m.To, m.From)
 	}
-	if err := d.mkdir(filepath.Dir(m.Aside)); err != nil {
+	if err := c.mkdir(filepath.Dir(m.Aside)); err != nil {
 		return err
 	}
-	return d.rename(m.From, m.Aside)
+	return c.rename(m.From, m.Aside)
 }
 
-// moves lists, in order, what puts a built target into place.
+// moves lists, in order, the moves that put a built target into place.
 //
 // Where that takes several steps etcd could be started between two of them, on
 // an old database with a new WAL or the like, and would not notice. So the
@@ -128,19 +129,19 @@ func (t Target) moves(stamp string) ([]move, error) {
 
 const closedNotice = "A restore by backupd was interrupted here. The same command again finishes it.\n"
 
-// closed splits the move of what etcd starts from into two: one that closes the
-// target and one that opens it.
-func (s *slot) closed(heart move, stamp string) (closing, opening move, err error) {
-	notice := filepath.Join(s.staging, "closed")
+// closed splits heart, the move of the entry that etcd starts from, into two:
+// one that closes the target and one that opens it.
+func (f *folder) closed(heart move, stamp string) (closing, opening move, err error) {
+	notice := filepath.Join(f.staging(), "closed")
 	if err := os.WriteFile(notice, []byte(closedNotice), 0o644); err != nil {
 		return closing, opening, fmt.Errorf("write staging folder: %w", err)
 	}
-	if err := syncPath(notice); err != nil {
+	if err := disk.Sync(notice); err != nil {
 		return closing, opening, err
 	}
 	aside := heart.Aside
-	if aside == "" && s.exists && !s.inside {
-		aside = s.aside(stamp) // the empty folder; it is removed at the end
+	if aside == "" && f.exists && !f.inside {
+		aside = f.aside(stamp) // the empty folder; it is removed at the end
 	}
 	closing, err = newMove(notice, heart.To, aside)
 	opening = heart
@@ -148,41 +149,41 @@ func (s *slot) closed(heart move, stamp string) (closing, opening move, err erro
 	return closing, opening, err
 }
 
-// moves lists what puts a built slot into place. The first one moves what etcd
-// starts from.
-func (s *slot) moves(stamp string) ([]move, error) {
-	if !s.inside {
-		aside := s.aside(stamp)
-		if !s.exists || s.bare {
+// moves lists the moves that put a built folder into place. The first one moves
+// the entry that etcd starts from.
+func (f *folder) moves(stamp string) ([]move, error) {
+	if !f.inside {
+		aside := f.aside(stamp)
+		if !f.exists || f.bare {
 			aside = "" // a folder can be renamed over an empty one
 		}
-		m, err := newMove(s.tree(), s.dir, aside)
+		m, err := newMove(f.tree(), f.dir, aside)
 		return []move{m}, err
 	}
-	built, err := os.ReadDir(s.tree())
+	built, err := os.ReadDir(f.tree())
 	if err != nil {
 		return nil, fmt.Errorf("read staging folder: %w", err)
 	}
 	var out []move
 	for _, e := range built {
 		aside := ""
-		if slices.Contains(s.old, e.Name()) {
-			aside = filepath.Join(s.aside(stamp), e.Name())
+		if slices.Contains(f.old, e.Name()) {
+			aside = filepath.Join(f.aside(stamp), e.Name())
 		}
-		m, err := newMove(filepath.Join(s.tree(), e.Name()), filepath.Join(s.dir, e.Name()), aside)
+		m, err := newMove(filepath.Join(f.tree(), e.Name()), filepath.Join(f.dir, e.Name()), aside)
 		if err != nil {
 			return nil, err
 		}
-		if s.kind == dataSlot && e.Name() == "member" {
+		if f.kind == dataFolder && e.Name() == "member" {
 			out = slices.Insert(out, 0, m)
 			continue
 		}
 		out = append(out, m)
 	}
-	for _, name := range s.old {
+	for _, name := range f.old {
 		if !slices.ContainsFunc(built, func(e os.DirEntry) bool { return e.Name() == name }) {
 			// An old WAL segment beside the new ones would be read with them.
-			m, err := newMove(filepath.Join(s.dir, name), filepath.Join(s.aside(stamp), name), "")
+			m, err := newMove(filepath.Join(f.dir, name), filepath.Join(f.aside(stamp), name), "")
 			if err != nil {
 				return nil, err
 			}
@@ -195,21 +196,21 @@ func (s *slot) moves(stamp string) ([]move, error) {
 
 // aside is where old data goes: a sibling or, where the folder itself must
 // stay, a folder in it.
-func (s *slot) aside(stamp string) string {
-	if s.inside {
-		return filepath.Join(s.dir, AsidePrefix+stamp)
+func (f *folder) aside(stamp string) string {
+	if f.inside {
+		return filepath.Join(f.dir, AsidePrefix+stamp)
 	}
-	return s.dir + AsidePrefix + stamp
+	return f.dir + AsidePrefix + stamp
 }
 
-// freeStamp makes the part of their names that everything moved aside by one
-// restore has in common.
-func freeStamp(slots []*slot, now time.Time) (string, error) {
+// freeStamp makes the part that is common to the names of everything that one
+// restore moves aside.
+func freeStamp(folders []*folder, now time.Time) (string, error) {
 	stamp := now.UTC().Format("20060102T150405Z")
 	for range 100 {
 		taken := false
-		for _, s := range slots {
-			_, err := os.Lstat(s.aside(stamp))
+		for _, f := range folders {
+			_, err := os.Lstat(f.aside(stamp))
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return "", fmt.Errorf("look for a free name: %w", err)
 			}

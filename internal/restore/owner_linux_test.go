@@ -1,21 +1,28 @@
+//go:build machine
+
 package restore_test
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/restore"
+	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// TestExecute_Owner gives what is restored to who had what was there. Only root
-// can; others are refused before anything is touched.
-func TestExecute_Owner(t *testing.T) {
+var chosenOwner = &restore.Owner{UID: 4321, GID: 4322}
+
+// TestMachine_Owner: root gives the restored files to the owner of the old ones.
+func TestMachine_Owner(t *testing.T) {
+	testserver.Root(t)
 	f := newest(t)
-	chosen := &restore.Owner{UID: 4321, GID: 4322}
 	for name, c := range map[string]struct {
 		before  string
 		withWAL bool
@@ -28,8 +35,8 @@ func TestExecute_Owner(t *testing.T) {
 		"Old":         {"old", false, 1, nil, "1234:1235"},
 		"OldAndWAL":   {"old", true, 2, nil, "1234:1235"},
 		"OnlyData":    {"old", true, 1, nil, "1234:1235"},
-		"Chosen":      {"old", true, 2, chosen, "4321:4322"},
-		"ChosenOnNew": {"new", false, 0, chosen, "4321:4322"},
+		"Chosen":      {"old", true, 2, chosenOwner, "4321:4322"},
+		"ChosenOnNew": {"new", false, 0, chosenOwner, "4321:4322"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newGround(t, f, t.TempDir(), c.before, c.withWAL)
@@ -38,12 +45,6 @@ func TestExecute_Owner(t *testing.T) {
 			}
 			req := g.request()
 			req.Owner = c.owner
-			if os.Geteuid() != 0 {
-				if c.owner != nil {
-					refuse(t, g.root, f, req, "only root can give")
-				}
-				return
-			}
 			for _, dir := range g.dirs()[:c.dirs] {
 				chownAll(t, dir, 1234, 1235)
 			}
@@ -66,37 +67,32 @@ func chownAll(t testing.TB, dir string, uid, gid int) {
 	}
 }
 
-// TestExecute_NoPermission restores as a user who may not.
-func TestExecute_NoPermission(t *testing.T) {
+// TestMachine_NoPermission restores as a user who may not. It is refused before
+// anything is touched.
+func TestMachine_NoPermission(t *testing.T) {
+	testserver.Root(t)
 	f := newest(t)
 	for name, c := range map[string]struct {
-		forbid func(g *ground) string
+		before string
+		mode   os.FileMode // of the parent folder, which belongs to root
+		owner  *restore.Owner
 		want   string
 	}{
-		"Parent": {func(g *ground) string { return g.root }, "permission denied"},
-		"Others": {func(g *ground) string { return "" }, "only root can give"},
+		"Parent": {"new", 0o755, nil, "permission denied"},
+		"Others": {"empty", 0o777, nil, "only root can give"},
+		"Chosen": {"new", 0o777, chosenOwner, "only root can give"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
 			must(t, os.Chmod(filepath.Dir(root), 0o755))
-			before := "new"
-			if name == "Others" {
-				before = "empty"
-			}
-			g := newGround(t, f, root, before, false)
-			cmd, out := child(t, g.job)
-			if os.Geteuid() == 0 {
-				must(t, os.Chmod(root, map[string]os.FileMode{"Parent": 0o755, "Others": 0o777}[name]))
-				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-			} else if dir := c.forbid(g); dir != "" {
-				must(t, os.Chmod(dir, 0o555))
-				t.Cleanup(func() { must(t, os.Chmod(dir, 0o755)) })
-			} else {
-				return // nobody else's folder can be made without root
-			}
-			if before == "empty" {
+			must(t, os.Chmod(root, c.mode))
+			g := newGround(t, f, root, c.before, false)
+			if c.before == "empty" {
 				must(t, os.Chmod(g.DataDir, 0o755))
 			}
+			g.job.Owner = c.owner
+			cmd, out := child(t, g.job)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 			was := identities(t, root)
 			err := cmd.Run()
 			if err == nil || !strings.Contains(out.String(), c.want) {
@@ -104,5 +100,26 @@ func TestExecute_NoPermission(t *testing.T) {
 			}
 			same(t, fmt.Sprintf("after %v", err), identities(t, root), was)
 		})
+	}
+}
+
+// TestMachine_PlantedJournal does not act on a journal that another user wrote.
+func TestMachine_PlantedJournal(t *testing.T) {
+	testserver.Root(t)
+	root := t.TempDir()
+	staging := filepath.Join(root, ".data.backupd-restore")
+	must(t, os.Mkdir(staging, 0o700))
+	victim := filepath.Join(root, "victim")
+	must(t, os.WriteFile(victim, []byte("precious"), 0o600))
+	must(t, os.WriteFile(filepath.Join(staging, "journal.json"),
+		[]byte(`{"staging":["`+staging+`"],"moves":[{"from":"`+victim+`","to":"`+victim+`2"}]}`), 0o644))
+	must(t, os.Lchown(staging, 12345, 12345))
+	_, err := restore.FinishInterrupted(restore.Site{DataDir: filepath.Join(root, "data")}, restore.Request{})
+	var refused *backup.RefusedError
+	if !errors.As(err, &refused) {
+		t.Errorf("error %v, want a refusal", err)
+	}
+	if _, err := os.Stat(victim); errors.Is(err, fs.ErrNotExist) {
+		t.Error("it was obeyed")
 	}
 }

@@ -3,61 +3,64 @@ package restore
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// Finished tells of an interrupted restore that was completed.
+// Finished describes an interrupted restore that was completed.
 type Finished struct {
 	Source    string
 	Token     string
 	ClusterID backup.MemberID
 	Dirs      []string
-	// SameRequest tells that the request which led to it asks for the same
-	// targets, members and changes as the one that was interrupted. The source
-	// is for the caller to compare.
+	// SameRequest reports whether the interrupted restore had the same targets,
+	// members and changes as the one that is requested now. The caller must
+	// compare the source.
 	SameRequest bool
 }
 
-// FinishInterrupted completes a restore into a requested target that was killed
-// while it put finished folders into place. It returns nil when there is none.
-// A running server on a target is a [*backup.RefusedError].
+// FinishInterrupted completes an earlier restore to the same folders that was
+// killed while it put them into place. It returns nil when there is none. A
+// running server on a target is a [*backup.RefusedError].
 //
-// The caller must look at the result: what was finished is what the interrupted
-// request wanted, which may be another one than req.
-func FinishInterrupted(req Request) (*Finished, error) {
-	candidates, err := req.stagings()
+// The caller must look at the result: it is the restore that was interrupted,
+// which may differ from the one that is requested now.
+func FinishInterrupted(s Site, r Request) (*Finished, error) {
+	return finishInterrupted(s, r, changer{})
+}
+
+func finishInterrupted(s Site, r Request, c changer) (*Finished, error) {
+	dirs, err := s.dirs()
 	if err != nil {
 		return nil, err
 	}
-	for _, dir := range candidates {
-		j, err := readJournal(dir)
-		if err != nil {
-			return nil, err
-		}
-		if j == nil {
-			if err := tidy(disk{req.before}, dir); err != nil {
+	for _, dir := range dirs {
+		for _, staging := range stagings(dir) {
+			j, err := readJournal(staging)
+			if err != nil {
 				return nil, err
 			}
-			continue
+			if j == nil {
+				if err := tidy(c, staging); err != nil {
+					return nil, err
+				}
+				continue
+			}
+			if err := j.resume(c); err != nil {
+				return nil, fmt.Errorf("finish the interrupted restore of %s: %w", j.Source, err)
+			}
+			return &Finished{j.Source, j.Token, j.ClusterID, j.Dirs, j.Asked.equal(newAsked(&s, r))}, nil
 		}
-		if err := j.resume(disk{req.before}); err != nil {
-			return nil, fmt.Errorf("finish the interrupted restore of %s: %w", j.Source, err)
-		}
-		return &Finished{j.Source, j.Token, j.ClusterID, j.Dirs, j.Asked.equal(req.asked())}, nil
 	}
 	return nil, nil
 }
 
-func (j *journal) resume(d disk) (err error) {
+func (j *journal) resume(c changer) (err error) {
 	var locks []*lock
 	defer func() {
 		for _, l := range locks {
-			err = errors.Join(err, l.release(d))
+			err = errors.Join(err, l.release(c))
 		}
 	}()
 	for _, dir := range j.Staging {
@@ -77,12 +80,12 @@ func (j *journal) resume(d disk) (err error) {
 			}
 		}
 	}
-	return j.finish(d)
+	return j.finish(c)
 }
 
-// tidy removes what a restore left that was killed before there was anything to
-// finish, or when everything was.
-func tidy(d disk, staging string) (err error) {
+// tidy removes the staging folder of a restore that was killed before it had
+// anything to finish, or after it had finished.
+func tidy(c changer, staging string) (err error) {
 	if _, err := os.Lstat(lockPath(staging)); err != nil {
 		return nil // no restore was killed here
 	}
@@ -90,11 +93,11 @@ func tidy(d disk, staging string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, l.release(d)) }()
+	defer func() { err = errors.Join(err, l.release(c)) }()
 	if j, err := readJournal(staging); j != nil || err != nil {
 		return err
 	}
-	if err := d.removeAll(staging); err != nil {
+	if err := c.removeAll(staging); err != nil {
 		return fmt.Errorf("remove staging folder: %w", err)
 	}
 	return nil
@@ -105,62 +108,14 @@ func checkStopped(dir string) error {
 	if st, err := os.Stat(dir); err == nil && !st.IsDir() {
 		return nil // closed by the restore
 	}
-	for _, kind := range []slotKind{dataSlot, walSlot} {
-		s, err := newSlot(dir, kind)
+	for _, p := range []place{{kind: dataFolder, dir: dir, wal: usualWAL}, {kind: walFolder, dir: dir, wal: "."}} {
+		found, err := p.look()
 		if err != nil {
 			return err
 		}
-		if err := s.checkLocks(); err != nil {
+		if err := (&folder{place: p, contents: found}).checkLocks(); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// stagings lists where a restore with this request may have left its journal,
-// or word of it.
-func (r *Request) stagings() ([]string, error) {
-	if r.OutputDir != "" {
-		return stagingsIn(r.OutputDir)
-	}
-	dirs := []string{r.DataDir}
-	if r.DataDir == "" {
-		dirs[0] = r.Name + ".etcd"
-	}
-	if r.WALDir != "" {
-		dirs = append(dirs, r.WALDir)
-	}
-	var out []string
-	for _, dir := range dirs {
-		abs, err := resolve(dir)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, stagings(abs)...)
-	}
-	return out, nil
-}
-
-// stagingsIn lists where they may be for targets in dir, which may not be there
-// yet themselves.
-func stagingsIn(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look for an interrupted restore: %w", err)
-	}
-	var out []string
-	for _, e := range entries {
-		target := e.Name()
-		if inner, ok := strings.CutSuffix(target, stagingName); ok {
-			target = strings.TrimPrefix(inner, ".")
-		}
-		// Links that lead nowhere are no targets.
-		if abs, err := resolve(filepath.Join(dir, target)); err == nil {
-			out = append(out, stagings(abs)...)
-		}
-	}
-	return out, nil
 }

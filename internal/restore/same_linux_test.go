@@ -38,12 +38,14 @@ func testSameAsEtcdutl(t *testing.T, f *fixture, size int, bump uint64, walDir s
 	theirs, ours := t.TempDir(), t.TempDir()
 	conf := etcdsnapshot.RestoreConfig{
 		SnapshotPath: f.snapshot, Name: "m1", PeerURLs: []string{"http://10.0.0.1:2380"}, InitialCluster: cluster,
-		InitialClusterToken: "token-1", OutputDataDir: filepath.Join(theirs, "data"), RevisionBump: bump, MarkCompacted: bump > 0,
-		InitialMmapSize: 64 << 20,
+		InitialClusterToken: "token-1", OutputDataDir: filepath.Join(theirs, "data"),
+		RevisionBump: bump, MarkCompacted: bump > 0, InitialMmapSize: 64 << 20,
 	}
-	req := restore.Request{
-		Name: "m1", PeerURLs: conf.PeerURLs, InitialCluster: cluster, Token: conf.InitialClusterToken,
-		DataDir: filepath.Join(ours, "data"), BumpRevision: bump, MarkCompacted: bump > 0,
+	req := request{
+		Site: restore.Site{Name: "m1", PeerURLs: conf.PeerURLs, DataDir: filepath.Join(ours, "data")},
+		Request: restore.Request{
+			InitialCluster: cluster, Token: conf.InitialClusterToken, BumpRevision: bump, MarkCompacted: bump > 0,
+		},
 	}
 	wal := filepath.Join("data", "member", "wal")
 	if walDir != "" {

@@ -10,51 +10,102 @@ import (
 	"io"
 	"os"
 
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
+
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/behind"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
-	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// Source is a database to restore from: a stored snapshot or a plain file.
-type Source struct {
-	// Name says for people what it is.
-	Name string
-	// Bytes is its length, trailer included.
-	Bytes int64
-	// Revision is exact; 0 where the database was not inspected.
-	Revision backup.Revision
-	Alarms   []backup.Alarm
-	// Members are those of the cluster the database came from.
-	Members     []backup.Member
-	AuthEnabled bool
-	Leases      int64
-	// Warnings are what the operator should know about it.
-	Warnings []string
-
-	// trailer is how many bytes at the end are not the database's.
-	trailer int64
-	open    func(ctx context.Context, progress func(done, total int64)) (io.ReadCloser, error)
+// Source is a database to restore from: a stored snapshot, a plain file.
+type Source interface {
+	// About describes the database. A plan is made from that alone.
+	About() Origin
+	// Place writes the plain database, without etcd's trailer, to f, which is
+	// new and empty. It must verify the bytes on the way, and must return an
+	// error unless f holds exactly the database that About describes. progress
+	// receives how much of the source was read. Place need not sync f.
+	Place(ctx context.Context, f *os.File, progress func(done, total int64)) error
 }
 
-// trailerBytes is the length of the SHA-256 that etcd appends to a snapshot.
-const trailerBytes = 32
+// Origin describes the database of a [Source].
+type Origin struct {
+	// Name says for people where the database comes from.
+	Name string `json:"name"`
+	// Bytes is the length of the database, without a trailer.
+	Bytes int64 `json:"bytes"`
+	// Revision is exact; 0 where the database was not inspected.
+	Revision backup.Revision `json:"revision"`
+	// Members are those of the cluster that the database came from.
+	Members     []backup.Member `json:"members"`
+	Alarms      []backup.Alarm  `json:"alarms,omitempty"`
+	AuthEnabled bool            `json:"authEnabled,omitempty"`
+	Leases      int64           `json:"leases,omitempty"`
+	// Warnings are facts that the operator should know about the database.
+	Warnings []string `json:"warnings,omitempty"`
+}
 
-// FromSnapshot makes a source of a stored snapshot. Its bytes are verified
-// against the manifest while they stream into place.
-func FromSnapshot(s storage.Store, m *backup.Manifest, ids codec.Identities) *Source {
-	src := &Source{
-		Name: fmt.Sprintf("snapshot %s of cluster %s", m.ID, m.Cluster), Bytes: m.Plain.Bytes, Revision: m.Revision,
-		Alarms: m.Alarms, Members: m.Members, AuthEnabled: m.AuthEnabled, Leases: m.Leases, trailer: trailerBytes,
+// TrailerBytes is the length of the SHA-256 that etcd appends to a snapshot.
+const TrailerBytes = sha256.Size
+
+// flushEvery is the number of bytes after which the kernel is asked to start
+// writing them to the disk, so that the final fsync does not wait for all of
+// them.
+const flushEvery = 32 << 20
+
+// Fill writes the first size bytes of stream to f, which is new and empty, and
+// reads the rest of stream, of exactly trailer bytes, for a reader that verifies
+// at its end. It allocates the space first, and it writes while the next bytes
+// are fetched. Every [Source] can use it.
+func Fill(ctx context.Context, f *os.File, stream io.Reader, size, trailer int64) error {
+	if err := fileutil.Preallocate(f, size, true); err != nil {
+		return fmt.Errorf("allocate %d bytes for the database: %w", size, err)
 	}
-	for _, why := range m.Suspect {
-		src.Warnings = append(src.Warnings, "suspect: "+why)
+	head := &headWriter{f: f, size: size}
+	w := behind.NewWriter(head.write)
+	n, err := w.ReadFrom(cancellable{ctx, stream})
+	if closed := w.Close(); err == nil {
+		err = closed
 	}
-	src.open = func(ctx context.Context, progress func(done, total int64)) (io.ReadCloser, error) {
-		return snapshot.OpenData(ctx, s, m, ids, progress)
+	if err != nil {
+		return err
 	}
-	return src
+	if n != size+trailer {
+		return backup.Corruptf("the source ended after %d bytes of %d", n, size+trailer)
+	}
+	return nil
+}
+
+// headWriter writes the first size bytes to a file and drops the rest.
+type headWriter struct {
+	f                  *os.File
+	size, off, flushed int64
+}
+
+func (h *headWriter) write(p []byte) error {
+	p = p[:min(int64(len(p)), h.size-h.off)]
+	if _, err := h.f.WriteAt(p, h.off); err != nil {
+		return fmt.Errorf("write database: %w", err)
+	}
+	h.off += int64(len(p))
+	if h.off-h.flushed >= flushEvery {
+		beginWriteback(h.f, h.flushed, h.off-h.flushed)
+		h.flushed = h.off
+	}
+	return nil
+}
+
+// cancellable is a reader that fails once ctx has ended.
+type cancellable struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c cancellable) Read(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.r.Read(p)
 }
 
 // HashCheck says whether a file's SHA-256 trailer is required.
@@ -67,25 +118,24 @@ const (
 	SkipHash
 )
 
-// FromFile makes a source of a plain file after it was checked: its frame, its
-// trailer, and in a child process every page and record of it. progress may be
+// file is a plain file as a source.
+type file struct {
+	path    string
+	origin  Origin
+	trailer int64
+	check   HashCheck
+}
+
+// FromFile checks a plain file and makes a source of it. It checks the frame,
+// the trailer and, in a child process, every page and record. progress may be
 // nil.
-func FromFile(ctx context.Context, path string, check HashCheck, progress func(done, total int64)) (*Source, error) {
+func FromFile(ctx context.Context, path string, check HashCheck, progress func(done, total int64)) (Source, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
-	size := st.Size()
-	if progress == nil {
-		progress = func(int64, int64) {}
-	}
 	if check == RequireHash {
-		err := etcddb.VerifyTrailer(ctx, path, func(n int64) { progress(n, size) })
-		if errors.Is(err, etcddb.ErrNoTrailer) {
-			err = backup.WithHint(fmt.Errorf("snapshot missing hash but --skip-hash-check=false: %w", err),
-				"a snapshot ends in a SHA-256 of 32 bytes; a file copied from a data directory has none and needs --skip-hash-check")
-		}
-		if err != nil {
+		if err := verifyTrailer(ctx, path, st.Size(), progress); err != nil {
 			return nil, err
 		}
 	}
@@ -93,34 +143,56 @@ func FromFile(ctx context.Context, path string, check HashCheck, progress func(d
 	if err != nil {
 		return nil, err
 	}
-	src := &Source{Name: "file " + path, Bytes: frame.FileBytes}
-	if frame.HasTrailer {
-		src.trailer = trailerBytes
-	}
 	facts, err := etcddb.Inspect(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	src.Revision, src.Alarms, src.Members = facts.Revision, facts.Alarms, facts.Members
-	src.AuthEnabled, src.Leases = facts.AuthEnabled, facts.Leases
-	src.open = func(_ context.Context, progress func(done, total int64)) (io.ReadCloser, error) {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, fmt.Errorf("open snapshot: %w", err)
-		}
-		r := &fileReader{File: f, total: frame.FileBytes, report: progress}
-		if check == RequireHash {
-			r.sum = sha256.New()
-		}
-		return r, nil
+	s := &file{path: path, check: check, origin: Origin{
+		Name: "file " + path, Bytes: frame.FileBytes, Revision: facts.Revision, Members: facts.Members,
+		Alarms: facts.Alarms, AuthEnabled: facts.AuthEnabled, Leases: facts.Leases,
+	}}
+	if frame.HasTrailer {
+		s.trailer = TrailerBytes
+		s.origin.Bytes -= TrailerBytes
 	}
-	return src, nil
+	return s, nil
+}
+
+func verifyTrailer(ctx context.Context, path string, size int64, progress func(done, total int64)) error {
+	err := etcddb.VerifyTrailer(ctx, path, func(n int64) {
+		if progress != nil {
+			progress(n, size)
+		}
+	})
+	if errors.Is(err, etcddb.ErrNoTrailer) {
+		return backup.WithHint(fmt.Errorf("snapshot missing hash but --skip-hash-check=false: %w", err),
+			"a snapshot ends in a SHA-256 of 32 bytes; "+
+				"a file copied from a data directory has none and needs --skip-hash-check")
+	}
+	return err
+}
+
+// About implements [Source].
+func (s *file) About() Origin { return s.origin }
+
+// Place implements [Source].
+func (s *file) Place(ctx context.Context, f *os.File, progress func(done, total int64)) error {
+	in, err := os.Open(s.path)
+	if err != nil {
+		return fmt.Errorf("open snapshot: %w", err)
+	}
+	defer in.Close() //nolint:errcheck // only read from
+	r := &fileReader{f: in, total: s.origin.Bytes + s.trailer, report: progress}
+	if s.check == RequireHash {
+		r.sum = sha256.New()
+	}
+	return Fill(ctx, f, r, s.origin.Bytes, s.trailer)
 }
 
 // fileReader checks the trailer once more, on the bytes that are restored, and
-// tells how much was read.
+// reports how much was read.
 type fileReader struct {
-	*os.File
+	f           *os.File
 	done, total int64
 	sum         hash.Hash // of all but the trailer; nil when none is required
 	trailer     []byte
@@ -128,17 +200,17 @@ type fileReader struct {
 }
 
 func (r *fileReader) Read(p []byte) (int, error) {
-	n, err := r.File.Read(p)
+	n, err := r.f.Read(p)
 	if r.sum != nil {
-		plain := max(0, min(int64(n), r.total-trailerBytes-r.done))
-		r.sum.Write(p[:plain])
+		plain := max(0, min(int64(n), r.total-TrailerBytes-r.done))
+		r.sum.Write(p[:plain]) //nolint:errcheck // a hash does not fail
 		r.trailer = append(r.trailer, p[plain:n]...)
 	}
 	r.done += int64(n)
 	r.report(r.done, r.total)
 	if err == io.EOF && r.sum != nil {
 		if got := r.sum.Sum(nil); !bytes.Equal(got, r.trailer) {
-			return n, backup.Corruptf("expected sha256 %x, got %x in %s", r.trailer, got, r.Name())
+			return n, backup.Corruptf("expected sha256 %x, got %x in %s", r.trailer, got, r.f.Name())
 		}
 	}
 	return n, err

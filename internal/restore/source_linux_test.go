@@ -15,8 +15,10 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/restore"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
+	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
 // mangled writes a copy of path that change has worked on.
@@ -29,22 +31,38 @@ func mangled(t testing.TB, path string, change func([]byte) []byte) string {
 	return out
 }
 
+func fileBytes(t testing.TB, path string) int64 {
+	t.Helper()
+	st, err := os.Stat(path)
+	must(t, err)
+	return st.Size()
+}
+
 func TestFromFile_Refuses(t *testing.T) {
 	f := newest(t)
+	flip := func(at int) func([]byte) []byte {
+		return func(b []byte) []byte { b[(at+len(b))%len(b)] ^= 1; return b }
+	}
+	keep := func(n int) func([]byte) []byte { // of negative numbers all but so many
+		return func(b []byte) []byte { return b[:(n+len(b))%len(b)] }
+	}
+	text := func([]byte) []byte { return bytes.Repeat([]byte("text"), 4096) }
+	half := int(fileBytes(t, f.snapshot) / 2)
+	const missing = "snapshot missing hash but --skip-hash-check=false"
 	for name, c := range map[string]struct {
 		path   string
 		check  restore.HashCheck
 		prefix string
 		is     error
 	}{
-		"WrongTrailer":  {mangled(t, f.snapshot, func(b []byte) []byte { b[len(b)-1] ^= 1; return b }), restore.RequireHash, "expected sha256 ", backup.ErrCorrupt},
-		"FlippedByte":   {mangled(t, f.snapshot, func(b []byte) []byte { b[len(b)/2] ^= 1; return b }), restore.RequireHash, "expected sha256 ", backup.ErrCorrupt},
-		"NoTrailer":     {mangled(t, f.snapshot, func(b []byte) []byte { return b[:len(b)-32] }), restore.RequireHash, "snapshot missing hash but --skip-hash-check=false", backup.ErrCorrupt},
-		"Stopped":       {f.stopped, restore.RequireHash, "snapshot missing hash but --skip-hash-check=false", backup.ErrCorrupt},
-		"Truncated":     {mangled(t, f.snapshot, func(b []byte) []byte { return b[:len(b)-512] }), restore.RequireHash, "expected sha256 ", backup.ErrCorrupt},
-		"TruncatedSkip": {mangled(t, f.stopped, func(b []byte) []byte { return b[:20<<10] }), restore.SkipHash, "", backup.ErrCorrupt},
-		"Empty":         {mangled(t, f.snapshot, func([]byte) []byte { return nil }), restore.SkipHash, "", backup.ErrCorrupt},
-		"Text":          {mangled(t, f.snapshot, func([]byte) []byte { return bytes.Repeat([]byte("text"), 4096) }), restore.SkipHash, "", backup.ErrCorrupt},
+		"WrongTrailer":  {mangled(t, f.snapshot, flip(-1)), restore.RequireHash, "expected sha256 ", backup.ErrCorrupt},
+		"FlippedByte":   {mangled(t, f.snapshot, flip(half)), restore.RequireHash, "expected sha256 ", backup.ErrCorrupt},
+		"NoTrailer":     {mangled(t, f.snapshot, keep(-32)), restore.RequireHash, missing, backup.ErrCorrupt},
+		"Stopped":       {f.stopped, restore.RequireHash, missing, backup.ErrCorrupt},
+		"Truncated":     {mangled(t, f.snapshot, keep(-512)), restore.RequireHash, "expected sha256 ", backup.ErrCorrupt},
+		"TruncatedSkip": {mangled(t, f.stopped, keep(20<<10)), restore.SkipHash, "", backup.ErrCorrupt},
+		"Empty":         {mangled(t, f.snapshot, keep(0)), restore.SkipHash, "", backup.ErrCorrupt},
+		"Text":          {mangled(t, f.snapshot, text), restore.SkipHash, "", backup.ErrCorrupt},
 		"Directory":     {t.TempDir(), restore.RequireHash, "", nil},
 		"Missing":       {filepath.Join(t.TempDir(), "missing"), restore.RequireHash, "", fs.ErrNotExist},
 	} {
@@ -61,16 +79,20 @@ func TestFromFile_Raw(t *testing.T) {
 	f := newest(t)
 	for name, path := range map[string]string{
 		"Running": f.running, "Stopped": f.stopped,
-		// Here the hash is there and wrong, and nobody wants to know.
+		// This hash is wrong, and the flag says to ignore it.
 		"WrongTrailer": mangled(t, f.snapshot, func(b []byte) []byte { b[len(b)-1] ^= 1; return b }),
 	} {
 		t.Run(name, func(t *testing.T) {
 			src, err := restore.FromFile(t.Context(), path, restore.SkipHash, nil)
 			must(t, err)
 			dir := filepath.Join(t.TempDir(), "data")
-			p, err := restore.NewPlan(t.Context(), src, restore.Request{Name: "m1", DataDir: dir, InitialCluster: "m1=http://10.0.0.1:2380"})
+			req := request{
+				Site:    restore.Site{Name: "m1", DataDir: dir},
+				Request: restore.Request{InitialCluster: "m1=http://10.0.0.1:2380"},
+			}
+			w, err := req.plan(t.Context(), src)
 			must(t, err)
-			must(t, p.Execute(t.Context()))
+			must(t, req.execute(t.Context(), w, src))
 			facts, err := etcddb.Inspect(t.Context(), databaseOf(dir))
 			must(t, err)
 			// The server writes to its file now and then only: the copy of
@@ -78,8 +100,8 @@ func TestFromFile_Raw(t *testing.T) {
 			if name != "Running" && facts.HashKV != f.hash {
 				t.Errorf("HashKV %+v, want %+v", facts.HashKV, f.hash)
 			}
-			if facts.Revision != src.Revision || src.Revision == 0 {
-				t.Errorf("revision %d, the source said %d", facts.Revision, src.Revision)
+			if said := src.About().Revision; facts.Revision != said || said == 0 {
+				t.Errorf("revision %d, the source said %d", facts.Revision, said)
 			}
 		})
 	}
@@ -97,23 +119,25 @@ func TestExecute_SourceChanges(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := newGround(t, f, t.TempDir(), "old", false)
 			path := copyFile(t, f.snapshot, filepath.Join(t.TempDir(), "snapshot.db"))
-			p, err := restore.NewPlan(t.Context(), fromFile(t, path), g.request())
-			must(t, err)
+			src := fromFile(t, path)
 			if change == nil {
 				must(t, os.Remove(path))
 			} else {
 				copyFile(t, mangled(t, path, change), path)
 			}
-			failsClean(t, g, p, map[bool]error{true: backup.ErrCorrupt, false: fs.ErrNotExist}[change != nil])
+			failsClean(t, g, src, map[bool]error{true: backup.ErrCorrupt, false: fs.ErrNotExist}[change != nil])
 		})
 	}
 }
 
 // failsClean fails unless the restore fails so and has touched nothing.
-func failsClean(t testing.TB, g *ground, p *restore.Plan, want error) {
+func failsClean(t testing.TB, g *ground, src restore.Source, want error) {
 	t.Helper()
+	req := g.request()
+	w, err := req.plan(t.Context(), src)
+	must(t, err)
 	before := identities(t, g.DataDir)
-	if err := p.Execute(t.Context()); !errors.Is(err, want) {
+	if err := req.execute(t.Context(), w, src); !errors.Is(err, want) {
 		t.Errorf("error %v, want %v", err, want)
 	}
 	same(t, "after it failed", identities(t, g.DataDir), before)
@@ -135,10 +159,9 @@ func stored(t testing.TB, f *fixture) ([]byte, *backup.Manifest) {
 	object, err := io.ReadAll(enc)
 	must(t, err)
 	must(t, enc.Close())
-	m := &backup.Manifest{
-		ID: backup.NewDataName(time.Now()).WithRevision(facts.Revision), Cluster: "c", Revision: facts.Revision, Members: facts.Members,
-		Encoding: codec.Options{Compress: codec.Zstd}.Encoding(),
-	}
+	m := &backup.Manifest{ID: backup.NewDataName(time.Now()).WithRevision(facts.Revision), Encoding: codec.Options{Compress: codec.Zstd}.Encoding(), Capture: backup.Capture{
+		Cluster: "c", Revision: facts.Revision, Members: facts.Members,
+	}}
 	m.Plain = backup.Blob{Bytes: int64(len(plain)), SHA256: sha256.Sum256(plain)}
 	_, m.Stored = enc.Sums()
 	return object, m
@@ -165,13 +188,15 @@ func TestFromSnapshot_Damaged(t *testing.T) {
 			store := mem.New()
 			must(t, store.Create(t.Context(), m.DataKey(), bytes.NewReader(content)))
 			g := newGround(t, f, t.TempDir(), "old", false)
-			p, err := restore.NewPlan(t.Context(), restore.FromSnapshot(store, m, nil), g.request())
-			must(t, err)
+			src := source(store, m, nil)
 			if change != nil {
-				failsClean(t, g, p, backup.ErrCorrupt)
+				failsClean(t, g, src, backup.ErrCorrupt)
 				return
 			}
-			must(t, p.Execute(t.Context()))
+			req := g.request()
+			w, err := req.plan(t.Context(), src)
+			must(t, err)
+			must(t, req.execute(t.Context(), w, src))
 			if !g.isNew(t, f) {
 				t.Error("the target is not the new one")
 			}
@@ -179,17 +204,21 @@ func TestFromSnapshot_Damaged(t *testing.T) {
 	}
 }
 
-// TestFromSnapshot_RecordedMembers plans from what the manifest records.
+// TestFromSnapshot_RecordedMembers plans from the members in the manifest.
 func TestFromSnapshot_RecordedMembers(t *testing.T) {
 	url := func(n string) []string { return []string{"http://10.0.0." + n + ":2380"} }
-	m := &backup.Manifest{Members: []backup.Member{
-		{ID: 1, Name: "b", PeerURLs: url("2")}, {ID: 2, Name: "a", PeerURLs: url("1")},
-		{ID: 3, Name: "slow", PeerURLs: url("3"), Learner: true}, {ID: 4, PeerURLs: url("4")},
+	m := &backup.Manifest{Capture: backup.Capture{
+		Members: []backup.Member{
+			{ID: 1, Name: "b", PeerURLs: url("2")}, {ID: 2, Name: "a", PeerURLs: url("1")},
+			{ID: 3, Name: "slow", PeerURLs: url("3"), Learner: true}, {ID: 4, PeerURLs: url("4")},
+		},
 	}}
 	dir := t.TempDir()
 	tokens := map[string]bool{}
 	for range 2 {
-		p, err := restore.NewPlan(t.Context(), restore.FromSnapshot(mem.New(), m, nil), restore.Request{OutputDir: dir})
+		p, err := restore.NewPlan(source(mem.New(), m, nil).About(), restore.Request{})
+		must(t, err)
+		_, err = (&restore.Site{OutputDir: dir}).Check(t.Context(), p)
 		must(t, err)
 		tokens[p.Token] = true
 		if got, want := p.InitialCluster(), "a=http://10.0.0.1:2380,b=http://10.0.0.2:2380"; got != want {
@@ -210,9 +239,16 @@ func TestFromSnapshot_RecordedMembers(t *testing.T) {
 		"EqualInName": {{ID: 1, Name: "a=b", PeerURLs: url("1")}},
 		"CommaInURL":  {{ID: 1, Name: "a", PeerURLs: []string{"http://10.0.0.1:2380,b=http://10.0.0.2:2380"}}},
 	} {
-		src := restore.FromSnapshot(mem.New(), &backup.Manifest{Members: members}, nil)
-		if p, err := restore.NewPlan(t.Context(), src, restore.Request{OutputDir: dir}); err == nil {
+		src := source(mem.New(), &backup.Manifest{Capture: backup.Capture{
+			Members: members,
+		}}, nil)
+		if p, err := restore.NewPlan(src.About(), restore.Request{}); err == nil {
 			t.Errorf("%s: planned %s", name, p.InitialCluster())
 		}
 	}
+}
+
+// source is a stored snapshot as a source of a restore.
+func source(s storage.Store, m *backup.Manifest, ids codec.Identities) restore.Source {
+	return repository.At(s, "").Cluster(m.Cluster).Source(m, ids)
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/retention"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
 // now is a Friday.
 var now = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
@@ -27,7 +27,8 @@ var now = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 // at makes a verified snapshot that was begun then.
 func at(t time.Time) retention.Snapshot {
 	rev := backup.Revision(t.Unix() / 60)
-	return retention.Snapshot{ID: backup.SnapshotID(fmt.Sprintf("%s-r%d-aaaaaa", t.UTC().Format("20060102T150405Z"), rev)), StoredBytes: 100}
+	return retention.Snapshot{ID: backup.SnapshotID(fmt.Sprintf("%s-r%d-aaaaaa", t.UTC().Format("20060102T150405Z"), rev)),
+		StoredBytes: 100}
 }
 
 // every makes n snapshots, the newest a minute ago, with a step in between.
@@ -61,7 +62,8 @@ func zone(t *testing.T, name string) *time.Location {
 // TestApply_Golden shows what each rule does, and what the rules do together.
 func TestApply_Golden(t *testing.T) {
 	const day = 24 * time.Hour
-	ages := func(mark func(i int, s retention.Snapshot) retention.Snapshot, all []retention.Snapshot) []retention.Snapshot {
+	ages := func(mark func(i int, s retention.Snapshot) retention.Snapshot,
+		all []retention.Snapshot) []retention.Snapshot {
 		for i, s := range all {
 			all[i] = mark(i, s)
 		}
@@ -77,9 +79,11 @@ func TestApply_Golden(t *testing.T) {
 		"daily-berlin":   {retention.Policy{Daily: 3, Location: zone(t, "Europe/Berlin")}, every(10, 11*time.Hour)},
 		"weekly":         {retention.Policy{Weekly: 3, MinVerified: 1}, every(12, 2*day)},
 		"monthly-yearly": {retention.Policy{Monthly: 2, Yearly: 3}, every(12, 75*day)},
-		"within":         {retention.Policy{Within: 2 * day}, append(every(4, 20*time.Hour), suspect(at(now.Add(-30*time.Hour))), suspect(at(now.Add(-49*time.Hour))))},
+		"within": {retention.Policy{Within: 2 * day}, append(every(4, 20*time.Hour),
+			suspect(at(now.Add(-30*time.Hour))), suspect(at(now.Add(-49*time.Hour))))},
 		"all-together": {
-			retention.Policy{Last: 3, Hourly: 2, Daily: 7, Weekly: 4, Monthly: 12, Yearly: 3, Within: 36 * time.Hour, MinVerified: 3, MinAge: 6 * time.Hour},
+			retention.Policy{Last: 3, Hourly: 2, Daily: 7, Weekly: 4, Monthly: 12, Yearly: 3, Within: 36 * time.Hour,
+				MinVerified: 3, MinAge: 6 * time.Hour},
 			ages(func(i int, s retention.Snapshot) retention.Snapshot {
 				switch i {
 				case 5, 40:
@@ -90,16 +94,21 @@ func TestApply_Golden(t *testing.T) {
 				return s
 			}, every(60, 30*time.Hour)),
 		},
-		"a-gap-uses-nothing-up": {retention.Policy{Daily: 4}, append(every(2, day), at(now.Add(-100*day)), at(now.Add(-101*day)), at(now.Add(-102*day)))},
-		"newest-is-suspect":     {retention.Policy{Last: 1, MaxBytes: 1}, append(every(4, day)[1:], suspect(at(now.Add(-time.Hour))))},
+		"a-gap-uses-nothing-up": {retention.Policy{Daily: 4}, append(every(2, day), at(now.Add(-100*day)),
+			at(now.Add(-101*day)), at(now.Add(-102*day)))},
+		"newest-is-suspect": {retention.Policy{Last: 1, MaxBytes: 1},
+			append(every(4, day)[1:], suspect(at(now.Add(-time.Hour))))},
 		"suspect-in-between": {
 			retention.Policy{Last: 2, MinVerified: 2},
-			append(every(2, day), suspect(at(now.Add(-time.Hour))), suspect(at(now.Add(-30*time.Hour))), at(now.Add(-50*time.Hour))),
+			append(every(2, day), suspect(at(now.Add(-time.Hour))), suspect(at(now.Add(-30*time.Hour))),
+				at(now.Add(-50*time.Hour))),
 		},
-		"all-suspect": {retention.Policy{Last: 1}, ages(func(_ int, s retention.Snapshot) retention.Snapshot { return suspect(s) }, every(3, day))},
+		"all-suspect": {retention.Policy{Last: 1}, ages(func(_ int, s retention.Snapshot) retention.Snapshot {
+			return suspect(s)
+		}, every(3, day))},
 		"future": {
 			retention.Policy{Last: 1, MinVerified: 2, Within: time.Hour},
-			append(every(4, day), at(now.Add(100*day)), at(now.Add(time.Second))),
+			append(every(4, day), at(now.Add(100*day)), at(now.Add(backup.Skew+time.Second))),
 		},
 		"future-is-suspect": {retention.Policy{Last: 1, MinVerified: 1}, append(every(3, day), suspect(at(now.Add(day))))},
 		"max-bytes": {
@@ -126,7 +135,8 @@ func TestApply_Golden(t *testing.T) {
 		"turn-of-the-year-by-weeks": {
 			retention.Policy{Weekly: 2, Yearly: 1, MinVerified: 1},
 			[]retention.Snapshot{
-				at(time.Date(2025, 12, 28, 1, 0, 0, 0, time.UTC)), at(time.Date(2025, 12, 29, 1, 0, 0, 0, time.UTC)), at(time.Date(2026, 1, 4, 1, 0, 0, 0, time.UTC)),
+				at(time.Date(2025, 12, 28, 1, 0, 0, 0, time.UTC)), at(time.Date(2025, 12, 29, 1, 0, 0, 0, time.UTC)),
+				at(time.Date(2026, 1, 4, 1, 0, 0, 0, time.UTC)),
 				at(time.Date(2025, 12, 21, 1, 0, 0, 0, time.UTC)),
 			},
 		},
@@ -176,7 +186,8 @@ func TestPolicy_Check(t *testing.T) {
 		}
 	}
 	for want, bad := range map[string]retention.Policy{
-		"keep-daily is negative": {Daily: -1}, "min-age is negative": {Last: 1, MinAge: -1}, "max-bytes without a keep rule": {MaxBytes: 1},
+		"keep-daily is negative": {Daily: -1}, "min-age is negative": {Last: 1, MinAge: -1},
+		"max-bytes without a keep rule": {MaxBytes: 1},
 	} {
 		if err := bad.Check(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: got %v", bad, err)

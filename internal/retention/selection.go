@@ -10,28 +10,28 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// candidate is a snapshot that is being decided about.
+// candidate is a snapshot during the decision.
 type candidate struct {
 	Snapshot
 	at      time.Time
 	rev     backup.Revision
 	reasons []string // to keep it
-	always  bool     // one of the reasons holds against the limit of bytes
-	over    bool     // it goes because of that limit
+	always  bool     // it stays even if the total is over MaxBytes
+	over    bool     // it is removed because of MaxBytes
 }
 
 func (s *candidate) keep(format string, args ...any) {
 	s.reasons = append(s.reasons, fmt.Sprintf(format, args...))
 }
 
-// keepAlways keeps it even against the limit of bytes.
+// keepAlways keeps it even if the total is over MaxBytes.
 func (s *candidate) keepAlways(format string, args ...any) {
 	s.keep(format, args...)
 	s.always = true
 }
 
-// selection is one decision: the snapshots, the newest first, and those of them that
-// are verified and not of the future.
+// selection holds all snapshots, the newest first, and those of them that are
+// verified and not from the future.
 type selection struct {
 	Policy
 	now           time.Time
@@ -48,10 +48,8 @@ func newSelection(p Policy, all []Snapshot, now time.Time) *selection {
 		c.all = append(c.all, &candidate{Snapshot: s, at: s.ID.Time(), rev: s.ID.Revision()})
 	}
 	slices.SortFunc(c.all, func(a, b *candidate) int {
-		if c := cmp.Or(b.at.Compare(a.at), cmp.Compare(b.rev, a.rev), strings.Compare(string(b.ID), string(a.ID))); c != 0 {
-			return c
-		}
-		return compareTwins(a.Snapshot, b.Snapshot)
+		return cmp.Or(b.at.Compare(a.at), cmp.Compare(b.rev, a.rev), strings.Compare(string(b.ID), string(a.ID)),
+			compareTwins(a.Snapshot, b.Snapshot))
 	})
 	for _, s := range c.all {
 		if !s.Suspect && !c.future(s) && !s.at.IsZero() {
@@ -61,8 +59,8 @@ func newSelection(p Policy, all []Snapshot, now time.Time) *selection {
 	return c
 }
 
-// compareTwins orders what should not be there twice: the order of the input
-// must not matter.
+// compareTwins orders two snapshots with one id, which should not exist: the order of
+// the input must not matter.
 func compareTwins(a, b Snapshot) int {
 	if a == b {
 		return 0
@@ -70,9 +68,9 @@ func compareTwins(a, b Snapshot) int {
 	return strings.Compare(fmt.Sprint(a), fmt.Sprint(b))
 }
 
-func (c *selection) future(s *candidate) bool { return s.at.After(c.now) }
+func (c *selection) future(s *candidate) bool { return s.ID.Future(c.now) }
 
-// keepAlways gives the reasons that hold against every limit.
+// keepAlways adds the reasons that no limit overrules.
 func (c *selection) keepAlways() {
 	for _, s := range c.all {
 		if s.Pinned != "" {
@@ -80,10 +78,10 @@ func (c *selection) keepAlways() {
 		}
 		switch {
 		case s.at.IsZero():
-			s.keepAlways("its id tells no time")
+			s.keepAlways("its id holds no time")
 		case c.future(s):
 			s.keepAlways("begun in the future: a clock was wrong")
-		case c.now.Sub(s.at) < c.MinAge:
+		case c.MinAge > 0 && c.now.Sub(s.at) < c.MinAge:
 			s.keepAlways("younger than %s", spell(c.MinAge))
 		}
 	}
@@ -98,7 +96,8 @@ func (c *selection) keepAlways() {
 	}
 }
 
-// keepSuspects keeps the suspect snapshots that may be the best there is.
+// keepSuspects keeps suspect snapshots while few verified ones are newer: they may
+// be the best that exist.
 func (c *selection) keepSuspects() {
 	newer := 0 // verified ones
 	for _, s := range c.all {
@@ -111,8 +110,9 @@ func (c *selection) keepSuspects() {
 	}
 }
 
-// frozen reports whether a suspect snapshot is newer than the newest verified
-// one that counts. One of the future freezes too, and none of the future thaws.
+// frozen reports whether a suspect snapshot is newer than the newest verified one
+// that counts, which blocks removal. A suspect snapshot dated in the future also
+// blocks removal; a verified one dated in the future does not lift the block.
 func (c *selection) frozen() bool {
 	for _, s := range c.all {
 		if len(c.verified) > 0 && s == c.verified[0] {
@@ -125,7 +125,7 @@ func (c *selection) frozen() bool {
 	return false
 }
 
-// applyRules gives the reasons that a limit of bytes overrules.
+// applyRules adds the reasons that MaxBytes overrules.
 func (c *selection) applyRules() {
 	for i, s := range c.verified[:min(c.Last, len(c.verified))] {
 		s.keep("last %d of %d", i+1, c.Last)
@@ -147,7 +147,7 @@ func (c *selection) keepWithin() {
 	}
 	newest := c.verified[0].at
 	for _, s := range c.all {
-		// Suspect ones too: they are evidence for whoever looks for the cause.
+		// Suspect snapshots stay too: they help to find the cause.
 		if newest.Sub(s.at) < c.Within && !s.at.IsZero() && !c.future(s) {
 			s.keep("within %s of the newest", spell(c.Within))
 		}
@@ -157,8 +157,8 @@ func (c *selection) keepWithin() {
 // keepNewestOf keeps the newest verified snapshot of each of the n newest
 // periods that have one.
 func (c *selection) keepNewestOf(rule string, n int, period func(time.Time) string) {
-	// A set, not only the period before: where clocks are set back at midnight a
-	// day ends, begins, and goes on.
+	// A set is needed, not only the last period: where clocks are set back at
+	// midnight, a day ends, the next one begins, and the first one goes on.
 	seen := map[string]bool{}
 	for _, s := range c.verified {
 		name := period(s.at.In(c.Location))
@@ -173,7 +173,7 @@ func (c *selection) keepNewestOf(rule string, n int, period func(time.Time) stri
 	}
 }
 
-// limitBytes lets the oldest go until the limit is met.
+// limitBytes removes the oldest snapshots until the total fits in MaxBytes.
 func (c *selection) limitBytes() {
 	if c.MaxBytes <= 0 {
 		return
@@ -201,7 +201,8 @@ func (c *selection) decisions() []Decision {
 		d := Decision{Snapshot: s.Snapshot, Keep: len(s.reasons) > 0 && !s.over, Reasons: s.reasons}
 		switch {
 		case s.over:
-			d.Reasons = []string{fmt.Sprintf("over the limit of %d bytes (was: %s)", c.MaxBytes, strings.Join(s.reasons, ", "))}
+			d.Reasons = []string{fmt.Sprintf("over the limit of %d bytes (was: %s)",
+				c.MaxBytes, strings.Join(s.reasons, ", "))}
 		case len(s.reasons) == 0 && s.Suspect:
 			d.Reasons = []string{fmt.Sprintf("suspect: %d of %d verified are newer", c.MinVerified, c.MinVerified)}
 		case len(s.reasons) == 0:
@@ -212,7 +213,7 @@ func (c *selection) decisions() []Decision {
 	return out
 }
 
-// spell writes a duration as people would: in days where those are whole.
+// spell writes a duration as people do: in days if they are whole.
 func spell(d time.Duration) string {
 	if day := 24 * time.Hour; d >= 2*day && d%day == 0 {
 		return fmt.Sprintf("%d days", d/day)

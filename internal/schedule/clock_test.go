@@ -41,25 +41,36 @@ func (r *repository) guard(j schedule.Job) schedule.Job {
 		r.asks++
 		return r.last, r.err
 	}
-	run := j.Run
-	j.Run = func(ctx context.Context, why schedule.Reason) error {
+	run := j.New().Try
+	j.New = does(func(ctx context.Context, why schedule.Reason) error {
 		began := r.b.wall()
 		err := run(ctx, why)
 		if err == nil {
 			r.set(began, nil)
 		}
 		return err
-	}
+	})
 	return j
+}
+
+// epoch is when every bubble begins.
+var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// guarded runs one job, named a, of which r says when it was last done, until
+// the bubble ends.
+func guarded(t *testing.T, line string, r *repository) *bench {
+	t.Helper()
+	b := newBench(t, 1)
+	r.b = b
+	b.Set([]schedule.Job{r.guard(b.job("a", line, 0))})
+	b.run()
+	t.Cleanup(b.stop)
+	return b
 }
 
 func TestCatchUp(t *testing.T) {
 	bubble(t, "a run that was missed", func(t *testing.T) {
-		b := newBench(t, 1)
-		r := &repository{b: b, last: b.start.Add(-61 * time.Minute)}
-		b.Set([]schedule.Job{r.guard(b.job("a", "30 * * * *", 0))})
-		b.run()
-		defer b.stop()
+		b := guarded(t, "30 * * * *", &repository{last: epoch.Add(-61 * time.Minute)})
 		pass(time.Hour)
 		b.want("0s a caught up", "30m0s a scheduled")
 	})
@@ -73,49 +84,30 @@ func TestCatchUp(t *testing.T) {
 		b.want("0s a caught up")
 	})
 	bubble(t, "none was missed", func(t *testing.T) {
-		b := newBench(t, 1)
-		r := &repository{b: b, last: b.start.Add(-25 * time.Minute)}
-		b.Set([]schedule.Job{r.guard(b.job("a", "30 * * * *", 0))})
-		b.run()
-		defer b.stop()
+		b := guarded(t, "30 * * * *", &repository{last: epoch.Add(-25 * time.Minute)})
 		pass(31 * time.Minute)
 		b.want("30m0s a scheduled")
 	})
 	bubble(t, "never done", func(t *testing.T) {
-		b := newBench(t, 1)
-		r := &repository{b: b}
-		b.Set([]schedule.Job{r.guard(b.job("a", "@yearly", 0))})
-		b.run()
-		defer b.stop()
+		b := guarded(t, "@yearly", &repository{})
 		pass(time.Minute)
 		b.want("0s a caught up")
 	})
 	bubble(t, "distances count from the last time", func(t *testing.T) {
-		b := newBench(t, 1)
-		r := &repository{b: b, last: b.start.Add(-5 * time.Hour)}
-		b.Set([]schedule.Job{r.guard(b.job("a", "@every 6h", 0))})
-		b.run()
-		defer b.stop()
+		b := guarded(t, "@every 6h", &repository{last: epoch.Add(-5 * time.Hour)})
 		pass(8 * time.Hour)
 		b.want("1h0m0s a scheduled", "7h0m0s a scheduled")
 	})
-	bubble(t, "a last time in the future", func(t *testing.T) {
-		for _, line := range []string{"30 * * * *", "@every 30m"} {
-			b := newBench(t, 1)
-			r := &repository{b: b, last: b.start.AddDate(3, 0, 0)}
-			b.Set([]schedule.Job{r.guard(b.job("a", line, 0))})
-			b.run()
+	for _, line := range []string{"30 * * * *", "@every 30m"} {
+		bubble(t, "a last time in the future, "+line, func(t *testing.T) {
+			b := guarded(t, line, &repository{last: epoch.AddDate(3, 0, 0)})
 			pass(31 * time.Minute)
 			b.want("30m0s a scheduled")
-			b.stop()
-		}
-	})
+		})
+	}
 	bubble(t, "the store is down, and comes back", func(t *testing.T) {
-		b := newBench(t, 1)
-		r := &repository{b: b, last: b.start.AddDate(0, 0, -2), err: errors.New("connection refused")}
-		b.Set([]schedule.Job{r.guard(b.job("a", "@daily", 0))})
-		b.run()
-		defer b.stop()
+		r := &repository{last: epoch.AddDate(0, 0, -2), err: errors.New("connection refused")}
+		b := guarded(t, "@daily", r)
 		pass(time.Hour)
 		b.want()
 		if n := r.asked(); n < 60/8 || n > 30 {
@@ -133,11 +125,8 @@ func TestCatchUp(t *testing.T) {
 		}
 	})
 	bubble(t, "the store is down, and the schedule goes on", func(t *testing.T) {
-		b := newBench(t, 1)
-		r := &repository{b: b, err: errors.New("connection refused")}
-		b.Set([]schedule.Job{r.guard(b.job("a", "@hourly", 0))})
-		b.run()
-		defer b.stop()
+		r := &repository{err: errors.New("connection refused")}
+		b := guarded(t, "@hourly", r)
 		pass(61 * time.Minute)
 		b.want("1h0m0s a scheduled")
 		// What was run meanwhile is not caught up.
@@ -189,11 +178,8 @@ func TestClock(t *testing.T) {
 		}
 	})
 	bubble(t, "a suspended host in which another did the job", func(t *testing.T) {
-		b := newBench(t, 1)
-		r := &repository{b: b, last: b.start}
-		b.Set([]schedule.Job{r.guard(b.job("a", "@hourly", 0))})
-		b.run()
-		defer b.stop()
+		r := &repository{last: epoch}
+		b := guarded(t, "@hourly", r)
 		pass(45 * time.Minute)
 		b.putClock(10 * time.Hour)
 		r.set(b.start.Add(10*time.Hour+time.Minute), nil)
@@ -201,11 +187,8 @@ func TestClock(t *testing.T) {
 		b.want()
 	})
 	bubble(t, "a jump that passes no slot is a reason to ask", func(t *testing.T) {
-		b := newBench(t, 1)
-		r := &repository{b: b, last: b.start}
-		b.Set([]schedule.Job{r.guard(b.job("a", "@hourly", 0))})
-		b.run()
-		defer b.stop()
+		r := &repository{last: epoch}
+		b := guarded(t, "@hourly", r)
 		pass(time.Minute)
 		for i, by := range []time.Duration{20 * time.Minute, -20 * time.Minute} {
 			b.putClock(by)
@@ -217,12 +200,8 @@ func TestClock(t *testing.T) {
 		b.want()
 	})
 	bubble(t, "a wrong clock is put right", func(t *testing.T) {
-		b := newBench(t, 1)
 		// At start it is 2000, and the repository says 2026.
-		r := &repository{b: b, last: b.start.AddDate(26, 0, 0)}
-		b.Set([]schedule.Job{r.guard(b.job("a", "@weekly", 0))})
-		b.run()
-		defer b.stop()
+		b := guarded(t, "@weekly", &repository{last: epoch.AddDate(26, 0, 0)})
 		pass(time.Minute)
 		b.want()
 		b.putClock(b.start.AddDate(26, 0, 10).Sub(b.start))
@@ -233,11 +212,7 @@ func TestClock(t *testing.T) {
 	})
 	for _, line := range []string{"@hourly", "@every 1h"} {
 		bubble(t, "put back: not silent, no storm, "+line, func(t *testing.T) {
-			b := newBench(t, 1)
-			r := &repository{b: b, last: b.start}
-			b.Set([]schedule.Job{r.guard(b.job("a", line, 0))})
-			b.run()
-			defer b.stop()
+			b := guarded(t, line, &repository{last: epoch})
 			pass(210 * time.Minute)
 			b.putClock(-48 * time.Hour)
 			pass(31 * time.Minute)
@@ -250,11 +225,7 @@ func TestClock(t *testing.T) {
 			}
 		})
 		bubble(t, "put to and fro: no storm, "+line, func(t *testing.T) {
-			b := newBench(t, 1)
-			r := &repository{b: b, last: b.start}
-			b.Set([]schedule.Job{r.guard(b.job("a", line, 0))})
-			b.run()
-			defer b.stop()
+			b := guarded(t, line, &repository{last: epoch})
 			for range 180 {
 				b.putClock(3 * time.Hour)
 				pass(time.Minute)
@@ -287,7 +258,8 @@ func TestSet(t *testing.T) {
 		b.run()
 		defer b.stop()
 		pass(30 * time.Minute)
-		b.Set([]schedule.Job{b.job("a", "@every 1h", 20*time.Minute), b.job("b", "@every 15m", 0), b.job("c", "@every 45m", 0)})
+		b.Set([]schedule.Job{b.job("a", "@every 1h", 20*time.Minute), b.job("b", "@every 15m", 0),
+			b.job("c", "@every 45m", 0)})
 		pass(31 * time.Minute)
 		b.want("45m0s b scheduled", "1h0m0s a scheduled", "1h0m0s b scheduled")
 		pass(15 * time.Minute)
@@ -321,14 +293,18 @@ func TestSet(t *testing.T) {
 			t.Errorf("asked %d times", n)
 		}
 	})
-	bubble(t, "running ones of jobs that are no more are let finish", func(t *testing.T) {
+	bubble(t, "a removed job finishes its run and is not started again", func(t *testing.T) {
 		b := newBench(t, 1)
 		failing := b.failing("failing", "@hourly", 9)
 		failing.Retries, failing.Pause, failing.Group = 9, time.Minute, "x"
 		waiting, running := b.job("waiting", "@hourly", 0), b.job("running", "@hourly", 10*time.Minute)
 		hanging := b.job("hanging", "@daily", 0)
 		var asks atomic.Int32
-		hanging.Last = func(ctx context.Context) (time.Time, error) { asks.Add(1); <-ctx.Done(); return time.Time{}, ctx.Err() }
+		hanging.Last = func(ctx context.Context) (time.Time, error) {
+			asks.Add(1)
+			<-ctx.Done()
+			return time.Time{}, ctx.Err()
+		}
 		b.Set([]schedule.Job{failing, running, waiting, hanging})
 		b.run()
 		defer b.stop()
@@ -336,7 +312,7 @@ func TestSet(t *testing.T) {
 		b.Set(nil)
 		synctest.Wait()
 		asked := asks.Load()
-		if err := b.Trigger("running"); !errors.Is(err, schedule.ErrUnknown) {
+		if err := b.Trigger("running", nil); !errors.Is(err, schedule.ErrUnknown) {
 			t.Errorf("triggered: %v", err)
 		}
 		if s := b.States(); len(s) != 1 || s[0].Name != "running" || !s[0].Next.IsZero() {
@@ -361,13 +337,13 @@ func TestSet(t *testing.T) {
 		b.Set(nil)
 		pass(time.Minute)
 		b.Set([]schedule.Job{b.job("a", "@hourly", 0)})
-		if err := b.Trigger("a"); !errors.Is(err, schedule.ErrRunning) {
+		if err := b.Trigger("a", nil); !errors.Is(err, schedule.ErrRunning) {
 			t.Errorf("triggered: %v", err)
 		}
 		pass(2 * time.Hour)
 		b.want("1h0m0s a scheduled", "3h0m0s a scheduled")
 	})
-	bubble(t, "the next try is made with what was set meanwhile", func(t *testing.T) {
+	bubble(t, "a run by hand takes the place of one that pauses", func(t *testing.T) {
 		b := newBench(t, 1)
 		j := b.failing("a", "@hourly", 9)
 		j.Retries, j.Pause = 3, time.Minute
@@ -375,13 +351,27 @@ func TestSet(t *testing.T) {
 		b.run()
 		defer b.stop()
 		pass(time.Hour + time.Second)
-		j.Run = func(context.Context, schedule.Reason) error { b.note("mended"); return nil }
-		b.Set([]schedule.Job{j})
-		if err := b.Trigger("a"); err != nil {
+		mended := does(func(_ context.Context, why schedule.Reason) error { b.note("mended %s", why); return nil })
+		if err := b.Trigger("a", given(ends(mended, func(err error) { b.note("done %v", err) }))); err != nil {
 			t.Error(err)
 		}
 		pass(time.Minute)
-		b.want("1h0m0s a scheduled", "1h0m1s mended")
+		b.want("1h0m0s a scheduled", "1h0m1s done <nil>", "1h0m1s mended manual")
+	})
+	bubble(t, "a run by hand whose turn never comes is told so", func(t *testing.T) {
+		b := newBench(t, 1)
+		long := b.job("long", "@hourly", 3*time.Hour)
+		b.Set([]schedule.Job{long, b.job("a", "", 0)})
+		b.run()
+		defer b.stop()
+		pass(time.Hour + time.Second)
+		run := ends(does(nil), func(err error) { b.note("done %v", errors.Is(err, schedule.ErrNotRun)) })
+		if err := b.Trigger("a", given(run)); err != nil {
+			t.Error(err)
+		}
+		b.Set([]schedule.Job{long})
+		pass(time.Minute)
+		b.want("1h0m0s long scheduled", "1h0m1s done true")
 	})
 	t.Run("two of one name", func(t *testing.T) {
 		defer func() {

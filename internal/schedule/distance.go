@@ -2,13 +2,13 @@ package schedule
 
 import "time"
 
-// horizon is how many years Longest and Shortest look ahead: wherever they
-// begin, two leap days lie in it.
+// horizon is how many years Longest and Shortest look ahead. Nine years contain
+// two leap days wherever they begin.
 const horizon = 9
 
 // Longest returns the longest distance between two runs after from: three days
-// of a line for weekdays, say. Where clocks are put back it has that hour on top,
-// as the day has. It is 0 for the zero Line.
+// for a line of weekdays, for example. It includes the hour by which a clock is
+// set back. It is 0 for the zero Line.
 func (l Line) Longest(from time.Time) time.Duration {
 	longest, _ := l.distances(from)
 	if longest == 0 || l.every > 0 {
@@ -16,7 +16,7 @@ func (l Line) Longest(from time.Time) time.Duration {
 	}
 	overlap := longestOverlap(from.In(l.loc))
 	if l.everyHour() && longest <= time.Hour {
-		overlap %= time.Hour // hours that come twice are served twice
+		overlap %= time.Hour // a line for every hour runs in both repeated hours
 	}
 	return longest + overlap
 }
@@ -57,7 +57,7 @@ func (l Line) distances(from time.Time) (longest, shortest time.Duration) {
 	return longest, shortest
 }
 
-// timesOfDay returns the times of a day on which the line comes.
+// timesOfDay returns the times of day at which the line has runs.
 func (l Line) timesOfDay() []time.Duration {
 	bits := func(set uint64, n int) (out []time.Duration) {
 		for i := range n {
@@ -79,7 +79,8 @@ func (l Line) timesOfDay() []time.Duration {
 	return out
 }
 
-// longestOverlap is the longest time a clock is put back by before the horizon.
+// longestOverlap returns the longest time by which the clock is set back before
+// the horizon.
 func longestOverlap(t time.Time) time.Duration {
 	var longest time.Duration
 	for limit := t.AddDate(horizon, 0, 0); t.Before(limit); {

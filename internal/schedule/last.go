@@ -3,15 +3,14 @@ package schedule
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 	"time"
 )
 
 // askTimeout bounds one question for Last.
 const askTimeout = 5 * time.Minute
 
-// ask finds out, without waiting for it, when a job was last done, and catches
-// up if a run was missed since. The mutex is held.
+// ask asks in the background when a job was last done, and catches up if a run
+// was missed since. The mutex is held.
 func (s *Scheduler) ask(e *entry) {
 	e.stopAsking()
 	if e.job.Last == nil || e.removed || !s.running {
@@ -32,7 +31,7 @@ func (s *Scheduler) ask(e *entry) {
 				return
 			}
 			pause := min(pauses.NextBackOff(), maxPause)
-			s.log.Warn("cannot tell when a job was last done: its schedule goes on, and a missed run is caught up later",
+			s.log.Warn("cannot find out when a job was last done: its schedule goes on, and a missed run is caught up later",
 				"job", e.job.Name, "again_in", pause.Round(time.Millisecond), "error", err)
 			timer := time.NewTimer(pause)
 			select {
@@ -52,37 +51,37 @@ func (e *entry) stopAsking() {
 	}
 }
 
-// last asks the job as it is now: it may have been set anew since.
+// last asks the current job: Set may have replaced it since ask was called.
 func (s *Scheduler) last(ctx context.Context, e *entry) (last time.Time, err error) {
 	s.mu.Lock()
 	ask, name := e.job.Last, e.job.Name
 	s.mu.Unlock()
 	if ask == nil {
-		return s.wall(), nil
+		return s.Wall(), nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	defer func() {
 		if v := recover(); v != nil {
-			s.log.Error("a job panicked; this is a bug of backupd", "job", name, "panic", v, "stack", string(debug.Stack()))
+			s.logPanic(name, v)
 			err = fmt.Errorf("panic: %v", v)
 		}
 	}()
 	return ask(ctx)
 }
 
-// answer compares what Last said with the line.
+// answer compares the time that Last returned with the line.
 func (s *Scheduler) answer(ctx context.Context, e *entry, last time.Time) {
 	s.mu.Lock()
 	if ctx.Err() != nil || e.removed || e.job.Line.IsZero() {
 		s.mu.Unlock()
 		return
 	}
-	now := s.wall()
+	now := s.Wall()
 	if last.After(now.Add(jump)) {
-		s.log.Warn("a job was last done in the future: a clock is wrong, or was", "job", e.job.Name, "last", last)
+		s.log.Warn("a job was last done in the future: a clock is or was wrong", "job", e.job.Name, "last", last)
 	}
-	// What was tried was not missed, however it ended.
+	// A slot whose run was tried was not missed, however the run ended.
 	if e.begun.After(last) {
 		last = e.begun
 	}
@@ -93,7 +92,7 @@ func (s *Scheduler) answer(ctx context.Context, e *entry, last time.Time) {
 	switch {
 	case next.IsZero():
 	case next.After(now):
-		// A line of distances counts from when the job was last done.
+		// An @every line counts from the time the job was last done.
 		if next.Before(e.slot) {
 			e.plan(next)
 		}
@@ -103,5 +102,4 @@ func (s *Scheduler) answer(ctx context.Context, e *entry, last time.Time) {
 	}
 	s.mu.Unlock()
 	s.nudge()
-	s.changed()
 }

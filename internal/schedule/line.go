@@ -11,12 +11,12 @@ import (
 	"github.com/robfig/cron/v3"
 )
 
-// Line is a parsed cron line. The zero Line never comes: a job with it runs
-// only when it is triggered.
+// Line is a parsed cron line. The zero Line has no times: a job with it runs
+// only when triggered.
 //
-// A line means wall clock times of its zone. A run that falls into the hour a
-// clock is put forward is done when that hour ends, and an hour that comes twice
-// is served once. Lines for every hour run on through both hours instead.
+// A line means wall clock times of its zone. When the clock is set forward, a run
+// that falls into the skipped hour starts at the end of that hour. When it is set
+// back, the repeated hour gets its runs once. A line for every hour runs in both.
 type Line struct {
 	text  string
 	loc   *time.Location
@@ -24,15 +24,16 @@ type Line struct {
 	spec  *cron.SpecSchedule // nil with every
 }
 
-var parser = cron.NewParser(cron.SecondOptional | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
+var parser = cron.NewParser(cron.SecondOptional | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow |
+	cron.Descriptor)
 
 const forms = "want five fields (minute hour day month weekday), a sixth for seconds in front, " +
 	"or @hourly, @daily, @weekly, @monthly, @yearly, or @every with a duration such as 6h30m"
 
 // Parse reads a cron line of five fields, or of six with seconds in front, or
 // one of @hourly, @daily (@midnight), @weekly, @monthly, @yearly (@annually) and
-// @every DURATION. CRON_TZ=ZONE or TZ=ZONE in front says in which time zone it
-// is meant; without, it is loc, or UTC where loc is nil.
+// @every DURATION. CRON_TZ=ZONE or TZ=ZONE in front names its time zone; the
+// default is loc, or UTC if loc is nil.
 func Parse(line string, loc *time.Location) (Line, error) {
 	l, err := parse(strings.TrimSpace(line), loc)
 	if err != nil {
@@ -46,7 +47,8 @@ func parse(line string, loc *time.Location) (Line, error) {
 	if loc == nil {
 		l.loc = time.UTC
 	}
-	// robfig/cron panics over a zone without a line, so it never sees one.
+	// robfig/cron panics if a zone is not followed by a line, so it never sees a
+	// zone.
 	rest, err := l.cutZone(line)
 	if err != nil {
 		return Line{}, err
@@ -59,7 +61,7 @@ func parse(line string, loc *time.Location) (Line, error) {
 		return Line{}, fmt.Errorf("%w: %s", err, forms)
 	}
 	if _, ok := parsed.(cron.ConstantDelaySchedule); ok {
-		// The parser rounds; what was written is asked again.
+		// The parser rounds the duration, so it is parsed again.
 		l.every, err = time.ParseDuration(strings.TrimSpace(strings.TrimPrefix(rest, "@every")))
 		if err != nil {
 			return Line{}, err
@@ -73,9 +75,9 @@ func parse(line string, loc *time.Location) (Line, error) {
 	if !ok {
 		return Line{}, fmt.Errorf("the parser returned a %T", parsed)
 	}
-	spec.Location = time.UTC // only ever asked in wall clock times
+	spec.Location = time.UTC // it is only used with wall clock times
 	l.spec = spec
-	// A fixed day, so that a line is not right today and wrong tomorrow.
+	// The day is fixed, so that a line is not valid today and invalid tomorrow.
 	if l.Next(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
 		return Line{}, errors.New("no such date ever comes: check the day and the month")
 	}
@@ -105,7 +107,7 @@ func (l *Line) cutZone(line string) (rest string, err error) {
 // String returns the line as it was written.
 func (l Line) String() string { return l.text }
 
-// IsZero tells whether l is the zero Line.
+// IsZero reports whether l is the zero Line.
 func (l Line) IsZero() bool { return l.loc == nil }
 
 // Location is the zone of the line.
@@ -116,13 +118,13 @@ func (l Line) Location() *time.Location {
 	return l.loc
 }
 
-// Equal tells whether two lines mean the same times.
+// Equal reports whether two lines mean the same times.
 func (l Line) Equal(m Line) bool {
 	return l.text == m.text && l.Location().String() == m.Location().String()
 }
 
-// Next returns the first time after t, in the zone of the line. It is the zero
-// time for the zero Line, and where none comes in five years.
+// Next returns the first time after t, in the zone of the line. It returns the
+// zero time for the zero Line, and if there is none in five years.
 func (l Line) Next(t time.Time) time.Time {
 	switch {
 	case l.IsZero():
@@ -136,8 +138,8 @@ func (l Line) Next(t time.Time) time.Time {
 	}
 }
 
-// everyHour tells whether every hour of the day is meant. Such a line is about
-// distances, not about times of the day.
+// everyHour reports whether the line has runs in every hour of the day. Such a
+// line means distances, not times of the day.
 func (l Line) everyHour() bool {
 	const hours = 1<<24 - 1
 	return l.spec.Hour&hours == hours
@@ -150,15 +152,15 @@ func (l Line) nextWall(t time.Time) time.Time {
 		if wall.IsZero() {
 			return wall
 		}
-		// In an hour that comes again, what the first one served is passed over.
+		// In a repeated hour, skip the runs that the first one had.
 		if next := firstAt(wall, l.loc); next.After(t) {
 			return next
 		}
 	}
 }
 
-// nextElapsed is Next of a line for every hour: it goes from one change of the
-// clock to the next, and in between the clock is even.
+// nextElapsed is Next of a line for every hour. It goes from one change of the
+// clock to the next, because the clock runs evenly between them.
 func (l Line) nextElapsed(t time.Time) time.Time {
 	t = t.In(l.loc)
 	limit := t.AddDate(5, 0, 0)
@@ -174,7 +176,7 @@ func (l Line) nextElapsed(t time.Time) time.Time {
 		if end.IsZero() || at.Before(end) {
 			return at
 		}
-		// The new period begins at end, which is itself a candidate.
+		// The next period begins at end, and end itself may be the next run.
 		if wall := wallClock(end); l.spec.Next(wall.Add(-time.Second)).Equal(wall) {
 			return end.In(l.loc)
 		}
@@ -183,28 +185,28 @@ func (l Line) nextElapsed(t time.Time) time.Time {
 	return time.Time{}
 }
 
-// nextChange returns when the clock of t's zone is next put on or back, or the
-// zero time.
+// nextChange returns when the clock of t's zone is next set forward or back, or
+// the zero time.
 func nextChange(t time.Time) time.Time {
 	for {
 		_, end := t.ZoneBounds()
 		if end.IsZero() || end.After(t) {
 			return end
 		}
-		// On the last day of a leap year that the zone's table does not list,
-		// package time returns an end that is over. Nobody changes clocks then.
+		// Package time returns an end in the past on the last day of a leap year
+		// that the zone's table does not list. No zone changes its clock that day.
 		t = t.AddDate(0, 0, 1)
 	}
 }
 
-// wallClock returns what the clock of t's zone shows, to the second, as if it
-// were UTC.
+// wallClock returns the time that the clock of t's zone shows, to the second, as
+// a time in UTC.
 func wallClock(t time.Time) time.Time {
 	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), 0, time.UTC)
 }
 
-// firstAt returns the first moment at which a clock in loc shows wall or more:
-// the end of the gap if it never shows wall, and the first of two.
+// firstAt returns the first moment at which a clock in loc shows wall or later.
+// If the clock skips wall, that is the end of the gap.
 func firstAt(wall time.Time, loc *time.Location) time.Time {
 	t := time.Date(wall.Year(), wall.Month(), wall.Day(), wall.Hour(), wall.Minute(), wall.Second(), 0, loc)
 	start, end := t.ZoneBounds()
@@ -214,8 +216,8 @@ func firstAt(wall time.Time, loc *time.Location) time.Time {
 	case shown.After(wall): // in a gap, after the change
 		return start.In(loc)
 	}
-	// The same was shown before the last change if that put the clock back far
-	// enough.
+	// If the last change set the clock back far enough, it showed wall before that
+	// change as well.
 	if !start.IsZero() {
 		before := start.Add(-time.Nanosecond)
 		_, was := before.Zone()

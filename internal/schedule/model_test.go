@@ -79,7 +79,7 @@ func simulate(t *testing.T, limit int, plans []plan) (tries []try, skew time.Dur
 		n := 0
 		jobs = append(jobs, schedule.Job{
 			Name: fmt.Sprint(i), Group: p.group, Line: p.line, Retries: p.retries, Pause: p.pause,
-			Run: func(ctx context.Context, why schedule.Reason) error {
+			New: does(func(ctx context.Context, why schedule.Reason) error {
 				one := try{job: i, begin: time.Since(start), failed: p.fails[n%len(p.fails)], why: why}
 				takes := p.takes[n%len(p.takes)]
 				n++
@@ -93,7 +93,7 @@ func simulate(t *testing.T, limit int, plans []plan) (tries []try, skew time.Dur
 					return errors.New("no luck")
 				}
 				return nil
-			},
+			}),
 		})
 	}
 	s := schedule.New(limit, slog.New(slog.NewTextHandler(io.Discard, nil)))

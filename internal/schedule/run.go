@@ -1,24 +1,17 @@
 package schedule
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
-
-	"github.com/cenkalti/backoff/v5"
 )
-
-// maxPause is the longest pause between two tries.
-const maxPause = 5 * time.Minute
 
 // start begins a run. The mutex is held.
 func (s *Scheduler) start(e *entry, why Reason) {
 	e.busy = true
-	// Joined here and not in the goroutine, so that runs wait in the order in
-	// which they came due.
+	// join is called here and not in the goroutine, so that runs wait in the
+	// order in which they came due.
 	e.turn = s.turns.join(e.job.Group)
 	s.wg.Go(func() {
 		began, err := s.run(e, why)
@@ -26,54 +19,44 @@ func (s *Scheduler) start(e *entry, why Reason) {
 	})
 }
 
-// run tries until it is done or there are no more tries. It returns false if
-// not even one was begun.
+// run tries a job until it succeeds or has no tries left. It returns false if no
+// try began.
 func (s *Scheduler) run(e *entry, why Reason) (began bool, err error) {
-	ctx := s.ctx
-	var pauses *backoff.ExponentialBackOff
-	for attempt := 1; s.takeTurn(ctx, e); attempt++ {
-		job := s.begin(e, attempt)
-		if !began {
-			began, pauses = true, NewBackoff(job.Pause)
-			if job.Timeout > 0 {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeoutCause(ctx, job.Timeout, fmt.Errorf("the run took longer than its time-out of %s", job.Timeout))
-				defer cancel()
-			}
-		}
-		err = s.try(ctx, job, why)
-		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
-		}
-		pause := min(pauses.NextBackOff(), maxPause)
+	if !s.takeTurn(s.ctx, e) {
+		return false, nil
+	}
+	s.mu.Lock()
+	job := e.job
+	s.mu.Unlock()
+	attempt := 0
+	try := func(ctx context.Context) error {
+		attempt++
+		return s.try(ctx, e.job.Name, s.begin(e, attempt), why)
+	}
+	rest := func(ctx context.Context, pause time.Duration, err error) bool {
 		kick := s.endTry(ctx, e, attempt, pause, err)
 		if kick == nil {
-			break
+			return false
 		}
 		timer := time.NewTimer(pause)
+		defer timer.Stop()
 		select {
 		case <-timer.C:
 		case <-kick:
 			why = Manual
 		case <-ctx.Done():
 		}
-		timer.Stop()
 		s.rejoin(e)
+		return s.takeTurn(ctx, e)
 	}
-	return began, err
+	err = Tries{Retries: job.Retries, Pause: job.Pause, Timeout: job.Timeout}.Do(s.ctx, try, rest)
+	s.mu.Lock()
+	s.giveBack(e)
+	s.mu.Unlock()
+	return true, err
 }
 
-// NewBackoff returns the pauses between the tries of a job, which begin with
-// about first (0: 10 s), double, and end at five minutes.
-func NewBackoff(first time.Duration) *backoff.ExponentialBackOff {
-	b := backoff.NewExponentialBackOff()
-	b.InitialInterval = cmp.Or(first, 10*time.Second)
-	b.Multiplier = 2
-	b.MaxInterval = maxPause
-	return b
-}
-
-// takeTurn waits until the run of e may go on. It returns false if it never may.
+// takeTurn waits for the turn of e. It returns false if the run must not go on.
 func (s *Scheduler) takeTurn(ctx context.Context, e *entry) bool {
 	s.mu.Lock()
 	t := e.turn
@@ -94,8 +77,11 @@ func (s *Scheduler) takeTurn(ctx context.Context, e *entry) bool {
 	return false
 }
 
-// giveBack ends the turn of e, whether it was had or only waited for.
+// giveBack ends the turn of e, whether it was granted or not.
 func (s *Scheduler) giveBack(e *entry) {
+	if e.turn == nil {
+		return
+	}
 	if e.turn.granted {
 		s.turns.done(e.turn)
 	} else {
@@ -104,59 +90,66 @@ func (s *Scheduler) giveBack(e *entry) {
 	e.turn = nil
 }
 
-// begin notes that a try begins, and returns the job as it is now: it may have
-// been set anew since the last try.
-func (s *Scheduler) begin(e *entry, attempt int) Job {
+// begin records that a try begins, and returns the run: a manual one may have
+// taken the place of the one before.
+func (s *Scheduler) begin(e *entry, attempt int) Run {
 	s.mu.Lock()
-	now := s.wall()
+	defer s.mu.Unlock()
+	now := s.Wall()
 	if attempt == 1 {
 		e.state.Started = now
 	}
 	e.begun = now
 	e.state.Running, e.state.Attempt = true, attempt
-	job := e.job
-	s.mu.Unlock()
-	s.changed()
-	return job
+	if e.run == nil {
+		e.run = e.job.New()
+	}
+	return e.run
 }
 
-// try runs a job once. A panic is an error: the other jobs are not to blame.
-func (s *Scheduler) try(ctx context.Context, job Job, why Reason) (err error) {
+// try tries a run. A panic becomes an error, so that other jobs go on.
+func (s *Scheduler) try(ctx context.Context, job string, run Run, why Reason) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.log.Error("a job panicked; this is a bug of backupd", "job", job.Name, "panic", v, "stack", string(debug.Stack()))
+			s.logPanic(job, v)
 			err = fmt.Errorf("panic: %v", v)
 		}
 	}()
-	return job.Run(ctx, why)
+	return run.Try(ctx, why)
 }
 
-// done tells the job what became of its run.
-func (s *Scheduler) done(job Job, err error) {
+// logPanic logs a recovered panic with the stack of its caller.
+func (s *Scheduler) logPanic(job string, v any) {
+	s.log.Error("a job panicked; this is a bug of backupd", "job", job, "panic", v, "stack", string(debug.Stack()))
+}
+
+// done reports its result to a run.
+func (s *Scheduler) done(job string, run Run, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.log.Error("a job panicked; this is a bug of backupd", "job", job.Name, "panic", v, "stack", string(debug.Stack()))
+			s.logPanic(job, v)
 		}
 	}()
-	if job.Done != nil {
-		job.Done(err)
-	}
+	run.Done(err)
 }
 
-// endTry gives back the turn. If the run is to be tried again it returns what
-// ends the pause early, or else nil.
-func (s *Scheduler) endTry(ctx context.Context, e *entry, attempt int, pause time.Duration, err error) (kick <-chan struct{}) {
+// endTry gives back the turn after a try that failed. It returns nil if there is
+// to be no other, or else a channel that is closed to end the pause early.
+func (s *Scheduler) endTry(
+	ctx context.Context, e *entry, attempt int, pause time.Duration, err error,
+) (kick <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.giveBack(e)
 	switch {
-	case err == nil || IsPermanent(err) || ctx.Err() != nil || e.removed || attempt > e.job.Retries:
+	case ctx.Err() != nil || e.removed:
 		return nil
-	case !e.due.IsZero() && !s.wall().Add(pause).Before(e.due):
+	case !e.due.IsZero() && !s.Wall().Add(pause).Before(e.due):
 		// The next slot is the next try.
 		return nil
 	}
-	s.log.Warn("a try failed", "job", e.job.Name, "attempt", attempt, "again_in", pause.Round(time.Millisecond), "error", err)
+	s.log.Warn("a try failed", "job", e.job.Name, "attempt", attempt,
+		"again_in", pause.Round(time.Millisecond), "error", err)
 	e.kick = make(chan struct{})
 	return e.kick
 }
@@ -179,20 +172,24 @@ func (s *Scheduler) rejoin(e *entry) {
 	}
 }
 
-// finish notes how a run ended, and tells the job. Until Done returns the job
-// is busy, so that Done is never told of two runs at once.
+// finish records how a run ended, and reports it. The job is busy until Done
+// returns, so that two runs never overlap.
 func (s *Scheduler) finish(e *entry, began bool, err error) {
 	s.mu.Lock()
-	job := e.job
+	job, run := e.job, e.run
+	e.run = nil
 	s.mu.Unlock()
-	if began {
-		s.done(job, err)
+	switch {
+	case began:
+		s.done(job.Name, run, err)
+	case run != nil:
+		s.done(job.Name, run, ErrNotRun)
 	}
 	s.mu.Lock()
 	e.busy = false
 	e.state.Running, e.state.Attempt = false, 0
 	if began {
-		e.state.Ended, e.state.Err = s.wall(), err
+		e.state.Ended, e.state.Err = s.Wall(), err
 		switch {
 		case err == nil:
 			e.state.Failures = 0
@@ -205,5 +202,4 @@ func (s *Scheduler) finish(e *entry, began bool, err error) {
 		delete(s.entries, e.job.Name)
 	}
 	s.mu.Unlock()
-	s.changed()
 }

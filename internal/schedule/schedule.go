@@ -1,5 +1,5 @@
 // Package schedule reads cron lines and runs jobs by them. A job never overlaps
-// itself, and only so many run at once.
+// itself, and a limit bounds how many jobs run at once.
 package schedule
 
 import (
@@ -10,9 +10,12 @@ import (
 
 // Errors of [Scheduler.Trigger].
 var (
-	ErrRunning = errors.New("the job is running or waiting for its turn already")
+	ErrRunning = errors.New("the job is already running or waiting for its turn")
 	ErrUnknown = errors.New("there is no such job")
 	ErrStopped = errors.New("the scheduler is not running")
+	// ErrNotRun is the result of a run that was given to Trigger and never had its
+	// turn.
+	ErrNotRun = errors.New("the job was removed or the scheduler stopped before its turn came")
 )
 
 // Reason says why a job is run.
@@ -25,54 +28,62 @@ const (
 	Manual    Reason = "manual"
 )
 
-// Job is one thing to do again and again. Jobs of one Group never run at the
-// same time; no Group is no bound.
+// Job is work that is repeated. Jobs of one Group never run at the same time; an
+// empty Group sets no such bound.
 type Job struct {
 	Name  string
 	Group string
-	// Line says when; a job with the zero Line runs when it is triggered.
+	// Line says when to run. A job with the zero Line runs only when triggered.
 	Line Line
-	// Jitter delays each scheduled run by a random time up to it, at most, and
-	// never to the next slot.
+	// Jitter is the longest random delay of a scheduled run. No delay reaches the
+	// next slot.
 	Jitter time.Duration
-	// Last tells when the job was last done; the zero time is never. It is asked
-	// when the scheduler starts, when the job is new and when the clock has jumped
-	// or a slot was missed by minutes; a run that was missed since is caught up
-	// once. An error is asked again, and the schedule goes on meanwhile. Nil:
-	// never caught up.
+	// Last returns when the job was last done; the zero time means never. The
+	// scheduler asks when it starts, when the job is new, when the clock has jumped
+	// and when a slot was missed by minutes. If a run was missed since, it runs the
+	// job once. After an error it asks again, and the schedule goes on meanwhile.
+	// Without Last no missed run is caught up.
 	Last func(ctx context.Context) (time.Time, error)
-	// Run does it. An error marked by [Permanent] is not tried again.
-	Run func(ctx context.Context, why Reason) error
-	// Done, if set, is told what became of a run after all its tries.
-	Done func(err error)
-	// Retries is how often a failed run is tried again before the next slot,
-	// with growing pauses that begin with about Pause (default 10 s). Others may
-	// run in the pauses.
+	// New makes the object that does one run. It is called when the run has its
+	// first turn.
+	New func() Run
+	// Retries is how often a failed run is tried again before the next slot. The
+	// pauses grow, beginning with about Pause (default 10 s). Other jobs may run in
+	// the pauses.
 	Retries int
 	Pause   time.Duration
-	// Timeout bounds a run with its retries; 0 is no bound.
+	// Timeout bounds a run with all its retries; 0 sets no bound.
 	Timeout time.Duration
 }
 
-// State is how a job stands.
+// Run does a job once, with all its tries. Its methods are never called at the
+// same time.
+type Run interface {
+	// Try does the work. After an error marked by [Permanent] it is not tried again.
+	Try(ctx context.Context, why Reason) error
+	// Done receives the result of the last try.
+	Done(err error)
+}
+
+// State describes a job and its last run.
 type State struct {
 	Name     string
-	Running  bool      // or pausing before it is tried again
+	Running  bool      // or pausing before its next try
 	Waiting  bool      // for its turn
-	Next     time.Time // with its jitter; zero while nothing is planned
+	Next     time.Time // with its jitter; zero if no run is planned
 	Started  time.Time // of the running or last run
 	Ended    time.Time
 	Err      error // of the last run that ended
 	Failures int   // runs that failed in a row
-	Attempt  int   // of the running run, from 1
+	Attempt  int   // number of the current try, from 1
 }
 
 type permanentError struct{ error }
 
 func (e permanentError) Unwrap() error { return e.error }
 
-// Permanent marks an error that trying again cannot mend. The error's text and
-// chain stay; Permanent(nil) is nil.
+// Permanent marks an error that another try would only repeat. The error keeps
+// its text and its chain; Permanent(nil) is nil.
 func Permanent(err error) error {
 	if err == nil {
 		return nil
@@ -80,7 +91,7 @@ func Permanent(err error) error {
 	return permanentError{err}
 }
 
-// IsPermanent tells whether err, or one in its chain, was marked by [Permanent].
+// IsPermanent reports whether err, or one in its chain, was marked by [Permanent].
 func IsPermanent(err error) bool {
 	_, ok := errors.AsType[permanentError](err)
 	return ok

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -13,28 +12,27 @@ import (
 )
 
 const (
-	// poll is how often the clock is looked at. A timer alone would not do: it
-	// runs by a clock that stands still while the host is suspended and knows
-	// nothing of a wall clock that is put on or back.
+	// poll is how often the scheduler looks at the clock. A timer is not enough:
+	// its clock stops while the host is suspended, and does not notice when the
+	// wall clock is set.
 	poll = 30 * time.Second
-	// jump is how far the two clocks drift apart in one poll before it is taken
-	// for a jump.
+	// jump is the drift between the two clocks in one poll that counts as a jump
+	// of the wall clock.
 	jump = time.Minute
-	// grace is how late a slot is still simply run.
+	// grace is how late a slot may run without asking whether it was missed.
 	grace = 5 * time.Minute
 )
 
 // Scheduler runs jobs by their lines. Its methods may be called concurrently.
 type Scheduler struct {
-	// OnChange, if set before Run, is called whenever a [State] may have changed.
-	// It must return soon and may be called concurrently.
-	OnChange func()
-	// Beat, if set before Run, is called at least twice a minute for as long as
-	// slots are watched: a watchdog may be fed with it.
+	// Beat, if set before Run, is called at least twice a minute while the
+	// scheduler watches its slots: it may feed a watchdog.
 	Beat func()
+	// Wall tells the time by which slots come due. It may be set before Run; by
+	// default it is the system's wall clock.
+	Wall func() time.Time
 
 	log  *slog.Logger
-	wall func() time.Time
 	wake chan struct{}
 	wg   sync.WaitGroup // runs, and questions for Last
 
@@ -50,26 +48,27 @@ type Scheduler struct {
 	sawMono time.Time
 }
 
-// entry is a job and how it stands.
+// entry is a job and its state.
 type entry struct {
 	job     Job
-	removed bool          // Set left it out, but it is not at its end yet
+	removed bool          // Set left it out, but its last run has not ended
 	slot    time.Time     // the next one; zero is none
 	due     time.Time     // slot with jitter
 	begun   time.Time     // when the newest run began
-	busy    bool          // a run waits, runs or pauses
-	turn    *turn         // of that run: waited for, or had
+	busy    bool          // a run waits for its turn, runs or pauses
+	run     Run           // does that run; nil before its first try
+	turn    *turn         // of that run, granted or not
 	kick    chan struct{} // not nil in a pause: closing it ends the pause
 	asking  context.CancelFunc
 	state   State
 }
 
-// New returns a scheduler without jobs that runs at most limit at once, and at
-// least one.
+// New returns a scheduler without jobs. It runs at most limit jobs at once; a
+// limit below one means one.
 func New(limit int, log *slog.Logger) *Scheduler {
 	return &Scheduler{
 		log:     log,
-		wall:    func() time.Time { return time.Now().Round(0) },
+		Wall:    func() time.Time { return time.Now().Round(0) },
 		wake:    make(chan struct{}, 1),
 		entries: map[string]*entry{},
 		turns:   turns{limit: max(1, limit), groups: map[string]bool{}},
@@ -84,10 +83,10 @@ func (s *Scheduler) SetLimit(limit int) {
 	s.turns.deal()
 }
 
-// Set replaces the jobs. What is the same goes on as planned, with the new
-// functions from the next try on; a job with another line is planned anew;
-// of jobs that are no more, running ones are let finish and nothing else is
-// begun. Two jobs of one name are a mistake of the caller, and panic.
+// Set replaces the jobs. A job with the same line keeps its slot and uses its
+// new functions from the next try on. A job with another line gets a new slot.
+// A removed job may finish its current run and is not started again. Two jobs of
+// one name are a mistake of the caller, and panic.
 func (s *Scheduler) Set(jobs []Job) {
 	byName := map[string]Job{}
 	for _, j := range jobs {
@@ -97,7 +96,7 @@ func (s *Scheduler) Set(jobs []Job) {
 		byName[j.Name] = j
 	}
 	s.mu.Lock()
-	now := s.wall()
+	now := s.Wall()
 	for name, e := range s.entries {
 		if _, ok := byName[name]; !ok {
 			s.remove(e)
@@ -126,7 +125,6 @@ func (s *Scheduler) Set(jobs []Job) {
 	}
 	s.mu.Unlock()
 	s.nudge()
-	s.changed()
 }
 
 // remove takes a job out, now or when its run ends. The mutex is held.
@@ -143,8 +141,8 @@ func (s *Scheduler) remove(e *entry) {
 	}
 }
 
-// Run runs jobs until ctx ends, then cancels the running ones and returns when
-// they have ended. It can be called once.
+// Run runs jobs until ctx ends. Then it cancels the running jobs, waits for them
+// and returns. It can be called once.
 func (s *Scheduler) Run(ctx context.Context) error {
 	s.mu.Lock()
 	if s.started {
@@ -154,7 +152,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.ctx, s.started, s.running = ctx, true, true
-	s.sawWall, s.sawMono = s.wall(), time.Now()
+	s.sawWall, s.sawMono = s.Wall(), time.Now()
 	for _, e := range s.entries {
 		e.plan(e.job.Line.Next(s.sawWall))
 		s.ask(e)
@@ -162,10 +160,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	s.mu.Unlock()
 
 	for ctx.Err() == nil {
-		wait, news := s.tick()
-		if news {
-			s.changed()
-		}
+		wait := s.tick()
 		if s.Beat != nil {
 			s.Beat()
 		}
@@ -179,19 +174,18 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	}
 
 	s.mu.Lock()
-	s.running = false // from here on nothing joins what is waited for
+	s.running = false // from here on nothing is added to wg
 	s.mu.Unlock()
 	s.wg.Wait()
 	return nil
 }
 
-// tick begins what is due. It returns how long to wait for more, and whether
-// anything was planned.
-func (s *Scheduler) tick() (wait time.Duration, news bool) {
+// tick starts the jobs that are due and returns how long to wait for the next.
+func (s *Scheduler) tick() (wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.wall()
-	news = s.watchClock(now)
+	now := s.Wall()
+	s.watchClock(now)
 	var due []*entry
 	for _, e := range s.entries {
 		if !e.due.IsZero() && !e.due.After(now) {
@@ -210,22 +204,22 @@ func (s *Scheduler) tick() (wait time.Duration, news bool) {
 			wait = min(wait, e.due.Sub(now))
 		}
 	}
-	return wait, news || len(due) > 0
+	return wait
 }
 
-// watchClock finds out whether the wall clock was put on or back, or the host
-// was suspended, and plans anew.
-func (s *Scheduler) watchClock(now time.Time) (jumped bool) {
+// watchClock plans all jobs again if the wall clock was set forward or back, or
+// the host was suspended.
+func (s *Scheduler) watchClock(now time.Time) {
 	mono := time.Now()
 	by := now.Sub(s.sawWall) - mono.Sub(s.sawMono)
 	s.sawWall, s.sawMono = now, mono
 	if by.Abs() < jump {
-		return false
+		return
 	}
 	s.log.Warn("the clock has jumped, or the host was suspended", "by", by.Round(time.Second))
 	for _, e := range s.entries {
-		// On: what is due now is fire's business. Back: a slot must not be as
-		// far away as the clock was put back.
+		// After a jump forward, fire deals with the slots that are due now. After
+		// a jump back, a slot must not move away as far as the clock was set back.
 		if by < 0 && !e.slot.IsZero() {
 			if e.job.Line.every > 0 {
 				e.plan(e.slot.Add(by))
@@ -235,10 +229,9 @@ func (s *Scheduler) watchClock(now time.Time) (jumped bool) {
 		}
 		s.ask(e)
 	}
-	return true
 }
 
-// fire begins the run of a slot that is due, or says why not.
+// fire starts the run of a slot that is due, or logs why not.
 func (s *Scheduler) fire(e *entry, now time.Time) {
 	slot, late := e.slot, now.Sub(e.due)
 	next := e.job.Line.Next(slot)
@@ -248,7 +241,7 @@ func (s *Scheduler) fire(e *entry, now time.Time) {
 	e.plan(next)
 	switch {
 	case e.busy:
-		s.log.Warn("a slot is skipped: the job is still at the one before", "job", e.job.Name, "slot", slot)
+		s.log.Warn("a slot is skipped: the run of the slot before has not ended", "job", e.job.Name, "slot", slot)
 	case late <= grace:
 		s.start(e, Scheduled)
 	case e.job.Last == nil:
@@ -273,17 +266,12 @@ func (e *entry) plan(slot time.Time) {
 	}
 }
 
-// Trigger runs a job now, or as soon as it is its turn. One that pauses before
-// it is tried again is tried at once.
-func (s *Scheduler) Trigger(name string) error {
-	err := s.trigger(name)
-	if err == nil {
-		s.changed()
-	}
-	return err
-}
-
-func (s *Scheduler) trigger(name string) error {
+// Trigger runs a job now, or as soon as it is its turn. If the job pauses
+// between two tries, the next try begins at once. run makes the object that does
+// the run, or the rest of the one that it receives, which may be nil; if run is
+// nil the job makes it, or goes on with the one it has. Where Trigger returns nil
+// the Done of that object will be called.
+func (s *Scheduler) Trigger(name string, run func(before Run) Run) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.running {
@@ -294,28 +282,22 @@ func (s *Scheduler) trigger(name string) error {
 	case e == nil || e.removed:
 		return ErrUnknown
 	case e.kick != nil:
+		if run != nil {
+			e.run = run(e.run)
+		}
 		e.unpause()
 	case e.busy:
 		return ErrRunning
 	default:
+		if run != nil {
+			e.run = run(nil)
+		}
 		s.start(e, Manual)
 	}
 	return nil
 }
 
-// TriggerAll runs all jobs that are not running now.
-func (s *Scheduler) TriggerAll() {
-	s.mu.Lock()
-	names := slices.Sorted(maps.Keys(s.entries))
-	s.mu.Unlock()
-	for _, name := range names {
-		if err := s.Trigger(name); err != nil {
-			s.log.Info("not triggered", "job", name, "error", err)
-		}
-	}
-}
-
-// States returns how the jobs stand, by name.
+// States returns the state of every job, in the order of their names.
 func (s *Scheduler) States() []State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -330,17 +312,11 @@ func (s *Scheduler) States() []State {
 	return out
 }
 
-// nudge makes the loop look at the plan again. It must not be missed, but
-// twice is once.
+// nudge makes the loop look at the slots again. Two calls may have the effect of
+// one.
 func (s *Scheduler) nudge() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
-	}
-}
-
-func (s *Scheduler) changed() {
-	if s.OnChange != nil {
-		s.OnChange()
 	}
 }

@@ -41,7 +41,7 @@ type bench struct {
 func newBench(t *testing.T, limit int) *bench {
 	t.Helper()
 	b := &bench{Scheduler: schedule.New(limit, slog.New(slog.NewTextHandler(io.Discard, nil))), t: t, start: time.Now(), done: make(chan error, 1)}
-	schedule.SetClock(b.Scheduler, b.wall)
+	b.Scheduler.Wall = b.wall
 	return b
 }
 
@@ -126,7 +126,7 @@ func (b *bench) state(name string) schedule.State {
 
 // job takes a time and notes it.
 func (b *bench) job(name, line string, takes time.Duration) schedule.Job {
-	j := schedule.Job{Name: name, Run: func(ctx context.Context, why schedule.Reason) error {
+	j := schedule.Job{Name: name, New: does(func(ctx context.Context, why schedule.Reason) error {
 		b.note("%s %s", name, why)
 		select {
 		case <-time.After(takes):
@@ -135,23 +135,55 @@ func (b *bench) job(name, line string, takes time.Duration) schedule.Job {
 			b.note("%s cancelled", name)
 			return ctx.Err()
 		}
-	}}
+	})}
 	if line != "" {
 		j.Line = mustParse(b.t, line)
 	}
 	return j
 }
 
+// run is a run made of functions.
+type run struct {
+	try  func(context.Context, schedule.Reason) error
+	done func(error)
+}
+
+func (r *run) Try(ctx context.Context, why schedule.Reason) error { return r.try(ctx, why) }
+
+func (r *run) Done(err error) {
+	if r.done != nil {
+		r.done(err)
+	}
+}
+
+func does(try func(context.Context, schedule.Reason) error) func() schedule.Run {
+	return func() schedule.Run { return &run{try: try} }
+}
+
+// given is a run for Trigger.
+func given(make func() schedule.Run) func(schedule.Run) schedule.Run {
+	return func(schedule.Run) schedule.Run { return make() }
+}
+
+// ends makes runs as before whose results are reported.
+func ends(before func() schedule.Run, done func(error)) func() schedule.Run {
+	return func() schedule.Run {
+		r := before().(*run)
+		r.done = done
+		return r
+	}
+}
+
 // failing fails n times, at once.
 func (b *bench) failing(name, line string, n int) schedule.Job {
 	j := b.job(name, line, 0)
-	j.Run = func(_ context.Context, why schedule.Reason) error {
+	j.New = does(func(_ context.Context, why schedule.Reason) error {
 		b.note("%s %s", name, why)
 		if n--; n >= 0 {
 			return errors.New("no luck")
 		}
 		return nil
-	}
+	})
 	return j
 }
 
@@ -171,7 +203,8 @@ func TestSlots(t *testing.T) {
 		pass(2*time.Hour + 30*time.Second)
 		b.want("1h0m0s a scheduled", "2h0m0s a scheduled")
 		s := b.state("a")
-		if !s.Running || s.Attempt != 1 || !s.Started.Equal(b.start.Add(2*time.Hour)) || !s.Ended.Equal(b.start.Add(time.Hour+time.Minute)) {
+		if !s.Running || s.Attempt != 1 || !s.Started.Equal(b.start.Add(2*time.Hour)) ||
+			!s.Ended.Equal(b.start.Add(time.Hour+time.Minute)) {
 			t.Errorf("state %+v", s)
 		}
 	})
@@ -188,15 +221,16 @@ func TestSlots(t *testing.T) {
 		var delays []time.Duration
 		j := b.job("a", "@hourly", 0)
 		j.Jitter = 10 * time.Minute
-		j.Run = func(context.Context, schedule.Reason) error {
+		j.New = does(func(context.Context, schedule.Reason) error {
 			delays = append(delays, time.Since(b.start)%time.Hour)
 			return nil
-		}
+		})
 		b.Set([]schedule.Job{j})
 		b.run()
 		pass(101 * time.Hour)
 		b.stop()
-		if len(delays) < 100 || slices.Max(delays) > 10*time.Minute || slices.Max(delays) < 5*time.Minute || slices.Min(delays) > 5*time.Minute {
+		if len(delays) < 100 || slices.Max(delays) > 10*time.Minute || slices.Max(delays) < 5*time.Minute ||
+			slices.Min(delays) > 5*time.Minute {
 			t.Errorf("%d runs, delayed %s to %s", len(delays), slices.Min(delays), slices.Max(delays))
 		}
 	})
@@ -205,7 +239,7 @@ func TestSlots(t *testing.T) {
 		n := 0
 		j := b.job("a", "@every 1m", 0)
 		j.Jitter = 24 * time.Hour
-		j.Run = func(context.Context, schedule.Reason) error { n++; return nil }
+		j.New = does(func(context.Context, schedule.Reason) error { n++; return nil })
 		b.Set([]schedule.Job{j})
 		b.run()
 		pass(24 * time.Hour)
@@ -233,7 +267,8 @@ func TestTurns(t *testing.T) {
 	bubble(t, "a limit, and who waits longest is next", func(t *testing.T) {
 		b := newBench(t, 2)
 		b.Set([]schedule.Job{
-			b.job("e", "0 1 1 1 *", 10*time.Minute), b.job("d", "1 1 1 1 *", 10*time.Minute), b.job("c", "2 1 1 1 *", 10*time.Minute),
+			b.job("e", "0 1 1 1 *", 10*time.Minute), b.job("d", "1 1 1 1 *", 10*time.Minute),
+			b.job("c", "2 1 1 1 *", 10*time.Minute),
 			b.job("b", "3 1 1 1 *", 10*time.Minute), b.job("a", "4 1 1 1 *", 10*time.Minute),
 		})
 		b.run()
@@ -242,21 +277,24 @@ func TestTurns(t *testing.T) {
 		if s := b.state("c"); !s.Waiting || s.Running {
 			t.Errorf("state %+v", s)
 		}
-		if err := b.Trigger("c"); !errors.Is(err, schedule.ErrRunning) {
+		if err := b.Trigger("c", nil); !errors.Is(err, schedule.ErrRunning) {
 			t.Errorf("triggered while it waits: %v", err)
 		}
 		pass(2 * time.Hour)
-		b.want("1h0m0s e scheduled", "1h1m0s d scheduled", "1h10m0s c scheduled", "1h11m0s b scheduled", "1h20m0s a scheduled")
+		b.want("1h0m0s e scheduled", "1h1m0s d scheduled", "1h10m0s c scheduled", "1h11m0s b scheduled",
+			"1h20m0s a scheduled")
 	})
 	bubble(t, "one of a group at a time, which holds up nobody else", func(t *testing.T) {
 		b := newBench(t, 2)
-		backup, verify, other := b.job("backup", "0 * * * *", 20*time.Minute), b.job("verify", "5 * * * *", time.Minute), b.job("other", "10 * * * *", time.Minute)
+		backup, verify, other := b.job("backup", "0 * * * *", 20*time.Minute), b.job("verify", "5 * * * *", time.Minute),
+			b.job("other", "10 * * * *", time.Minute)
 		backup.Group, verify.Group = "x", "x"
 		b.Set([]schedule.Job{backup, verify, other})
 		b.run()
 		defer b.stop()
 		pass(90 * time.Minute)
-		b.want("5m0s verify scheduled", "10m0s other scheduled", "1h0m0s backup scheduled", "1h10m0s other scheduled", "1h20m0s verify scheduled")
+		b.want("5m0s verify scheduled", "10m0s other scheduled", "1h0m0s backup scheduled", "1h10m0s other scheduled",
+			"1h20m0s verify scheduled")
 	})
 	bubble(t, "what waits is not queued twice", func(t *testing.T) {
 		b := newBench(t, 1)
@@ -264,11 +302,13 @@ func TestTurns(t *testing.T) {
 		b.run()
 		defer b.stop()
 		pass(301 * time.Minute)
-		b.want("30m0s short scheduled", "1h0m0s long scheduled", "4h0m0s short scheduled", "4h30m0s short scheduled", "5h0m0s short scheduled")
+		b.want("30m0s short scheduled", "1h0m0s long scheduled", "4h0m0s short scheduled", "4h30m0s short scheduled",
+			"5h0m0s short scheduled")
 	})
 	bubble(t, "a higher limit takes effect at once", func(t *testing.T) {
 		b := newBench(t, 0) // which is one
-		b.Set([]schedule.Job{b.job("a", "@hourly", 10*time.Minute), b.job("b", "@hourly", 10*time.Minute), b.job("c", "@hourly", 10*time.Minute)})
+		b.Set([]schedule.Job{b.job("a", "@hourly", 10*time.Minute), b.job("b", "@hourly", 10*time.Minute),
+			b.job("c", "@hourly", 10*time.Minute)})
 		b.run()
 		defer b.stop()
 		pass(61 * time.Minute)
@@ -283,11 +323,11 @@ func TestRetries(t *testing.T) {
 		b := newBench(t, 1)
 		var at []time.Duration
 		j := b.failing("a", "@daily", 3)
-		run := j.Run
-		j.Run = func(ctx context.Context, why schedule.Reason) error {
+		run := j.New().Try
+		j.New = does(func(ctx context.Context, why schedule.Reason) error {
 			at = append(at, time.Since(b.start)-24*time.Hour)
 			return run(ctx, why)
-		}
+		})
 		j.Retries = 5
 		b.Set([]schedule.Job{j})
 		b.run()
@@ -341,14 +381,14 @@ func TestRetries(t *testing.T) {
 			t.Errorf("%d of 144 slots began in time, with %d tries", slots, len(b.lines()))
 		}
 	})
-	bubble(t, "the job is told once, after all of them", func(t *testing.T) {
+	bubble(t, "the job gets its result once, after all of them", func(t *testing.T) {
 		b := newBench(t, 1)
 		j := b.failing("a", "@hourly", 3)
 		j.Retries, j.Pause = 1, time.Nanosecond
-		j.Done = func(err error) {
+		j.New = ends(j.New, func(err error) {
 			b.note("done %v", err)
 			panic("oh") // is no reason to end
-		}
+		})
 		b.Set([]schedule.Job{j})
 		b.run()
 		defer b.stop()
@@ -358,7 +398,8 @@ func TestRetries(t *testing.T) {
 			_, line, _ = strings.Cut(line, " ")
 			got = append(got, line)
 		}
-		if diff := cmp.Diff([]string{"a scheduled", "a scheduled", "done no luck", "a scheduled", "a scheduled", "done <nil>"}, got); diff != "" {
+		if diff := cmp.Diff([]string{"a scheduled", "a scheduled", "done no luck", "a scheduled", "a scheduled",
+			"done <nil>"}, got); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -382,10 +423,10 @@ func TestRetries(t *testing.T) {
 		cause := errors.New("no such role")
 		j := b.job("a", "@hourly", 0)
 		j.Retries = 5
-		j.Run = func(context.Context, schedule.Reason) error {
+		j.New = does(func(context.Context, schedule.Reason) error {
 			b.note("a")
 			return fmt.Errorf("survey: %w", schedule.Permanent(cause))
-		}
+		})
 		b.Set([]schedule.Job{j})
 		b.run()
 		defer b.stop()
@@ -401,7 +442,7 @@ func TestRetries(t *testing.T) {
 	bubble(t, "a panic is a failure", func(t *testing.T) {
 		b := newBench(t, 1)
 		j := b.job("a", "@hourly", 0)
-		j.Run = func(context.Context, schedule.Reason) error { panic("oh") }
+		j.New = does(func(context.Context, schedule.Reason) error { panic("oh") })
 		b.Set([]schedule.Job{j, b.job("b", "@hourly", 0)})
 		b.run()
 		defer b.stop()
@@ -414,14 +455,14 @@ func TestRetries(t *testing.T) {
 	bubble(t, "a time-out bounds all tries", func(t *testing.T) {
 		b := newBench(t, 1)
 		j := b.failing("a", "@hourly", 1)
-		first := j.Run
-		j.Run = func(ctx context.Context, why schedule.Reason) error {
+		first := j.New().Try
+		j.New = does(func(ctx context.Context, why schedule.Reason) error {
 			if err := first(ctx, why); err != nil {
 				return err
 			}
 			<-ctx.Done()
 			return ctx.Err()
-		}
+		})
 		j.Retries, j.Timeout = 5, 20*time.Minute
 		b.Set([]schedule.Job{j})
 		b.run()
@@ -457,30 +498,34 @@ func TestTrigger(t *testing.T) {
 	bubble(t, "runs at once, and the schedule stays", func(t *testing.T) {
 		b := newBench(t, 1)
 		b.Set([]schedule.Job{b.job("a", "@hourly", 10*time.Minute), b.job("b", "", 0)})
-		if err := b.Trigger("a"); !errors.Is(err, schedule.ErrStopped) {
+		if err := b.Trigger("a", nil); !errors.Is(err, schedule.ErrStopped) {
 			t.Errorf("before Run: %v", err)
 		}
 		b.run()
-		if err := b.Trigger("a"); err != nil {
+		if err := b.Trigger("a", nil); err != nil {
 			t.Error(err)
 		}
 		synctest.Wait()
-		if err := b.Trigger("a"); !errors.Is(err, schedule.ErrRunning) {
+		if err := b.Trigger("a", nil); !errors.Is(err, schedule.ErrRunning) {
 			t.Errorf("while it runs: %v", err)
 		}
-		if err := b.Trigger("c"); !errors.Is(err, schedule.ErrUnknown) {
+		if err := b.Trigger("c", nil); !errors.Is(err, schedule.ErrUnknown) {
 			t.Errorf("an unknown job: %v", err)
 		}
 		pass(61 * time.Minute)
 		b.want("0s a manual", "1h0m0s a scheduled")
 		pass(10 * time.Minute)
-		b.TriggerAll()
+		for _, name := range []string{"a", "b"} {
+			if err := b.Trigger(name, nil); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
 		synctest.Wait()
 		b.want("1h11m0s a manual")
 		pass(11 * time.Minute)
 		b.want("1h21m0s b manual")
 		b.stop()
-		if err := b.Trigger("a"); !errors.Is(err, schedule.ErrStopped) {
+		if err := b.Trigger("a", nil); !errors.Is(err, schedule.ErrStopped) {
 			t.Errorf("after Run: %v", err)
 		}
 	})
@@ -492,7 +537,7 @@ func TestTrigger(t *testing.T) {
 		b.run()
 		defer b.stop()
 		pass(61 * time.Minute)
-		if err := b.Trigger("a"); err != nil {
+		if err := b.Trigger("a", nil); err != nil {
 			t.Error(err)
 		}
 		synctest.Wait()
@@ -504,17 +549,18 @@ func TestStop(t *testing.T) {
 	bubble(t, "cancels what runs and waits for it", func(t *testing.T) {
 		b := newBench(t, 2)
 		slow := b.job("slow", "@hourly", 0)
-		slow.Run = func(ctx context.Context, _ schedule.Reason) error {
+		slow.New = does(func(ctx context.Context, _ schedule.Reason) error {
 			<-ctx.Done()
 			time.Sleep(time.Minute)
 			b.note("slow ended")
 			return ctx.Err()
-		}
+		})
 		pausing := b.failing("pausing", "@hourly", 9)
 		pausing.Retries, pausing.Pause = 9, 5*time.Minute
 		hanging := b.job("hanging", "@daily", 0)
 		hanging.Last = func(ctx context.Context) (time.Time, error) { <-ctx.Done(); return time.Time{}, ctx.Err() }
-		b.Set([]schedule.Job{slow, pausing, hanging, b.job("running", "1 * * * *", time.Hour), b.job("waiting", "2 * * * *", time.Hour)})
+		b.Set([]schedule.Job{slow, pausing, hanging, b.job("running", "1 * * * *", time.Hour),
+			b.job("waiting", "2 * * * *", time.Hour)})
 		pass(30 * time.Minute)
 		b.run()
 		pass(32*time.Minute + 30*time.Second)
@@ -527,24 +573,20 @@ func TestStop(t *testing.T) {
 			t.Error("Run runs twice")
 		}
 	})
-	bubble(t, "hooks", func(t *testing.T) {
+	bubble(t, "beats and states", func(t *testing.T) {
 		b := newBench(t, 1)
 		var beats int
 		var seen []string
 		b.Beat = func() { beats++ }
-		var mu sync.Mutex
-		b.OnChange = func() {
-			mu.Lock()
-			defer mu.Unlock()
-			for _, s := range b.States() {
-				if what := fmt.Sprint(s.Running, s.Ended.IsZero()); len(seen) == 0 || seen[len(seen)-1] != what {
-					seen = append(seen, what)
-				}
-			}
-		}
 		b.Set([]schedule.Job{b.job("a", "@hourly", time.Minute)})
 		b.run()
-		pass(62 * time.Minute)
+		for range 62 * 2 {
+			s := b.state("a")
+			if what := fmt.Sprint(s.Running, s.Ended.IsZero()); len(seen) == 0 || seen[len(seen)-1] != what {
+				seen = append(seen, what)
+			}
+			pass(30 * time.Second)
+		}
 		b.stop()
 		if beats < 2*62 {
 			t.Errorf("%d beats in 62 minutes", beats)

@@ -2,8 +2,8 @@ package schedule
 
 import "slices"
 
-// turns deals out who may run: at most limit at once, one of a group, and who
-// has waited longest first. It is guarded by the scheduler's mutex.
+// turns decides which jobs may run: at most limit at once, one of a group, and
+// the one that has waited longest first. It is guarded by the scheduler's mutex.
 type turns struct {
 	limit   int
 	running int
@@ -14,10 +14,10 @@ type turns struct {
 type turn struct {
 	group   string
 	granted bool
-	ready   chan struct{} // closed when granted, or when nothing comes any more
+	ready   chan struct{} // closed when the turn is granted or given up
 }
 
-// join begins to wait.
+// join queues a run for its turn.
 func (ts *turns) join(group string) *turn {
 	t := &turn{group: group, ready: make(chan struct{})}
 	ts.queue = append(ts.queue, t)
@@ -25,7 +25,7 @@ func (ts *turns) join(group string) *turn {
 	return t
 }
 
-// deal lets run who can.
+// deal grants every turn that can be granted now.
 func (ts *turns) deal() {
 	ts.queue = slices.DeleteFunc(ts.queue, func(t *turn) bool {
 		if ts.running >= ts.limit || t.group != "" && ts.groups[t.group] {
@@ -48,7 +48,7 @@ func (ts *turns) done(t *turn) {
 	ts.deal()
 }
 
-// leave ends the waiting for one that was not.
+// leave gives up a turn that was not granted.
 func (ts *turns) leave(t *turn) {
 	if i := slices.Index(ts.queue, t); i >= 0 {
 		ts.queue = slices.Delete(ts.queue, i, i+1)

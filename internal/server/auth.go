@@ -14,14 +14,15 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/certs"
 )
 
-// scope is what a caller may do, or what a route asks for.
+// scope is the right that a caller has or a route needs.
 type scope int
 
 const (
 	scopeNone    scope = iota // health
-	scopeRead                 // look
+	scopeRead                 // read
 	scopeOperate              // start jobs and pin; includes scopeRead
 )
 
@@ -29,29 +30,29 @@ func (s scope) String() string { return [...]string{"none", "read", "operate"}[s
 
 const minTokenLength = 16
 
-// A bearer token as RFC 6750 lets it be spelled.
+// The form of a bearer token (RFC 6750).
 var tokenPattern = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
 
-// guard decides who may do what.
+// guard checks the credentials of callers.
 type guard struct {
-	tokens   map[scope]*reloaded[[]digest]
-	certs    bool // client certificates are asked for
+	tokens   map[scope]*certs.Reloaded[[]digest]
+	certs    bool // client certificates are accepted
 	failures failures
 	log      *slog.Logger
 }
 
-// digest is the SHA-256 of a token: of the same length for all of them, and of
-// no use to who finds it in a core dump.
+// digest is the SHA-256 of a token: it has the same length for all tokens, and is
+// useless to a reader of a core dump.
 type digest [sha256.Size]byte
 
 func newGuard(o Options, log *slog.Logger) (*guard, error) {
-	g := &guard{tokens: map[scope]*reloaded[[]digest]{}, certs: o.ClientCAFile != "", log: log}
+	g := &guard{tokens: map[scope]*certs.Reloaded[[]digest]{}, certs: o.ClientCAFile != "", log: log}
 	for s, file := range map[scope]string{scopeRead: o.ReadTokensFile, scopeOperate: o.OperateTokensFile} {
 		if file == "" {
 			continue
 		}
 		var err error
-		if g.tokens[s], err = load(log, parseTokens, file); err != nil {
+		if g.tokens[s], err = certs.Load(log, parseTokens, file); err != nil {
 			return nil, backup.WithHint(fmt.Errorf("read %s tokens: %w", s, err),
 				"the file holds one or two tokens, one a line; 'openssl rand -hex 32' makes a good one")
 		}
@@ -59,11 +60,11 @@ func newGuard(o Options, log *slog.Logger) (*guard, error) {
 	return g, nil
 }
 
-// demands reports whether anyone must show anything.
+// demands reports whether callers need credentials.
 func (g *guard) demands() bool { return g.certs || len(g.tokens) > 0 }
 
-// parseTokens reads one token a line, at most two: the old and the new one
-// while they are changed. Its errors never hold a token.
+// parseTokens reads one token a line, at most two: the old and the new one during
+// a change. Its errors never hold a token.
 func parseTokens(contents [][]byte) ([]digest, error) {
 	var out []digest
 	n := 0
@@ -89,7 +90,7 @@ func parseTokens(contents [][]byte) ([]digest, error) {
 	return out, nil
 }
 
-// check returns why the caller may not do what needs scope need, or nil.
+// check returns nil if the caller has the scope need, or the problem if not.
 func (g *guard) check(r *http.Request, need scope) *Problem {
 	if need == scopeNone || !g.demands() {
 		return nil
@@ -116,23 +117,24 @@ func (g *guard) check(r *http.Request, need scope) *Problem {
 	}
 	switch {
 	case has == scopeNone:
-		return newProblem(http.StatusUnauthorized, "this needs a bearer token%s", map[bool]string{true: " or a client certificate"}[g.certs]).
-			withHint("send 'Authorization: Bearer TOKEN'; of 'backupd status' it is --token-file").
+		certificate := map[bool]string{true: " or a client certificate"}[g.certs]
+		return newProblem(http.StatusUnauthorized, "this needs a bearer token%s", certificate).
+			withHint("send 'Authorization: Bearer TOKEN'; 'backupd status' takes --token-file").
 			withHeader("WWW-Authenticate", `Bearer realm="backupd"`)
 	case has < need:
 		return newProblem(http.StatusForbidden, "this needs the scope %s; the token has %s", need, has).
 			withHint("use a token of operate-tokens-file").
-			withHeader("WWW-Authenticate", fmt.Sprintf(`Bearer realm="backupd", error="insufficient_scope", scope="%s"`, need))
+			withHeader("WWW-Authenticate",
+				fmt.Sprintf(`Bearer realm="backupd", error="insufficient_scope", scope="%s"`, need))
 	}
 	return nil
 }
 
-// scopeOf returns the largest scope that token gives. It always compares with
-// every token there is.
+// scopeOf returns the largest scope of token. It always compares with every token.
 func (g *guard) scopeOf(token string) scope {
 	sum, has := sha256.Sum256([]byte(token)), scopeNone
 	for s, tokens := range g.tokens {
-		for _, d := range tokens.get() {
+		for _, d := range tokens.Get() {
 			if subtle.ConstantTimeCompare(sum[:], d[:]) == 1 {
 				has = max(has, s)
 			}
@@ -161,9 +163,9 @@ func remoteHost(r *http.Request) string {
 	return r.RemoteAddr
 }
 
-// Limits of wrong tokens in one second: of one address, and of addresses that
-// are told apart. Beyond the second nothing is counted, for who has a thousand
-// addresses must not be able to lock the others out.
+// Limits of one second: wrong tokens of one address, and addresses that are
+// counted. Further addresses are not counted, because a caller with a thousand
+// addresses must not be able to lock others out.
 const (
 	maxFailures  = 10
 	maxAddresses = 1000
@@ -183,7 +185,7 @@ func (f *failures) exceeded(addr string) bool {
 	return f.counts[addr] >= maxFailures
 }
 
-// count reports whether there was room to count.
+// count counts a wrong token. It returns false if there was no room for addr.
 func (f *failures) count(addr string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -8,10 +8,12 @@ import (
 	"testing"
 
 	"github.com/etcd-backupd/backupd/internal/server"
+	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 func TestTokens(t *testing.T) {
-	both := server.Options{ReadTokensFile: tokenFile(t, readToken, "", "read-token-of-tomorrow"), OperateTokensFile: tokenFile(t, operateToken)}
+	both := server.Options{ReadTokensFile: tokenFile(t, readToken, "", "read-token-of-tomorrow"),
+		OperateTokensFile: tokenFile(t, operateToken)}
 	readOnly := server.Options{ReadTokensFile: both.ReadTokensFile}
 	for _, c := range []struct {
 		name   string
@@ -49,7 +51,9 @@ func TestTokens(t *testing.T) {
 				t.Errorf("POST: %s, want %d: %s", resp.Status, c.write, body)
 			}
 			challenge := resp.Header.Get("WWW-Authenticate")
-			if want := map[int]string{202: "", 401: `Bearer realm="backupd"`, 403: `error="insufficient_scope", scope="operate"`}[c.write]; !strings.Contains(challenge, want) || (want == "") != (challenge == "") {
+			if want := map[int]string{202: "", 401: `Bearer realm="backupd"`,
+				403: `error="insufficient_scope", scope="operate"`}[c.write]; !strings.Contains(challenge, want) ||
+				(want == "") != (challenge == "") {
 				t.Errorf("WWW-Authenticate: %s, want %s", challenge, want)
 			}
 		})
@@ -60,7 +64,8 @@ func TestTokens_SameInBothFiles(t *testing.T) {
 	file := tokenFile(t, readToken)
 	r := start(t, server.Options{ReadTokensFile: file, OperateTokensFile: file})
 	for range 20 { // the files are looked at in any order
-		resp, _ := r.do(t, "PUT", api+"/clusters/prod/snapshots/"+snapshotID+"/pin", `{"reason":"x"}`, "Authorization: Bearer "+readToken)
+		resp, _ := r.do(t, "PUT", api+"/clusters/prod/snapshots/"+snapshotID+"/pin", `{"reason":"x"}`,
+			"Authorization: Bearer "+readToken)
 		if resp.StatusCode != http.StatusNoContent {
 			t.Fatal(resp.Status)
 		}
@@ -101,7 +106,7 @@ func TestTokens_Rotation(t *testing.T) {
 	}
 }
 
-// The log tells of a wrong token without telling any.
+// The log reports a wrong token, but shows no token.
 func TestNoSecretsInLogs(t *testing.T) {
 	file := tokenFile(t, operateToken)
 	r := start(t, server.Options{OperateTokensFile: file})
@@ -116,7 +121,8 @@ func TestNoSecretsInLogs(t *testing.T) {
 			t.Errorf("%q is in the log:\n%s", secret, log)
 		}
 	}
-	for _, want := range []string{"wrong bearer token", "level=DEBUG msg=request method=GET path=/api/v1/jobs status=200"} {
+	for _, want := range []string{"wrong bearer token",
+		"level=DEBUG msg=request method=GET path=/api/v1/jobs status=200"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("%q is not in the log:\n%s", want, log)
 		}
@@ -124,16 +130,18 @@ func TestNoSecretsInLogs(t *testing.T) {
 }
 
 func TestClientCertificates(t *testing.T) {
-	ours, others := newAuthority(t, "ours"), newAuthority(t, "others")
-	o := server.Options{ClientCAFile: ours.file, ReadTokensFile: tokenFile(t, readToken)}
-	o.CertFile, o.KeyFile = ours.issue(t, "server")
+	ours, others := testserver.NewAuthority(t), testserver.NewAuthority(t)
+	o := server.Options{ClientCAFile: ours.File, ReadTokensFile: tokenFile(t, readToken)}
+	o.CertFile, o.KeyFile = ours.Issue(t, "server")
 	r := start(t, o)
 	transport := r.client.Transport.(*http.Transport)
 	with := func(certs ...tls.Certificate) {
 		transport.CloseIdleConnections()
-		transport.TLSClientConfig = &tls.Config{RootCAs: ours.pool()}
+		transport.TLSClientConfig = &tls.Config{RootCAs: ours.Pool()}
 		if len(certs) > 0 { // it is sent although the server names another authority
-			transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certs[0], nil }
+			transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				return &certs[0], nil
+			}
 		}
 	}
 	refused := func(who string) {
@@ -148,7 +156,8 @@ func TestClientCertificates(t *testing.T) {
 	if resp, _ := r.do(t, "GET", "/healthz", ""); resp.StatusCode != http.StatusOK {
 		t.Errorf("a probe without certificate: %s", resp.Status)
 	}
-	if p := r.problem(t, http.StatusUnauthorized, "GET", api+"/jobs", ""); !strings.Contains(p.Detail, "client certificate") {
+	if p := r.problem(t, http.StatusUnauthorized, "GET", api+"/jobs", ""); !strings.Contains(p.Detail,
+		"client certificate") {
 		t.Errorf("detail %q", p.Detail)
 	}
 	if resp, _ := r.do(t, "GET", api+"/jobs", "", "Authorization: Bearer "+readToken); resp.StatusCode != http.StatusOK {
@@ -162,18 +171,19 @@ func TestClientCertificates(t *testing.T) {
 	with(loadPair(t, others, "stranger"))
 	refused("a certificate of another authority")
 	// The authority is changed.
-	write(t, ours.file, readFile(t, others.file))
+	write(t, ours.File, readFile(t, others.File))
 	with(pair)
 	refused("a certificate of the former authority")
 	with(loadPair(t, others, "colleague"))
-	if resp, _ := r.do(t, "POST", api+"/clusters/prod/verifications", `{"snapshot":"latest"}`); resp.StatusCode != http.StatusAccepted {
+	if resp, _ := r.do(t, "POST", api+"/clusters/prod/verifications",
+		`{"snapshot":"latest"}`); resp.StatusCode != http.StatusAccepted {
 		t.Errorf("with a certificate of the new authority: %s", resp.Status)
 	}
 }
 
-func loadPair(t *testing.T, a *authority, name string) tls.Certificate {
+func loadPair(t *testing.T, a *testserver.Authority, name string) tls.Certificate {
 	t.Helper()
-	pair, err := tls.LoadX509KeyPair(a.issue(t, name))
+	pair, err := tls.LoadX509KeyPair(a.Issue(t, name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,14 +200,14 @@ func readFile(t *testing.T, name string) string {
 }
 
 func TestServerCertificateIsReadAgain(t *testing.T) {
-	first, second := newAuthority(t, "first"), newAuthority(t, "second")
+	first, second := testserver.NewAuthority(t), testserver.NewAuthority(t)
 	o := server.Options{ReadTokensFile: tokenFile(t, readToken)}
-	o.CertFile, o.KeyFile = first.issue(t, "server")
+	o.CertFile, o.KeyFile = first.Issue(t, "server")
 	r := start(t, o)
 	transport := r.client.Transport.(*http.Transport)
-	reach := func(a *authority) error {
+	reach := func(a *testserver.Authority) error {
 		transport.CloseIdleConnections()
-		transport.TLSClientConfig = &tls.Config{RootCAs: a.pool()}
+		transport.TLSClientConfig = &tls.Config{RootCAs: a.Pool()}
 		resp, err := r.client.Get(r.url + "/healthz")
 		if err == nil {
 			resp.Body.Close()
@@ -209,7 +219,7 @@ func TestServerCertificateIsReadAgain(t *testing.T) {
 	}
 	// A session that could be resumed would go on with what was read before.
 	transport.CloseIdleConnections()
-	transport.TLSClientConfig = &tls.Config{RootCAs: first.pool(), ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+	transport.TLSClientConfig = &tls.Config{RootCAs: first.Pool(), ClientSessionCache: tls.NewLRUClientSessionCache(1)}
 	for range 3 {
 		resp, _ := r.do(t, "GET", "/healthz", "")
 		if resp.TLS.DidResume {
@@ -217,7 +227,7 @@ func TestServerCertificateIsReadAgain(t *testing.T) {
 		}
 		transport.CloseIdleConnections()
 	}
-	cert, key := second.issue(t, "server")
+	cert, key := second.Issue(t, "server")
 	write(t, o.CertFile, readFile(t, cert))
 	if err := reach(first); err != nil {
 		t.Errorf("between the two files of a rotation: %v", err)
@@ -232,8 +242,8 @@ func TestServerCertificateIsReadAgain(t *testing.T) {
 }
 
 func TestNew_Errors(t *testing.T) {
-	ca := newAuthority(t, "ca")
-	cert, key := ca.issue(t, "server")
+	ca := testserver.NewAuthority(t)
+	cert, key := ca.Issue(t, "server")
 	empty := tokenFile(t, "")
 	taken := start(t, server.Options{}).Addr().String()
 	for _, c := range []struct {
@@ -245,15 +255,17 @@ func TestNew_Errors(t *testing.T) {
 		{"NoPort", server.Options{Listen: "127.0.0.1"}, "missing port"},
 		{"Taken", server.Options{Listen: taken}, "address already in use"},
 		{"CertWithoutKey", server.Options{CertFile: cert}, "belong together"},
-		{"AuthorityAlone", server.Options{ClientCAFile: ca.file}, "client-ca-file needs both"},
+		{"AuthorityAlone", server.Options{ClientCAFile: ca.File}, "client-ca-file needs both"},
 		{"NoSuchCert", server.Options{CertFile: "none.pem", KeyFile: key}, "read server certificate: open none.pem"},
-		{"KeyOfAnother", server.Options{CertFile: ca.file, KeyFile: key}, "private key does not match"},
+		{"KeyOfAnother", server.Options{CertFile: ca.File, KeyFile: key}, "private key does not match"},
 		{"AuthorityWithoutCertificate", server.Options{CertFile: cert, KeyFile: key, ClientCAFile: empty}, "holds no certificate"},
 		{"NoSuchTokens", server.Options{ReadTokensFile: "none"}, "read read tokens: open none"},
 		{"NoToken", server.Options{ReadTokensFile: empty}, "holds no token"},
 		{"ShortToken", server.Options{OperateTokensFile: tokenFile(t, "", "sesame")}, "line 2: a token of 6 characters"},
-		{"TokenWithSpace", server.Options{OperateTokensFile: tokenFile(t, "two words and more")}, "line 1: a token is made of"},
-		{"ThreeTokens", server.Options{OperateTokensFile: tokenFile(t, readToken, operateToken, "third-token-0123456789")}, "at most two"},
+		{"TokenWithSpace", server.Options{OperateTokensFile: tokenFile(t, "two words and more")},
+			"line 1: a token is made of"},
+		{"ThreeTokens", server.Options{OperateTokensFile: tokenFile(t, readToken, operateToken, "third-token-0123456789")},
+			"at most two"},
 		{"HostWithPort", server.Options{AllowedHosts: []string{"backup.example:9387"}}, `allowed host "backup.example:9387"`},
 		{"HostWithScheme", server.Options{AllowedHosts: []string{"https://backup.example"}}, "without scheme"},
 		{"EmptyHost", server.Options{AllowedHosts: []string{""}}, "allowed host"},

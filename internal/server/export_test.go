@@ -35,7 +35,8 @@ func ServeForTest(h http.Handler, method, target, body, kind, host string) (*htt
 	if err != nil {
 		return nil, nil
 	}
-	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), http.LocalAddrContextKey, net.Addr(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})))
+	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), http.LocalAddrContextKey,
+		net.Addr(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})))
 	cancel() // streams of events end at once
 	w := &wireless{ResponseRecorder: httptest.NewRecorder()}
 	h.ServeHTTP(w, r.WithContext(ctx))

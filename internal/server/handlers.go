@@ -16,7 +16,7 @@ import (
 
 const apiPrefix = "/api/v1"
 
-// parameter is one of a query.
+// parameter is a parameter of a query.
 type parameter struct {
 	name, description string
 	schema            *jsonschema.Schema
@@ -29,7 +29,7 @@ const (
 )
 
 var (
-	limitParameter = parameter{"limit", fmt.Sprintf("how many to return; %d if not given", defaultLimit),
+	limitParameter = parameter{"limit", fmt.Sprintf("how many to return; %d by default", defaultLimit),
 		&jsonschema.Schema{Type: "integer", Minimum: jsonschema.Ptr(1.0), Maximum: jsonschema.Ptr(float64(maxLimit))},
 		func(s string) error {
 			if n, err := strconv.Atoi(s); err != nil || n < 1 || n > maxLimit {
@@ -37,38 +37,60 @@ var (
 			}
 			return nil
 		}}
-	afterParameter = parameter{"after", "return what follows this snapshot's id: the field next of the page before",
+	afterParameter = parameter{"after", "return the snapshots that follow this id; the field next of the last page",
 		&jsonschema.Schema{Type: "string"},
 		func(s string) error { _, err := backup.ParseSnapshotID(s); return err }}
 )
 
-// routes is everything the server answers. Nothing in it restores or deletes.
+// routes lists every route of the server. None restores or deletes.
 func routes(metrics http.Handler) []route {
 	const (
 		cluster  = apiPrefix + "/clusters/{name}"
 		snapshot = cluster + "/snapshots/{id}"
 	)
 	return []route{
-		{method: "GET", path: "/healthz", scope: scopeNone, id: "health", summary: "Whether the process is alive", endpoint: text(health)},
-		{method: "GET", path: "/readyz", scope: scopeNone, id: "ready", summary: "Whether the daemon guards its clusters, or why not", endpoint: text(ready, http.StatusServiceUnavailable)},
-		{method: "GET", path: "/metrics", scope: scopeRead, id: "metrics", summary: "Metrics for Prometheus", endpoint: pass(metrics)},
-		{method: "GET", path: apiPrefix + "/openapi.json", scope: scopeRead, id: "describe", summary: "This document", endpoint: get(describe)},
-		{method: "GET", path: apiPrefix + "/clusters", scope: scopeRead, id: "listClusters", summary: "How all clusters stand", endpoint: get(listClusters)},
-		{method: "GET", path: cluster, scope: scopeRead, id: "getCluster", summary: "How one cluster stands", endpoint: get(getCluster, http.StatusNotFound)},
-		{method: "GET", path: cluster + "/snapshots", scope: scopeRead, id: "listSnapshots", summary: "The snapshots of a cluster, the newest first", query: []parameter{limitParameter, afterParameter}, endpoint: get(listSnapshots, http.StatusNotFound)},
-		{method: "GET", path: snapshot, scope: scopeRead, id: "getSnapshot", summary: "One snapshot with its manifest", endpoint: get(getSnapshot, http.StatusNotFound)},
-		{method: "PUT", path: snapshot + "/pin", scope: scopeOperate, id: "pinSnapshot", summary: "Pin a snapshot: no prune removes it", endpoint: put(pinSnapshot, http.StatusNotFound, http.StatusConflict)},
-		{method: "POST", path: cluster + "/backups", scope: scopeOperate, id: "startBackup", summary: "Begin a backup now", endpoint: start(startBackup, http.StatusNotFound, http.StatusConflict)},
-		{method: "POST", path: cluster + "/verifications", scope: scopeOperate, id: "startVerification", summary: "Begin to read a snapshot back and verify it", endpoint: start(startVerification, http.StatusNotFound, http.StatusConflict)},
-		{method: "GET", path: cluster + "/prune-plan", scope: scopeRead, id: "getPrunePlan", summary: "What a prune would remove now, and why; nothing is removed", endpoint: get(getPrunePlan, http.StatusNotFound)},
-		{method: "GET", path: apiPrefix + "/jobs", scope: scopeRead, id: "listJobs", summary: "Running jobs and the last finished ones, the newest first", endpoint: get(listJobs)},
-		{method: "GET", path: apiPrefix + "/jobs/{id}", scope: scopeRead, id: "getJob", summary: "One job", endpoint: get(getJob, http.StatusNotFound)},
-		{method: "GET", path: apiPrefix + "/jobs/{id}/events", scope: scopeRead, id: "watchJob", summary: "One job as server-sent events of the type job, until it has ended", endpoint: events(watchJob, http.StatusNotFound)},
-		{method: "GET", path: apiPrefix + "/events", scope: scopeRead, id: "watchJobs", summary: "All jobs as server-sent events of the type job", endpoint: events(watchJobs)},
+		{method: "GET", path: "/healthz", scope: scopeNone, id: "health",
+			summary: "Whether the process is alive", endpoint: text(health)},
+		{method: "GET", path: "/readyz", scope: scopeNone, id: "ready",
+			summary:  "Whether the daemon guards its clusters, or why not",
+			endpoint: text(ready, http.StatusServiceUnavailable)},
+		{method: "GET", path: "/metrics", scope: scopeRead, id: "metrics",
+			summary: "Metrics for Prometheus", endpoint: pass(metrics)},
+		{method: "GET", path: apiPrefix + "/openapi.json", scope: scopeRead, id: "describe",
+			summary: "This document", endpoint: get(describe)},
+		{method: "GET", path: apiPrefix + "/clusters", scope: scopeRead, id: "listClusters",
+			summary: "Status of all clusters", endpoint: get(listClusters)},
+		{method: "GET", path: cluster, scope: scopeRead, id: "getCluster",
+			summary: "Status of one cluster", endpoint: get(getCluster, http.StatusNotFound)},
+		{method: "GET", path: cluster + "/snapshots", scope: scopeRead, id: "listSnapshots",
+			summary: "The snapshots of a cluster, the newest first",
+			query:   []parameter{limitParameter, afterParameter}, endpoint: get(listSnapshots, http.StatusNotFound)},
+		{method: "GET", path: snapshot, scope: scopeRead, id: "getSnapshot",
+			summary: "One snapshot with its manifest", endpoint: get(getSnapshot, http.StatusNotFound)},
+		{method: "PUT", path: snapshot + "/pin", scope: scopeOperate, id: "pinSnapshot",
+			summary:  "Pin a snapshot: no prune removes it",
+			endpoint: put(pinSnapshot, http.StatusNotFound, http.StatusConflict)},
+		{method: "POST", path: cluster + "/backups", scope: scopeOperate, id: "startBackup",
+			summary: "Start a backup now", endpoint: start(startBackup, http.StatusNotFound, http.StatusConflict)},
+		{method: "POST", path: cluster + "/verifications", scope: scopeOperate, id: "startVerification",
+			summary:  "Start to read a snapshot back and verify it",
+			endpoint: start(startVerification, http.StatusNotFound, http.StatusConflict)},
+		{method: "GET", path: cluster + "/prune-plan", scope: scopeRead, id: "getPrunePlan",
+			summary:  "The snapshots that a prune would remove now, and why; nothing is removed",
+			endpoint: get(getPrunePlan, http.StatusNotFound)},
+		{method: "GET", path: apiPrefix + "/jobs", scope: scopeRead, id: "listJobs",
+			summary: "Running jobs and the last finished ones, the newest first", endpoint: get(listJobs)},
+		{method: "GET", path: apiPrefix + "/jobs/{id}", scope: scopeRead, id: "getJob",
+			summary: "One job", endpoint: get(getJob, http.StatusNotFound)},
+		{method: "GET", path: apiPrefix + "/jobs/{id}/events", scope: scopeRead, id: "watchJob",
+			summary:  "One job as server-sent events of the type job, until the job has ended",
+			endpoint: events(watchJob, http.StatusNotFound)},
+		{method: "GET", path: apiPrefix + "/events", scope: scopeRead, id: "watchJobs",
+			summary: "All jobs as server-sent events of the type job", endpoint: events(watchJobs)},
 	}
 }
 
-// text answers "ok" in plain text unless f says why not.
+// text answers "ok" in plain text, or with the error of f.
 func text(f func(s *Server) error, problems ...int) endpoint {
 	return endpoint{status: http.StatusOK, media: "text/plain", problems: problems,
 		serve: func(s *Server, w http.ResponseWriter, _ *http.Request, _ []byte) error {
@@ -76,7 +98,7 @@ func text(f func(s *Server) error, problems ...int) endpoint {
 				return err
 			}
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-			_, _ = w.Write([]byte("ok\n")) // a caller who is gone needs no answer
+			_, _ = w.Write([]byte("ok\n")) // if the caller is gone, no answer is needed
 			return nil
 		}}
 }
@@ -124,7 +146,7 @@ func listSnapshots(s *Server, r *http.Request) (SnapshotList, error) {
 	if given := r.URL.Query().Get("limit"); given != "" {
 		limit, _ = strconv.Atoi(given) // checked before
 	}
-	// One more tells whether there is another page.
+	// One more snapshot shows whether there is another page.
 	found, err := s.backend.Snapshots(r.Context(), r.PathValue("name"), r.URL.Query().Get("after"), limit+1)
 	if err != nil {
 		return SnapshotList{}, err
@@ -169,7 +191,8 @@ func pinSnapshot(s *Server, r *http.Request, body PinRequest) error {
 	}
 	reason := strings.TrimSpace(body.Reason)
 	if reason == "" || utf8.RuneCountInString(reason) > maxReason || strings.ContainsFunc(reason, unicode.IsControl) {
-		return newProblem(http.StatusBadRequest, "the field reason must say in one line of at most %d characters why the snapshot must stay", maxReason)
+		return newProblem(http.StatusBadRequest,
+			"the field reason must say why the snapshot must stay, in one line of at most %d characters", maxReason)
 	}
 	return s.backend.Pin(r.Context(), cluster, id, reason)
 }

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// harden wraps everything the server answers: headers, the checks that hold for
-// every request, and what becomes of a panic.
+// harden wraps the handler of all requests: it sets headers, checks every request
+// and handles panics.
 func (s *Server) harden(next http.Handler) http.Handler {
 	cross := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -20,7 +20,8 @@ func (s *Server) harden(next http.Handler) http.Handler {
 		defer s.finish(rec, r, time.Now())
 		h := rec.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
+		h.Set("Content-Security-Policy",
+			"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-store")
@@ -36,18 +37,19 @@ func (s *Server) harden(next http.Handler) http.Handler {
 	})
 }
 
-// checkOrigin refuses what the page of another site makes a browser send. Also
-// of reads: their answers would stay hidden from that page, but a plan of a
-// prune costs work and a stream its place. Following a link is no attack.
+// checkOrigin refuses requests that a page of another site makes a browser send.
+// That includes reads: the browser hides their answers from that page, but a prune
+// plan costs work and a stream occupies a place. To follow a link is no attack.
 func checkOrigin(cross *http.CrossOriginProtection, r *http.Request) *Problem {
 	safe := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if safe && r.Header.Get("Sec-Fetch-Dest") == "document" {
 		return nil
 	}
 	unsafe := *r
-	unsafe.Method = http.MethodPost // the only kind that is looked at
+	unsafe.Method = http.MethodPost // Check does not look at reads
 	if err := cross.Check(&unsafe); err != nil {
-		return newProblem(http.StatusForbidden, "%s", err).withHint("call the API from a program, or from a page of the same origin")
+		return newProblem(http.StatusForbidden, "%s", err).
+			withHint("call the API from a program, or from a page of the same origin")
 	}
 	return nil
 }
@@ -57,23 +59,25 @@ func checkOrigin(cross *http.CrossOriginProtection, r *http.Request) *Problem {
 func (s *Server) finish(rec *recorder, r *http.Request, began time.Time) {
 	v := recover()
 	if v != nil && v != http.ErrAbortHandler {
-		s.log.Error("panic in a request", "method", r.Method, "route", r.Pattern, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+		s.log.Error("panic in a request", "method", r.Method, "route", r.Pattern,
+			"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 		if rec.status == 0 {
 			newProblem(http.StatusInternalServerError, "internal error").
-				withHint("the daemon's log has more; please report it").write(rec)
+				withHint("the daemon's log has details; please report it").write(rec)
 			v = nil
 		} else {
 			v = http.ErrAbortHandler // half an answer must not look whole
 		}
 	}
-	s.log.LogAttrs(r.Context(), slog.LevelDebug, "request", slog.String("method", r.Method), slog.String("path", r.URL.Path),
-		slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes), slog.String("remote", remoteHost(r)), slog.Duration("took", time.Since(began)))
+	s.log.LogAttrs(r.Context(), slog.LevelDebug, "request",
+		slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", rec.status),
+		slog.Int64("bytes", rec.bytes), slog.String("remote", remoteHost(r)), slog.Duration("took", time.Since(began)))
 	if v != nil {
 		panic(v)
 	}
 }
 
-// recorder remembers what was answered.
+// recorder remembers the status and the length of an answer.
 type recorder struct {
 	http.ResponseWriter
 	status int
@@ -96,12 +100,12 @@ func (r *recorder) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Unwrap is for [http.ResponseController].
+// Unwrap lets [http.ResponseController] find the writer.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// hosts are the names a request may call the server by. A page of another
-// site whose name was made to resolve to this address (DNS rebinding) is of the
-// same origin to a browser; only the name gives it away.
+// hosts are the names that a request may use for the server. If another site's
+// name is made to resolve to this address (DNS rebinding), its pages are of the
+// same origin to a browser, and only the name reveals them.
 type hosts map[string]bool
 
 func newHosts(listen string, allowed []string) (hosts, error) {
@@ -119,7 +123,7 @@ func newHosts(listen string, allowed []string) (hosts, error) {
 	return h, nil
 }
 
-// canonical spells a host one way.
+// canonical returns the one spelling of a host that is compared.
 func canonical(host string) string {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return addr.Unmap().WithZone("").String()
@@ -137,11 +141,11 @@ func (h hosts) check(r *http.Request) *Problem {
 	if h[name] || err == nil && (addr.IsLoopback() || name == localHost(r)) {
 		return nil
 	}
-	return newProblem(http.StatusMisdirectedRequest, "this server does not go by the name %q", name).
-		withHint("add the name to allowed-hosts if it is right")
+	return newProblem(http.StatusMisdirectedRequest, "%q is not a name of this server", name).
+		withHint("if the name is right, add it to allowed-hosts")
 }
 
-// localHost is the address the request came in at.
+// localHost returns the local address of the request's connection.
 func localHost(r *http.Request) string {
 	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	if !ok {

@@ -13,11 +13,12 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/server"
+	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 func TestNew_RefusesToBeReachableByAll(t *testing.T) {
-	ca := newAuthority(t, "ca")
-	cert, key := ca.issue(t, "server")
+	ca := testserver.NewAuthority(t)
+	cert, key := ca.Issue(t, "server")
 	tokens := tokenFile(t, readToken)
 	for _, c := range []struct {
 		name    string
@@ -29,7 +30,7 @@ func TestNew_RefusesToBeReachableByAll(t *testing.T) {
 		{"TLSForAnybody", server.Options{CertFile: cert, KeyFile: key}, true},
 		{"TLSAndReadTokens", server.Options{CertFile: cert, KeyFile: key, ReadTokensFile: tokens}, false},
 		{"TLSAndOperateTokens", server.Options{CertFile: cert, KeyFile: key, OperateTokensFile: tokens}, false},
-		{"TLSAndClientCertificates", server.Options{CertFile: cert, KeyFile: key, ClientCAFile: ca.file}, false},
+		{"TLSAndClientCertificates", server.Options{CertFile: cert, KeyFile: key, ClientCAFile: ca.File}, false},
 	} {
 		for _, listen := range []string{"0.0.0.0:0", ":0", "[::]:0", "127.0.0.1:0", "localhost:0"} {
 			t.Run(c.name+"/"+listen, func(t *testing.T) {
@@ -48,7 +49,8 @@ func TestNew_RefusesToBeReachableByAll(t *testing.T) {
 					return
 				}
 				reason, hint := new(backup.RefusedError), new(backup.HintError)
-				if !errors.As(err, &reason) || !errors.As(err, &hint) || !strings.Contains(err.Error(), listen) || !strings.Contains(hint.Hint, "cert-file") {
+				if !errors.As(err, &reason) || !errors.As(err, &hint) || !strings.Contains(err.Error(), listen) ||
+					!strings.Contains(hint.Hint, "cert-file") {
 					t.Errorf("error %v, want a refusal with a hint", err)
 				}
 			})
@@ -113,11 +115,11 @@ func TestHost(t *testing.T) {
 // probes and Prometheus do.
 func TestHost_AllAddresses(t *testing.T) {
 	own := ownAddress(t)
-	ca := newAuthority(t, "ca")
+	ca := testserver.NewAuthority(t)
 	o := server.Options{Listen: "0.0.0.0:0", ReadTokensFile: tokenFile(t, readToken)}
-	o.CertFile, o.KeyFile = ca.issue(t, "server")
+	o.CertFile, o.KeyFile = ca.Issue(t, "server")
 	r := start(t, o)
-	r.client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: ca.pool(), ServerName: "127.0.0.1"}
+	r.client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: ca.Pool(), ServerName: "127.0.0.1"}
 	_, port, _ := net.SplitHostPort(r.Addr().String())
 	r.url = "https://" + net.JoinHostPort(own, port)
 	if resp, body := r.do(t, "GET", "/healthz", ""); resp.StatusCode != http.StatusOK {
@@ -177,9 +179,10 @@ func TestPanic(t *testing.T) {
 	r := start(t, server.Options{Backend: b})
 	p := r.problem(t, http.StatusInternalServerError, "GET", api+"/clusters", "")
 	if strings.Contains(p.Detail, "defect") {
-		t.Errorf("the caller is told about the inside: %q", p.Detail)
+		t.Errorf("the caller learns internals: %q", p.Detail)
 	}
-	if log := r.log.String(); !strings.Contains(log, "panic in a request") || !strings.Contains(log, "a defect") || !strings.Contains(log, "help_test.go") {
+	if log := r.log.String(); !strings.Contains(log, "panic in a request") || !strings.Contains(log, "a defect") ||
+		!strings.Contains(log, "help_test.go") {
 		t.Errorf("the log has no panic with its stack:\n%s", log)
 	}
 	if resp, _ := r.do(t, "GET", "/healthz", ""); resp.StatusCode != http.StatusOK {
@@ -222,20 +225,24 @@ func raw(t *testing.T, r *running, text string) string {
 
 func TestLimits(t *testing.T) {
 	r := start(t, server.Options{})
-	if got := raw(t, r, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("x", 40<<10)+"\r\n\r\n"); !strings.Contains(got, "431") {
+	if got := raw(t, r, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("x",
+		40<<10)+"\r\n\r\n"); !strings.Contains(got, "431") {
 		t.Errorf("a header of 40 KiB: %.100q", got)
 	}
-	for _, bad := range []string{"nonsense\r\n\r\n", "GET /healthz HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"} {
+	for _, bad := range []string{"nonsense\r\n\r\n", "GET /healthz HTTP/1.1\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"} {
 		if got := raw(t, r, bad); !strings.Contains(got, "400 Bad Request") {
 			t.Errorf("%q: %.100q", bad, got)
 		}
 	}
 	// Chunked bodies have no length to be refused by.
 	body := fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", 70<<10, strings.Repeat(" ", 70<<10))
-	if got := raw(t, r, "POST /api/v1/clusters/prod/backups HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"+body); !strings.Contains(got, "413") {
+	if got := raw(t, r, "POST /api/v1/clusters/prod/backups HTTP/1.1\r\nHost: localhost\r\nContent-Type: "+
+		"application/json\r\nTransfer-Encoding: chunked\r\n\r\n"+body); !strings.Contains(got, "413") {
 		t.Errorf("a chunked body of 70 KiB: %.100q", got)
 	}
-	for _, m := range []string{"OPTIONS * HTTP/1.1", "CONNECT localhost:80 HTTP/1.1", "GET http://localhost/nothing HTTP/1.1"} {
+	for _, m := range []string{"OPTIONS * HTTP/1.1", "CONNECT localhost:80 HTTP/1.1",
+		"GET http://localhost/nothing HTTP/1.1"} {
 		if got := raw(t, r, m+"\r\nHost: localhost\r\nConnection: close\r\n\r\n"); !strings.Contains(got, "404 Not Found") {
 			t.Errorf("%s: %.100q", m, got)
 		}

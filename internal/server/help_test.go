@@ -3,18 +3,10 @@ package server_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -48,20 +40,24 @@ type backend struct {
 	pins      map[string]string
 	sends     map[int]func(server.Job)
 	block     chan struct{} // Snapshots waits for it
-	blocked   chan struct{} // and tells here that it does
+	blocked   chan struct{} // gets a value when Snapshots waits
 }
 
 func newBackend() *backend {
 	b := &backend{pins: map[string]string{}, sends: map[int]func(server.Job){}}
-	b.clusters = []server.Cluster{{Name: "prod", Labels: map[string]string{"team": "core"}, Repository: "main", Schedule: "@hourly",
-		State: server.ClusterOK, LastSuccess: noon, NextRun: noon.Add(time.Hour), Snapshot: snapshotID, Revision: 123456}}
+	b.clusters = []server.Cluster{{Name: "prod", Labels: map[string]string{"team": "core"}, Repository: "main",
+		Schedule: "@hourly",
+		State:    server.ClusterOK, LastSuccess: noon, NextRun: noon.Add(time.Hour), Snapshot: snapshotID, Revision: 123456}}
 	for i := range 5 {
 		at := noon.Add(-time.Duration(i) * time.Hour)
-		b.snapshots = append(b.snapshots, server.Snapshot{ID: fmt.Sprintf("%s-r%d-k7q2xd", at.Format("20060102T150405Z"), 100-i), Time: at, Revision: int64(100 - i), StoredBytes: 1000})
+		b.snapshots = append(b.snapshots, server.Snapshot{ID: fmt.Sprintf("%s-r%d-k7q2xd", at.Format("20060102T150405Z"),
+			100-i), Time: at, Revision: int64(100 - i), StoredBytes: 1000})
 	}
-	b.snapshots = append(b.snapshots, server.Snapshot{ID: snapshotID, Time: noon.Add(-105 * time.Minute), Revision: 123456, StoredBytes: 10, Pinned: "audit"})
+	b.snapshots = append(b.snapshots, server.Snapshot{ID: snapshotID, Time: noon.Add(-105 * time.Minute), Revision: 123456,
+		StoredBytes: 10, Pinned: "audit"})
 	slices.SortFunc(b.snapshots, func(x, y server.Snapshot) int { return strings.Compare(y.ID, x.ID) })
-	b.jobs = []server.Job{{ID: "job1", Kind: "backup", Cluster: "prod", Reason: "scheduled", State: server.JobSucceeded, Started: noon, Ended: noon.Add(time.Minute), Snapshot: snapshotID}}
+	b.jobs = []server.Job{{ID: "job1", Kind: "backup", Cluster: "prod", Reason: "scheduled", State: server.JobSucceeded,
+		Started: noon, Ended: noon.Add(time.Minute), Snapshot: snapshotID}}
 	return b
 }
 
@@ -120,7 +116,7 @@ func (b *backend) Subscribe(ctx context.Context, send func(server.Job)) {
 	delete(b.sends, key)
 }
 
-// change sets the state of a job and tells it.
+// change sets the state of a job and publishes it.
 func (b *backend) change(j server.Job) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -157,7 +153,8 @@ func (b *backend) start(kind, cluster, id string) (server.Job, error) {
 			return server.Job{}, fmt.Errorf("a %s of %s: %w", kind, cluster, server.ErrConflict)
 		}
 	}
-	j := server.Job{ID: fmt.Sprintf("job%d", len(b.jobs)+1), Kind: kind, Cluster: cluster, Reason: "manual", State: server.JobRunning, Started: noon, Snapshot: id}
+	j := server.Job{ID: fmt.Sprintf("job%d", len(b.jobs)+1), Kind: kind, Cluster: cluster, Reason: "manual",
+		State: server.JobRunning, Started: noon, Snapshot: id}
 	b.set(j)
 	return j, nil
 }
@@ -172,7 +169,8 @@ func (b *backend) Pin(_ context.Context, _, id, reason string) error {
 func (b *backend) PrunePlan(context.Context, string) ([]server.PruneDecision, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return []server.PruneDecision{{Snapshot: b.snapshots[0], Keep: true, Reasons: []string{"last 1"}}, {Snapshot: b.snapshots[1]}}, b.fail
+	return []server.PruneDecision{{Snapshot: b.snapshots[0], Keep: true, Reasons: []string{"last 1"}},
+		{Snapshot: b.snapshots[1]}}, b.fail
 }
 
 // running is a server that runs until the test is over.
@@ -264,7 +262,8 @@ func (r *running) problem(t testing.TB, status int, method, path, body string, h
 	t.Helper()
 	resp, raw := r.do(t, method, path, body, headers...)
 	if resp.StatusCode != status || resp.Header.Get("Content-Type") != server.ProblemType {
-		t.Fatalf("%s %s: %s %s: %s; want status %d and a problem", method, path, resp.Status, resp.Header.Get("Content-Type"), raw, status)
+		t.Fatalf("%s %s: %s %s: %s; want status %d and a problem", method, path, resp.Status, resp.Header.Get("Content-Type"),
+			raw, status)
 	}
 	var p server.Problem
 	if err := json.Unmarshal([]byte(raw), &p); err != nil {
@@ -288,61 +287,6 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 }
 
 func (b *lockedBuffer) String() string { b.mu.Lock(); defer b.mu.Unlock(); return b.buf.String() }
-
-// authority issues certificates.
-type authority struct {
-	dir, file string
-	cert      *x509.Certificate
-	key       *ecdsa.PrivateKey
-}
-
-func newAuthority(t testing.TB, name string) *authority {
-	t.Helper()
-	a := &authority{dir: t.TempDir()}
-	a.file = filepath.Join(a.dir, "ca.pem")
-	a.key, a.cert = makeCert(t, a.file, &x509.Certificate{Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil)
-	return a
-}
-
-func (a *authority) issue(t testing.TB, name string) (certFile, keyFile string) {
-	t.Helper()
-	certFile, keyFile = filepath.Join(a.dir, name+".pem"), filepath.Join(a.dir, name+"-key.pem")
-	key, _ := makeCert(t, certFile, &x509.Certificate{Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}, a)
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
-	return certFile, keyFile
-}
-
-func (a *authority) pool() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
-	return pool
-}
-
-func makeCert(t testing.TB, file string, c *x509.Certificate, by *authority) (*ecdsa.PrivateKey, *x509.Certificate) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.SerialNumber, _ = rand.Int(rand.Reader, big.NewInt(1<<62))
-	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	parent, signer := c, key
-	if by != nil {
-		parent, signer = by.cert, by.key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, key.Public(), signer)
-	cert, err2 := x509.ParseCertificate(der)
-	if err := errors.Join(err, err2); err != nil {
-		t.Fatal(err)
-	}
-	write(t, file, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
-	return key, cert
-}
 
 // write replaces a file as a rotation does.
 func write(t testing.TB, file, text string) {

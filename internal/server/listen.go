@@ -17,12 +17,12 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// Limits of what a caller may take.
+// Limits of a caller.
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 30 * time.Second
-	writeTimeout      = 60 * time.Second // a stream of events has its own
-	workTimeout       = 50 * time.Second // of the backend, so that there is time to say so
+	writeTimeout      = 60 * time.Second // streams of events have their own
+	workTimeout       = 50 * time.Second // of the backend; it leaves time to report it
 	idleTimeout       = 120 * time.Second
 	shutdownGrace     = 10 * time.Second
 	maxHeaderBytes    = 16 << 10
@@ -30,19 +30,19 @@ const (
 	maxConnections    = 256
 )
 
-// Options say what a [Server] does.
+// Options configure a [Server].
 type Options struct {
 	// Listen is host:port. Anything but loopback needs TLS and credentials.
 	Listen string
-	// CertFile and KeyFile are the server's; ClientCAFile is the authority of
-	// client certificates, which may do everything. All are read again when they
-	// change, and so are the tokens.
+	// CertFile and KeyFile are the server's certificate and key. ClientCAFile is
+	// the authority of client certificates, which allow everything. These files
+	// and those of tokens are read again when they change.
 	CertFile, KeyFile, ClientCAFile string
-	// Token files hold bearer tokens, one a line, at most two each. Where there
-	// is any, or a ClientCAFile, credentials are demanded on loopback too.
+	// Token files hold bearer tokens, one a line, at most two each. With a token
+	// file or a ClientCAFile, credentials are needed on loopback too.
 	ReadTokensFile, OperateTokensFile string
-	// AllowedHosts are the names callers may use besides those that Listen
-	// implies, without scheme and port.
+	// AllowedHosts are the names that callers may use, without scheme and port,
+	// besides those that follow from Listen.
 	AllowedHosts []string
 	Backend      Backend      // required
 	Metrics      http.Handler // required; answers GET /metrics
@@ -50,7 +50,7 @@ type Options struct {
 	Version      string       // of backupd, for the OpenAPI document
 }
 
-// Server is the HTTP side of one daemon. It holds its address from [New] on.
+// Server is the HTTP side of one daemon. It owns its address from [New] on.
 type Server struct {
 	backend  Backend
 	log      *slog.Logger
@@ -66,10 +66,10 @@ type Server struct {
 	stopping chan struct{} // closed when Run ends
 }
 
-// New checks everything, reads the files, and takes the address, which
-// [Server.Run] or [Server.Close] gives back. It connects to nothing and answers
-// nothing. An address that is not loopback is refused with a
-// [backup.RefusedError] where callers would not be kept out.
+// New checks the options, reads the files and opens the listener, which
+// [Server.Run] or [Server.Close] closes. It connects to nothing and answers no
+// request. Without TLS and credentials it refuses an address that is not loopback
+// with a [backup.RefusedError].
 func New(o Options) (*Server, error) {
 	s := &Server{
 		backend:  o.Backend,
@@ -109,15 +109,18 @@ func (s *Server) listen(address string) (net.Listener, error) {
 	if err != nil {
 		err = fmt.Errorf("start the HTTP server: %w", err)
 		if errors.Is(err, syscall.EADDRINUSE) {
-			err = backup.WithHint(err, "another backupd, or another program, listens there: stop it or choose another address")
+			err = backup.WithHint(err,
+				"another backupd, or another program, listens there: stop it or choose another address")
 		}
 		return nil, err
 	}
-	// What a name resolves to is known only now. Nothing is answered yet.
+	// Only now it is known what a name resolves to. No request is answered yet.
 	if tcp, ok := ln.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() && (s.tls == nil || !s.guard.demands()) {
 		_ = ln.Close() // it was never used
-		return nil, backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf("listen on %s: an address that others reach needs TLS, and tokens or client certificates", address)},
-			"set cert-file and key-file, and read-tokens-file, operate-tokens-file or client-ca-file; or listen on 127.0.0.1")
+		return nil, backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf("listen on %s: "+
+			"an address that other hosts can reach needs TLS, and tokens or client certificates", address)},
+			"set cert-file and key-file, and read-tokens-file, operate-tokens-file or client-ca-file; "+
+				"or listen on 127.0.0.1")
 	}
 	return ln, nil
 }
@@ -125,11 +128,11 @@ func (s *Server) listen(address string) (net.Listener, error) {
 // Addr returns the address the server listens on.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
-// Close gives the address of a server back that is never run.
+// Close closes the listener of a server that is never run.
 func (s *Server) Close() error { return s.listener.Close() }
 
-// Run serves until ctx is done, ends streams of events, and lets other requests
-// finish for some seconds. It may be called once.
+// Run serves until ctx is done. Then it ends streams of events, and gives other
+// requests some seconds to finish. It may be called once.
 func (s *Server) Run(ctx context.Context) error { return s.serve(ctx, s.listener) }
 
 func (s *Server) serve(ctx context.Context, ln net.Listener) error {
@@ -156,7 +159,7 @@ func (s *Server) serve(ctx context.Context, ln net.Listener) error {
 	wg.Go(func() { failed <- srv.Serve(ln) })
 	defer wg.Wait()
 	defer unsubscribe()
-	defer srv.Close() // what did not finish is cut off
+	defer srv.Close() // this cuts off requests that did not finish
 	defer cut()
 
 	select {

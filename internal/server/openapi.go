@@ -12,12 +12,12 @@ import (
 	"github.com/google/jsonschema-go/jsonschema"
 )
 
-// describe answers with the OpenAPI document.
+// describe returns the OpenAPI document.
 func describe(s *Server, _ *http.Request) (any, error) { return json.RawMessage(s.document), nil }
 
 type object = map[string]any
 
-// named are the types that have a place of their own in the document.
+// named are the types that have a schema of their own in the document.
 var named = []reflect.Type{
 	reflect.TypeFor[Cluster](), reflect.TypeFor[ClusterList](),
 	reflect.TypeFor[Snapshot](), reflect.TypeFor[SnapshotList](), reflect.TypeFor[SnapshotDetail](),
@@ -42,7 +42,7 @@ func newDocument(table []route, version string) ([]byte, error) {
 			return nil, err
 		}
 		if !requests[t] {
-			s.AdditionalProperties = nil // answers may get more fields in time
+			s.AdditionalProperties = nil // later versions may add fields to answers
 		}
 		schemas[t.Name()] = s
 	}
@@ -61,8 +61,8 @@ func newDocument(table []route, version string) ([]byte, error) {
 		"openapi": "3.1.0",
 		"info": object{
 			"title": "backupd", "version": version,
-			"description": "Backups of etcd clusters: how they stand, and how to begin one. Nothing here restores or deletes. " +
-				"Where the daemon has no credentials configured, which is possible on loopback only, none are asked for.",
+			"description": "Backups of etcd clusters: their status, and how to start one. The API cannot restore or delete. " +
+				"A daemon without configured credentials, which may listen on loopback only, asks for none.",
 			"license": object{"name": "Apache-2.0", "identifier": "Apache-2.0"},
 		},
 		"servers": []object{{"url": "/"}},
@@ -70,8 +70,10 @@ func newDocument(table []route, version string) ([]byte, error) {
 		"components": object{
 			"schemas": schemas,
 			"securitySchemes": object{
-				"bearer":      object{"type": "http", "scheme": "bearer", "description": "A token of read-tokens-file or operate-tokens-file. Operate includes read."},
-				"certificate": object{"type": "mutualTLS", "description": "A client certificate of client-ca-file. It may do everything."},
+				"bearer": object{"type": "http", "scheme": "bearer",
+					"description": "A token of read-tokens-file or operate-tokens-file. Operate includes read."},
+				"certificate": object{"type": "mutualTLS",
+					"description": "A client certificate of client-ca-file. It allows everything."},
 			},
 		},
 	})
@@ -91,8 +93,9 @@ func operation(t route) (object, error) {
 		if err != nil {
 			return nil, err
 		}
-		// Nothing is an empty object, which some routes are content with.
-		op["requestBody"] = object{"required": t.endpoint.request.NumField() > 0, "content": object{mediaJSON: object{"schema": s}}}
+		// No body means an empty object, which is enough for some routes.
+		op["requestBody"] = object{"required": t.endpoint.request.NumField() > 0,
+			"content": object{mediaJSON: object{"schema": s}}}
 	}
 	success := object{"description": http.StatusText(t.endpoint.status)}
 	switch {
@@ -106,7 +109,8 @@ func operation(t route) (object, error) {
 		success["content"] = object{t.endpoint.media: object{"schema": object{"type": "string"}}}
 	}
 	if t.endpoint.status == http.StatusAccepted {
-		success["headers"] = object{"Location": object{"description": "where the job is", "schema": object{"type": "string"}}}
+		success["headers"] = object{"Location": object{"description": "path of the job",
+			"schema": object{"type": "string"}}}
 	}
 	op["responses"] = object{
 		strconv.Itoa(t.endpoint.status): success,
@@ -146,7 +150,7 @@ func refTo(name string) *jsonschema.Schema {
 	return &jsonschema.Schema{Ref: "#/components/schemas/" + name}
 }
 
-// reference is how a route names a type.
+// reference returns a type's schema, or a reference to it if it is named.
 func reference(t reflect.Type) (*jsonschema.Schema, error) {
 	for _, n := range named {
 		if n == t {
@@ -156,7 +160,7 @@ func reference(t reflect.Type) (*jsonschema.Schema, error) {
 	return schemaOf(t)
 }
 
-// schemaOf describes a type, by reference where it holds other named ones.
+// schemaOf returns the schema of a type. It refers to the named types in it.
 func schemaOf(t reflect.Type) (*jsonschema.Schema, error) {
 	known := map[reflect.Type]*jsonschema.Schema{
 		reflect.TypeFor[time.Time](): {Type: "string", Format: "date-time"},

@@ -88,7 +88,8 @@ func (d *document) schema(t testing.TB, raw json.RawMessage) *jsonschema.Resolve
 	t.Helper()
 	local := func(raw []byte) *jsonschema.Schema {
 		var s jsonschema.Schema
-		if err := json.Unmarshal([]byte(strings.ReplaceAll(string(raw), "#/components/schemas/", "#/$defs/")), &s); err != nil {
+		if err := json.Unmarshal([]byte(strings.ReplaceAll(string(raw), "#/components/schemas/", "#/$defs/")),
+			&s); err != nil {
 			t.Fatal(err)
 		}
 		return &s
@@ -122,7 +123,8 @@ func (d *document) validate(t testing.TB, schema json.RawMessage, body string) {
 // document says, and so does what it refuses.
 func TestDocumentIsTrue(t *testing.T) {
 	b := newBackend()
-	r := start(t, server.Options{Backend: b, ReadTokensFile: tokenFile(t, readToken), OperateTokensFile: tokenFile(t, operateToken)})
+	r := start(t, server.Options{Backend: b, ReadTokensFile: tokenFile(t, readToken),
+		OperateTokensFile: tokenFile(t, operateToken)})
 	d := readDocument(t, r)
 	if d.OpenAPI != "3.1.0" || d.Info.Version != "v1.2.3" {
 		t.Errorf("document %q of %+v", d.OpenAPI, d.Info)
@@ -244,7 +246,8 @@ func checkSecurity(t *testing.T, r *running, d *document, op operation, body str
 	if op.method == "GET" {
 		return
 	}
-	if resp, _ := r.do(t, op.method, op.example(), body, "Authorization: Bearer "+readToken); resp.StatusCode != http.StatusForbidden {
+	if resp, _ := r.do(t, op.method, op.example(), body,
+		"Authorization: Bearer "+readToken); resp.StatusCode != http.StatusForbidden {
 		t.Errorf("with a read token: %s", resp.Status)
 	}
 }

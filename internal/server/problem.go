@@ -13,9 +13,9 @@ import (
 // ProblemType is the content type of every error.
 const ProblemType = "application/problem+json"
 
-// Problem is an error as it is sent: RFC 9457, with a hint.
+// Problem is an error in the form of RFC 9457, with a hint.
 type Problem struct {
-	Type   string `json:"type" jsonschema:"always about:blank: the status says what kind of problem it is"`
+	Type   string `json:"type" jsonschema:"always about:blank: the status is the kind of the problem"`
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail,omitempty" jsonschema:"what is wrong, and where"`
@@ -27,7 +27,9 @@ type Problem struct {
 func (p *Problem) Error() string { return fmt.Sprintf("%d %s: %s", p.Status, p.Title, p.Detail) }
 
 func newProblem(status int, detail string, args ...any) *Problem {
-	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(detail, args...)}
+	return &Problem{
+		Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(detail, args...),
+	}
 }
 
 func (p *Problem) withHint(hint string, args ...any) *Problem {
@@ -43,7 +45,7 @@ func (p *Problem) withHeader(name, value string) *Problem {
 	return p
 }
 
-// problemOf is the only place where an error becomes a status.
+// problemOf maps an error to a status. No other function does.
 func problemOf(err error) *Problem {
 	var (
 		problem *Problem
@@ -62,7 +64,8 @@ func problemOf(err error) *Problem {
 	case errors.As(err, &refused):
 		p = newProblem(http.StatusConflict, "%s", err).withHint("%s", refused.Override)
 	case errors.Is(err, context.DeadlineExceeded):
-		p = newProblem(http.StatusGatewayTimeout, "%s", err).withHint("the repository or the cluster answers too slowly; try again")
+		p = newProblem(http.StatusGatewayTimeout, "%s", err).
+			withHint("the repository or the cluster answers too slowly; try again")
 	case errors.Is(err, context.Canceled):
 		p = newProblem(http.StatusServiceUnavailable, "%s", err).withHint("the daemon is stopping; try again")
 	}
@@ -82,5 +85,5 @@ func (p *Problem) write(w http.ResponseWriter) {
 	}
 	w.Header().Set("Content-Type", ProblemType)
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(append(raw, '\n')) // a caller who is gone needs no answer
+	_, _ = w.Write(append(raw, '\n')) // if the caller is gone, no answer is needed
 }

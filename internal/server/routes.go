@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// route is one line of the table that makes both the handlers and the OpenAPI
-// document.
+// route is an entry of the table from which the handlers and the OpenAPI document
+// are made.
 type route struct {
 	method, path string
 	scope        scope
@@ -29,19 +29,19 @@ type route struct {
 	endpoint     endpoint
 }
 
-// endpoint is what a route does, and the Go types it reads and answers.
+// endpoint serves a route, and names the Go types of its request and its answer.
 type endpoint struct {
 	status   int
 	request  reflect.Type // of the JSON body; nil: none
-	response reflect.Type // of the JSON answer; nil: media is something else
+	response reflect.Type // of the JSON answer; nil: the answer is no JSON
 	media    string
-	problems []int // besides those any route may answer
+	problems []int // statuses besides those of every route
 	serve    func(s *Server, w http.ResponseWriter, r *http.Request, body []byte) error
 }
 
 const mediaJSON = "application/json"
 
-// get answers with what f returns.
+// get answers with the value that f returns.
 func get[T any](f func(s *Server, r *http.Request) (T, error), problems ...int) endpoint {
 	return endpoint{status: http.StatusOK, response: reflect.TypeFor[T](), media: mediaJSON, problems: problems,
 		serve: func(s *Server, w http.ResponseWriter, r *http.Request, _ []byte) error {
@@ -53,9 +53,10 @@ func get[T any](f func(s *Server, r *http.Request) (T, error), problems ...int) 
 		}}
 }
 
-// start begins a job and answers with it.
+// start starts a job and answers with it.
 func start[B any](f func(s *Server, r *http.Request, body B) (Job, error), problems ...int) endpoint {
-	return endpoint{status: http.StatusAccepted, request: reflect.TypeFor[B](), response: reflect.TypeFor[Job](), media: mediaJSON, problems: problems,
+	return endpoint{status: http.StatusAccepted, request: reflect.TypeFor[B](), response: reflect.TypeFor[Job](),
+		media: mediaJSON, problems: problems,
 		serve: func(s *Server, w http.ResponseWriter, r *http.Request, raw []byte) error {
 			var body B
 			if err := decode(r, raw, &body); err != nil {
@@ -70,7 +71,7 @@ func start[B any](f func(s *Server, r *http.Request, body B) (Job, error), probl
 		}}
 }
 
-// put changes something and answers with nothing.
+// put makes a change and answers without a body.
 func put[B any](f func(s *Server, r *http.Request, body B) error, problems ...int) endpoint {
 	return endpoint{status: http.StatusNoContent, request: reflect.TypeFor[B](), problems: problems,
 		serve: func(s *Server, w http.ResponseWriter, r *http.Request, raw []byte) error {
@@ -93,17 +94,18 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	}
 	w.Header().Set("Content-Type", mediaJSON)
 	w.WriteHeader(status)
-	_, _ = w.Write(append(raw, '\n')) // a caller who is gone needs no answer
+	_, _ = w.Write(append(raw, '\n')) // if the caller is gone, no answer is needed
 	return nil
 }
 
-// decode reads a JSON object strictly. No body is an empty object.
+// decode reads a JSON object strictly. No body means an empty object.
 func decode(r *http.Request, raw []byte, v any) error {
 	if len(raw) == 0 {
 		return nil
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != mediaJSON {
-		return newProblem(http.StatusUnsupportedMediaType, "the body has the content type %q", r.Header.Get("Content-Type")).
+		return newProblem(http.StatusUnsupportedMediaType, "the body has the content type %q",
+			r.Header.Get("Content-Type")).
 			withHint("send JSON, with Content-Type: application/json")
 	}
 	dec := json.NewDecoder(bytes.NewReader(raw))
@@ -111,7 +113,7 @@ func decode(r *http.Request, raw []byte, v any) error {
 	err := dec.Decode(v)
 	if err == nil {
 		if _, more := dec.Token(); more != io.EOF {
-			err = errors.New("something follows the object")
+			err = errors.New("more data follows the object")
 		}
 	}
 	if err != nil {
@@ -121,8 +123,8 @@ func decode(r *http.Request, raw []byte, v any) error {
 	return nil
 }
 
-// mux makes the table's handlers. Paths are matched as they are: one that would
-// have to be cleaned first is not found.
+// mux makes the handlers of the table. It does not clean paths: a path that is not
+// clean is not found.
 func (s *Server) mux(table []route) http.Handler {
 	methods := map[string]map[string]route{}
 	for _, t := range table {
@@ -159,10 +161,10 @@ func (s *Server) mux(table []route) http.Handler {
 
 func notFound(w http.ResponseWriter, r *http.Request) {
 	newProblem(http.StatusNotFound, "there is nothing at %q", r.URL.Path).
-		withHint("GET %s/openapi.json lists what there is", apiPrefix).write(w)
+		withHint("GET %s/openapi.json lists all paths", apiPrefix).write(w)
 }
 
-// answer does what is the same for all routes, then what is the route's.
+// answer serves a request and writes its problem, if it has one.
 func (s *Server) answer(t route, w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	if t.endpoint.media != mediaEvents {
@@ -199,20 +201,21 @@ func (s *Server) try(t route, w http.ResponseWriter, r *http.Request) error {
 	return t.endpoint.serve(s, w, r, body)
 }
 
-// readBody reads the whole body, and then lifts the deadline for reading: the
-// server goes on reading to see a caller hang up, and would take the deadline
-// for that.
+// readBody reads the whole body and then removes the read deadline. The server goes
+// on reading to notice when the caller hangs up, and the deadline would look like
+// that.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return nil, newProblem(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", tooLarge.Limit).withHeader("Connection", "close")
+		return nil, newProblem(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", tooLarge.Limit).
+			withHeader("Connection", "close")
 	case err != nil:
 		return nil, newProblem(http.StatusBadRequest, "read body: %s", err).withHeader("Connection", "close")
 	}
 	if err := http.NewResponseController(w).SetReadDeadline(time.Time{}); err != nil {
-		return nil, fmt.Errorf("lift read deadline: %w", err)
+		return nil, fmt.Errorf("remove read deadline: %w", err)
 	}
 	return body, nil
 }
@@ -225,7 +228,7 @@ func checkQuery(r *http.Request, known []parameter) error {
 	for name, given := range values {
 		i := slices.IndexFunc(known, func(p parameter) bool { return p.name == name })
 		if i < 0 {
-			return newProblem(http.StatusBadRequest, "the parameter %q is not known here", name)
+			return newProblem(http.StatusBadRequest, "the parameter %q is not known", name)
 		}
 		if len(given) > 1 {
 			return newProblem(http.StatusBadRequest, "the parameter %q is given %d times", name, len(given))

@@ -159,7 +159,7 @@ func TestProblems(t *testing.T) {
 		{"GET", api + "/clusters", "{}", "", 400, "takes no body"},
 		{"POST", api + "/clusters/prod/backups", `{"force":true}`, "", 400, `unknown field "force"`},
 		{"POST", api + "/clusters/prod/backups", `[]`, "", 400, "decode body"},
-		{"POST", api + "/clusters/prod/backups", `{}{}`, "", 400, "something follows"},
+		{"POST", api + "/clusters/prod/backups", `{}{}`, "", 400, "more data follows"},
 		{"POST", api + "/clusters/prod/backups", `{`, "", 400, "unexpected"},
 		{"POST", api + "/clusters/prod/backups", `{}`, "Content-Type: text/plain", 415, `"text/plain"`},
 		{"POST", api + "/clusters/prod/backups", `{}`, "Content-Type: ", 415, ""},
@@ -168,7 +168,8 @@ func TestProblems(t *testing.T) {
 		{"POST", api + "/clusters/prod/verifications", `{"snapshot":"newest"}`, "", 400, "field snapshot"},
 		{"PUT", api + "/clusters/prod/snapshots/" + snapshotID + "/pin", `{}`, "", 400, "field reason"},
 		{"PUT", api + "/clusters/prod/snapshots/" + snapshotID + "/pin", `{"reason":"a\nb"}`, "", 400, "field reason"},
-		{"PUT", api + "/clusters/prod/snapshots/" + snapshotID + "/pin", `{"reason":"` + long[:501] + `"}`, "", 400, "field reason"},
+		{"PUT", api + "/clusters/prod/snapshots/" + snapshotID + "/pin", `{"reason":"` + long[:501] + `"}`, "", 400,
+			"field reason"},
 	} {
 		t.Run(fmt.Sprintf("%s %.70s %.40s", c.method, c.path, c.body), func(t *testing.T) {
 			var headers []string
@@ -191,7 +192,8 @@ func TestBackendErrors(t *testing.T) {
 		{backup.WithHint(errors.New("list: 503 SlowDown"), "try later"), 500, "try later"},
 		{fmt.Errorf("snapshot: %w", server.ErrNotFound), 404, ""},
 		{fmt.Errorf("snapshot: %w", server.ErrConflict), 409, ""},
-		{fmt.Errorf("list: %w", context.DeadlineExceeded), 504, "the repository or the cluster answers too slowly; try again"},
+		{fmt.Errorf("list: %w", context.DeadlineExceeded), 504,
+			"the repository or the cluster answers too slowly; try again"},
 		{fmt.Errorf("list: %w", context.Canceled), 503, "the daemon is stopping; try again"},
 		{&backup.RefusedError{Reason: "it is suspect", Override: "--allow-suspect"}, 409, "--allow-suspect"},
 	} {
@@ -199,7 +201,8 @@ func TestBackendErrors(t *testing.T) {
 		b.fail = c.err
 		r := start(t, server.Options{Backend: b})
 		for _, call := range [][3]string{
-			{"GET", "/clusters/prod/snapshots"}, {"GET", "/clusters/prod/snapshots/" + snapshotID}, {"GET", "/clusters/prod/prune-plan"},
+			{"GET", "/clusters/prod/snapshots"}, {"GET", "/clusters/prod/snapshots/" + snapshotID},
+			{"GET", "/clusters/prod/prune-plan"},
 			{"POST", "/clusters/prod/backups"}, {"POST", "/clusters/prod/verifications", `{"snapshot":"latest"}`},
 			{"PUT", "/clusters/prod/snapshots/" + snapshotID + "/pin", `{"reason":"x"}`},
 		} {
@@ -219,8 +222,10 @@ func TestNoRestoreAndNoDelete(t *testing.T) {
 	b := newBackend()
 	r := start(t, server.Options{Backend: b})
 	before := slices.Clone(b.snapshots)
-	paths := []string{"/restore", api + "/restore", api + "/restores", api + "/clusters/prod/restore", api + "/clusters/prod/restores",
-		api + "/clusters/prod/prune", api + "/clusters/prod/snapshots/" + snapshotID + "/restore", api + "/clusters/prod/snapshots/" + snapshotID + "/data"}
+	paths := []string{"/restore", api + "/restore", api + "/restores", api + "/clusters/prod/restore",
+		api + "/clusters/prod/restores",
+		api + "/clusters/prod/prune", api + "/clusters/prod/snapshots/" + snapshotID + "/restore",
+		api + "/clusters/prod/snapshots/" + snapshotID + "/data"}
 	for _, path := range paths {
 		for _, m := range methods[1:] {
 			if resp, _ := r.do(t, m, path, ""); resp.StatusCode != http.StatusNotFound {
@@ -241,7 +246,8 @@ func TestNoRestoreAndNoDelete(t *testing.T) {
 		if op.method != "GET" {
 			writes++
 		}
-		if name := strings.ToLower(op.id); strings.Contains(name, "restore") || strings.Contains(name, "delete") || strings.Contains(name, "remove") {
+		if name := strings.ToLower(op.id); strings.Contains(name, "restore") || strings.Contains(name, "delete") ||
+			strings.Contains(name, "remove") {
 			t.Errorf("%s %s is the operation %s", op.method, op.path, op.id)
 		}
 	}
@@ -266,8 +272,10 @@ func TestNoRestoreAndNoDelete(t *testing.T) {
 // to a 5xx, and every error is a problem.
 func FuzzRouter(f *testing.F) {
 	for _, m := range []string{"GET", "POST", "PUT", "DELETE"} {
-		for _, p := range []string{"/", "/healthz", "/metrics", api + "/clusters/prod", api + "/clusters/prod/backups", api + "/clusters/prod/verifications",
-			api + "/clusters/prod/snapshots?limit=3", api + "/clusters/prod/snapshots/" + snapshotID + "/pin", api + "/jobs/job1/events", "/%2e%2e//x", "*"} {
+		for _, p := range []string{"/", "/healthz", "/metrics", api + "/clusters/prod", api + "/clusters/prod/backups",
+			api + "/clusters/prod/verifications",
+			api + "/clusters/prod/snapshots?limit=3", api + "/clusters/prod/snapshots/" + snapshotID + "/pin",
+			api + "/jobs/job1/events", "/%2e%2e//x", "*"} {
 			f.Add(m, p, `{"snapshot":"latest","reason":"x"}`, "application/json", "localhost")
 		}
 	}

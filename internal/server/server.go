@@ -1,9 +1,9 @@
 // Package server is the daemon's HTTP side: the API under /api/v1, health and
-// metrics. It asks for everything through one small interface, [Backend], and
-// can neither restore nor delete.
+// metrics. It gets everything through one small interface, [Backend], and can
+// neither restore nor delete.
 //
 // One table of routes registers the handlers and makes the OpenAPI document, so
-// the two cannot drift apart. docs/api.md is for those who call it.
+// the two cannot differ. docs/api.md describes the API for its callers.
 package server
 
 import (
@@ -15,28 +15,28 @@ import (
 // Errors a [Backend] returns.
 var (
 	ErrNotFound = errors.New("not found")
-	ErrConflict = errors.New("conflict") // such a job is running already
+	ErrConflict = errors.New("conflict") // such a job is already running
 )
 
-// Backend is what the server asks of the daemon. Methods may be called
-// concurrently. Their errors are shown to callers, so they must hold no secret;
-// a [backup.HintError] in one becomes the problem's hint.
+// Backend is the daemon as the server needs it. Its methods may be called
+// concurrently. Callers see their errors, so these must hold no secret; a
+// [backup.HintError] in one becomes the problem's hint.
 type Backend interface {
-	// Ready returns nil when the daemon guards its clusters, or why not. Anyone
-	// who reaches the listener can read the answer.
+	// Ready returns nil if the daemon guards its clusters, or the reason why not.
+	// Everyone who can reach the listener can read the answer.
 	Ready() error
 	Clusters() []Cluster
-	// Snapshots returns at most limit snapshots of a cluster, the newest first,
-	// from the one after the id after (empty: from the newest). The snapshot
-	// called after may be gone.
+	// Snapshots returns at most limit snapshots of a cluster, the newest first. It
+	// begins with the one that follows the id after, or with the newest if after is
+	// empty. The snapshot with that id need not exist any longer.
 	Snapshots(ctx context.Context, cluster, after string, limit int) ([]Snapshot, error)
 	Snapshot(ctx context.Context, cluster, id string) (*SnapshotDetail, error)
-	// Jobs returns running jobs and the last finished ones, the newest first.
+	// Jobs returns the running and the last finished jobs, the newest first.
 	Jobs() []Job
-	// Subscribe calls send with every change of a job until ctx is done. It may
-	// return before. Send never blocks. A running server calls it once.
+	// Subscribe calls send with every change of a job until ctx is done, or returns
+	// earlier. send never blocks. A running server calls Subscribe once.
 	Subscribe(ctx context.Context, send func(Job))
-	// StartBackup and StartVerification return at once with the job. An id may
+	// StartBackup and StartVerification start a job and return at once. The id may
 	// be Latest.
 	StartBackup(cluster string) (Job, error)
 	StartVerification(cluster, id string) (Job, error)
@@ -44,8 +44,7 @@ type Backend interface {
 	PrunePlan(ctx context.Context, cluster string) ([]PruneDecision, error)
 }
 
-// Latest stands for the id of the newest verified snapshot where one is to be
-// verified.
+// Latest, in place of an id, means the newest verified snapshot.
 const Latest = "latest"
 
 // States of a [Cluster].
@@ -55,20 +54,23 @@ const (
 	ClusterFailure = "failure"
 )
 
-// Cluster is how a guarded cluster stands.
+// Cluster is the status of a guarded cluster.
 type Cluster struct {
 	Name       string            `json:"name"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	Repository string            `json:"repository" jsonschema:"name of the repository in the configuration"`
 	Schedule   string            `json:"schedule" jsonschema:"cron line of its backups"`
-	// State is ok, warning or failure; Problem and Hint say what and what to do.
-	State       string    `json:"state" jsonschema:"ok, warning or failure"`
-	Problem     string    `json:"problem,omitempty" jsonschema:"what is wrong"`
-	Hint        string    `json:"hint,omitempty" jsonschema:"what to do about it"`
-	LastSuccess time.Time `json:"lastSuccess,omitzero" jsonschema:"start of the newest verified snapshot"`
+	// State is ok, warning or failure. Problem describes the problem and Hint its
+	// solution.
+	State   string `json:"state" jsonschema:"ok, warning or failure"`
+	Problem string `json:"problem,omitempty" jsonschema:"what is wrong"`
+	Hint    string `json:"hint,omitempty" jsonschema:"what to do about it"`
+	// LastSuccess is the start of the newest verified snapshot, or of the last
+	// slot that was skipped because nothing had changed since.
+	LastSuccess time.Time `json:"lastSuccess,omitzero" jsonschema:"when the cluster was last known to be protected"`
 	LastAttempt time.Time `json:"lastAttempt,omitzero"`
 	NextRun     time.Time `json:"nextRun,omitzero"`
-	Running     bool      `json:"running" jsonschema:"whether a job of this cluster is running"`
+	Running     bool      `json:"running" jsonschema:"whether a backup of this cluster is running"`
 	Snapshot    string    `json:"snapshot,omitempty" jsonschema:"id of the newest verified snapshot"`
 	Revision    int64     `json:"revision,omitempty" jsonschema:"revision of the newest verified snapshot"`
 }
@@ -76,32 +78,34 @@ type Cluster struct {
 // Snapshot is one row of a listing.
 type Snapshot struct {
 	ID          string    `json:"id"`
-	Time        time.Time `json:"time" jsonschema:"when it was begun"`
+	Time        time.Time `json:"time" jsonschema:"when the snapshot began"`
 	Revision    int64     `json:"revision"`
 	StoredBytes int64     `json:"storedBytes"`
-	Suspect     bool      `json:"suspect" jsonschema:"whether something speaks against it; the manifest says what"`
-	Pinned      string    `json:"pinned,omitempty" jsonschema:"why it is pinned, if it is"`
+	State       string    `json:"state" jsonschema:"verified, suspect (the manifest says why) or damaged (reason says how)"`
+	Reason      string    `json:"reason,omitempty" jsonschema:"how it is damaged"`
+	Future      bool      `json:"future,omitempty" jsonschema:"whether it was begun by a clock that was ahead"`
+	Pinned      string    `json:"pinned,omitempty" jsonschema:"the reason of its pin; absent without a pin"`
 }
 
-// SnapshotDetail is one snapshot with its manifest as it is stored.
+// SnapshotDetail is one snapshot with its stored manifest.
 type SnapshotDetail struct {
 	Snapshot
-	Manifest any `json:"manifest" jsonschema:"the manifest as it is stored; docs/format.md describes it"`
+	Manifest any `json:"manifest" jsonschema:"the stored manifest; docs/format.md describes it"`
 }
 
 // States of a [Job].
 const (
 	JobRunning   = "running"
 	JobSucceeded = "succeeded"
-	JobSuspect   = "suspect" // a snapshot was stored, and something speaks against it
+	JobSuspect   = "suspect" // a snapshot was stored, but its content is not trusted
 	JobSkipped   = "skipped" // there was nothing to do
 	JobFailed    = "failed"
 )
 
-// Job is one run of something, with its progress.
+// Job is one run, with its progress.
 type Job struct {
 	ID       string    `json:"id"`
-	Kind     string    `json:"kind" jsonschema:"backup, verify, prune or defragment"`
+	Kind     string    `json:"kind" jsonschema:"backup, verify or defragment"`
 	Cluster  string    `json:"cluster"`
 	Reason   string    `json:"reason" jsonschema:"scheduled, caught up or manual"`
 	State    string    `json:"state" jsonschema:"running, succeeded, suspect, skipped or failed"`
@@ -109,12 +113,12 @@ type Job struct {
 	Ended    time.Time `json:"ended,omitzero"`
 	Stage    string    `json:"stage,omitempty" jsonschema:"receive, store, inspect, compare or verify"`
 	Done     int64     `json:"done" jsonschema:"how much of total the stage has done, in its own unit"`
-	Total    int64     `json:"total" jsonschema:"0 where it is not known"`
-	Snapshot string    `json:"snapshot,omitempty" jsonschema:"id of the snapshot it made or looked at"`
+	Total    int64     `json:"total" jsonschema:"0 if it is not known"`
+	Snapshot string    `json:"snapshot,omitempty" jsonschema:"id of the snapshot that it stored or verified"`
 	Error    string    `json:"error,omitempty"`
 }
 
-// PruneDecision is what a prune would do to one snapshot, and why.
+// PruneDecision says whether a prune would keep a snapshot, and why.
 type PruneDecision struct {
 	Snapshot
 	Keep    bool     `json:"keep"`
@@ -129,7 +133,7 @@ type ClusterList struct {
 // SnapshotList is one page of a cluster's snapshots.
 type SnapshotList struct {
 	Snapshots []Snapshot `json:"snapshots"`
-	Next      string     `json:"next,omitempty" jsonschema:"the parameter after for the next page; absent on the last one"`
+	Next      string     `json:"next,omitempty" jsonschema:"the parameter after for the next page; absent on the last"`
 }
 
 // JobList is the answer to GET /api/v1/jobs.
@@ -137,17 +141,17 @@ type JobList struct {
 	Jobs []Job `json:"jobs"`
 }
 
-// PrunePlan is what a prune would do now.
+// PrunePlan lists the decisions of a prune, if it ran now.
 type PrunePlan struct {
 	Decisions []PruneDecision `json:"decisions"`
 }
 
-// VerificationRequest says which snapshot to verify.
+// VerificationRequest names the snapshot to verify.
 type VerificationRequest struct {
 	Snapshot string `json:"snapshot" jsonschema:"a snapshot's id, or latest"`
 }
 
-// PinRequest says why a snapshot is to stay.
+// PinRequest gives the reason of a pin.
 type PinRequest struct {
-	Reason string `json:"reason" jsonschema:"why it must stay, in at most 500 characters"`
+	Reason string `json:"reason" jsonschema:"why the snapshot must stay, in at most 500 characters"`
 }

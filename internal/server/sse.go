@@ -14,12 +14,12 @@ import (
 const (
 	mediaEvents  = "text/event-stream"
 	maxStreams   = 32
-	maxPending   = 1000             // jobs of which a stream has not been told the newest state
-	heartbeat    = 15 * time.Second // keeps proxies from closing what is silent
-	eventTimeout = 10 * time.Second // how long a caller may take to read what was sent
+	maxPending   = 1000             // jobs whose newest state a stream has not sent yet
+	heartbeat    = 15 * time.Second // keeps proxies from closing a silent stream
+	eventTimeout = 10 * time.Second // how long a caller may take to read an event
 )
 
-// hub hands every change of a job to each stream.
+// hub passes every change of a job to each stream.
 type hub struct {
 	mu    sync.Mutex // guards boxes
 	boxes map[*mailbox]struct{}
@@ -48,8 +48,8 @@ func (h *hub) remove(b *mailbox) {
 	delete(h.boxes, b)
 }
 
-// mailbox is what a stream has yet to tell: of each job the newest state only,
-// so that progress never piles up behind a slow caller.
+// mailbox holds the jobs that a stream has not sent yet, each with its newest state
+// only, so that progress never piles up behind a slow caller.
 type mailbox struct {
 	only  string        // the id of the one job; empty: all
 	ready chan struct{} // holds one token while there is something
@@ -74,8 +74,8 @@ func (b *mailbox) put(j Job) {
 	b.add(j)
 }
 
-// putOlder adds what a listing told of a job, unless a change is there, which
-// is as new.
+// putOlder adds a job from a listing, unless the mailbox holds a change of it,
+// which is at least as new.
 func (b *mailbox) putOlder(j Job) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -98,7 +98,7 @@ func (b *mailbox) add(j Job) {
 	}
 }
 
-// take empties the mailbox. It reports false where something did not fit.
+// take empties the mailbox. It returns false if a job did not fit.
 func (b *mailbox) take() ([]Job, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -111,8 +111,8 @@ func (b *mailbox) take() ([]Job, bool) {
 	return out, !b.full
 }
 
-// events is the endpoint of a stream: of the job that the path names, or of all.
-// Now lists the jobs as they stand.
+// events is the endpoint of a stream: of the job in the path, or of all jobs. now
+// lists the current jobs.
 func events(now func(s *Server, r *http.Request) ([]Job, error), problems ...int) endpoint {
 	return endpoint{status: http.StatusOK, media: mediaEvents, problems: append(problems, http.StatusServiceUnavailable),
 		serve: func(s *Server, w http.ResponseWriter, r *http.Request, _ []byte) error {
@@ -120,12 +120,15 @@ func events(now func(s *Server, r *http.Request) ([]Job, error), problems ...int
 			case s.streams <- struct{}{}:
 				defer func() { <-s.streams }()
 			default:
-				return newProblem(http.StatusServiceUnavailable, "there are %d streams of events already", maxStreams).
-					withHint("end one of them, or ask GET %s/jobs now and then", apiPrefix).withHeader("Retry-After", "10")
+				return newProblem(http.StatusServiceUnavailable, "all %d streams of events are in use", maxStreams).
+					withHint("end one of them, or poll GET %s/jobs", apiPrefix).withHeader("Retry-After", "10")
 			}
-			// The mailbox is there before the jobs are listed, so that a change in
-			// between is not lost.
-			st := &stream{w: w, control: http.NewResponseController(w), box: newMailbox(r.PathValue("id")), seen: map[string]Job{}}
+			// The mailbox is added before the jobs are listed, so that no change in
+			// between is lost.
+			st := &stream{
+				w: w, control: http.NewResponseController(w),
+				box: newMailbox(r.PathValue("id")), seen: map[string]Job{},
+			}
 			st.now = func() ([]Job, error) { return now(s, r) }
 			s.hub.add(st.box)
 			defer s.hub.remove(st.box)
@@ -153,23 +156,23 @@ func watchJob(s *Server, r *http.Request) ([]Job, error) {
 	return []Job{job}, err
 }
 
-// stream is one caller who reads events.
+// stream is a connection on which one caller reads events.
 type stream struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
 	box     *mailbox
-	seen    map[string]Job // what the caller knows
+	seen    map[string]Job // as the caller knows them
 	now     func() ([]Job, error)
 }
 
 var errSlow = errors.New("too many changes are waiting to be read")
 
-// run writes events until the caller goes, the server stops, or the one job
-// has ended.
+// run writes events until the caller is gone, the server stops, or the one job has
+// ended.
 func (st *stream) run(ctx context.Context, stopping <-chan struct{}) error {
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
-	defer st.extend() // the end is written when this has returned
+	defer st.extend() // the end of the answer is written after run returns
 	for {
 		select {
 		case <-ctx.Done():
@@ -185,8 +188,8 @@ func (st *stream) run(ctx context.Context, stopping <-chan struct{}) error {
 				return err
 			}
 		case <-tick.C:
-			// A change that got lost on its way here must not leave a caller
-			// waiting for ever: what is true is what the backend lists.
+			// A caller must not wait for ever for a change that was lost on its way
+			// here. The backend's list is the truth.
 			jobs, err := st.now()
 			if err != nil {
 				return err
@@ -199,8 +202,8 @@ func (st *stream) run(ctx context.Context, stopping <-chan struct{}) error {
 	}
 }
 
-// catchUp puts into the mailbox what the caller does not know of the jobs as
-// they are listed, and forgets the jobs that are listed no more.
+// catchUp puts every listed job into the mailbox whose state the caller does not
+// know, and forgets the jobs that are not listed.
 func (st *stream) catchUp(jobs []Job) {
 	listed := map[string]Job{}
 	for _, j := range jobs {
@@ -214,8 +217,7 @@ func (st *stream) catchUp(jobs []Job) {
 	st.seen = listed
 }
 
-// tell writes jobs as events, and reports whether that was the end of the one
-// job.
+// tell writes jobs as events, and reports whether the stream's one job has ended.
 func (st *stream) tell(jobs []Job) (ended bool, err error) {
 	var out bytes.Buffer
 	for _, j := range jobs {
@@ -230,7 +232,7 @@ func (st *stream) tell(jobs []Job) (ended bool, err error) {
 	return ended, st.write(out.Bytes())
 }
 
-// extend gives the caller time to read what is written next.
+// extend gives the caller time to read the next write.
 func (st *stream) extend() error {
 	if err := st.control.SetWriteDeadline(time.Now().Add(eventTimeout)); err != nil {
 		return fmt.Errorf("set write deadline: %w", err)

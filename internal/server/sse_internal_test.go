@@ -42,7 +42,7 @@ func (p *pipes) dial() net.Conn {
 	return client
 }
 
-// fewJobs is a daemon that knows one job, and forgets to tell of its changes.
+// fewJobs is a daemon that knows one job, and does not publish its changes.
 type fewJobs struct {
 	Backend
 	mu   sync.Mutex
@@ -116,7 +116,7 @@ func TestEvents_HeartbeatForHours(t *testing.T) {
 		readUntil(t, in, `"state":"running"`)
 		for i := range 1000 {
 			if got := readUntil(t, in, ": heartbeat\n\n"); i > 0 && strings.Contains(got, "data:") {
-				t.Fatalf("told again although nothing has changed: %q", got)
+				t.Fatalf("sent again although nothing has changed: %q", got)
 			}
 		}
 		if took := time.Since(began); took != 1000*heartbeat {
@@ -127,8 +127,8 @@ func TestEvents_HeartbeatForHours(t *testing.T) {
 	})
 }
 
-// A change that never arrived is told with the next heartbeat, and so is the
-// end of the job.
+// A change that never arrived is sent with the next heartbeat, and so is the end of
+// the job.
 func TestEvents_LostChanges(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *fewJobs, p *pipes) {
 		c, in := request(t, p, "/api/v1/jobs/j/events")
@@ -190,7 +190,8 @@ func TestTimeouts(t *testing.T) {
 			want time.Duration
 		}{
 			{"GET /healthz HTTP/1.1\r\nHost: local", readHeaderTimeout},
-			{"POST /api/v1/clusters/x/backups HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{", readTimeout},
+			{"POST /api/v1/clusters/x/backups HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: " +
+				"100\r\n\r\n{", readTimeout},
 			{"", readHeaderTimeout},
 		} {
 			conn := p.dial()

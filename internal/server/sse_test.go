@@ -79,7 +79,8 @@ func (l *listener) want(t *testing.T, want server.Job) {
 }
 
 func backupJob(done int64) server.Job {
-	return server.Job{ID: "job2", Kind: "backup", Cluster: "prod", Reason: "manual", State: server.JobRunning, Started: noon, Stage: "store", Done: done, Total: 1 << 20}
+	return server.Job{ID: "job2", Kind: "backup", Cluster: "prod", Reason: "manual", State: server.JobRunning,
+		Started: noon, Stage: "store", Done: done, Total: 1 << 20}
 }
 
 func TestEvents_OfOneJob(t *testing.T) {
@@ -87,7 +88,7 @@ func TestEvents_OfOneJob(t *testing.T) {
 	b.set(backupJob(1))
 	r := start(t, server.Options{Backend: b})
 	l := r.listen(t, "/jobs/job2/events")
-	l.want(t, backupJob(1)) // as it stands
+	l.want(t, backupJob(1)) // the current state
 	b.change(backupJob(2))
 	l.want(t, backupJob(2))
 	other := backupJob(3)
@@ -121,8 +122,8 @@ func TestEvents_OfAllJobs(t *testing.T) {
 	}
 }
 
-// Progress does not pile up behind somebody who does not read, and the end is
-// told all the same.
+// Progress does not pile up behind a caller that does not read, and the end is sent
+// nevertheless.
 func TestEvents_Coalesce(t *testing.T) {
 	b := newBackend()
 	b.set(backupJob(0))

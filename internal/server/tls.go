@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+
+	"github.com/etcd-backupd/backupd/internal/certs"
 )
 
-// loadTLS returns how to speak TLS with the files that options name, or nil
-// where they name none. Each handshake takes the files as they are then.
+// loadTLS returns the TLS configuration from the files in the options, or nil if
+// they name none. Each handshake uses the current contents of the files.
 func loadTLS(o Options, log *slog.Logger) (*tls.Config, error) {
 	if o.CertFile == "" && o.KeyFile == "" && o.ClientCAFile == "" {
 		return nil, nil
@@ -17,13 +19,13 @@ func loadTLS(o Options, log *slog.Logger) (*tls.Config, error) {
 	if o.CertFile == "" || o.KeyFile == "" {
 		return nil, errors.New("configure TLS: cert-file and key-file belong together, and client-ca-file needs both")
 	}
-	pair, err := load(log, parsePair, o.CertFile, o.KeyFile)
+	pair, err := certs.LoadPair(log, o.CertFile, o.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("read server certificate: %w", err)
 	}
-	var authority *reloaded[*x509.CertPool]
+	var authority *certs.Reloaded[*x509.CertPool]
 	if o.ClientCAFile != "" {
-		if authority, err = load(log, parsePool, o.ClientCAFile); err != nil {
+		if authority, err = certs.LoadPool(log, o.ClientCAFile); err != nil {
 			return nil, fmt.Errorf("read CA of clients: %w", err)
 		}
 	}
@@ -32,29 +34,17 @@ func loadTLS(o Options, log *slog.Logger) (*tls.Config, error) {
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			c := &tls.Config{
 				MinVersion:   tls.VersionTLS12,
-				Certificates: []tls.Certificate{pair.get()},
-				// One protocol, one set of time-outs to get right.
+				Certificates: []tls.Certificate{*pair.Get()},
+				// One protocol means one set of time-outs.
 				NextProtos: []string{"http/1.1"},
-				// A resumed session would outlive the authority that vouched for it.
+				// A resumed session would stay valid after its authority was removed.
 				SessionTicketsDisabled: true,
 			}
 			if authority != nil {
-				// Probes come without a certificate; who needs one is told by 401.
-				c.ClientAuth, c.ClientCAs = tls.VerifyClientCertIfGiven, authority.get()
+				// Probes have no certificate. A route that needs one answers 401.
+				c.ClientAuth, c.ClientCAs = tls.VerifyClientCertIfGiven, authority.Get()
 			}
 			return c, nil
 		},
 	}, nil
-}
-
-func parsePair(contents [][]byte) (tls.Certificate, error) {
-	return tls.X509KeyPair(contents[0], contents[1])
-}
-
-func parsePool(contents [][]byte) (*x509.CertPool, error) {
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(contents[0]) {
-		return nil, errors.New("holds no certificate in PEM")
-	}
-	return pool, nil
 }

@@ -16,7 +16,7 @@ import (
 // revision. A member may take seconds to answer, so they are asked as soon as
 // the revision is known, while the database is still being inspected.
 type questions struct {
-	taker    *Taker
+	source   *cluster.Cluster
 	survey   *cluster.Survey
 	revision backup.Revision
 	voters   []backup.Member
@@ -35,8 +35,13 @@ type reply struct {
 var errNobodyThere = errors.New("neither an endpoint nor one of its client URLs answers as this member")
 
 // ask begins to ask the voters and returns at once.
-func (t *Taker) ask(ctx context.Context, s *cluster.Survey, voters []backup.Member, rev backup.Revision) *questions {
-	q := &questions{taker: t, survey: s, revision: rev, voters: voters, replies: make([]reply, len(voters)), done: make(chan struct{})}
+func ask(
+	ctx context.Context, source *cluster.Cluster, s *cluster.Survey, voters []backup.Member, rev backup.Revision,
+) *questions {
+	q := &questions{
+		source: source, survey: s, revision: rev, voters: voters,
+		replies: make([]reply, len(voters)), done: make(chan struct{}),
+	}
 	ctx, q.cancel = context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	for i, m := range voters {
@@ -58,7 +63,7 @@ func (q *questions) abandon() {
 }
 
 // askEarly asks for the revision that the database seems to end at. It returns
-// nil where that cannot be told yet: then [Taker.compare] asks.
+// nil where that is not known yet: then [Taker.compare] asks.
 func (t *Taker) askEarly(ctx context.Context, s *cluster.Survey, path string) *questions {
 	voters := voting(s.Members)
 	if t.Hashes == SkipHashes || len(voters) == 0 {
@@ -68,7 +73,7 @@ func (t *Taker) askEarly(ctx context.Context, s *cluster.Survey, path string) *q
 	if err != nil {
 		return nil // the inspection says what is wrong
 	}
-	return t.ask(ctx, s, voters, rev)
+	return ask(ctx, t.Source, s, voters, rev)
 }
 
 func (q *questions) ask(ctx context.Context, m backup.Member) reply {
@@ -76,33 +81,37 @@ func (q *questions) ask(ctx context.Context, m backup.Member) reply {
 	if endpoint == "" {
 		return reply{err: errNobodyThere}
 	}
-	answer, err := q.taker.Source.HashKV(ctx, endpoint, q.revision)
+	answer, err := q.source.HashKV(ctx, endpoint, q.revision)
 	return reply{endpoint, answer, err}
 }
 
 // compare holds the answers of every voting member against the file. It returns
 // them, and what they make suspect.
-func (t *Taker) compare(ctx context.Context, s *cluster.Survey, facts *etcddb.Facts, path string, q *questions) ([]backup.MemberHash, []string) {
+func (t *Taker) compare(ctx context.Context, s *cluster.Survey, got *received) ([]backup.MemberHash, []string) {
 	if t.Hashes == SkipHashes {
 		return []backup.MemberHash{}, nil
 	}
+	facts, q, progress := got.facts, got.asked, t.progress()
 	if q == nil || q.revision != facts.Revision {
 		q.abandon()
 		voters := voting(s.Members)
-		if len(voters) == 0 { // nobody would tell; the database does
+		if len(voters) == 0 { // no member lists them; the database does
 			voters = voting(facts.Members)
 		}
-		q = t.ask(ctx, s, voters, facts.Revision)
+		q = ask(ctx, t.Source, s, voters, facts.Revision)
 	}
 	defer q.abandon()
-	t.Progress(backup.StageCompare, 0, int64(len(q.voters)))
+	progress(backup.StageCompare, 0, int64(len(q.voters)))
 	<-q.done
-	c := &comparison{facts: facts, path: path, known: map[backup.Revision]backup.HashKV{facts.HashKV.CompactRevision: facts.HashKV}}
+	c := &comparison{
+		facts: facts, path: got.path,
+		known: map[backup.Revision]backup.HashKV{facts.HashKV.CompactRevision: facts.HashKV},
+	}
 	out := make([]backup.MemberHash, len(q.voters))
 	for i, m := range q.voters {
 		out[i] = c.judge(ctx, m, q.replies[i])
-		t.Progress(backup.StageCompare, int64(i+1), int64(len(q.voters)))
-		t.Log.Info("compared HashKV", "member", out[i].MemberID, "result", out[i].Result, "detail", out[i].Detail)
+		progress(backup.StageCompare, int64(i+1), int64(len(q.voters)))
+		t.log().Info("compared HashKV", "member", out[i].MemberID, "result", out[i].Result, "detail", out[i].Detail)
 	}
 	return out, contradictions(out, facts.HashKV)
 }
@@ -137,22 +146,23 @@ func (c *comparison) judge(ctx context.Context, m backup.Member, r reply) backup
 		out.Result = backup.HashEqual
 	default:
 		out.Result = backup.HashDiffers
-		out.Detail = fmt.Sprintf("HashKV %d, the snapshot's is %d (revision %d, compact revision %d)", r.answer.Hash, own.Hash, r.answer.Revision, r.answer.CompactRevision)
+		out.Detail = fmt.Sprintf("HashKV %d, the snapshot's is %d (revision %d, compact revision %d)",
+			r.answer.Hash, own.Hash, r.answer.Revision, r.answer.CompactRevision)
 	}
 	return out
 }
 
-// find looks for the member where it answered before, and behind the client
-// URLs it advertises, but not where the survey waited in vain. Who is there is
-// asked again: HashKV may take minutes, so a member lost since would not be
-// noticed for as long.
+// find tries the endpoint that answered for this member, then its advertised
+// client URLs, and skips those that timed out in the survey. It asks again who is
+// there: HashKV may take minutes, and for as long nobody would notice that a
+// member was lost since.
 func (q *questions) find(ctx context.Context, m backup.Member) string {
 	urls := append([]string{q.survey.Endpoint(m.ID)}, m.ClientURLs...)
 	for i, u := range urls {
 		if u == "" || slices.Contains(urls[:i], u) || q.survey.Unreachable(u) {
 			continue
 		}
-		if id, err := q.taker.Source.Identify(ctx, u); err == nil && id == m.ID {
+		if id, err := q.source.Identify(ctx, u); err == nil && id == m.ID {
 			return u
 		}
 	}
@@ -168,7 +178,8 @@ func (c *comparison) at(ctx context.Context, compact backup.Revision) (backup.Ha
 	// Asked for the very revision of its last compaction, a server answers with
 	// the hash it made then, of records that are gone by now.
 	if compact < c.facts.HashKV.CompactRevision {
-		return backup.HashKV{}, fmt.Errorf("the member answered for compact revision %d, the snapshot is compacted at %d", compact, c.facts.HashKV.CompactRevision)
+		return backup.HashKV{}, fmt.Errorf("the member answered for compact revision %d, the snapshot is compacted at %d",
+			compact, c.facts.HashKV.CompactRevision)
 	}
 	h, err := etcddb.HashAt(ctx, c.path, c.facts.HashKV.Revision, compact)
 	if err != nil {
@@ -178,7 +189,7 @@ func (c *comparison) at(ctx context.Context, compact backup.Revision) (backup.Ha
 	return h, nil
 }
 
-// contradictions tells which answers speak against the snapshot or against one
+// contradictions returns which answers speak against the snapshot or against one
 // another.
 func contradictions(answers []backup.MemberHash, own backup.HashKV) []string {
 	var out []string
@@ -192,7 +203,8 @@ func contradictions(answers []backup.MemberHash, own backup.HashKV) []string {
 		}
 		for other, id := range seen {
 			if other.CompactRevision == a.Answer.CompactRevision && other.Hash != a.Answer.Hash {
-				out = append(out, fmt.Sprintf("members %s and %s hold different data at revision %d", id, a.MemberID, own.Revision))
+				out = append(out, fmt.Sprintf("members %s and %s hold different data at revision %d",
+					id, a.MemberID, own.Revision))
 			}
 		}
 		seen[*a.Answer] = a.MemberID

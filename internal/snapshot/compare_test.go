@@ -10,12 +10,12 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 // at calls f once, when the taker begins the stage, on its own goroutine.
-func at(taker *snapshot.Taker, stage backup.Stage, f func()) {
+func at(taker *taker, stage backup.Stage, f func()) {
 	done := false
 	taker.Progress = func(s backup.Stage, _, _ int64) {
 		if s == stage && !done {
@@ -75,7 +75,7 @@ func TestTaker_Take_Compaction(t *testing.T) {
 			if got := m.MemberHashes[0]; !slices.Contains(c.want, got.Result) || !m.Verified() {
 				t.Errorf("got %+v, suspect %q, want %v", got, m.Suspect, c.want)
 			}
-			if err := verify(t, taker.Store, m); err != nil {
+			if err := verify(t, taker.store, m); err != nil {
 				t.Error(err)
 			}
 		})
@@ -87,7 +87,8 @@ func TestTaker_Take_SkipHashes(t *testing.T) {
 	f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
 	taker := newTaker(t, connect(t, f.urls...), mem.New())
 	taker.Hashes = snapshot.SkipHashes
-	if m := take(t, taker); len(m.MemberHashes) != 0 || !m.Verified() || !strings.Contains(marshal(t, m), `"memberHashes": []`) {
+	if m := take(t, taker); len(m.MemberHashes) != 0 || !m.Verified() ||
+		!strings.Contains(marshal(t, m), `"memberHashes": []`) {
 		t.Errorf("got %+v", m)
 	}
 }
@@ -99,12 +100,13 @@ func TestTaker_Take_Impostor(t *testing.T) {
 	f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
 	f.add(&pb.Member{ID: 2, Name: "other", PeerURLs: []string{"http://127.0.0.1:1"}, ClientURLs: f.urls})
 	m := take(t, newTaker(t, connect(t, f.urls...), mem.New()))
-	if len(m.MemberHashes) != 2 || m.MemberHashes[0].Result != backup.HashEqual || m.MemberHashes[1].Result != backup.HashUnavailable {
+	if len(m.MemberHashes) != 2 || m.MemberHashes[0].Result != backup.HashEqual ||
+		m.MemberHashes[1].Result != backup.HashUnavailable {
 		t.Errorf("got %+v", m.MemberHashes)
 	}
 }
 
-// TestTaker_Take_Learner: a learner alone tells no members; the database does.
+// TestTaker_Take_Learner: a learner alone lists no members; the database does.
 func TestTaker_Take_Learner(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{})
 	testserver.Fill(t, real.Client(t), testserver.FillOptions{})

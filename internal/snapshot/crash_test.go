@@ -9,10 +9,9 @@ import (
 	"testing"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
@@ -38,7 +37,7 @@ func TestCrash_Take(t *testing.T) {
 					trace := storagetest.Trace(faulty)
 					taker := newTaker(t, source, trace)
 					m, err := taker.Take(t.Context())
-					wantEmpty(t, taker.Spool)
+					wantEmpty(t, taker.Spool.Dir)
 					checkAfterTake(t, s, kept, m, err)
 					if t.Failed() {
 						t.Fatalf("with operation %d failing: %v\n%s", n, err, trace)
@@ -75,12 +74,11 @@ func checkAfterTake(t *testing.T, s storage.Store, kept []*backup.Manifest, m *b
 		t.Errorf("got manifest %v and error %v", m, err)
 	}
 	all := entries(t, s)
-	if err == nil && (len(all) != len(kept)+1 || !slices.Contains(all, entry(m))) {
+	if err == nil && (len(all) != len(kept)+1 || !slices.Contains(all, m.ObjectKey())) {
 		t.Errorf("reported %v, listed %v", m.ID, all)
 	}
 	for _, e := range all {
-		v := snapshot.Verifier{Store: s, Spool: t.TempDir()}
-		if _, verr := v.Verify(t.Context(), e); verr != nil {
+		if _, verr := newVerifier(s, e.Cluster, t.TempDir()).Verify(t.Context(), itemOf(e)); verr != nil {
 			t.Errorf("listed snapshot: %v", verr)
 		}
 	}
@@ -88,9 +86,8 @@ func checkAfterTake(t *testing.T, s storage.Store, kept []*backup.Manifest, m *b
 
 func wantNoOrphans(t *testing.T, s storage.Store) {
 	t.Helper()
-	orphans, err := snapshot.Orphans(t.Context(), s, "", started)
-	if err != nil || len(orphans) > 0 {
-		t.Errorf("left behind: %v, %v", orphans, err)
+	if left := orphans(t, s); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
 }
 
@@ -101,7 +98,7 @@ func reset(t *testing.T, s storage.Store, kept []*backup.Manifest) {
 	for _, m := range kept {
 		keep[m.Key()], keep[m.DataKey()] = true, true
 	}
-	for o := range s.List(t.Context(), "") {
+	for o := range s.List(t.Context(), "", "") {
 		if !keep[o.Key] {
 			if err := s.Delete(t.Context(), o.Key); err != nil {
 				t.Fatal(err)
@@ -122,14 +119,14 @@ func TestCrash_Delete(t *testing.T) {
 			manifest, data := readObject(t, s, doomed.Key()), readObject(t, s, doomed.DataKey())
 			for n := 0; ; n++ {
 				faulty := storagetest.FailAt(s, n, when, errFault)
-				err := snapshot.Delete(t.Context(), faulty, entry(doomed))
+				err := in(faulty).Cluster("prod").Delete(t.Context(), doomed.ID)
 				if (err != nil) != faulty.Fired() {
 					t.Fatalf("operation %d: got %v", n, err)
 				}
 				if verr := verify(t, s, kept); verr != nil {
 					t.Fatalf("operation %d: the other snapshot: %v", n, verr)
 				}
-				if _, oerr := snapshot.Open(t.Context(), s, entry(doomed)); oerr == nil {
+				if _, oerr := open(t.Context(), s, doomed); oerr == nil {
 					if verr := verify(t, s, doomed); verr != nil {
 						t.Fatalf("operation %d: it is listed but not whole: %v", n, verr)
 					}
@@ -141,7 +138,7 @@ func TestCrash_Delete(t *testing.T) {
 					wantKeys(t, s, kept)
 					return
 				}
-				if err := snapshot.Delete(t.Context(), s, entry(doomed)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				if err := in(s).Cluster("prod").Delete(t.Context(), doomed.ID); err != nil && !errors.Is(err, fs.ErrNotExist) {
 					t.Fatalf("operation %d: again: %v", n, err)
 				}
 				wantKeys(t, s, kept)
@@ -163,12 +160,12 @@ func TestTrace(t *testing.T) {
 	golden(t, "take.trace", traced.String())
 
 	traced = storagetest.Trace(s)
-	if err := snapshot.Delete(t.Context(), traced, entry(m)); err != nil {
+	if err := in(traced).Cluster("prod").Delete(t.Context(), m.ID); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "delete.trace", traced.String())
 
-	if err := snapshot.Delete(t.Context(), s, entry(m)); !errors.Is(err, fs.ErrNotExist) {
+	if err := in(s).Cluster(m.Cluster).Delete(t.Context(), m.ID); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("deleting it again: got %v", err)
 	}
 	wantKeys(t, s)

@@ -26,7 +26,9 @@ import (
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/spool"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
 	"github.com/etcd-backupd/backupd/internal/testserver"
@@ -34,46 +36,76 @@ import (
 
 var errFault = errors.New("the store is on fire")
 
-// connect returns the cluster behind the endpoints, with a stall time-out fit
-// for members that are made to stall.
+// connect returns the cluster behind the endpoints.
 func connect(t *testing.T, endpoints ...string) *cluster.Cluster {
 	t.Helper()
-	return connectBy(t, cluster.Config{Endpoints: endpoints})
-}
-
-func connectBy(t *testing.T, conf cluster.Config) *cluster.Cluster {
-	t.Helper()
-	conf.InsecureTransport = true
-	if conf.RequestTimeout == 0 {
-		conf.RequestTimeout = 20 * time.Second // a busy machine is no dead member
-	}
-	if conf.StallTimeout == 0 {
-		conf.StallTimeout = 20 * time.Second
-	}
-	c, err := cluster.New(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return c
+	return testserver.Connect(t, cluster.Config{Endpoints: endpoints})
 }
 
 // newTaker returns a taker with a spool folder that must be empty in the end.
-func newTaker(t *testing.T, source *cluster.Cluster, s storage.Store) *snapshot.Taker {
+func newTaker(t *testing.T, source *cluster.Cluster, s storage.Store) *taker {
 	t.Helper()
-	spool := t.TempDir()
-	t.Cleanup(func() { wantEmpty(t, spool) })
-	return &snapshot.Taker{
-		Source: source, Store: s, Cluster: "prod", Spool: spool, Tool: "test", RetryPause: time.Millisecond,
-		Codec: codec.Options{Compress: codec.Zstd},
-	}
+	dir := t.TempDir()
+	t.Cleanup(func() { wantEmpty(t, dir) })
+	out := &taker{store: s, cluster: "prod", Taker: snapshot.Taker{
+		Source: source, Spool: spool.Folder{Dir: dir}, Tool: "test", Codec: codec.Options{Compress: codec.Zstd},
+	}}
+	out.SetRetryPause(time.Millisecond)
+	return out
 }
 
-func take(t *testing.T, taker *snapshot.Taker) *backup.Manifest {
+// taker takes snapshots of one cluster into a store, as a daemon does.
+type taker struct {
+	snapshot.Taker
+	store   storage.Store
+	cluster string
+	id      string // of a repository that is down, because of:
+	down    error
+}
+
+// Take opens the repository, or makes it, stores what waits for it, and takes a
+// snapshot.
+func (t *taker) Take(ctx context.Context) (*backup.Manifest, error) {
+	to, err := t.target(ctx)
+	if err != nil {
+		return nil, err
+	}
+	survey, err := t.Source.Survey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return t.Taker.Take(ctx, survey, to)
+}
+
+func (t *taker) target(ctx context.Context) (to snapshot.Target, err error) {
+	if t.down != nil {
+		return snapshot.Target{Cluster: repository.At(t.store, t.id).Cluster(t.cluster), Down: t.down}, nil
+	}
+	repo, err := repository.Create(ctx, t.store)
+	if err != nil {
+		return to, err
+	}
+	to.Cluster = repo.Cluster(t.cluster)
+	if t.Spool.Keep {
+		_, _ = t.Taker.StorePending(ctx, to.Cluster) // what cannot be stored yet waits on
+	}
+	to.Previous, err = to.Cluster.Previous(ctx, time.Now())
+	if err != nil && t.Spool.Keep && ctx.Err() == nil {
+		to.Down, err = err, nil
+	}
+	return to, err
+}
+
+// StorePending stores what waits for the repository.
+func (t *taker) StorePending(ctx context.Context) ([]*backup.Manifest, error) {
+	repo, err := repository.Open(ctx, t.store, "")
+	if err != nil {
+		return nil, err
+	}
+	return t.Taker.StorePending(ctx, repo.Cluster(t.cluster))
+}
+
+func take(t *testing.T, taker *taker) *backup.Manifest {
 	t.Helper()
 	m, err := taker.Take(t.Context())
 	if err != nil {
@@ -85,22 +117,86 @@ func take(t *testing.T, taker *snapshot.Taker) *backup.Manifest {
 // verify verifies in full, and returns what Verify returns.
 func verify(t *testing.T, s storage.Store, m *backup.Manifest, ids ...age.Identity) error {
 	t.Helper()
-	v := snapshot.Verifier{Store: s, Identities: ids, Spool: t.TempDir()}
-	_, err := v.Verify(t.Context(), entry(m))
+	v := newVerifier(s, m.Cluster, t.TempDir())
+	v.Identities = ids
+	_, err := v.Verify(t.Context(), item(m))
 	return err
 }
 
-func entry(m *backup.Manifest) snapshot.Entry {
-	return snapshot.Entry{Cluster: m.Cluster, ID: m.ID, Suspect: !m.Verified()}
+func newVerifier(s storage.Store, cluster, dir string) *snapshot.Verifier {
+	return &snapshot.Verifier{Cluster: in(s).Cluster(cluster), Spool: spool.Folder{Dir: dir}}
 }
 
-func entries(t *testing.T, s storage.Store) []snapshot.Entry {
+// in returns the repository in a store.
+func in(s storage.Store) *repository.Repository { return repository.At(s, "any") }
+
+// item is a snapshot as the name of its manifest describes it.
+func item(m *backup.Manifest) repository.Item { return itemOf(m.ObjectKey()) }
+
+func itemOf(k backup.Key) repository.Item {
+	return repository.Item{
+		Cluster: k.Cluster, ID: k.ID, Name: k.ID.DataName(), Exists: true, Timeline: k.Timeline, Suspect: k.Suspect,
+	}
+}
+
+// open reads the manifest that is stored.
+func open(ctx context.Context, s storage.Store, m *backup.Manifest) (*backup.Manifest, error) {
+	return in(s).Cluster(m.Cluster).Manifest(ctx, item(m))
+}
+
+// items returns everything that is stored of all clusters, the newest first of
+// each.
+func items(t *testing.T, s storage.Store) []repository.Item {
 	t.Helper()
-	all, err := snapshot.Entries(t.Context(), s, "")
+	clusters, err := in(s).Clusters(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return all
+	var out []repository.Item
+	for _, name := range clusters {
+		from := len(out)
+		for i, err := range in(s).Cluster(name).Items(t.Context()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, i)
+		}
+		slices.Reverse(out[from:])
+	}
+	return out
+}
+
+// entries returns the snapshots of all clusters, the newest first of each.
+func entries(t *testing.T, s storage.Store) []backup.Key {
+	t.Helper()
+	var out []backup.Key
+	for _, i := range items(t, s) {
+		if i.Exists {
+			out = append(out, i.Key())
+		}
+	}
+	return out
+}
+
+// orphans returns the data that no manifest names.
+func orphans(t *testing.T, s storage.Store) []repository.Item {
+	t.Helper()
+	return slices.DeleteFunc(items(t, s), func(i repository.Item) bool { return i.Exists })
+}
+
+// addManifest stores a manifest as it is.
+func addManifest(t *testing.T, s storage.Store, m *backup.Manifest) {
+	t.Helper()
+	create(t, s, m.Key(), []byte(marshal(t, m)))
+}
+
+func marshal(t *testing.T, m *backup.Manifest) string {
+	t.Helper()
+	raw, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
 }
 
 // wantKeys checks that the store holds the marker, what belongs to the
@@ -113,7 +209,7 @@ func wantKeys(t *testing.T, s storage.Store, of ...*backup.Manifest) {
 	}
 	slices.Sort(want)
 	var got []string
-	for o, err := range s.List(t.Context(), "") {
+	for o, err := range s.List(t.Context(), "", "") {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,7 +230,7 @@ func wantEmpty(t *testing.T, dir string) {
 
 // readData decodes a whole snapshot.
 func readData(ctx context.Context, s storage.Store, m *backup.Manifest, ids ...age.Identity) ([]byte, error) {
-	r, err := snapshot.OpenData(ctx, s, m, ids, nil)
+	r, err := in(s).Cluster(m.Cluster).Open(ctx, m, ids, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +281,8 @@ func openS3(t testing.TB, server *testserver.S3, endpoint string) storage.Store 
 	if err := os.WriteFile(credentials, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := s3.New(t.Context(), s3.Options{Bucket: server.Bucket, Endpoint: endpoint, Region: server.Region, CredentialsFile: credentials})
+	s, err := s3.New(t.Context(), s3.Options{Bucket: server.Bucket, Endpoint: endpoint, Region: server.Region,
+		CredentialsFile: credentials})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,37 +306,6 @@ func newIdentity(t *testing.T) *age.X25519Identity {
 		t.Fatal(err)
 	}
 	return id
-}
-
-// eventually polls until ok. It may be called from any goroutine.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.After(30 * time.Second)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-limit:
-			t.Errorf("%s: not in 30 s", what)
-			return
-		}
-	}
-}
-
-// settle waits until every member of a new cluster has its storage version,
-// which etcd writes some seconds after the first leader.
-func settle(t *testing.T, real *testserver.Cluster) {
-	t.Helper()
-	client := real.Client(t)
-	eventually(t, "all members have storage version 3.7.0", func() bool {
-		for _, url := range real.Endpoints() {
-			if st, err := client.Status(t.Context(), url); err != nil || st.StorageVersion != "3.7.0" {
-				return false
-			}
-		}
-		return true
-	})
 }
 
 // run runs a command and returns its standard output.
@@ -293,7 +359,7 @@ var (
 )
 
 // fakes is a cluster of fake members with ids 1, 2, ..., all of the database
-// db. They are tried in this order, and answer to a Snapshot as told.
+// db. They are tried in this order, and answer to a Snapshot as the test wants.
 type fakes struct {
 	urls    []string
 	streams atomic.Int64 // begun
@@ -319,10 +385,12 @@ func startFakes(t *testing.T, db database, snapshots ...testserver.SnapshotFunc)
 		url := testserver.StartFakeMember(t, testserver.FakeMember{
 			ID: id,
 			Status: func(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
-				return &pb.StatusResponse{Header: header(id), Version: "3.7.3", DbSize: int64(len(db.raw)), Leader: 99, RaftTerm: 2, RaftAppliedIndex: 4}, nil
+				return &pb.StatusResponse{Header: header(id), Version: "3.7.3", DbSize: int64(len(db.raw)), Leader: 99,
+					RaftTerm: 2, RaftAppliedIndex: 4}, nil
 			},
 			HashKV: func(context.Context, *pb.HashKVRequest) (*pb.HashKVResponse, error) {
-				return &pb.HashKVResponse{Header: header(id), Hash: db.facts.HashKV.Hash, CompactRevision: int64(db.facts.HashKV.CompactRevision)}, nil
+				return &pb.HashKVResponse{Header: header(id), Hash: db.facts.HashKV.Hash,
+					CompactRevision: int64(db.facts.HashKV.CompactRevision)}, nil
 			},
 			MemberList: func(context.Context, *pb.MemberListRequest) (*pb.MemberListResponse, error) {
 				f.mu.Lock()
@@ -343,14 +411,16 @@ func startFakes(t *testing.T, db database, snapshots ...testserver.SnapshotFunc)
 var (
 	idPattern   = regexp.MustCompile(`\d{8}T\d{6}Z-r\d+-[a-z2-7]{6}`)
 	timePattern = regexp.MustCompile(`\d{8}T\d{6}Z`)
+	linePattern = regexp.MustCompile(`ID\.[a-z2-7]{10}\.`)
 	namePattern = regexp.MustCompile(`\d{8}T\d{6}Z-[a-z2-7]{6}`)
 )
 
-// golden compares text, with its ids replaced, with a file in testdata.
+// golden compares text, with its ids and timelines replaced, with a file in
+// testdata.
 func golden(t *testing.T, name, text string) {
 	t.Helper()
 	got := namePattern.ReplaceAllString(idPattern.ReplaceAllString(text, "ID"), "NAME")
-	got = timePattern.ReplaceAllString(got, "TIME")
+	got = linePattern.ReplaceAllString(timePattern.ReplaceAllString(got, "TIME"), "ID.TIMELINE.")
 	path := filepath.Join("testdata", name)
 	if *update {
 		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {

@@ -8,15 +8,13 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
 func TestMain(m *testing.M) {
-	if code, ok := etcddb.ChildMain(); ok {
-		os.Exit(code)
-	}
+	testserver.RunChild()
 	if job := os.Getenv(killEnv); job != "" {
 		if err := runKillJob(job); err != nil {
 			fmt.Fprintln(os.Stderr, err)

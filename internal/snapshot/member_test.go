@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,8 +22,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
@@ -55,7 +54,7 @@ func TestTaker_Take_MemberFails(t *testing.T) {
 			t.Run("Another", func(t *testing.T) {
 				f := startFakes(t, db, c.fault, testserver.GoodSnapshot(raw))
 				s := storagetest.Trace(mem.New())
-				taker := newTaker(t, connectBy(t, cluster.Config{Endpoints: f.urls, StallTimeout: 300 * time.Millisecond}), s)
+				taker := newTaker(t, testserver.Connect(t, cluster.Config{Endpoints: f.urls, StallTimeout: 300 * time.Millisecond}), s)
 				m := take(t, taker)
 				if m.Endpoint != f.urls[1] || m.Source.ID != 2 || !m.Verified() || f.streams.Load() != 2 {
 					t.Errorf("got snapshot of %s, suspect %q, in %d streams", m.Endpoint, m.Suspect, f.streams.Load())
@@ -68,13 +67,13 @@ func TestTaker_Take_MemberFails(t *testing.T) {
 			t.Run("NoOther", func(t *testing.T) {
 				f := startFakes(t, db, c.fault)
 				s := mem.New()
-				taker := newTaker(t, connectBy(t, cluster.Config{Endpoints: f.urls, StallTimeout: 300 * time.Millisecond}), s)
+				taker := newTaker(t, testserver.Connect(t, cluster.Config{Endpoints: f.urls, StallTimeout: 300 * time.Millisecond}), s)
 				var none *cluster.NoMemberError
 				if _, err := taker.Take(t.Context()); !errors.As(err, &none) || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("got %v, want a NoMemberError that tells %q", err, c.want)
 				}
 				wantKeys(t, s)
-				wantEmpty(t, taker.Spool)
+				wantEmpty(t, taker.Spool.Dir)
 			})
 			goleak.VerifyNone(t, before)
 		})
@@ -82,7 +81,7 @@ func TestTaker_Take_MemberFails(t *testing.T) {
 }
 
 // TestTaker_Take_Cancelled: the end of the context ends the taking, wherever it
-// stands, and nothing is left.
+// is, and nothing is left.
 func TestTaker_Take_Cancelled(t *testing.T) {
 	db := realDatabase(t)
 	for name, c := range map[string]struct {
@@ -105,7 +104,7 @@ func TestTaker_Take_Cancelled(t *testing.T) {
 					return
 				}
 				if stage == backup.StageCompare { // the upload is through, its outcome not taken yet
-					eventually(t, "the data is stored", func() bool { return hasData(t, s) })
+					testserver.Eventually(t, "the data is stored", func() bool { return hasData(t, s) })
 				}
 				cancel()
 			}
@@ -113,14 +112,14 @@ func TestTaker_Take_Cancelled(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			wantKeys(t, s)
-			wantEmpty(t, taker.Spool)
+			wantEmpty(t, taker.Spool.Dir)
 		})
 	}
 }
 
 func hasData(t *testing.T, s storage.Store) bool {
 	t.Helper()
-	for _, err := range s.List(t.Context(), backup.DataPrefix("prod")) {
+	for _, err := range s.List(t.Context(), backup.DataPrefix("prod"), "") {
 		return err == nil
 	}
 	return false
@@ -142,7 +141,7 @@ func TestTaker_Take_MemberDies(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := mem.New()
-			taker := newTaker(t, connectBy(t, cluster.Config{
+			taker := newTaker(t, testserver.Connect(t, cluster.Config{
 				Endpoints: real.Endpoints(), StallTimeout: time.Second, RequestTimeout: 5 * time.Second,
 			}), s)
 			var first string
@@ -206,7 +205,8 @@ func TestTaker_Take_Diverged(t *testing.T) {
 	victim.Restart(t)
 	real.WaitReady(t)
 
-	for name, endpoints := range map[string][]string{"OfAll": real.Endpoints(), "OfVictim": {victim.ClientURL}, "OfOther": {real.Members[1].ClientURL}} {
+	for name, endpoints := range map[string][]string{"OfAll": real.Endpoints(), "OfVictim": {victim.ClientURL},
+		"OfOther": {real.Members[1].ClientURL}} {
 		t.Run(name, func(t *testing.T) {
 			s := mem.New()
 			m := take(t, newTaker(t, connect(t, endpoints...), s))
@@ -220,11 +220,13 @@ func TestTaker_Take_Diverged(t *testing.T) {
 			if m.Endpoint == victim.ClientURL {
 				want = 2
 			}
-			if m.Verified() || len(m.MemberHashes) != 3 || differ != want || !strings.Contains(m.Suspect[0], "holds other data") {
+			if m.Verified() || len(m.MemberHashes) != 3 || differ != want ||
+				!strings.Contains(m.Suspect[0], "holds other data") {
 				t.Errorf("got hashes %+v, suspect %q", m.MemberHashes, m.Suspect)
 			}
-			var defect *snapshot.DefectError
-			if err := verify(t, s, m); !errors.As(err, &defect) || defect.Kind != snapshot.Suspect || !errors.Is(err, backup.ErrCorrupt) {
+			var defect *backup.DefectError
+			if err := verify(t, s, m); !errors.As(err, &defect) || defect.Kind != backup.Doubted ||
+				!errors.Is(err, backup.ErrCorrupt) {
 				t.Errorf("verify: got %v", err)
 			}
 		})
@@ -307,7 +309,7 @@ func TestTaker_Take_CancelledPause(t *testing.T) {
 	db := realDatabase(t)
 	s := storagetest.FailAt(mem.New(), 3, storagetest.Before, errFault)
 	taker := newTaker(t, connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...), s)
-	taker.RetryPause = time.Hour
+	taker.SetRetryPause(time.Hour)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if _, err := taker.Take(ctx); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, errFault) {
@@ -318,7 +320,7 @@ func TestTaker_Take_CancelledPause(t *testing.T) {
 func TestTaker_Take_SpoolFolder(t *testing.T) {
 	db := realDatabase(t)
 	taker := newTaker(t, connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...), mem.New())
-	taker.Spool = filepath.Join(taker.Spool, "missing")
+	taker.Spool.Dir = filepath.Join(taker.Spool.Dir, "missing")
 	if _, err := taker.Take(t.Context()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
@@ -334,34 +336,38 @@ func TestTaker_Take_SpoolLies(t *testing.T) {
 		}
 	}
 	for _, keep := range []bool{false, true} {
-		s := &gatedStore{Store: mem.New(), gate: make(chan struct{})}
+		gate := make(chan struct{})
+		s := gated(mem.New(), gate)
 		taker := newTaker(t, connect(t, real.Endpoints()...), s)
-		taker.Codec, taker.KeepPending = codec.Options{}, keep
+		taker.Codec, taker.Spool.Keep = codec.Options{}, keep
 		at(taker, backup.StageInspect, func() {
-			defer close(s.gate)
+			defer close(gate)
 			// In the trailer, where the inspection of the database does not look.
-			damage(t, taker.Spool, func(f *os.File, size int64) error {
+			damage(t, taker.Spool.Dir, func(f *os.File, size int64) error {
 				_, err := f.WriteAt([]byte("lies"), size-10)
 				return err
 			})
 		})
-		if _, err := taker.Take(t.Context()); !errors.Is(err, backup.ErrCorrupt) || !strings.Contains(err.Error(), "spooled copy") {
+		if _, err := taker.Take(t.Context()); !errors.Is(err, backup.ErrCorrupt) ||
+			!strings.Contains(err.Error(), "spooled copy") {
 			t.Errorf("got %v", err)
 		}
 		wantKeys(t, s)
-		wantEmpty(t, taker.Spool)
+		wantEmpty(t, taker.Spool.Dir)
 	}
 }
 
-// gatedStore takes no data before the gate is open.
-type gatedStore struct {
-	storage.Store
-	gate chan struct{}
+// gated returns s, which takes no data before the gate is open.
+func gated(s storage.Store, gate <-chan struct{}) storage.Store {
+	return &storagetest.Hook{Store: s, Before: func(_ context.Context, op storage.Op, key string) error {
+		if op == storage.OpCreate && isData(key) {
+			<-gate
+		}
+		return nil
+	}}
 }
 
-func (s *gatedStore) Create(ctx context.Context, key string, r io.Reader) error {
-	if k, err := backup.ParseKey(key); err == nil && k.Kind == backup.KindData {
-		<-s.gate
-	}
-	return s.Store.Create(ctx, key, r)
+func isData(key string) bool {
+	k, err := backup.ParseKey(key)
+	return err == nil && k.Kind == backup.KindData
 }

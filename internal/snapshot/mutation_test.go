@@ -15,10 +15,12 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
 	"github.com/etcd-backupd/backupd/internal/testserver"
+	"github.com/etcd-backupd/backupd/internal/testserver/rounds"
 )
 
 // mutations are the ways in which an object gets damaged. other is an object of
@@ -87,11 +89,11 @@ func TestMutations(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			taker := newTaker(t, source, c.store)
-			taker.Cluster, taker.Codec = c.name, c.codec
+			taker.cluster, taker.Codec = c.name, c.codec
 			s := subject{store: c.store, dir: c.dir, ids: []age.Identity{id}, m: take(t, taker)}
 			testserver.Fill(t, real.Client(t), testserver.FillOptions{Keys: 16, Prefix: c.name, Seed: uint64(i + 1)})
 			s.o = take(t, taker)
-			total += s.damageAll(t, c.rounds)
+			total += s.damageAll(t, rounds.Of(c.rounds))
 			testMissing(t, s)
 			if err := errors.Join(verify(t, s.store, s.m, s.ids...), verify(t, s.store, s.o, s.ids...)); err != nil {
 				t.Errorf("after everything was put right: %v", err)
@@ -99,7 +101,7 @@ func TestMutations(t *testing.T) {
 		})
 	}
 	t.Logf("%d mutations", total)
-	if total < 500 {
+	if total < rounds.Of(500) {
 		t.Error("too few")
 	}
 }
@@ -135,38 +137,40 @@ func (s subject) damageAll(t *testing.T, rounds int) int {
 	return len(seen)
 }
 
-func (s subject) kind(key string, raw, other, damaged []byte) snapshot.DefectKind {
+func (s subject) kind(key string, raw, other, damaged []byte) backup.DefectKind {
 	switch {
 	case bytes.Equal(damaged, other):
-		return snapshot.Swapped
+		return backup.Swapped
 	case key == s.m.Key():
-		return snapshot.ManifestDamaged
+		return backup.ManifestDamaged
 	case len(damaged) != len(raw):
-		return snapshot.Truncated
+		return backup.Truncated
 	}
-	return snapshot.Changed
+	return backup.Changed
 }
 
 // check verifies and reads the damaged snapshot.
-func (s subject) check(t *testing.T, key string, want snapshot.DefectKind) error {
+func (s subject) check(t *testing.T, key string, want backup.DefectKind) error {
 	t.Helper()
-	var defect *snapshot.DefectError
+	var defect *backup.DefectError
 	err := verify(t, s.store, s.m, s.ids...)
 	if !errors.As(err, &defect) || defect.Kind != want || defect.Key != key || !errors.Is(err, backup.ErrCorrupt) {
 		return fmt.Errorf("verify: got %v, want %q of %s", err, want, key)
 	}
 	if key == s.m.Key() {
-		if m, err := snapshot.Open(t.Context(), s.store, entry(s.m)); !errors.Is(err, backup.ErrCorrupt) || m != nil {
+		if m, err := open(t.Context(), s.store, s.m); !errors.Is(err, backup.ErrCorrupt) || m != nil {
 			return fmt.Errorf("open: got %v, %v", m, err)
 		}
 		return nil
 	}
-	v := snapshot.Verifier{Store: s.store, Depth: snapshot.StoredOnly}
-	if _, err := v.Verify(t.Context(), entry(s.m)); !errors.As(err, &defect) || defect.Kind != want {
+	v := newVerifier(s.store, s.m.Cluster, t.TempDir())
+	v.Depth = snapshot.StoredOnly
+	if _, err := v.Verify(t.Context(), item(s.m)); !errors.As(err, &defect) || defect.Kind != want {
 		return fmt.Errorf("verify without identity: got %v, want %q", err, want)
 	}
 	// A damaged header of age may look like a wrong key, which is refused too.
-	if _, err := readData(t.Context(), s.store, s.m, s.ids...); !errors.Is(err, backup.ErrCorrupt) && !errors.Is(err, codec.ErrNoIdentity) {
+	if _, err := readData(t.Context(), s.store, s.m, s.ids...); !errors.Is(err, backup.ErrCorrupt) &&
+		!errors.Is(err, codec.ErrNoIdentity) {
 		return fmt.Errorf("read: got %v", err)
 	}
 	return nil
@@ -199,21 +203,24 @@ func testMissing(t *testing.T, s subject) {
 		}
 	}
 	remove(s.m.DataKey())
-	if err := s.check(t, s.m.DataKey(), snapshot.DataMissing); err != nil {
+	if err := s.check(t, s.m.DataKey(), backup.DataMissing); err != nil {
 		t.Errorf("without data: %v", err)
 	}
 	remove(s.m.Key())
-	var defect *snapshot.DefectError
+	var defect *backup.DefectError
 	if err := verify(t, s.store, s.m, s.ids...); !errors.Is(err, fs.ErrNotExist) || errors.As(err, &defect) {
 		t.Errorf("without both: got %v", err)
 	}
 	create(t, s.store, s.m.DataKey(), data)
-	if err := verify(t, s.store, s.m, s.ids...); !errors.As(err, &defect) || defect.Kind != snapshot.ManifestMissing || defect.Key != s.m.DataKey() {
+	if err := verify(t, s.store, s.m, s.ids...); !errors.As(err, &defect) || defect.Kind != backup.ManifestMissing ||
+		defect.Key != s.m.DataKey() {
 		t.Errorf("without manifest: got %v", err)
 	}
-	orphans, err := snapshot.Orphans(t.Context(), s.store, s.m.Cluster, s.m.StartedAt)
-	if err != nil || !slices.ContainsFunc(orphans, func(o snapshot.Orphan) bool { return o.Key == s.m.DataKey() && o.Fresh() }) {
-		t.Errorf("without manifest: got orphans %v, %v", orphans, err)
+	left := orphans(t, s.store)
+	if !slices.ContainsFunc(left, func(i repository.Item) bool {
+		return i.Data[0].Key == s.m.DataKey() && len(i.Litter(s.m.StartedAt)) == 0
+	}) {
+		t.Errorf("without manifest: got orphans %v", left)
 	}
 	create(t, s.store, s.m.Key(), manifest)
 }

@@ -1,298 +1,173 @@
 package snapshot
 
 import (
-	"crypto/sha256"
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
-	"strings"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/disk"
+	"github.com/etcd-backupd/backupd/internal/history"
+	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/spool"
 )
-
-// PendingSpool is a database that was received, inspected and compared, but not
-// stored. It lies in a spool until [Taker.StorePending] stores it.
-type PendingSpool struct {
-	Path       string // of the spool
-	Cluster    string
-	Repository string    // id of the only repository it may go to
-	Since      time.Time // when the snapshot was begun
-	Bytes      int64
-	Tries      int    // that failed
-	Reason     string // why the last try failed, as far as anybody could tell
-}
 
 // PendingError is returned by [Taker.Take] when the snapshot was received but
 // not stored, and is kept. Another Take would ask etcd for another stream;
 // [Taker.StorePending] will not.
 type PendingError struct {
-	Spool PendingSpool
-	Err   error // why it could not be stored
+	Pending spool.Pending
+	Err     error // why it could not be stored
 }
 
 func (e *PendingError) Error() string {
-	return fmt.Sprintf("%v (what was received is kept in %s)", e.Err, e.Spool.Path)
+	return fmt.Sprintf("%v (what was received is kept in %s)", e.Err, e.Pending.Path)
 }
 
 func (e *PendingError) Unwrap() error { return e.Err }
 
-const (
-	// maxPendingAge is how old a pending snapshot may get.
-	maxPendingAge = 7 * 24 * time.Hour
-	// maxPending is how many are kept of one cluster for one repository.
-	maxPending = 3
-
-	pendingFormat   = "backupd/pending/v1"
-	maxPendingBytes = 2 * backup.MaxManifestBytes // of a record's file
-
-	spoolSuffix  = ".spool"
-	recordSuffix = ".pending.json"
-	tempSuffix   = ".tmp"
-)
-
-var recordPattern = regexp.MustCompile(`^(backupd-[a-z2-7]{12})\.pending\.json(\.tmp)?$`)
-
-// pendingRecord lies beside a spool whose database only has to be stored. It is
-// written before the store has answered: nobody can write it after a kill -9.
-type pendingRecord struct {
-	Repository string `json:"repository"`
-	// Manifest lacks what storing will tell, and the timeline: that depends on
-	// what else is stored by then.
-	Manifest *backup.Manifest `json:"manifest"`
-	Tries    int              `json:"tries"`
-	Reason   string           `json:"reason,omitempty"`
+// leave keeps in the spool folder what could not be stored, and returns the
+// error that says so.
+func (t *Taker) leave(file *spool.File, err error) error {
+	p, werr := file.Leave(err)
+	if werr != nil {
+		t.log().Warn("a pending snapshot may not survive a power cut", "path", file.Path(), "err", werr)
+	}
+	t.Spool.Tidy()
+	return &PendingError{p, err}
 }
 
-// pendingFile is a record as it is written. No byte of it may change unseen:
-// it becomes a manifest.
-type pendingFile struct {
-	Format string          `json:"format"`
-	SHA256 backup.Digest   `json:"sha256"` // of Record, as its bytes stand there
-	Record json.RawMessage `json:"record"`
-}
-
-// unknownRecordError is returned for a record that another version wrote.
-type unknownRecordError struct{ format string }
-
-func (e *unknownRecordError) Error() string {
-	return fmt.Sprintf("format %q is not known to this version (it reads %q)", e.format, pendingFormat)
-}
-
-func recordPath(spool string) string { return strings.TrimSuffix(spool, spoolSuffix) + recordSuffix }
-
-// describe tells what is pending in the spool at path.
-func (r *pendingRecord) describe(path string) PendingSpool {
-	reason := r.Reason
-	if r.Tries == 0 {
-		reason = "the process that received it ended before it was stored"
-	}
-	m := r.Manifest
-	return PendingSpool{path, m.Cluster, r.Repository, m.StartedAt, m.Plain.Bytes, r.Tries, reason}
-}
-
-func (r *pendingRecord) expired(now time.Time) bool {
-	return now.Sub(r.Manifest.StartedAt) > maxPendingAge
-}
-
-// check reports why the record could not become a manifest.
-func (r *pendingRecord) check() error {
-	if r.Repository == "" || r.Manifest == nil {
-		return errors.New("no repository or no manifest")
-	}
-	m := *r.Manifest
-	m.ID = backup.NewDataName(m.StartedAt).WithRevision(m.Revision)
-	m.Timeline, m.FinishedAt, m.Stored, m.Encoding = "any", m.StartedAt, m.Plain, backup.Encoding{}
-	return m.Validate()
-}
-
-// writeRecord writes the record of a spool, durably and as a whole. The caller
-// holds the spool's lock.
-func writeRecord(spool string, r *pendingRecord) error {
-	if err := r.check(); err != nil {
-		return fmt.Errorf("record pending spool: %w", err)
-	}
-	record, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("encode record of pending spool: %w", err)
-	}
-	raw, err := json.Marshal(pendingFile{pendingFormat, sha256.Sum256(record), record})
-	if err != nil {
-		return fmt.Errorf("encode record of pending spool: %w", err)
-	}
-	path := recordPath(spool)
-	temp := path + tempSuffix
-	err = writeNew(temp, append(raw, '\n'))
-	if err == nil {
-		err = os.Rename(temp, path)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("write record of pending spool: %w", err), removeIfThere(temp))
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// writeNew writes a file that nobody else can have opened before.
-func writeNew(path string, raw []byte) error {
-	if err := removeIfThere(path); err != nil { // what a killed process left
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(raw)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
-
-// readRecord reads the record of a spool. It does not say whose it is: see
-// [checkOurs].
-func readRecord(spool string) (*pendingRecord, error) {
-	f, err := openPlain(recordPath(spool), os.O_RDONLY)
+// StorePending stores the snapshots of a cluster that were received but could
+// not be stored in this repository, the oldest first, without asking etcd for
+// anything. It returns the manifests of those that are stored now. Each keeps
+// the time and the revision at which it was taken. What cannot be stored stays
+// pending, for a week at most; the error says why.
+func (t *Taker) StorePending(ctx context.Context, to *repository.Cluster) ([]*backup.Manifest, error) {
+	t.Spool.Tidy()
+	all, err := t.Spool.All()
 	if err != nil {
 		return nil, err
 	}
-	raw, err := io.ReadAll(io.LimitReader(f, maxPendingBytes+1))
-	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, err
-	}
-	r, err := parseRecord(raw)
-	if err != nil {
-		return nil, fmt.Errorf("read record of pending spool %s: %w", spool, err)
-	}
-	return r, nil
-}
-
-func parseRecord(raw []byte) (*pendingRecord, error) {
-	if len(raw) > maxPendingBytes {
-		return nil, backup.Corruptf("more than %d bytes", maxPendingBytes)
-	}
-	// The format first: another one may mean anything by the rest.
-	var head struct {
-		Format string `json:"format"`
-	}
-	if err := json.Unmarshal(raw, &head); err != nil {
-		return nil, backup.Corruptf("decode: %w", err)
-	}
-	if head.Format != pendingFormat {
-		return nil, &unknownRecordError{head.Format}
-	}
-	var f pendingFile
-	if err := json.Unmarshal(raw, &f); err != nil {
-		return nil, backup.Corruptf("decode: %w", err)
-	}
-	if got := backup.Digest(sha256.Sum256(f.Record)); got != f.SHA256 {
-		return nil, backup.Corruptf("its sha256 is %s, its bytes make %s", f.SHA256, got)
-	}
-	var r pendingRecord
-	if err := json.Unmarshal(f.Record, &r); err != nil {
-		return nil, backup.Corruptf("decode: %w", err)
-	}
-	if err := r.check(); err != nil {
-		return nil, backup.Corruptf("%w", err)
-	}
-	return &r, nil
-}
-
-// openPlain opens a regular file: no link, and nothing that opening could wait
-// for. The folder may be one in which everybody can make such things.
-func openPlain(path string, how int) (*os.File, error) {
-	f, err := os.OpenFile(path, how|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", path)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
-// checkOurs reports why a spool and its record cannot be what this user's
-// process wrote. Whoever may write a shared temporary folder could otherwise
-// have any database stored as a backup.
-func checkOurs(spool string) error {
-	for _, path := range []string{spool, recordPath(spool)} {
-		info, err := os.Lstat(path)
-		if err != nil {
-			return err
-		}
-		st, ok := info.Sys().(*syscall.Stat_t)
-		if !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 || !ok || int(st.Uid) != os.Geteuid() {
-			return fmt.Errorf("%s has mode %v: want a file that belongs to this process's user and that nobody else may read or write", path, info.Mode())
-		}
-	}
-	return nil
-}
-
-// pendingSpool is one spool with a record, or with why that cannot be used.
-type pendingSpool struct {
-	path   string
-	record *pendingRecord
-	err    error
-}
-
-// pendings lists the spools of dir that have a record, the oldest first, and
-// those whose record cannot be used after them.
-func pendings(dir string) ([]pendingSpool, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("look for pending spools: %w", err)
-	}
-	var out []pendingSpool
-	for _, e := range entries {
-		name := recordPattern.FindStringSubmatch(e.Name())
-		if name == nil || name[2] != "" {
+	var stored []*backup.Manifest
+	var failed []error
+	for _, p := range all {
+		if p.Capture.Cluster != to.Name() {
 			continue
 		}
-		p := pendingSpool{path: filepath.Join(dir, name[1]+spoolSuffix)}
-		if p.err = checkOurs(p.path); p.err == nil {
-			p.record, p.err = readRecord(p.path)
+		if p.Repository != to.Repository().ID() {
+			t.log().Warn("a pending snapshot belongs to another repository", "path", p.Path, "repository", p.Repository)
+			continue
 		}
-		if errors.Is(p.err, os.ErrNotExist) {
-			continue // stored or dropped a moment ago
+		m, err := t.storeOne(ctx, p, to)
+		if err != nil {
+			failed = append(failed, err)
 		}
-		out = append(out, p)
+		if m != nil {
+			stored = append(stored, m)
+		}
+		if ctx.Err() != nil {
+			break
+		}
 	}
-	slices.SortStableFunc(out, func(a, b pendingSpool) int { return a.since().Compare(b.since()) })
-	return out, nil
+	return stored, errors.Join(failed...)
 }
 
-// since is when the snapshot was begun; what cannot be told sorts last.
-func (p pendingSpool) since() time.Time {
-	if p.err != nil {
-		return time.Unix(1<<40, 0)
+// storeOne stores one pending snapshot. Without an error and a manifest there
+// was nothing to store.
+func (t *Taker) storeOne(ctx context.Context, p spool.Pending, to *repository.Cluster) (*backup.Manifest, error) {
+	file, err := t.Spool.Claim(p)
+	if errors.Is(err, disk.ErrInUse) || errors.Is(err, disk.ErrGone) {
+		return nil, nil
 	}
-	return p.record.Manifest.StartedAt
-}
-
-// Pending lists the snapshots that wait in a spool folder to be stored, the
-// oldest first: of all clusters, but not those that are being stored for the
-// first time. dir is as in [Taker].
-func Pending(dir string) ([]PendingSpool, error) {
-	all, err := pendings(spoolFolder(dir))
 	if err != nil {
 		return nil, err
 	}
-	var out []PendingSpool
-	for _, p := range all {
-		if p.err == nil && (p.record.Tries > 0 || !inUse(p.path)) {
-			out = append(out, p.record.describe(p.path))
+	m, err := t.storeClaimed(ctx, file, to)
+	err = t.letGo(file, err)
+	var damaged *spool.DamagedError
+	switch {
+	case errors.As(err, &damaged):
+		t.log().Error("dropped a pending snapshot", "path", p.Path, "started", p.Capture.StartedAt,
+			"revision", int64(p.Capture.Revision), "err", err)
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	t.log().Info("stored a pending snapshot", "snapshot", m.ID, "revision", int64(m.Revision), "bytes", m.Stored.Bytes)
+	return m, nil
+}
+
+func (t *Taker) storeClaimed(
+	ctx context.Context, file *spool.File, to *repository.Cluster,
+) (*backup.Manifest, error) {
+	c := file.Pending().Capture
+	sum, err := file.Verify(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n, err := findNeighbours(ctx, to, &c)
+	if err != nil {
+		return nil, err
+	}
+	if n.same != nil { // the process that stored it had no time to say so
+		return n.same, nil
+	}
+	stored, err := t.storer(to, c.StartedAt).store(ctx, file.Reader())
+	if err != nil {
+		return nil, fmt.Errorf("store pending snapshot: %w", err)
+	}
+	m, err := complete(ctx, to, c, stored, sum)
+	if err != nil {
+		return nil, err
+	}
+	m.Timeline = history.Timeline(m, n.before, n.after)
+	if err := to.Commit(ctx, m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// neighbours are the snapshots around one that is about to be stored late.
+type neighbours struct {
+	same          *backup.Manifest // this very snapshot
+	before, after *backup.Manifest
+}
+
+func findNeighbours(ctx context.Context, to *repository.Cluster, c *backup.Capture) (neighbours, error) {
+	var n neighbours
+	var earlier, later []repository.Item
+	second := c.StartedAt.Truncate(time.Second)
+	for i, err := range to.Items(ctx) {
+		switch {
+		case err != nil:
+			return n, err
+		case !i.Exists:
+		case i.ID.Time().After(second):
+			later = append(later, i)
+		default:
+			earlier = append(earlier, i)
 		}
 	}
-	return out, nil
+	slices.Reverse(earlier) // the newest first
+	for k, i := range earlier {
+		if !i.ID.Time().Equal(second) {
+			break
+		}
+		found, err := to.FirstReadable(ctx, earlier[k:k+1])
+		if err != nil {
+			return n, err
+		}
+		if found != nil && found.StartedAt.Equal(c.StartedAt) && found.Plain == c.Plain {
+			n.same = found
+			return n, nil
+		}
+	}
+	var err error
+	if n.before, err = to.FirstReadable(ctx, earlier); err != nil {
+		return n, err
+	}
+	n.after, err = to.FirstReadable(ctx, later)
+	return n, err
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/spool"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
 	"github.com/etcd-backupd/backupd/internal/testserver"
@@ -50,13 +51,17 @@ func runKillJob(raw string) error {
 	if err := json.Unmarshal([]byte(raw), &j); err != nil {
 		return err
 	}
-	source, err := cluster.New(cluster.Config{Endpoints: []string{j.Endpoint}, InsecureTransport: true, RequestTimeout: 20 * time.Second})
+	source, err := cluster.New(cluster.Config{Endpoints: []string{j.Endpoint}, InsecureTransport: true,
+		RequestTimeout: 20 * time.Second})
 	if err != nil {
 		return err
 	}
-	taker := snapshot.Taker{
-		Source: source, Store: &killingStore{Store: file.New(j.Repository), job: j}, Cluster: "prod", Spool: j.Spool,
-		Codec: codec.Options{Compress: codec.Zstd}, Tool: "test", KeepPending: true,
+	taker := taker{
+		store: &killingStore{Store: file.New(j.Repository), job: j}, cluster: "prod",
+		Taker: snapshot.Taker{
+			Source: source, Spool: spool.Folder{Dir: j.Spool, Keep: true}, Codec: codec.Options{Compress: codec.Zstd},
+			Tool: "test",
+		},
 	}
 	taker.Progress = func(stage backup.Stage, _, _ int64) {
 		if stage == j.KillStage {
@@ -204,10 +209,10 @@ func TestPending_Killed(t *testing.T) {
 				return
 			}
 			stored++
-			if p := waiting[0]; p.Tries != 0 || p.Reason == "" {
+			if p := waiting[0]; p.Tries != 0 || p.Why() == "" {
 				t.Errorf("got %+v", p)
 			}
-			// The process that is to store it is killed as well, wherever it stands.
+			// The process that is to store it is killed as well, at each operation.
 			again := j
 			again.Endpoint, again.Store = testserver.FreeURL(t), true
 			if j.Moment == killDuring {
@@ -223,8 +228,8 @@ func TestPending_Killed(t *testing.T) {
 			if len(all) != 1 || all[0].ID.Revision() != backup.Revision(filled.Revision) {
 				t.Fatalf("listed %v, want one of revision %d", all, filled.Revision)
 			}
-			v := snapshot.Verifier{Store: s, Spool: j.Spool} // which sweeps
-			if _, err := v.Verify(t.Context(), all[0]); err != nil {
+			v := newVerifier(s, "prod", j.Spool) // which sweeps
+			if _, err := v.Verify(t.Context(), itemOf(all[0])); err != nil {
 				t.Error(err)
 			}
 			wantEmpty(t, j.Spool)
@@ -252,7 +257,7 @@ func TestPending_KilledEarly(t *testing.T) {
 			t.Errorf("%s: got %+v", stage, p)
 		}
 		m := take(t, keeper(t, url, file.New(j.Repository), j.Spool))
-		if all := entries(t, file.New(j.Repository)); len(all) != 1 || all[0] != entry(m) {
+		if all := entries(t, file.New(j.Repository)); len(all) != 1 || all[0] != m.ObjectKey() {
 			t.Errorf("%s: listed %v", stage, all)
 		}
 		wantEmpty(t, j.Spool)

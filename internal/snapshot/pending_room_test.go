@@ -11,13 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
-	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
-	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/spool"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
@@ -27,14 +28,14 @@ func TestPending_OthersAffair(t *testing.T) {
 	db := realDatabase(t)
 	url := startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls[0]
 	s, folder := mem.New(), t.TempDir()
-	spool := outage(t, keeper(t, url, s, folder)).Path
-	record := strings.TrimSuffix(spool, ".spool") + ".pending.json"
-	wantNothing := func(t *testing.T, taker *snapshot.Taker, want error) {
+	path := outage(t, keeper(t, url, s, folder)).Path
+	beside := strings.TrimSuffix(path, ".spool") + ".pending.json"
+	wantNothing := func(t *testing.T, taker *taker, want error) {
 		t.Helper()
 		if stored, err := taker.StorePending(t.Context()); len(stored) != 0 || !errors.Is(err, want) {
 			t.Errorf("got %v, %v", stored, err)
 		}
-		for _, path := range []string{spool, record} {
+		for _, path := range []string{path, beside} {
 			if _, err := os.Lstat(path); err != nil {
 				t.Error(err)
 			}
@@ -44,28 +45,28 @@ func TestPending_OthersAffair(t *testing.T) {
 	taker := keeper(t, url, other, folder)
 	t.Run("NoRepository", func(t *testing.T) { wantNothing(t, taker, fs.ErrNotExist) })
 	t.Run("OtherRepository", func(t *testing.T) {
-		if _, err := storage.InitRepository(t.Context(), other); err != nil {
+		if _, err := repository.Create(t.Context(), other); err != nil {
 			t.Fatal(err)
 		}
 		wantNothing(t, taker, nil)
 	})
 	t.Run("OtherCluster", func(t *testing.T) {
 		taker := keeper(t, url, s, folder)
-		taker.Cluster = "test"
+		taker.cluster = "test"
 		wantNothing(t, taker, nil)
 	})
 	t.Run("OneShot", func(t *testing.T) {
 		taker := keeper(t, url, other, folder)
-		taker.KeepPending = false
+		taker.Spool.Keep = false
 		m := take(t, taker)
-		v := snapshot.Verifier{Store: other, Spool: folder}
-		if _, err := v.Verify(t.Context(), entry(m)); err != nil {
+		v := newVerifier(other, "prod", folder)
+		if _, err := v.Verify(t.Context(), item(m)); err != nil {
 			t.Error(err)
 		}
 		wantNothing(t, taker, nil)
 	})
 	t.Run("OtherUser", func(t *testing.T) {
-		for _, path := range []string{spool, record} {
+		for _, path := range []string{path, beside} {
 			if err := os.Chmod(path, 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -89,12 +90,12 @@ func TestPending_OthersAffair(t *testing.T) {
 		}
 	})
 	t.Run("Link", func(t *testing.T) {
-		away := filepath.Join(t.TempDir(), "record")
-		if err := errors.Join(os.Rename(record, away), os.Symlink(away, record)); err != nil {
+		away := filepath.Join(t.TempDir(), "beside")
+		if err := errors.Join(os.Rename(beside, away), os.Symlink(away, beside)); err != nil {
 			t.Fatal(err)
 		}
 		wantNothing(t, keeper(t, url, s, folder), nil)
-		if err := os.Rename(away, record); err != nil {
+		if err := os.Rename(away, beside); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -109,7 +110,8 @@ func TestPending_TwoAtOnce(t *testing.T) {
 	inner, folder := mem.New(), t.TempDir()
 	outage(t, keeper(t, url, inner, folder))
 	gate := make(chan struct{})
-	first, second := keeper(t, testserver.FreeURL(t), &gatedStore{inner, gate}, folder), keeper(t, testserver.FreeURL(t), inner, folder)
+	first, second := keeper(t, testserver.FreeURL(t), gated(inner, gate), folder),
+		keeper(t, testserver.FreeURL(t), inner, folder)
 	var stored []*backup.Manifest
 	var err error
 	begun, done := make(chan struct{}), make(chan struct{})
@@ -119,12 +121,12 @@ func TestPending_TwoAtOnce(t *testing.T) {
 		stored, err = first.StorePending(t.Context())
 	}()
 	go func() { // the encoder reads only once the store takes
-		eventually(t, "the spool is claimed", func() bool { return claimed(folder) })
+		testserver.Eventually(t, "the spool is claimed", func() bool { return claimed(folder) })
 		others, err := second.StorePending(t.Context())
 		if len(others) != 0 || err != nil {
 			t.Errorf("the second got %v, %v", others, err)
 		}
-		if p, err := snapshot.Pending(folder); err != nil || len(p) != 1 {
+		if p, err := (&spool.Folder{Dir: folder}).Waiting(); err != nil || len(p) != 1 {
 			t.Errorf("meanwhile: got pending %v, %v", p, err)
 		}
 		close(gate)
@@ -158,14 +160,14 @@ func TestPending_Count(t *testing.T) {
 	db := realDatabase(t)
 	f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
 	s, folder := mem.New(), t.TempDir()
-	var taken []snapshot.PendingSpool
+	var taken []spool.Pending
 	for range 5 {
 		taken = append(taken, outage(t, keeper(t, f.urls[0], s, folder)))
 	}
 	other := keeper(t, f.urls[0], s, folder)
-	other.Cluster = "test"
+	other.cluster = "test"
 	outage(t, other)
-	if got := pending(t, folder); !slices.Equal(got[:len(got)-1], taken[2:]) {
+	if got := pending(t, folder); !cmp.Equal(got[:len(got)-1], taken[2:]) {
 		t.Errorf("got %+v, want the last three of %+v", got, taken)
 	}
 	if n := f.streams.Load(); n != 6 {
@@ -176,7 +178,8 @@ func TestPending_Count(t *testing.T) {
 		t.Fatalf("got %v, %v", stored, err)
 	}
 	for i, m := range stored {
-		if !m.StartedAt.Equal(taken[i+2].Since) || m.ID.Time() != m.StartedAt.Truncate(time.Second) || m.ID.Revision() != db.facts.Revision {
+		if !m.StartedAt.Equal(taken[i+2].Capture.StartedAt) || m.ID.Time() != m.StartedAt.Truncate(time.Second) ||
+			m.ID.Revision() != db.facts.Revision {
 			t.Errorf("%d: got %s, begun at %v", i, m.ID, m.StartedAt)
 		}
 		if m.Timeline != stored[0].Timeline {
@@ -196,28 +199,28 @@ func TestPending_Count(t *testing.T) {
 func TestPending_SpoolLimit(t *testing.T) {
 	db := realDatabase(t)
 	f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
-	s, folder, size := mem.New(), t.TempDir(), int64(len(db.raw))
-	try := func(cluster string, limit int64) (*snapshot.Taker, error) {
-		taker := keeper(t, f.urls[0], storagetest.FailAt(s, 0, storagetest.Crash, errFault), folder)
-		taker.Cluster, taker.SpoolLimit, taker.Repository = cluster, limit, "some"
+	folder, size := t.TempDir(), int64(len(db.raw))
+	try := func(cluster string, limit int64) error {
+		taker := keeper(t, f.urls[0], failingStore(t), folder)
+		taker.cluster, taker.Spool.Limit, taker.id, taker.down = cluster, limit, "some", errFault
 		_, err := taker.Take(t.Context())
-		return taker, err
+		return err
 	}
 	list := func() (out []string) {
 		for _, p := range pending(t, folder) {
-			out = append(out, fmt.Sprint(p.Cluster, p.Since.UnixNano()))
+			out = append(out, fmt.Sprint(p.Capture.Cluster, p.Capture.StartedAt.UnixNano()))
 		}
 		return out
 	}
 	var kept *snapshot.PendingError
 	for _, cluster := range []string{"a", "a", "b"} {
-		if _, err := try(cluster, 0); !errors.As(err, &kept) {
+		if err := try(cluster, 0); !errors.As(err, &kept) {
 			t.Fatal(err)
 		}
 	}
 	all := list()
 	// One has to go: the only one that may is the first of a.
-	if _, err := try("b", 7*size/2); !errors.As(err, &kept) {
+	if err := try("b", 7*size/2); !errors.As(err, &kept) {
 		t.Fatal(err)
 	}
 	if got := list(); len(got) != 3 || !slices.Equal(got[:2], all[1:]) {
@@ -226,9 +229,10 @@ func TestPending_SpoolLimit(t *testing.T) {
 	// Not even without everything that may go is there room for another.
 	all = list()
 	streams := f.streams.Load()
-	_, err := try("a", 3*size/2)
+	err := try("a", 3*size/2)
 	var hint *backup.HintError
-	if !errors.Is(err, unix.ENOSPC) || !errors.As(err, &hint) || !strings.Contains(err.Error(), fmt.Sprint("may hold ", 3*size/2)) {
+	if !errors.Is(err, unix.ENOSPC) || !errors.As(err, &hint) ||
+		!strings.Contains(err.Error(), fmt.Sprint("may hold ", 3*size/2)) {
 		t.Errorf("got %v", err)
 	}
 	if got := list(); !slices.Equal(got, all) || f.streams.Load() != streams {
@@ -236,7 +240,7 @@ func TestPending_SpoolLimit(t *testing.T) {
 	}
 	// Without a pending one in the way the limit is enough for one.
 	folder = t.TempDir()
-	if _, err := try("a", 3*size/2); !errors.As(err, &kept) {
+	if err := try("a", 3*size/2); !errors.As(err, &kept) {
 		t.Error(err)
 	}
 }
@@ -246,11 +250,11 @@ func TestPending_SpoolLimit(t *testing.T) {
 func TestPending_Grown(t *testing.T) {
 	db := realDatabase(t)
 	small := db
-	small.raw = db.raw[:4096] // what the members' status tells
+	small.raw = db.raw[:4096] // what the members report
 	taker := keeper(t, startFakes(t, small, testserver.GoodSnapshot(db.raw)).urls[0], mem.New(), t.TempDir())
-	taker.SpoolLimit = int64(len(db.raw)) / 2
+	taker.Spool.Limit = int64(len(db.raw)) / 2
 	if _, err := taker.Take(t.Context()); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("got %v", err)
 	}
-	wantEmpty(t, taker.Spool)
+	wantEmpty(t, taker.Spool.Dir)
 }

@@ -12,26 +12,31 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/spool"
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 // keeper returns a taker that keeps what it cannot store in the folder.
-func keeper(t *testing.T, endpoint string, s storage.Store, folder string) *snapshot.Taker {
+func keeper(t *testing.T, endpoint string, s storage.Store, folder string) *taker {
 	t.Helper()
 	taker := newTaker(t, connect(t, endpoint), s)
-	taker.KeepPending, taker.Spool = true, folder
+	taker.Spool = spool.Folder{Dir: folder, Keep: true}
 	return taker
 }
 
 // pending returns what waits in the folder.
-func pending(t *testing.T, folder string) []snapshot.PendingSpool {
+func pending(t *testing.T, folder string) []spool.Pending {
 	t.Helper()
-	all, err := snapshot.Pending(folder)
+	dir := spool.Folder{Dir: folder}
+	all, err := dir.Waiting()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,21 +44,27 @@ func pending(t *testing.T, folder string) []snapshot.PendingSpool {
 }
 
 // outage takes a snapshot while the store is down, and wants it to be kept.
-func outage(t *testing.T, taker *snapshot.Taker) snapshot.PendingSpool {
+func outage(t *testing.T, taker *taker) spool.Pending {
 	t.Helper()
-	inner := taker.Store
-	defer func() { taker.Store = inner }()
-	marker, err := storage.InitRepository(t.Context(), inner)
+	repo, err := repository.Create(t.Context(), taker.store)
 	if err != nil {
 		t.Fatal(err)
 	}
-	taker.Repository = marker.ID
-	taker.Store = storagetest.FailAt(inner, 0, storagetest.Crash, errFault)
+	inner := taker.store
+	defer func() { taker.store, taker.down = inner, nil }()
+	taker.store, taker.id, taker.down = failingStore(t), repo.ID(), errFault
 	var kept *snapshot.PendingError
 	if _, err := taker.Take(t.Context()); !errors.As(err, &kept) || !errors.Is(err, errFault) {
 		t.Fatalf("with the store down: got %v, want a PendingError", err)
 	}
-	return kept.Spool
+	return kept.Pending
+}
+
+// failingStore fails the test when it is asked for anything.
+func failingStore(t *testing.T) storage.Store {
+	return storage.WithObserver(storagetest.FailAt(mem.New(), 0, storagetest.Crash, errFault), func(e storage.Event) {
+		t.Errorf("a repository that is down was asked: %s %s", e.Op, e.Key)
+	})
 }
 
 // storePending stores what is pending, with no member of the cluster alive.
@@ -112,7 +123,8 @@ func TestPending_Crash(t *testing.T) {
 					break
 				}
 			}
-			if want := map[storagetest.When]int{storagetest.Crash: 5, storagetest.Before: 2, storagetest.After: 1}[when]; kept != want {
+			if want := map[storagetest.When]int{storagetest.Crash: 5, storagetest.Before: 2,
+				storagetest.After: 1}[when]; kept != want {
 				t.Errorf("%d were kept, want %d", kept, want)
 			}
 		})
@@ -122,15 +134,17 @@ func TestPending_Crash(t *testing.T) {
 func checkPending(t *testing.T, pend *snapshot.PendingError, folder string, began time.Time, db database) {
 	t.Helper()
 	all := pending(t, folder)
-	if len(all) != 1 || all[0] != pend.Spool {
-		t.Fatalf("got pending %+v, want %+v", all, pend.Spool)
+	if len(all) != 1 || !cmp.Equal(all[0], pend.Pending) {
+		t.Fatalf("got pending %+v, want %+v", all, pend.Pending)
 	}
-	p := all[0]
-	if p.Cluster != "prod" || p.Repository == "" || p.Since.Before(began.Add(-time.Second)) || p.Bytes != int64(len(db.raw)+32) || p.Tries != 1 || !strings.Contains(p.Reason, errFault.Error()) {
+	p, c := all[0], all[0].Capture
+	if c.Cluster != "prod" || p.Repository == "" || c.StartedAt.Before(began.Add(-time.Second)) ||
+		c.Plain.Bytes != int64(len(db.raw)+32) || p.Tries != 1 || !strings.Contains(p.Why(), errFault.Error()) {
 		t.Errorf("got %+v", p)
 	}
-	used, err := snapshot.SpoolBytes(folder)
-	if err != nil || used < p.Bytes {
+	dir := spool.Folder{Dir: folder}
+	used, err := dir.Bytes()
+	if err != nil || used < c.Plain.Bytes {
 		t.Errorf("the spools take %d bytes, %v", used, err)
 	}
 	files, err := os.ReadDir(folder)
@@ -161,7 +175,7 @@ func TestStorePending_Crash(t *testing.T) {
 				}
 				if err != nil {
 					p := pending(t, folder)
-					if len(p) != 1 || n > 0 && (p[0].Tries != 2 || !strings.Contains(p[0].Reason, errFault.Error())) {
+					if len(p) != 1 || n > 0 && (p[0].Tries != 2 || !strings.Contains(p[0].Why(), errFault.Error())) {
 						t.Fatalf("operation %d: %v; pending is %+v", n, err, p)
 					}
 					wantStored(t, s, folder, 1)
@@ -195,16 +209,17 @@ func TestPending_Reasons(t *testing.T) {
 			s, folder := mem.New(), t.TempDir()
 			var kept *snapshot.PendingError
 			_, err := keeper(t, url, storagetest.FailAt(s, c.op, storagetest.Before, c.err), folder).Take(t.Context())
-			if !errors.As(err, &kept) || !errors.Is(err, c.err) || !strings.Contains(err.Error(), kept.Spool.Path) {
+			if !errors.As(err, &kept) || !errors.Is(err, c.err) || !strings.Contains(err.Error(), kept.Pending.Path) {
 				t.Fatalf("got %v", err)
 			}
 			wantStored(t, s, folder, 1)
 		})
 	}
 	t.Run("OneShot", func(t *testing.T) {
+		// Nothing is kept: etcd is not asked for a stream that leads nowhere.
 		f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
-		taker := newTaker(t, connect(t, f.urls[0]), storagetest.FailAt(mem.New(), 2, storagetest.Crash, errFault))
-		taker.Repository = "known"
+		taker := newTaker(t, connect(t, f.urls[0]), failingStore(t))
+		taker.id, taker.down = "known", errFault
 		if _, err := taker.Take(t.Context()); !errors.Is(err, errFault) || f.streams.Load() != 0 {
 			t.Errorf("got %v, after %d streams", err, f.streams.Load())
 		}
@@ -225,7 +240,8 @@ func TestPending_Reasons(t *testing.T) {
 	t.Run("NeverReached", func(t *testing.T) {
 		// Nobody knows which repository it would go to.
 		folder := t.TempDir()
-		taker := keeper(t, url, storagetest.FailAt(mem.New(), 0, storagetest.Crash, errFault), folder)
+		taker := keeper(t, url, failingStore(t), folder)
+		taker.down = errFault
 		var kept *snapshot.PendingError
 		if _, err := taker.Take(t.Context()); !errors.Is(err, errFault) || errors.As(err, &kept) {
 			t.Errorf("got %v", err)
@@ -274,7 +290,8 @@ func TestPending_Torn(t *testing.T) {
 			var log strings.Builder
 			taker.Log = slog.New(slog.NewTextHandler(&log, nil))
 			stored, err := taker.StorePending(t.Context())
-			if err != nil || len(stored) != 0 || !strings.Contains(log.String(), "dropped a pending snapshot") || !strings.Contains(log.String(), "damaged") {
+			if err != nil || len(stored) != 0 || !strings.Contains(log.String(), "dropped a pending snapshot") ||
+				!strings.Contains(log.String(), "damaged") {
 				t.Errorf("got %v, %v, log %s", stored, err, log.String())
 			}
 			wantEmpty(t, folder)
@@ -291,7 +308,7 @@ func TestPending_Late(t *testing.T) {
 	id := newIdentity(t)
 	s, folder := mem.New(), t.TempDir()
 	p := outage(t, keeper(t, url, s, folder))
-	eventually(t, "another second", func() bool { return time.Now().Truncate(time.Second).After(p.Since) })
+	testserver.Eventually(t, "another second", func() bool { return time.Now().Truncate(time.Second).After(p.Capture.StartedAt) })
 	newer := take(t, newTaker(t, connect(t, url), s))
 
 	taker := keeper(t, testserver.FreeURL(t), s, folder)
@@ -307,21 +324,21 @@ func TestPending_Late(t *testing.T) {
 	if err := verify(t, s, m, id); err != nil {
 		t.Error(err)
 	}
-	if all := entries(t, s); !slices.Equal(all, []snapshot.Entry{entry(newer), entry(m)}) {
+	if all := entries(t, s); !slices.Equal(all, []backup.Key{newer.ObjectKey(), m.ObjectKey()}) {
 		t.Errorf("listed %v", all)
 	}
 	wantEmpty(t, folder)
 }
 
 // TestPending_S3: a real S3 server hangs in the middle of an upload, the process
-// is told to stop, the cluster goes away, and the server comes back.
+// is stopped, the cluster goes away, and the server comes back.
 func TestPending_S3(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{})
 	filled := testserver.Fill(t, real.Client(t), testserver.FillOptions{Keys: 40, ValueBytes: 40_000})
 	direct, proxied, proxy := newProxiedS3(t)
 	folder := t.TempDir()
 	taker := keeper(t, real.Endpoints()[0], proxied, folder)
-	if _, err := storage.InitRepository(t.Context(), direct); err != nil {
+	if _, err := repository.Create(t.Context(), direct); err != nil {
 		t.Fatal(err)
 	}
 	proxy.StallAfter(testserver.ToServer, 100_000)
@@ -330,12 +347,12 @@ func TestPending_S3(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		eventually(t, "the snapshot can be kept", func() bool {
+		testserver.Eventually(t, "the snapshot can be kept", func() bool {
 			records, err := filepath.Glob(filepath.Join(folder, "*.pending.json"))
 			return err != nil || len(records) == 1
 		})
 		// While it is stored for the first time nothing is pending.
-		if all, err := snapshot.Pending(folder); err != nil || len(all) != 0 {
+		if all, err := (&spool.Folder{Dir: folder}).Waiting(); err != nil || len(all) != 0 {
 			t.Errorf("got pending %v, %v", all, err)
 		}
 		cancel()
@@ -353,7 +370,7 @@ func TestPending_S3(t *testing.T) {
 		t.Errorf("got revision %d, suspect %v; want %d", m.Revision, m.Suspect, filled.Revision)
 	}
 	// What the server had in hand when it hung may be left as litter.
-	if all := entries(t, direct); !slices.Equal(all, []snapshot.Entry{entry(m)}) {
+	if all := entries(t, direct); !slices.Equal(all, []backup.Key{m.ObjectKey()}) {
 		t.Errorf("listed %v", all)
 	}
 }

@@ -7,10 +7,25 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"sync"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
+	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/spool"
 )
+
+// received is what is known of a database once it has come.
+type received struct {
+	member  cluster.Candidate
+	version string // storage version, "" before etcd 3.6
+	blob    backup.Blob
+	check   backup.Checksum
+	// What the inspection found, of a database that is going to be a snapshot.
+	path  string
+	facts *etcddb.Facts
+	asked *questions // nil where nobody was asked yet
+}
 
 // sink takes a database that may have to be sent again from the beginning,
 // when the member that sent it is lost.
@@ -19,95 +34,109 @@ type sink interface {
 	// bytes and a trailer.
 	begin(ctx context.Context, total int64) error
 	io.Writer
-	// end is called after each begun try: io.EOF when the database is complete
+	// end is called after each try that began: io.EOF when the database is complete
 	// and its trailer checked, else why it is not.
 	end(err error)
 }
 
-// received is what is known of a database once it has come.
-type received struct {
-	member  cluster.Candidate
-	version string // storage version, "" before etcd 3.6
-	blob    backup.Blob
-	check   backup.Checksum
+// ownError is an error of our own side: another member would not help.
+type ownError struct{ err error }
+
+func (e *ownError) Error() string { return e.err.Error() }
+func (e *ownError) Unwrap() error { return e.err }
+
+// receive brings the database of the best member into the spool, has it stored
+// behind, and inspects it. Damage that the inspection finds is the member's, whose
+// disk may be bad: then the next one is tried.
+func (t *Taker) receive(
+	ctx context.Context, s *cluster.Survey, file *spool.File, up *upload,
+) (got *received, err error) {
+	dst := &spoolSink{&t.Spool, file, up}
+	report := func(done, total int64) { t.progress()(backup.StageReceive, done, total) }
+	err = firstMember(ctx, s, t.log(), func(c cluster.Candidate) error {
+		if got, err = stream(ctx, t.Source, c, dst, report); err != nil {
+			return err
+		}
+		got.path = file.Path()
+		return t.inspect(ctx, s, got)
+	})
+	return got, err
 }
 
-// sinkError is an error of our own side: another member would not help.
-type sinkError struct{ err error }
-
-func (e *sinkError) Error() string { return e.err.Error() }
-func (e *sinkError) Unwrap() error { return e.err }
-
-// receiver brings databases from the members of one cluster.
-type receiver struct {
-	source   *cluster.Cluster
-	log      *slog.Logger
-	progress func(done, total int64)
-	// check, if not nil, looks into a database that has come whole. Damage that
-	// it finds is the member's, whose disk may be bad; other errors are ours.
-	check func(context.Context, received) error
+// inspect looks into the database, and has the members asked about it meanwhile.
+func (t *Taker) inspect(ctx context.Context, s *cluster.Survey, got *received) error {
+	progress := t.progress()
+	progress(backup.StageInspect, 0, got.blob.Bytes)
+	var asking sync.WaitGroup
+	asking.Go(func() { got.asked = t.askEarly(ctx, s, got.path) })
+	facts, err := etcddb.Inspect(ctx, got.path)
+	asking.Wait()
+	if err != nil {
+		got.asked.abandon()
+		err = fmt.Errorf("inspect the database of %s: %w", got.member.Endpoint, err)
+		if errors.Is(err, backup.ErrCorrupt) {
+			return err
+		}
+		return &ownError{err}
+	}
+	progress(backup.StageInspect, got.blob.Bytes, got.blob.Bytes)
+	got.facts = facts
+	return nil
 }
 
-// receive brings the database of the best candidate into dst, and moves on to
-// the next when a member fails.
-func (r receiver) receive(ctx context.Context, s *cluster.Survey, dst sink) (received, error) {
+// firstMember calls try with one candidate after the other until it succeeds.
+func firstMember(ctx context.Context, s *cluster.Survey, log *slog.Logger, try func(cluster.Candidate) error) error {
 	lost := &cluster.NoMemberError{Refusals: slices.Clone(s.Refused)}
 	for _, c := range s.Candidates {
-		got, err := r.receiveFrom(ctx, c, dst)
-		var own *sinkError
+		err := try(c)
+		var own *ownError
 		switch {
 		case err == nil:
-			return got, nil
+			return nil
 		case ctx.Err() != nil:
-			return received{}, fmt.Errorf("receive snapshot: %w", context.Cause(ctx))
+			return fmt.Errorf("receive snapshot: %w", context.Cause(ctx))
 		case errors.As(err, &own):
-			return received{}, own.err
+			return own.err
 		}
-		r.log.Warn("lost member", "endpoint", c.Endpoint, "member", c.MemberID, "err", err)
+		log.Warn("lost member", "endpoint", c.Endpoint, "member", c.MemberID, "err", err)
 		lost.Refusals = append(lost.Refusals, cluster.Refusal{Endpoint: c.Endpoint, Err: err})
 	}
-	return received{}, lost
+	return lost
 }
 
-func (r receiver) receiveFrom(ctx context.Context, c cluster.Candidate, dst sink) (received, error) {
-	stream, err := r.source.Stream(ctx, c.Endpoint)
+// stream brings the database of one member into dst.
+func stream(
+	ctx context.Context, source *cluster.Cluster, c cluster.Candidate, dst sink, report func(done, total int64),
+) (*received, error) {
+	in, err := source.Stream(ctx, c.Endpoint)
 	if err != nil {
-		return received{}, err
+		return nil, err
 	}
-	defer stream.Close()
-	if err := dst.begin(ctx, stream.Total); err != nil {
-		return received{}, &sinkError{err}
+	defer in.Close()
+	if err := dst.begin(ctx, in.Total); err != nil {
+		return nil, &ownError{err}
 	}
-	if err := copyStream(dst, stream, r.progress); err != nil {
+	if err := copyStream(dst, in, report); err != nil {
 		dst.end(err)
-		return received{}, err
+		return nil, err
 	}
 	dst.end(io.EOF)
-	got := received{member: c, version: stream.Version, blob: stream.Blob(), check: stream.Checksum()}
-	if r.check == nil {
-		return got, nil
-	}
-	if err := r.check(ctx, got); errors.Is(err, backup.ErrCorrupt) {
-		return received{}, err
-	} else if err != nil {
-		return received{}, &sinkError{err}
-	}
-	return got, nil
+	return &received{member: c, version: in.Version, blob: in.Blob(), check: in.Checksum()}, nil
 }
 
 // copyStream writes in large pieces: a page cache made of large folios is quicker
 // to fill, to read and to let go. A small database comes in several all the same.
-func copyStream(dst io.Writer, stream *cluster.Stream, progress func(done, total int64)) error {
-	buf := make([]byte, min(max(4<<10, stream.Total/16), 256<<10))
+func copyStream(dst io.Writer, in *cluster.Stream, report func(done, total int64)) error {
+	buf := make([]byte, min(max(4<<10, in.Total/16), 256<<10))
 	done := int64(0)
 	for {
-		n, err := fill(stream, buf)
+		n, err := fill(in, buf)
 		if n > 0 {
 			if _, werr := dst.Write(buf[:n]); werr != nil {
-				return &sinkError{werr}
+				return &ownError{werr}
 			}
 			done += int64(n)
-			progress(min(done, stream.Total), stream.Total)
+			report(min(done, in.Total), in.Total)
 		}
 		if err == io.EOF {
 			return nil
@@ -130,25 +159,39 @@ func fill(r io.Reader, buf []byte) (n int, err error) {
 
 // spoolSink brings a database into the spool and has it stored behind.
 type spoolSink struct {
-	*spool
+	folder *spool.Folder
+	*spool.File
 	up *upload
 }
 
 func (s *spoolSink) begin(ctx context.Context, total int64) error {
 	s.up.stop(ctx)
-	if err := s.reset(); err != nil {
+	if err := s.folder.Begin(s.File, total); err != nil {
 		return err
 	}
-	// It may have grown since the survey.
-	if err := s.up.taker.reserve(s.spool, total); err != nil {
-		return err
-	}
-	// Writing into blocks that are there already is quicker than finding them
-	// when the kernel writes back.
-	allocate(s.f, total)
-	s.expect = total
 	s.up.start(ctx)
 	return nil
 }
 
-func (s *spoolSink) end(err error) { s.finish(err) }
+func (s *spoolSink) end(err error) { s.Finish(err) }
+
+// LogSurvey logs which member was chosen and why others were not.
+func LogSurvey(log *slog.Logger, s *cluster.Survey) {
+	for _, r := range s.Refused {
+		log.Warn("passed over endpoint", "endpoint", r.Endpoint, "reason", r.Err)
+	}
+	for i, c := range s.Candidates {
+		message := "next choice"
+		if i == 0 {
+			message = "chose member"
+		}
+		log.Info(message, "endpoint", c.Endpoint, "member", c.MemberID, "leader", c.Leader,
+			"revision", int64(c.Revision), "concerns", c.Concerns)
+	}
+	if s.MembersErr != nil {
+		log.Warn("no member lists the members of the cluster", "err", s.MembersErr)
+	}
+	for _, a := range s.Alarms {
+		log.Warn("alarm is active", "member", a.MemberID, "alarm", a.Type)
+	}
+}

@@ -11,9 +11,11 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
+	"github.com/etcd-backupd/backupd/internal/disk"
+	"github.com/etcd-backupd/backupd/internal/spool"
 )
 
-// Saved tells what [Save] wrote.
+// Saved is what was written by [Saver.Save] or [Saver.Stream].
 type Saved struct {
 	// Version is the storage version the server names, "" before etcd 3.6.
 	Version  string
@@ -25,10 +27,10 @@ type Saved struct {
 type Saver struct {
 	Source   *cluster.Cluster
 	Progress func(done, total int64)
-	// Chosen is told which member was chosen, and which endpoints were passed
-	// over; nil is allowed.
+	// Chosen receives the survey: which member was chosen, and which endpoints were
+	// passed over. It may be nil.
 	Chosen func(*cluster.Survey)
-	// Log is told of members that were lost on the way; nil discards.
+	// Log receives which members were lost on the way; nil discards.
 	Log *slog.Logger
 }
 
@@ -45,7 +47,7 @@ func (s *Saver) Save(ctx context.Context, path string) (Saved, error) {
 		return Saved{}, err
 	}
 	dir := filepath.Dir(path)
-	if err := checkSpace(dir, survey.DatabaseBytes()); err != nil {
+	if err := spool.CheckRoom(dir, survey.DatabaseBytes()); err != nil {
 		return Saved{}, err
 	}
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.part") // 0600
@@ -60,13 +62,13 @@ func (s *Saver) Save(ctx context.Context, path string) (Saved, error) {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		return Saved{}, errors.Join(err, removeIfThere(f.Name()))
+		return Saved{}, errors.Join(err, disk.Remove(f.Name()))
 	}
-	return saved, syncDir(dir)
+	return saved, disk.Sync(dir)
 }
 
 func (s *Saver) saveTo(ctx context.Context, survey *cluster.Survey, f *os.File) (Saved, error) {
-	got, err := s.receiver().receive(ctx, survey, &fileSink{f})
+	got, err := s.receive(ctx, survey, &fileSink{f})
 	if err != nil {
 		return Saved{}, err
 	}
@@ -83,7 +85,7 @@ func (s *Saver) Stream(ctx context.Context, w io.Writer) (Saved, error) {
 	if err != nil {
 		return Saved{}, err
 	}
-	got, err := s.receiver().receive(ctx, survey, &onceSink{w: w})
+	got, err := s.receive(ctx, survey, &onceSink{w: w})
 	if err != nil {
 		return Saved{}, err
 	}
@@ -98,26 +100,31 @@ func (s *Saver) survey(ctx context.Context) (*cluster.Survey, error) {
 	return survey, err
 }
 
-func (s *Saver) receiver() receiver {
-	r := receiver{source: s.Source, log: s.Log, progress: s.Progress}
-	if r.log == nil {
-		r.log = slog.New(slog.DiscardHandler)
+// receive brings the database of the best member into dst.
+func (s *Saver) receive(ctx context.Context, survey *cluster.Survey, dst sink) (got *received, err error) {
+	log, report := s.Log, s.Progress
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
 	}
-	if r.progress == nil {
-		r.progress = func(int64, int64) {}
+	if report == nil {
+		report = func(int64, int64) {}
 	}
-	return r
+	err = firstMember(ctx, survey, log, func(c cluster.Candidate) error {
+		got, err = stream(ctx, s.Source, c, dst, report)
+		return err
+	})
+	return got, err
 }
 
-func saved(got received) Saved {
+func saved(got *received) Saved {
 	return Saved{Version: got.version, Endpoint: got.member.Endpoint, Bytes: got.blob.Bytes}
 }
 
-// fileSink starts its file anew for each try.
+// fileSink empties its file before each try.
 type fileSink struct{ *os.File }
 
 func (s *fileSink) begin(_ context.Context, total int64) error {
-	if err := checkSpace(filepath.Dir(s.Name()), total); err != nil {
+	if err := spool.CheckRoom(filepath.Dir(s.Name()), total); err != nil {
 		return err
 	}
 	if err := s.Truncate(0); err != nil {
@@ -152,14 +159,3 @@ func (s *onceSink) Write(p []byte) (int, error) {
 }
 
 func (s *onceSink) end(err error) { s.lost = err }
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("open folder: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("sync folder %s: %w", dir, err)
-	}
-	return nil
-}

@@ -37,14 +37,14 @@ func wantOnly(t *testing.T, dir, name string) []byte {
 
 func TestSaver_Save(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{})
-	settle(t, real)
+	real.WaitStorageVersion(t, "3.7.0")
 	filled := testserver.Fill(t, real.Client(t), testserver.FillOptions{})
 	dir := t.TempDir()
 	path := filepath.Join(dir, "snap.db")
 	saver := snapshot.Saver{
 		Source: connect(t, real.Endpoints()...),
 		Progress: func(done, total int64) {
-			// Until the end nothing stands under the name.
+			// Until the end there is no file of that name.
 			if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("after %d of %d bytes: %v", done, total, err)
 			}
@@ -134,7 +134,7 @@ func TestSaver_Save_Target(t *testing.T) {
 	}
 }
 
-// TestSaver_Save_NextMember: a file is begun anew with the next member.
+// TestSaver_Save_NextMember: a file is begun again with the next member.
 func TestSaver_Save_NextMember(t *testing.T) {
 	db := realDatabase(t)
 	longer := append(bytes.Clone(db.raw), db.raw...) // must leave no tail behind
@@ -175,7 +175,8 @@ func TestSaver_Stream(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || saved.Bytes != int64(out.Len()) || !bytes.Equal(out.Bytes(), append(bytes.Clone(db.raw), sum[:]...)) {
+			if err != nil || saved.Bytes != int64(out.Len()) ||
+				!bytes.Equal(out.Bytes(), append(bytes.Clone(db.raw), sum[:]...)) {
 				t.Errorf("got %+v, %v, %d bytes", saved, err, out.Len())
 			}
 		})

@@ -21,7 +21,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
@@ -30,7 +30,7 @@ import (
 // what etcd's own tool makes of them.
 func TestTaker_Take(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{Size: 3})
-	settle(t, real)
+	real.WaitStorageVersion(t, "3.7.0")
 	filled := testserver.Fill(t, real.Client(t), testserver.FillOptions{Compact: true})
 	source := connect(t, real.Endpoints()...)
 	classic := newIdentity(t)
@@ -62,7 +62,7 @@ func TestTaker_Take(t *testing.T) {
 			m := take(t, taker)
 
 			checkManifest(t, m, real, filled)
-			if found, err := snapshot.Open(t.Context(), c.store, entry(m)); err != nil || marshal(t, found) != marshal(t, m) {
+			if found, err := open(t.Context(), c.store, m); err != nil || marshal(t, found) != marshal(t, m) {
 				t.Errorf("the stored manifest is another: %v, %v", found, err)
 			}
 			if err := verify(t, c.store, m, c.ids...); err != nil {
@@ -80,24 +80,15 @@ func TestTaker_Take(t *testing.T) {
 	}
 }
 
-func marshal(t *testing.T, m *backup.Manifest) string {
-	t.Helper()
-	raw, err := m.Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(raw)
-}
-
 // watchSpool fails the test when the spool folder holds more than one database.
-func watchSpool(t *testing.T, taker *snapshot.Taker) {
+func watchSpool(t *testing.T, taker *taker) {
 	t.Helper()
 	taker.Progress = func(stage backup.Stage, _, total int64) {
 		if stage != backup.StageReceive {
 			return
 		}
 		used := int64(0)
-		files, err := os.ReadDir(taker.Spool)
+		files, err := os.ReadDir(taker.Spool.Dir)
 		if err != nil {
 			t.Error(err)
 		}
@@ -141,7 +132,8 @@ func checkManifest(t *testing.T, m *backup.Manifest, real *testserver.Cluster, f
 	for _, want := range members.Members {
 		id := backup.MemberID(want.ID)
 		if i := slices.IndexFunc(m.Members, func(m backup.Member) bool { return m.ID == id }); i < 0 ||
-			m.Members[i].Name != want.Name || !slices.Equal(m.Members[i].PeerURLs, want.PeerURLs) || !slices.Equal(m.Members[i].ClientURLs, want.ClientURLs) {
+			m.Members[i].Name != want.Name || !slices.Equal(m.Members[i].PeerURLs, want.PeerURLs) ||
+			!slices.Equal(m.Members[i].ClientURLs, want.ClientURLs) {
 			t.Errorf("got members %+v, want %+v", m.Members, want)
 		}
 	}
@@ -153,12 +145,15 @@ func checkManifest(t *testing.T, m *backup.Manifest, real *testserver.Cluster, f
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.Leases != int64(len(leases.Leases)) || m.AuthEnabled || len(m.Alarms) != 0 || m.RaftTerm == 0 || m.RaftIndex == 0 {
+	if m.Leases != int64(len(leases.Leases)) || m.AuthEnabled || len(m.Alarms) != 0 || m.RaftTerm == 0 ||
+		m.RaftIndex == 0 {
 		t.Errorf("got %d leases, auth %v, alarms %v, raft %d/%d", m.Leases, m.AuthEnabled, m.Alarms, m.RaftTerm, m.RaftIndex)
 	}
-	if m.EtcdVersion != status.Version || m.StorageVersion != status.StorageVersion || m.ClusterID != backup.MemberID(status.Header.ClusterId) ||
+	if m.EtcdVersion != status.Version || m.StorageVersion != status.StorageVersion ||
+		m.ClusterID != backup.MemberID(status.Header.ClusterId) ||
 		m.Source.ID != backup.MemberID(status.Header.MemberId) || m.Source.Name == "" {
-		t.Errorf("got versions %s, %s, cluster %s, source %+v, want %+v", m.EtcdVersion, m.StorageVersion, m.ClusterID, m.Source, status)
+		t.Errorf("got versions %s, %s, cluster %s, source %+v, want %+v", m.EtcdVersion, m.StorageVersion, m.ClusterID,
+			m.Source, status)
 	}
 	if m.Tool != "test" || m.FinishedAt.Before(m.StartedAt) || time.Since(m.StartedAt) > time.Hour {
 		t.Errorf("got tool %q, times %v, %v", m.Tool, m.StartedAt, m.FinishedAt)
@@ -210,7 +205,7 @@ func TestTaker_Take_Auth(t *testing.T) {
 	real.EnableAuth(t, "secret")
 	s := mem.New()
 	login := func(user string) *cluster.Cluster {
-		return connectBy(t, cluster.Config{Endpoints: real.Endpoints(), Username: user, Password: "secret"})
+		return testserver.Connect(t, cluster.Config{Endpoints: real.Endpoints(), Username: user, Password: "secret"})
 	}
 	_, err := newTaker(t, login("reader"), s).Take(t.Context())
 	if !errors.Is(err, cluster.ErrPermission) || !strings.Contains(err.Error(), "role root") {
@@ -249,11 +244,12 @@ func TestTaker_Take_Alarm(t *testing.T) {
 func TestTaker_Take_BadName(t *testing.T) {
 	s := mem.New()
 	taker := newTaker(t, connect(t, testserver.FreeURL(t)), s)
-	taker.Cluster = "../prod"
-	if _, err := taker.Take(t.Context()); err == nil || !strings.Contains(err.Error(), "cluster name") {
+	to := snapshot.Target{Cluster: in(s).Cluster("../prod")}
+	_, err := taker.Taker.Take(t.Context(), &cluster.Survey{}, to)
+	if err == nil || !strings.Contains(err.Error(), "cluster name") {
 		t.Errorf("got %v", err)
 	}
-	for o := range s.List(t.Context(), "") {
+	for o := range s.List(t.Context(), "", "") {
 		t.Errorf("%s was written", o.Key)
 	}
 }
@@ -285,9 +281,11 @@ func TestTaker_Take_Timeline(t *testing.T) {
 			create(t, s, old.Key(), []byte(marshal(t, &old)))
 			// What cannot be read does not count.
 			newer, _ := backup.ParseSnapshotID("29991231T000000Z-r9-aaaaaa")
-			create(t, s, snapshot.Entry{Cluster: "prod", ID: newer}.Key(), []byte(`{"format": "backupd/snapshot/v9"}`))
+			create(t, s, backup.Key{Cluster: "prod", Kind: backup.KindManifest, ID: newer, Timeline: "aaaaaaaaaa"}.String(),
+				[]byte(`{"format": "backupd/snapshot/v9"}`))
 			newer, _ = backup.ParseSnapshotID("29991231T000000Z-r9-bbbbbb")
-			create(t, s, snapshot.Entry{Cluster: "prod", ID: newer}.Key(), []byte("nonsense"))
+			create(t, s, backup.Key{Cluster: "prod", Kind: backup.KindManifest, ID: newer, Timeline: timeline}.String(),
+				[]byte("nonsense"))
 			if m := take(t, newTaker(t, source, s)); (m.Timeline == timeline) != c.same {
 				t.Errorf("got timeline %s after %s", m.Timeline, timeline)
 			}

@@ -3,120 +3,116 @@ package snapshot
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
-	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/spool"
 )
-
-// DefectKind names what is wrong with a stored snapshot.
-type DefectKind string
-
-// Kinds of defects.
-const (
-	DataMissing     DefectKind = "manifest without data"
-	ManifestMissing DefectKind = "data without manifest"
-	ManifestDamaged DefectKind = "manifest damaged"
-	Truncated       DefectKind = "wrong length"
-	Changed         DefectKind = "bytes changed"
-	Swapped         DefectKind = "swapped with another snapshot"
-	Content         DefectKind = "content differs from the manifest"
-	Suspect         DefectKind = "suspect since it was taken"
-)
-
-// DefectError names one defect. It wraps [backup.ErrCorrupt] by its Err.
-type DefectError struct {
-	Kind DefectKind
-	Key  string
-	Err  error
-}
-
-func (e *DefectError) Error() string { return fmt.Sprintf("%s: %s: %v", e.Key, e.Kind, e.Err) }
-func (e *DefectError) Unwrap() error { return e.Err }
 
 // Depth says how much of a snapshot is verified.
 type Depth int
 
 // Depths of verification.
 const (
-	// Full decodes the stored bytes and recomputes everything the manifest
-	// tells of the database.
+	// Full decodes the stored bytes and recomputes everything that the manifest
+	// records of the database.
 	Full Depth = iota
 	// StoredOnly compares the stored bytes only: what can be done where no
 	// identity is.
 	StoredOnly
 )
 
-// Verifier proves that stored snapshots are what their manifests say.
+// Verifier proves that stored snapshots of one cluster are what their manifests
+// say.
 type Verifier struct {
-	Store      storage.Store
+	Cluster    *repository.Cluster
 	Identities codec.Identities
 	Depth      Depth
-	Spool      string // as of [Taker]
+	Spool      spool.Folder // for the decoded copy
 	Progress   backup.Progress
 }
 
-func (v *Verifier) setDefaults() {
-	if v.Spool == "" {
-		v.Spool = os.TempDir()
-	}
+func (v *Verifier) progress() backup.Progress {
 	if v.Progress == nil {
-		v.Progress = func(backup.Stage, int64, int64) {}
+		return func(backup.Stage, int64, int64) {}
 	}
+	return v.Progress
 }
 
 // Verify reads one snapshot back and returns its manifest, and a
-// [*DefectError] for the first defect found. Other errors mean that the
-// snapshot could not be read, and say nothing about it.
-func (v *Verifier) Verify(ctx context.Context, e Entry) (*backup.Manifest, error) {
-	v.setDefaults()
-	m, err := readManifest(ctx, v.Store, e)
+// [*backup.DefectError] for the first defect found. Other errors mean that the
+// snapshot could not be read, and say nothing about it. The result is for
+// [Verifier.Record].
+func (v *Verifier) Verify(ctx context.Context, i repository.Item) (*backup.Manifest, error) {
+	m, err := v.Cluster.Manifest(ctx, i)
 	if err != nil {
-		return nil, v.manifestDefect(ctx, e, err)
+		return nil, v.manifestDefect(ctx, i, err)
 	}
 	if v.Depth == StoredOnly {
-		err = v.diagnose(ctx, m, readBack(ctx, v.Store, m.DataKey(), m.Stored, v.Progress))
+		err = v.diagnose(ctx, m, v.Cluster.ReadBack(ctx, m.DataKey(), m.Stored, v.progress()))
 	} else {
 		err = v.full(ctx, m)
 	}
 	if err == nil && !m.Verified() {
-		err = &DefectError{Suspect, m.Key(), backup.Corruptf("%s", m.Suspect[0])}
+		err = &backup.DefectError{Kind: backup.Doubted, Key: m.Key(), Err: backup.Corruptf("%s", m.Suspect[0])}
 	}
 	return m, err
 }
 
-func (v *Verifier) manifestDefect(ctx context.Context, e Entry, err error) error {
-	if known := (*DefectError)(nil); errors.As(err, &known) {
+// Record keeps the result of a verification in the repository, where everything
+// that judges a snapshot reads it. by names who found it. Stored bytes that are
+// right do not disprove a content that differed.
+func (v *Verifier) Record(ctx context.Context, i repository.Item, result error, by string) error {
+	if v.Depth == StoredOnly && repository.Whole(result) && i.Marked(backup.MarkDamaged) {
+		m, err := v.Cluster.FindMark(ctx, i.ID, backup.MarkDamaged)
+		if err != nil {
+			return err
+		}
+		if m != nil && (m.Defect == backup.Content || m.Defect == "") { // or nobody knows what it says
+			return nil
+		}
+	}
+	return v.Cluster.Record(ctx, i, result, by)
+}
+
+func (v *Verifier) manifestDefect(ctx context.Context, i repository.Item, err error) error {
+	if known := (*backup.DefectError)(nil); errors.As(err, &known) {
 		return known
 	}
 	if errors.Is(err, backup.ErrCorrupt) {
-		return &DefectError{ManifestDamaged, e.Key(), err}
+		return &backup.DefectError{Kind: backup.ManifestDamaged, Key: i.Key().String(), Err: err}
 	}
-	if data, lerr := dataOf(ctx, v.Store, e.Cluster, e.ID.DataName()); errors.Is(err, fs.ErrNotExist) && lerr == nil && len(data) > 0 {
-		return &DefectError{ManifestMissing, data[0].Key, backup.Corruptf("no manifest %s", e.Key())}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	// Its data may have gone with the manifest since it was listed.
+	if now, lerr := v.Cluster.Item(ctx, i.ID); lerr == nil && !now.Exists && len(now.Data) > 0 {
+		return &backup.DefectError{Kind: backup.ManifestMissing, Key: now.Data[0].Key,
+			Err: backup.Corruptf("no manifest names it")}
 	}
 	return err
 }
 
 func (v *Verifier) full(ctx context.Context, m *backup.Manifest) error {
-	sp, err := newSpool(v.Spool, m.Plain.Bytes)
+	// What waits for the store gives way to a new snapshot, not to a verification.
+	folder := spool.Folder{Dir: v.Spool.Dir}
+	file, err := folder.New(m.Plain.Bytes)
 	if err != nil {
 		return err
 	}
-	return errors.Join(v.fullBy(ctx, m, sp), sp.remove())
+	return errors.Join(v.fullBy(ctx, m, file), file.Remove())
 }
 
-func (v *Verifier) fullBy(ctx context.Context, m *backup.Manifest, sp *spool) error {
-	r, err := OpenData(ctx, v.Store, m, v.Identities, func(done, total int64) { v.Progress(backup.StageVerify, done, total) })
+func (v *Verifier) fullBy(ctx context.Context, m *backup.Manifest, file *spool.File) error {
+	progress := v.progress()
+	r, err := v.Cluster.Open(ctx, m, v.Identities, func(done, total int64) { progress(backup.StageVerify, done, total) })
 	if errors.Is(err, codec.ErrNoIdentity) {
 		// A damaged header looks like a wrong key. The stored bytes tell.
-		if derr := v.diagnose(ctx, m, readBack(ctx, v.Store, m.DataKey(), m.Stored, v.Progress)); derr != nil {
+		if derr := v.diagnose(ctx, m, v.Cluster.ReadBack(ctx, m.DataKey(), m.Stored, progress)); derr != nil {
 			return derr
 		}
 		return err
@@ -124,21 +120,21 @@ func (v *Verifier) fullBy(ctx context.Context, m *backup.Manifest, sp *spool) er
 	if err != nil {
 		return v.diagnose(ctx, m, err)
 	}
-	_, err = io.CopyBuffer(sp, struct{ io.Reader }{r}, make([]byte, 256<<10))
+	_, err = io.CopyBuffer(file, struct{ io.Reader }{r}, make([]byte, 256<<10))
 	if err = errors.Join(err, r.Close()); err != nil {
 		return v.diagnose(ctx, m, err)
 	}
-	v.Progress(backup.StageInspect, 0, m.Plain.Bytes)
-	facts, err := etcddb.Inspect(ctx, sp.path)
+	progress(backup.StageInspect, 0, m.Plain.Bytes)
+	facts, err := etcddb.Inspect(ctx, file.Path())
 	if errors.Is(err, backup.ErrCorrupt) {
-		return &DefectError{Content, m.DataKey(), err}
+		return &backup.DefectError{Kind: backup.Content, Key: m.DataKey(), Err: err}
 	}
 	if err != nil {
 		return err
 	}
-	v.Progress(backup.StageInspect, m.Plain.Bytes, m.Plain.Bytes)
+	progress(backup.StageInspect, m.Plain.Bytes, m.Plain.Bytes)
 	if err := CompareFacts(m, facts); err != nil {
-		return &DefectError{Content, m.DataKey(), err}
+		return &backup.DefectError{Kind: backup.Content, Key: m.DataKey(), Err: err}
 	}
 	return nil
 }
@@ -166,74 +162,45 @@ func CompareFacts(m *backup.Manifest, f *etcddb.Facts) error {
 // diagnose names the defect behind a failed read. It reads the whole object to
 // tell changed bytes from those of another snapshot.
 func (v *Verifier) diagnose(ctx context.Context, m *backup.Manifest, err error) error {
-	var known *DefectError
-	if err == nil || errors.As(err, &known) && known.Kind != Truncated || !errors.Is(err, backup.ErrCorrupt) {
+	var known *backup.DefectError
+	if err == nil || errors.As(err, &known) && known.Kind != backup.Truncated || !errors.Is(err, backup.ErrCorrupt) {
 		return err
 	}
-	obj, serr := v.Store.Stat(ctx, m.DataKey())
+	sum, serr := v.Cluster.Sum(ctx, m.DataKey())
 	if serr != nil {
 		return errors.Join(err, serr)
 	}
-	sum, serr := sumObject(ctx, v.Store, obj)
-	if serr != nil {
-		return errors.Join(err, serr)
-	}
-	if other, ok := v.ownerOf(ctx, m, sum); ok {
-		return &DefectError{Swapped, m.DataKey(), backup.Corruptf("these are the bytes of %s", other)}
+	if owner := v.owner(ctx, m, sum); owner != "" {
+		return &backup.DefectError{Kind: backup.Swapped, Key: m.DataKey(),
+			Err: backup.Corruptf("these are the bytes of %s", owner)}
 	}
 	if known != nil {
 		return err
 	}
-	return &DefectError{Changed, m.DataKey(), err}
+	return &backup.DefectError{Kind: backup.Changed, Key: m.DataKey(), Err: err}
 }
 
-// ownerOf looks for another snapshot of the repository whose bytes these are.
-func (v *Verifier) ownerOf(ctx context.Context, m *backup.Manifest, sum backup.Blob) (key string, ok bool) {
-	entries, err := Entries(ctx, v.Store, "")
+// owner looks for another snapshot, of any cluster of the repository, whose
+// stored bytes these are, and names its data object. That it cannot be looked for
+// is no error: one defect is known, and is named without this.
+func (v *Verifier) owner(ctx context.Context, m *backup.Manifest, stored backup.Blob) string {
+	clusters, err := v.Cluster.Repository().Clusters(ctx)
 	if err != nil {
-		return "", false // one defect is known, and is named without this
+		return ""
 	}
-	for l := range List(ctx, v.Store, entries) {
-		if l.Err == nil && l.Manifest.Stored == sum && l.Manifest.Key() != m.Key() {
-			return l.Manifest.DataKey(), true
+	for _, name := range clusters {
+		c := v.Cluster.Repository().Cluster(name)
+		var items []repository.Item
+		for i, err := range c.Items(ctx) {
+			if err == nil && i.Exists {
+				items = append(items, i)
+			}
 		}
-	}
-	return "", false
-}
-
-// litterAge is how old data without a manifest must be to be more than a backup
-// that is just being taken.
-const litterAge = 24 * time.Hour
-
-// Orphan is a data object that no manifest names.
-type Orphan struct {
-	Key string
-	// Age is how long ago its backup was begun, or it was stored: a backup may
-	// wait long for a store that is down.
-	Age time.Duration
-}
-
-// Fresh reports whether the object may belong to a backup in progress.
-func (o Orphan) Fresh() bool { return o.Age < litterAge }
-
-// Orphans lists the data objects of a cluster, or of all if cluster is empty,
-// that have no manifest.
-func Orphans(ctx context.Context, s storage.Store, cluster string, now time.Time) ([]Orphan, error) {
-	var out []Orphan
-	for i, err := range Catalog(ctx, s, cluster) {
-		if err != nil {
-			return nil, err
-		}
-		if i.Manifest {
-			continue
-		}
-		for _, o := range i.Data {
-			out = append(out, Orphan{o.Key, orphanAge(i, o, now)})
+		for r := range c.Manifests(ctx, items) {
+			if r.Err == nil && r.Manifest.Stored == stored && r.Manifest.Key() != m.Key() {
+				return r.Manifest.DataKey()
+			}
 		}
 	}
-	return out, nil
-}
-
-func orphanAge(i Item, o storage.Object, now time.Time) time.Duration {
-	return min(now.Sub(i.Name.Time()), now.Sub(o.ModTime))
+	return ""
 }

@@ -1,24 +1,27 @@
 package snapshot_test
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
-	"bytes"
+	"filippo.io/age"
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// TestVerifier_Content: a manifest that is whole but tells what the database
+// TestVerifier_Content: a manifest that is whole but says what the database
 // does not hold.
 func TestVerifier_Content(t *testing.T) {
 	db := realDatabase(t)
@@ -37,8 +40,8 @@ func TestVerifier_Content(t *testing.T) {
 			}
 			lie(m)
 			addManifest(t, s, m)
-			var defect *snapshot.DefectError
-			if err := verify(t, s, m); !errors.As(err, &defect) || defect.Kind != snapshot.Content {
+			var defect *backup.DefectError
+			if err := verify(t, s, m); !errors.As(err, &defect) || defect.Kind != backup.Content {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -53,7 +56,7 @@ func TestVerifier_Unreadable(t *testing.T) {
 	id := newIdentity(t)
 	taker.Codec = encryptTo(t, id.Recipient().String())
 	m := take(t, taker)
-	var defect *snapshot.DefectError
+	var defect *backup.DefectError
 	if err := verify(t, s, m); !errors.Is(err, codec.ErrNoIdentity) || errors.As(err, &defect) {
 		t.Errorf("without identity: got %v", err)
 	}
@@ -61,23 +64,64 @@ func TestVerifier_Unreadable(t *testing.T) {
 		t.Errorf("with another's identity: got %v", err)
 	}
 	for n := range 3 { // the manifest, the size, the data
-		v := snapshot.Verifier{Store: storagetest.FailAt(s, n, storagetest.Before, errFault), Identities: codec.Identities{id}, Spool: t.TempDir()}
-		if _, err := v.Verify(t.Context(), entry(m)); !errors.Is(err, errFault) || errors.As(err, &defect) || errors.Is(err, backup.ErrCorrupt) {
+		v := newVerifier(storagetest.FailAt(s, n, storagetest.Before, errFault), "prod", t.TempDir())
+		v.Identities = codec.Identities{id}
+		if _, err := v.Verify(t.Context(), item(m)); !errors.Is(err, errFault) || errors.As(err, &defect) ||
+			errors.Is(err, backup.ErrCorrupt) {
 			t.Errorf("operation %d of the store fails: got %v", n, err)
 		}
-		wantEmpty(t, v.Spool)
+		wantEmpty(t, v.Spool.Dir)
 	}
 	if err := verify(t, s, m, id); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestInterop: a stored object is no hostage. The plain tools age and zstd, as
-// Debian ships them, turn it back into etcd's file, which etcdutl accepts.
+// TestInterop: a stored object is no hostage. Any implementation of age and zstd
+// turns it back into etcd's file, which etcdutl accepts.
 func TestInterop(t *testing.T) {
-	for _, tool := range []string{"age", "zstd"} {
-		testserver.Debian(t, tool, tool)
-	}
+	testInterop(t, func(t *testing.T, object, key string, kind interop) []byte {
+		raw, err := os.Open(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer raw.Close()
+		plain := io.Reader(raw)
+		if kind.age {
+			text, err := os.ReadFile(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			id, err := age.ParseX25519Identity(strings.TrimSpace(string(text)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if plain, err = age.Decrypt(plain, id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if kind.zstd {
+			d, err := zstd.NewReader(plain)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			plain = d
+		}
+		got, err := io.ReadAll(plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	})
+}
+
+// interop is how an object is stored.
+type interop struct{ zstd, age bool }
+
+// testInterop stores objects of all kinds and lets decode read them again, with
+// the identity in the file key.
+func testInterop(t *testing.T, decode func(t *testing.T, object, key string, kind interop) []byte) {
 	db := realDatabase(t)
 	source := connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...)
 	id := newIdentity(t)
@@ -88,20 +132,20 @@ func TestInterop(t *testing.T) {
 	sum := sha256.Sum256(db.raw)
 	want := append(bytes.Clone(db.raw), sum[:]...)
 	for name, c := range map[string]struct {
-		codec  codec.Options
-		decode string
+		codec codec.Options
+		kind  interop
 	}{
-		"Zstd":    {codec.Options{Compress: codec.Zstd}, `zstd -q -d -c "$1"`},
-		"ZstdAge": {encryptTo(t, id.Recipient().String()), `age -d -i "$2" "$1" | zstd -q -d -c`},
-		"Age":     {codec.Options{Recipients: encryptTo(t, id.Recipient().String()).Recipients}, `age -d -i "$2" "$1"`},
-		"None":    {codec.Options{}, `cat "$1"`},
+		"Zstd":    {codec.Options{Compress: codec.Zstd}, interop{zstd: true}},
+		"ZstdAge": {encryptTo(t, id.Recipient().String()), interop{zstd: true, age: true}},
+		"Age":     {codec.Options{Recipients: encryptTo(t, id.Recipient().String()).Recipients}, interop{age: true}},
+		"None":    {codec.Options{}, interop{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			folder := t.TempDir()
 			taker := newTaker(t, source, file.New(folder))
 			taker.Codec = c.codec
 			m := take(t, taker)
-			got := run(t, "bash", "-c", "set -o pipefail; "+c.decode, "decode", filepath.Join(folder, m.DataKey()), key)
+			got := decode(t, filepath.Join(folder, m.DataKey()), key, c.kind)
 			if !bytes.Equal(got, want) {
 				t.Fatalf("got %d bytes, want the %d that etcd sent", len(got), len(want))
 			}

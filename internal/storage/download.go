@@ -8,37 +8,38 @@ import (
 	"sync"
 )
 
-// DownloadOptions say how much a [Download] does at once. It holds PartBytes
-// times Concurrency of memory at most, less for a smaller object.
-type DownloadOptions struct {
-	PartBytes   int64 // size of one range; default 8 MiB
-	Concurrency int   // ranges held or in flight; default 4
-}
-
-func (o DownloadOptions) withDefaults() DownloadOptions {
-	if o.PartBytes <= 0 {
-		o.PartBytes = 8 << 20
-	}
-	if o.Concurrency <= 0 {
-		o.Concurrency = 4
-	}
-	return o
-}
+// A download holds downloadParts ranges of downloadPart bytes in memory at most,
+// less of a smaller object.
+const (
+	downloadPart  = 8 << 20 // bytes of one range
+	downloadParts = 4       // ranges held or in flight
+)
 
 // Download returns the bytes of obj, all obj.Size of them and in order, and
-// begins at once to fetch ranges of it in parallel. Each range resumes and is
-// pinned like [OpenResuming]; its error comes from Read at its place. The
-// caller must close the reader, which ends everything: when Close has returned
-// no goroutine is left. Close may interrupt a Read.
-func Download(ctx context.Context, s Store, obj Object, o DownloadOptions) io.ReadCloser {
-	o = o.withDefaults()
+// begins at once to fetch ranges of it in parallel. A range that breaks off is
+// opened again where it stopped, after a pause, and fails after several
+// attempts in a row that yielded nothing; its error comes from Read at its
+// place. An error of Open is final: the stores retry an opening where that is
+// of use.
+//
+// Every opening must show the same ETag, that of obj if it has one, so that
+// bytes of two objects never mix. An object that ends before obj.Size is
+// backup.ErrCorrupt and io.ErrUnexpectedEOF.
+//
+// The caller must close the reader, which ends everything: when Close has
+// returned no goroutine is left. Close may interrupt a Read.
+func Download(ctx context.Context, s Store, obj Object) io.ReadCloser {
+	return newDownload(ctx, s, obj, downloadPart, downloadParts)
+}
+
+func newDownload(ctx context.Context, s Store, obj Object, partBytes int64, parts int) *download {
 	ctx, cancel := context.WithCancelCause(ctx)
 	d := &download{
-		ctx: ctx, cancel: cancel, store: s, obj: obj, pin: newPin(obj), partBytes: o.PartBytes,
-		parts: make(chan chan part, o.Concurrency),
-		free:  make(chan []byte, o.Concurrency),
+		ctx: ctx, cancel: cancel, store: s, obj: obj, pin: newPin(obj), partBytes: partBytes,
+		parts: make(chan chan part, parts),
+		free:  make(chan []byte, parts),
 	}
-	for range o.Concurrency {
+	for range parts {
 		d.free <- nil // a buffer is made when it is first needed
 	}
 	d.running.Go(d.fetchAll)
@@ -54,8 +55,8 @@ type download struct {
 	partBytes int64
 	running   sync.WaitGroup
 
-	parts chan chan part // what each range will yield, in order; closed after the last
-	free  chan []byte    // the buffers: whoever holds one may fetch a range
+	parts chan chan part // one for each range, in order; closed after the last
+	free  chan []byte    // the buffers: a range is fetched with one in hand
 
 	// Of the reading side only.
 	current part
@@ -95,8 +96,7 @@ func (d *download) fetch(buf []byte, off, end int64) part {
 		_ = r.Close() // reading has failed: its error says nothing new
 		return part{err: err}
 	}
-	// The bytes are here whatever closing says.
-	_ = r.Close()
+	_ = r.Close() // the bytes are here, even if closing fails
 	return part{bytes: buf}
 }
 

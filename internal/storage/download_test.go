@@ -16,8 +16,8 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
 func content(n int) []byte {
@@ -40,54 +40,63 @@ func stored(t *testing.T, raw []byte) (*mem.Store, storage.Object) {
 	return s, o
 }
 
-// flaky is a store whose readers go through wrap; n counts the opens.
-type flaky struct {
-	storage.Store
-	n    atomic.Int64
-	wrap func(n int64, r io.ReadCloser) io.ReadCloser
+// flaky returns s with readers that go through wrap, and the number of opens.
+func flaky(s storage.Store, wrap func(n int64, r io.Reader) io.Reader) (storage.Store, *atomic.Int64) {
+	var n atomic.Int64
+	return &storagetest.Hook{Store: s, Download: func(_ context.Context, _ string, _ int64, r io.Reader) io.Reader {
+		return wrap(n.Add(1)-1, r)
+	}}, &n
 }
 
-func (f *flaky) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	r, err := f.Store.Open(ctx, key, offset, length)
-	if err != nil {
-		return nil, err
+// interrupting returns s with readers that yield a few thousand bytes each. Up to
+// three openings in a row yield nothing.
+func interrupting(s storage.Store) storage.Store {
+	var mu sync.Mutex
+	opens := map[int64]int64{} // by offset; guarded by mu
+	h := &storagetest.Hook{Store: s}
+	h.Download = func(_ context.Context, _ string, offset int64, r io.Reader) io.Reader {
+		mu.Lock()
+		defer mu.Unlock()
+		n, rhythm := opens[offset], offset/1000%4
+		opens[offset]++
+		if n < rhythm {
+			return cut(0, r, errCut, storage.ETag(r))
+		}
+		return cut(1000*(rhythm+1), r, errCut, storage.ETag(r))
 	}
-	return f.wrap(f.n.Add(1)-1, r), nil
+	return h
 }
 
 var errCut = errors.New("connection cut")
 
-// cutReader fails after some bytes.
-type cutReader struct {
-	io.ReadCloser
-	left int
-	err  error
+// tagged is a reader with an ETag of its own.
+type tagged struct {
+	io.Reader
 	etag string
 }
 
-func (r *cutReader) ETag() string { return r.etag }
+func (r tagged) ETag() string { return r.etag }
 
-func (r *cutReader) Read(p []byte) (int, error) {
-	if r.left <= 0 {
-		return 0, r.err
-	}
-	n, err := r.ReadCloser.Read(p[:min(len(p), r.left)])
-	r.left -= n
-	return n, err
+// cut returns n bytes of r and then err, and has an ETag of its own.
+func cut(n int64, r io.Reader, err error, etag string) io.Reader {
+	return tagged{storagetest.CutAfter(n, r, func() error { return err }), etag}
 }
 
-// both runs a test on the two ways to read a whole object.
-func both(t *testing.T, run func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser)) {
-	t.Run("Resuming", func(t *testing.T) { run(t, storage.OpenResuming) })
+// opener is a way to read a whole object.
+type opener func(context.Context, storage.Store, storage.Object) io.ReadCloser
+
+// both runs a test on a download of many ranges and on the reader of one.
+func both(t *testing.T, run func(t *testing.T, open opener)) {
+	t.Run("Resuming", func(t *testing.T) { run(t, storage.Resuming) })
 	t.Run("Download", func(t *testing.T) {
 		run(t, func(ctx context.Context, s storage.Store, o storage.Object) io.ReadCloser {
-			return storage.Download(ctx, s, o, storage.DownloadOptions{PartBytes: 10_000, Concurrency: 3})
+			return storage.DownloadParts(ctx, s, o, 10_000, 3)
 		})
 	})
 }
 
 func TestRead_OK(t *testing.T) {
-	both(t, func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser) {
+	both(t, func(t *testing.T, open opener) {
 		for _, n := range []int{0, 1, 9_999, 10_000, 10_001, 30_000, 100_001} {
 			want := content(n)
 			s, o := stored(t, want)
@@ -119,14 +128,11 @@ func (r onlyReader) Read(p []byte) (int, error) { return r.r.Read(p[:min(len(p),
 
 // TestRead_Resumes: the pauses pass in a bubble, where time costs nothing.
 func TestRead_Resumes(t *testing.T) {
-	both(t, func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser) {
+	both(t, func(t *testing.T, open opener) {
 		synctest.Test(t, func(t *testing.T) {
 			want := content(200_000)
 			s, o := stored(t, want)
-			f := &flaky{Store: s, wrap: func(n int64, r io.ReadCloser) io.ReadCloser {
-				// Most openings yield something, a few in a row nothing.
-				return &cutReader{ReadCloser: r, left: int(n%5) * 1000, err: errCut, etag: storage.ETag(r)}
-			}}
+			f := interrupting(s)
 			r := open(t.Context(), f, o)
 			got, err := io.ReadAll(r)
 			if err != nil || !bytes.Equal(got, want) {
@@ -140,19 +146,17 @@ func TestRead_Resumes(t *testing.T) {
 }
 
 func TestRead_GivesUp(t *testing.T) {
-	both(t, func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser) {
+	both(t, func(t *testing.T, open opener) {
 		synctest.Test(t, func(t *testing.T) {
 			s, o := stored(t, content(100))
-			f := &flaky{Store: s, wrap: func(_ int64, r io.ReadCloser) io.ReadCloser {
-				return &cutReader{ReadCloser: r, err: errCut}
-			}}
+			f, opens := flaky(s, func(_ int64, r io.Reader) io.Reader { return cut(0, r, errCut, "") })
 			r := open(t.Context(), f, o)
 			for range 2 {
 				if _, err := io.ReadAll(r); !errors.Is(err, errCut) || !strings.Contains(err.Error(), "no progress") {
 					t.Fatalf("got error %v", err)
 				}
 			}
-			if n := f.n.Load(); n != 5 {
+			if n := opens.Load(); n != 5 {
 				t.Fatalf("%d attempts", n)
 			}
 			_ = r.Close()
@@ -160,19 +164,19 @@ func TestRead_GivesUp(t *testing.T) {
 	})
 }
 
-// TestRead_Final: what is no use to try again.
+// TestRead_Final: errors after which another attempt is of no use.
 func TestRead_Final(t *testing.T) {
-	both(t, func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser) {
-		for name, final := range map[string]error{"Permission": fs.ErrPermission, "NotExist": fs.ErrNotExist, "Corrupt": backup.ErrCorrupt} {
+	both(t, func(t *testing.T, open opener) {
+		for name, final := range map[string]error{
+			"Permission": fs.ErrPermission, "NotExist": fs.ErrNotExist, "Corrupt": backup.ErrCorrupt,
+		} {
 			t.Run(name, func(t *testing.T) {
 				s, o := stored(t, content(5000))
-				f := &flaky{Store: s, wrap: func(_ int64, r io.ReadCloser) io.ReadCloser {
-					return &cutReader{ReadCloser: r, left: 1000, err: final}
-				}}
+				f, opens := flaky(s, func(_ int64, r io.Reader) io.Reader { return cut(1000, r, final, "") })
 				r := open(t.Context(), f, o)
 				got, err := io.ReadAll(r)
-				if !errors.Is(err, final) || f.n.Load() != 1 || len(got) > 1000 {
-					t.Fatalf("read %d bytes in %d attempts, error %v", len(got), f.n.Load(), err)
+				if !errors.Is(err, final) || opens.Load() != 1 || len(got) > 1000 {
+					t.Fatalf("read %d bytes in %d attempts, error %v", len(got), opens.Load(), err)
 				}
 				_ = r.Close()
 			})
@@ -197,9 +201,13 @@ func TestRead_Final(t *testing.T) {
 		})
 		t.Run("Replaced", func(t *testing.T) {
 			s, o := stored(t, content(25_000))
-			f := &flaky{Store: s, wrap: func(n int64, r io.ReadCloser) io.ReadCloser {
-				return &cutReader{ReadCloser: r, left: 1000, err: errCut, etag: map[bool]string{true: o.ETag, false: "another"}[n == 0]}
-			}}
+			f, _ := flaky(s, func(n int64, r io.Reader) io.Reader {
+				etag := o.ETag
+				if n > 0 {
+					etag = "another"
+				}
+				return cut(1000, r, errCut, etag)
+			})
 			r := open(t.Context(), f, o)
 			got, err := io.ReadAll(r)
 			if err == nil || !strings.Contains(err.Error(), "replaced") || len(got) > 1000 {
@@ -211,7 +219,7 @@ func TestRead_Final(t *testing.T) {
 }
 
 func TestRead_Cancelled(t *testing.T) {
-	both(t, func(t *testing.T, open func(context.Context, storage.Store, storage.Object) io.ReadCloser) {
+	both(t, func(t *testing.T, open opener) {
 		s, o := stored(t, content(500_000))
 		ctx, cancel := context.WithCancel(t.Context())
 		r := open(ctx, s, o)
@@ -233,19 +241,28 @@ func TestDownload_Bounded(t *testing.T) {
 	var mu sync.Mutex
 	now, most := 0, 0
 	gate := make(chan struct{})
-	f := &flaky{Store: s, wrap: func(_ int64, r io.ReadCloser) io.ReadCloser {
+	f, opens := flaky(s, func(_ int64, r io.Reader) io.Reader {
 		mu.Lock()
 		defer mu.Unlock()
 		now++
 		if most = max(most, now); now == 3 {
 			close(gate)
 		}
-		return &gated{r, gate, func() { mu.Lock(); now--; mu.Unlock() }}
+		return readerFunc(func(p []byte) (int, error) {
+			<-gate
+			return r.Read(p)
+		})
+	})
+	f = &storagetest.Hook{Store: f, After: func(context.Context, storage.Op, string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		now--
+		return nil
 	}}
-	r := storage.Download(t.Context(), f, o, storage.DownloadOptions{PartBytes: 1000, Concurrency: 3})
+	r := storage.DownloadParts(t.Context(), f, o, 1000, 3)
 	<-gate // closed once three are in flight, which they are before anything is read
-	if f.n.Load() != 3 {
-		t.Fatalf("%d ranges are fetched ahead", f.n.Load())
+	if opens.Load() != 3 {
+		t.Fatalf("%d ranges are fetched ahead", opens.Load())
 	}
 	_ = r.Close()
 	if most != 3 {
@@ -253,77 +270,49 @@ func TestDownload_Bounded(t *testing.T) {
 	}
 }
 
-// gated waits before its first byte.
-type gated struct {
-	io.ReadCloser
-	gate  chan struct{}
-	ended func()
-}
+type readerFunc func([]byte) (int, error)
 
-func (g *gated) Read(p []byte) (int, error) {
-	<-g.gate
-	return g.ReadCloser.Read(p)
-}
-
-func (g *gated) Close() error {
-	g.ended()
-	return g.ReadCloser.Close()
-}
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // TestDownload_CloseWaits: when Close has returned nothing is read any more.
 func TestDownload_CloseWaits(t *testing.T) {
 	s, o := stored(t, content(100_000))
-	h := &hanging{Store: s, reading: make(chan struct{}, 10)}
-	r := storage.Download(t.Context(), h, o, storage.DownloadOptions{PartBytes: 1000, Concurrency: 3})
+	reading := make(chan struct{}, 10)
+	var open atomic.Int64
+	// Readers that yield nothing until their context ends, and are slow even then.
+	h := &storagetest.Hook{
+		Store:  s,
+		Before: func(context.Context, storage.Op, string) error { open.Add(1); return nil },
+		After:  func(context.Context, storage.Op, string) error { open.Add(-1); return nil },
+		Download: func(ctx context.Context, _ string, _ int64, _ io.Reader) io.Reader {
+			return readerFunc(func([]byte) (int, error) {
+				reading <- struct{}{}
+				<-ctx.Done()
+				for range 1000 {
+					runtime.Gosched()
+				}
+				return 0, ctx.Err()
+			})
+		},
+	}
+	r := storage.DownloadParts(t.Context(), h, o, 1000, 3)
 	for range 3 {
-		<-h.reading
+		<-reading
 	}
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if n := h.open.Load(); n != 0 {
+	if n := open.Load(); n != 0 {
 		t.Fatalf("%d ranges are still open", n)
 	}
 }
 
-// hanging is a store whose readers yield nothing until their context ends, and
-// are slow even then.
-type hanging struct {
-	storage.Store
-	reading chan struct{}
-	open    atomic.Int64
-}
-
-func (h *hanging) Open(ctx context.Context, key string, _, _ int64) (io.ReadCloser, error) {
-	h.open.Add(1)
-	return &hangingReader{ctx, h}, nil
-}
-
-type hangingReader struct {
-	ctx context.Context
-	h   *hanging
-}
-
-func (r *hangingReader) Read([]byte) (int, error) {
-	r.h.reading <- struct{}{}
-	<-r.ctx.Done()
-	for range 1000 {
-		runtime.Gosched()
-	}
-	return 0, r.ctx.Err()
-}
-
-func (r *hangingReader) Close() error {
-	r.h.open.Add(-1)
-	return nil
-}
-
-// TestDownload_CloseEarly: goleak, after the tests, tells whether a goroutine
+// TestDownload_CloseEarly: goleak, after the tests, reports whether a goroutine
 // is left.
 func TestDownload_CloseEarly(t *testing.T) {
 	s, o := stored(t, content(1_000_000))
 	for read := range 50 {
-		r := storage.Download(t.Context(), s, o, storage.DownloadOptions{PartBytes: 1000, Concurrency: 4})
+		r := storage.DownloadParts(t.Context(), s, o, 1000, 4)
 		if _, err := io.ReadFull(r, make([]byte, read*100)); err != nil {
 			t.Fatal(err)
 		}

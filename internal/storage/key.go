@@ -12,6 +12,19 @@ const (
 	maxSegmentBytes = 255  // NAME_MAX of the usual file systems
 )
 
+// ListStart helps to implement [Store.List], because services differ in the keys
+// that they list after a key without the prefix. The listing begins after start,
+// which is empty or begins with prefix. If possible is false it is empty.
+func ListStart(prefix, after string) (start string, possible bool) {
+	switch {
+	case strings.HasPrefix(after, prefix):
+		return after, true
+	case after < prefix:
+		return "", true
+	}
+	return "", false
+}
+
 // CheckKey reports why key cannot name an object in any store, or nil. A key
 // is one or more segments joined by single slashes; a segment is neither "."
 // nor ".." and holds no control characters. Errors wrap fs.ErrInvalid.

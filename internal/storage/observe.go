@@ -21,18 +21,18 @@ const (
 	OpDelete Op = "delete"
 )
 
-// Event tells of one finished operation.
+// Event describes one finished operation.
 type Event struct {
 	Op  Op
 	Key string // of a list, the prefix
-	// Bytes is how many were read from the reader given to Create, or from
-	// the one Open returned.
+	// Bytes were read from the reader given to Create, or from the one that Open
+	// returned.
 	Bytes int64
 	// Duration is the whole time: of Open until its reader was closed, of List
 	// until the loop over it ended.
 	Duration time.Duration
-	// Err is what the operation returned, or the first error in reading or
-	// listing; nil if it succeeded.
+	// Err is the error that the operation returned, or the first one in reading
+	// or listing; nil if it succeeded.
 	Err error
 }
 
@@ -77,12 +77,12 @@ func (o *observed) Stat(ctx context.Context, key string) (Object, error) {
 	return obj, err
 }
 
-func (o *observed) List(ctx context.Context, prefix string) iter.Seq2[Object, error] {
+func (o *observed) List(ctx context.Context, prefix, after string) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
 		start := time.Now()
 		var failed error
 		defer func() { o.report(Event{Op: OpList, Key: prefix}, start, failed) }()
-		for obj, err := range o.s.List(ctx, prefix) {
+		for obj, err := range o.s.List(ctx, prefix, after) {
 			failed = err
 			if !yield(obj, err) {
 				return

@@ -11,53 +11,27 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// Level says how much a [Finding] matters.
-type Level string
+// probePart is at least the size of the parts in which a store uploads a large
+// object. The probe's large object has one byte more.
+const probePart = 16 << 20
 
-// The levels of a Finding.
-const (
-	LevelOK      Level = "ok"
-	LevelWarning Level = "warning" // backups work, but something should be known
-	LevelFailure Level = "failure" // backups fail, or a promise is not kept
-)
-
-// Finding is what one step of a [Probe] found.
-type Finding struct {
-	Step  string
-	Level Level
-	Text  string // what was found
-	Todo  string // what a person can do; empty if nothing
-}
-
-// Inspector is a Store that can tell more of its service than the port does.
-type Inspector interface {
-	// Inspect tells it. Some objects lie below folder, as long as this runs.
-	Inspect(ctx context.Context, folder string) []Finding
-}
-
-// ProbeOptions say how a [Probe] is done.
-type ProbeOptions struct {
-	// PartBytes is the size of the parts in which a store uploads what is
-	// large. The probe's large object has one byte more. Zero means 16 MiB.
-	PartBytes int64
-}
-
-// probePrefix begins the folder of a probe. No cluster can have such a name, so
-// nothing in there is ever taken for a part of a repository.
-const probePrefix = ".backupd-probe-"
+// ProbePrefix begins the folder of a probe. No cluster can have such a name, so
+// no object in there is ever taken for a part of a repository.
+const ProbePrefix = ".backupd-probe-"
 
 // maxSkew is how much the clocks may differ before it is worth a warning.
 const maxSkew = time.Minute
 
-// Probe finds out what s really does, by doing it: it creates, reads, lists and
-// deletes objects in a folder of its own at the root of s, and asks the store
-// for what only it can tell, see [Inspector]. Credentials that may not delete
-// leave the objects behind; a finding tells their names.
-func Probe(ctx context.Context, s Store, o ProbeOptions) []Finding {
-	if o.PartBytes <= 0 {
-		o.PartBytes = 16 << 20
-	}
-	p := &probe{s: s, folder: probePrefix + backup.RandomName(16), partBytes: o.PartBytes}
+// Probe finds out by trying whether s keeps the contract of a [Store]: it creates,
+// reads, lists and deletes objects in a folder of its own at the root of s, and
+// asks an [Inspector] for more. If the credentials may not delete, the objects
+// stay, and a finding names them.
+func Probe(ctx context.Context, s Store) []backup.Finding {
+	return probeParts(ctx, s, probePart)
+}
+
+func probeParts(ctx context.Context, s Store, partBytes int64) []backup.Finding {
+	p := &probe{s: s, folder: ProbePrefix + backup.RandomName(16), partBytes: partBytes}
 	p.run(ctx)
 	p.remove(ctx)
 	return p.findings
@@ -71,7 +45,7 @@ type probe struct {
 
 	created  []string // keys
 	listing  bool     // the store lists
-	findings []Finding
+	findings []backup.Finding
 }
 
 func (p *probe) run(ctx context.Context) {
@@ -85,40 +59,29 @@ func (p *probe) run(ctx context.Context) {
 	p.list(ctx)
 	p.large(ctx)
 	if ctx.Err() == nil {
-		p.findings = append(p.findings, inspect(ctx, p.s, p.folder)...)
+		if i, ok := ability[Inspector](p.s); ok {
+			p.findings = append(p.findings, i.Inspect(ctx, p.folder)...)
+		}
 	}
 	if ctx.Err() != nil {
-		p.fail("probe", "", "ended before all was tried: %v", context.Cause(ctx))
+		p.fail("probe", "", "the probe was stopped before its end: %v", context.Cause(ctx))
 	}
-}
-
-// inspect finds the Inspector below what wraps it.
-func inspect(ctx context.Context, s Store, folder string) []Finding {
-	switch s := s.(type) {
-	case Inspector:
-		return s.Inspect(ctx, folder)
-	case *observed:
-		return inspect(ctx, s.s, folder)
-	case *prefixed:
-		return inspect(ctx, s.s, s.prefix+folder)
-	}
-	return nil
 }
 
 func (p *probe) ok(step, format string, args ...any) {
-	p.findings = append(p.findings, Finding{step, LevelOK, fmt.Sprintf(format, args...), ""})
+	p.findings = append(p.findings, backup.Finding{Subject: step, Level: backup.LevelOK, Text: fmt.Sprintf(format, args...)})
 }
 
 func (p *probe) warn(step, todo, format string, args ...any) {
-	p.findings = append(p.findings, Finding{step, LevelWarning, fmt.Sprintf(format, args...), todo})
+	p.findings = append(p.findings, backup.Finding{Subject: step, Level: backup.LevelWarning, Text: fmt.Sprintf(format, args...), Hint: todo})
 }
 
 func (p *probe) fail(step, todo, format string, args ...any) {
-	p.findings = append(p.findings, Finding{step, LevelFailure, fmt.Sprintf(format, args...), todo})
+	p.findings = append(p.findings, backup.Finding{Subject: step, Level: backup.LevelFailure, Text: fmt.Sprintf(format, args...), Hint: todo})
 }
 
-// failed is fail for an error of the store. What the error itself advises goes
-// before the permission that the step needs.
+// failed is fail for an error of the store. Missing permission comes first; then
+// the error's own advice.
 func (p *probe) failed(step string, err error, permission string) {
 	var hint *backup.HintError
 	todo := ""
@@ -157,15 +120,15 @@ func (p *probe) stat(ctx context.Context, key string, began, ended time.Time) {
 		p.fail(step, "", "asked for %s of %d bytes, got %q of %d bytes", key, smallSize, obj.Key, obj.Size)
 		return
 	}
-	p.ok(step, "its size is told")
+	p.ok(step, "the store reports the size")
 	p.clock(obj.ModTime, began, ended)
 }
 
 func (p *probe) clock(made, began, ended time.Time) {
-	const step, todo = "clock", "set both clocks by a time service (NTP): the age of an object is told by them"
+	const step, todo = "clock", "synchronize both clocks (NTP): backupd needs them to know the age of an object"
 	switch skew := skew(made, began, ended); {
 	case made.IsZero():
-		p.warn(step, "", "the store does not tell when an object was made")
+		p.warn(step, "", "the store does not report when an object was created")
 	case skew > maxSkew:
 		p.warn(step, todo, "the store's clock is %v ahead of this machine's", skew.Round(time.Second))
 	case skew < -maxSkew:
@@ -194,32 +157,34 @@ func (p *probe) createAgain(ctx context.Context, key string) seed {
 	const step = "create if absent"
 	switch err := p.s.Create(ctx, key, newPattern(seedSecond, smallSize)); {
 	case err == nil:
-		p.fail(step, replacedTodo, "the store replaced an object that must not be replaced: it ignores the condition that the key be absent (If-None-Match)")
+		p.fail(step, replacedTodo,
+			"the store replaced an existing object: it ignores the condition that the key is absent (If-None-Match)")
 		return seedSecond
 	case errors.Is(err, fs.ErrExist):
-		p.ok(step, "an object that exists is not replaced")
+		p.ok(step, "an existing object is not replaced")
 	case errors.Is(err, fs.ErrPermission):
-		p.warn(step, "", "the store refuses to replace an object, but does not tell that it exists: %v", err)
+		p.warn(step, "", "the store refuses to replace an object, but does not report that it exists: %v", err)
 	default:
 		p.failed(step, err, "write below the repository's prefix (s3:PutObject)")
 	}
 	return seedFirst
 }
 
-const replacedTodo = "keep backups in a store that has conditional writes; until then turn on the bucket's versioning, so that what is replaced can be got back"
+const replacedTodo = "use a store that has conditional writes; " +
+	"until then turn on the bucket's versioning, so that a replaced object can be restored"
 
-// missing asks for what is not there: backupd must be able to tell.
+// missing asks for an object that does not exist: the store must say so.
 func (p *probe) missing(ctx context.Context) {
 	const step = "missing object"
 	_, err := p.s.Stat(ctx, p.folder+"/missing")
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		p.ok(step, "the store tells that an object does not exist")
+		p.ok(step, "the store reports that a missing object does not exist")
 	case err == nil:
-		p.fail(step, "", "the store tells of an object that was never made")
+		p.fail(step, "", "the store reports an object that was never created")
 	case errors.Is(err, fs.ErrPermission):
 		p.warn(step, "allow the credentials to list the repository's prefix (s3:ListBucket)",
-			"an object that is missing cannot be told from one that may not be read: %v", err)
+			"a missing object looks the same as one that the credentials may not read: %v", err)
 	default:
 		p.failed(step, err, "read below the repository's prefix (s3:GetObject)")
 	}
@@ -245,10 +210,12 @@ func (p *probe) remove(ctx context.Context) {
 	}
 	switch {
 	case errors.Is(first, fs.ErrPermission):
-		p.warn(step, "delete them by hand; where this machine shall also remove old snapshots, allow it to delete (s3:DeleteObject)",
+		p.warn(step,
+			"delete them by hand; if this machine is to remove old snapshots, allow it to delete (s3:DeleteObject)",
 			"the credentials may not delete, so these objects stay: %s (%v)", strings.Join(left, ", "), first)
 	case errors.Is(first, ErrLocked):
-		p.warn(step, "delete them by hand when the lock ends", "these objects are locked by the store and stay: %s (%v)", strings.Join(left, ", "), first)
+		p.warn(step, "delete them by hand when the lock ends",
+			"these objects are locked by the store and stay: %s (%v)", strings.Join(left, ", "), first)
 	case first != nil:
 		p.fail(step, "delete them by hand", "these objects stay: %s (%v)", strings.Join(left, ", "), first)
 	default:
@@ -256,11 +223,11 @@ func (p *probe) remove(ctx context.Context) {
 	}
 }
 
-// removed looks whether what was deleted is gone.
+// removed checks that the deleted objects are gone.
 func (p *probe) removed(ctx context.Context, step string) {
 	key := p.created[0]
 	if err := p.s.Delete(ctx, key); err != nil {
-		p.fail(step, "", "deleting what is deleted already is an error: %v", err)
+		p.fail(step, "", "deleting an object that does not exist is an error: %v", err)
 		return
 	}
 	_, err := p.open(ctx, key, 0, -1)
@@ -273,7 +240,7 @@ func (p *probe) removed(ctx context.Context, step string) {
 		return
 	}
 	if p.listing {
-		for obj, err := range p.s.List(ctx, p.folder+"/") {
+		for obj, err := range p.s.List(ctx, p.folder+"/", "") {
 			if err != nil {
 				p.failed(step, err, "list the repository's prefix (s3:ListBucket)")
 			} else {

@@ -23,8 +23,8 @@ const (
 	seedSecond
 )
 
-// newPattern returns n bytes that look like nothing: a store that compresses,
-// or sends back something else, cannot get them right by chance.
+// newPattern returns n random bytes, always the same for one seed. A store that
+// compresses, or returns other bytes, cannot get them right by chance.
 func newPattern(s seed, n int64) io.Reader {
 	return io.LimitReader(rand.NewChaCha8([32]byte{byte(s)}), n)
 }
@@ -54,7 +54,7 @@ func (p *probe) read(ctx context.Context, key string, content seed) {
 			return
 		}
 	}
-	p.ok("read ranges", "ranges at the start, in the middle, over the end and past it came as asked for")
+	p.ok("read ranges", "ranges at the start, in the middle, across the end and past it are correct")
 }
 
 // readRange compares a range of an object with what it should hold.
@@ -68,7 +68,8 @@ func (p *probe) readRange(ctx context.Context, key string, content seed, size, o
 		return err
 	}
 	if want := patternAt(content, start, n); !bytes.Equal(got, want) {
-		return fmt.Errorf("%s holds other bytes than were stored: asked for %d bytes from %d on, got %d bytes, which differ or are too few or many", key, n, offset, len(got))
+		return fmt.Errorf("%s: got other bytes than were stored: "+
+			"asked for %d bytes from %d on, got %d bytes that differ", key, n, offset, len(got))
 	}
 	return nil
 }
@@ -82,12 +83,12 @@ func (p *probe) open(ctx context.Context, key string, offset, length int64) ([]b
 	return got, errors.Join(err, r.Close())
 }
 
-// probeNames sort otherwise in a file system's tree, by letters or by chance
-// than they do by bytes.
+// probeNames have another order in the tree of a file system, or without regard
+// to case, than by bytes.
 var probeNames = []string{"a0", "a/1", "a-1", "B"}
 
 func (p *probe) list(ctx context.Context) {
-	const step, permission = "list", "list the repository's prefix (s3:ListBucket)"
+	const step = "list"
 	folder := p.folder + "/list/"
 	for _, name := range probeNames {
 		if err := p.s.Create(ctx, folder+name, strings.NewReader(name)); err != nil {
@@ -96,27 +97,11 @@ func (p *probe) list(ctx context.Context) {
 		}
 		p.created = append(p.created, folder+name)
 	}
-	for _, prefix := range []string{folder, folder + "a", folder + "a/", p.folder + "/none"} {
-		var want []string
-		for _, name := range slices.Sorted(slices.Values(probeNames)) {
-			if strings.HasPrefix(folder+name, prefix) {
-				want = append(want, folder+name)
-			}
-		}
-		var got []string
-		for obj, err := range p.s.List(ctx, prefix) {
-			if err != nil {
-				p.failed(step, err, permission)
-				return
-			}
-			if name := strings.TrimPrefix(obj.Key, folder); obj.Size != int64(len(name)) {
-				p.fail(step, "", "%s is listed with %d bytes, it has %d", obj.Key, obj.Size, len(name))
-				return
-			}
-			got = append(got, obj.Key)
-		}
-		if !slices.Equal(got, want) {
-			p.fail(step, "", "below %s these keys should be listed, in this order: %q; got %q", prefix, want, got)
+	for _, from := range []struct{ prefix, after string }{
+		{folder, ""}, {folder + "a", ""}, {folder + "a/", ""}, {p.folder + "/none", ""},
+		{folder, folder + "a-1"}, {folder, folder + "a."}, {folder, folder + "a/1"},
+	} {
+		if !p.listFrom(ctx, folder, from.prefix, from.after) {
 			return
 		}
 	}
@@ -124,7 +109,39 @@ func (p *probe) list(ctx context.Context) {
 	p.ok(step, "new objects are listed at once, in the order of their keys")
 }
 
-// large is about an object that is uploaded in parts.
+// listFrom compares one listing of the objects that list has created in folder.
+func (p *probe) listFrom(ctx context.Context, folder, prefix, after string) bool {
+	const step, permission = "list", "list the repository's prefix (s3:ListBucket)"
+	var want []string
+	for _, name := range slices.Sorted(slices.Values(probeNames)) {
+		if key := folder + name; strings.HasPrefix(key, prefix) && key > after {
+			want = append(want, key)
+		}
+	}
+	var got []string
+	for obj, err := range p.s.List(ctx, prefix, after) {
+		if err != nil {
+			p.failed(step, err, permission)
+			return false
+		}
+		if name := strings.TrimPrefix(obj.Key, folder); obj.Size != int64(len(name)) {
+			p.fail(step, "", "%s is listed with %d bytes, it has %d", obj.Key, obj.Size, len(name))
+			return false
+		}
+		got = append(got, obj.Key)
+	}
+	if !slices.Equal(got, want) {
+		below := "below " + prefix
+		if after != "" {
+			below += ", after " + after
+		}
+		p.fail(step, "", "%s these keys should be listed, in this order: %q; got %q", below, want, got)
+		return false
+	}
+	return true
+}
+
+// large tries an object that is uploaded in parts.
 func (p *probe) large(ctx context.Context) {
 	const step, again = "large object", "large object if absent"
 	key, size := p.folder+"/large", p.partBytes+1
@@ -139,23 +156,26 @@ func (p *probe) large(ctx context.Context) {
 	}
 	p.ok(step, "an object of %d bytes, more than one part, came back as it was stored", size)
 
-	// Its size is another one too, by which a replaced object is told at once.
+	// The size differs too, which shows at once that the object was replaced.
 	err := p.s.Create(ctx, key, newPattern(seedSecond, size+1))
 	switch {
 	case err == nil:
-		p.fail(again, replacedTodo, "the store replaced a large object that must not be replaced: it ignores the condition when an upload in parts is completed (If-None-Match)")
+		p.fail(again, replacedTodo, "the store replaced an existing large object: "+
+			"it ignores the condition that the key is absent (If-None-Match) when it completes an upload in parts")
 		return
 	case errors.Is(err, fs.ErrPermission):
-		p.warn(again, "", "the store refuses to replace a large object, but does not tell that it exists: %v", err)
+		p.warn(again, "", "the store refuses to replace a large object, but does not report that it exists: %v", err)
 	case !errors.Is(err, fs.ErrExist):
-		p.failed(again, err, "write below the repository's prefix, in parts too (s3:PutObject, s3:AbortMultipartUpload)")
+		p.failed(again, err,
+			"write below the repository's prefix, in parts too (s3:PutObject, s3:AbortMultipartUpload)")
 		return
 	}
 	if err := p.readRange(ctx, key, seedFirst, size, size-100, -1); err != nil {
-		p.failed(again, fmt.Errorf("after an attempt to replace it: %w", err), "read below the repository's prefix (s3:GetObject)")
+		p.failed(again, fmt.Errorf("after an attempt to replace it: %w", err),
+			"read below the repository's prefix (s3:GetObject)")
 		return
 	}
-	p.ok(again, "a large object that exists is not replaced")
+	p.ok(again, "an existing large object is not replaced")
 }
 
 // compareLarge reads a large object whole, and a range over the border of its
@@ -172,7 +192,7 @@ func (p *probe) compareLarge(ctx context.Context, key string, size int64) (err e
 	}
 	_, _ = io.Copy(want, newPattern(seedFirst, size)) // never fails
 	if !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
-		return fmt.Errorf("%s holds other bytes than were stored: %d came, %d were sent", key, n, size)
+		return fmt.Errorf("%s: got other bytes than were stored: %d came, %d were sent", key, n, size)
 	}
 	return p.readRange(ctx, key, seedFirst, size, p.partBytes-50, 51)
 }

@@ -1,6 +1,7 @@
 package storage_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
 const probePart = 64 << 10
@@ -30,9 +32,9 @@ var steps = []string{
 	"list", "large object", "large object if absent", "delete",
 }
 
-func probe(t *testing.T, s storage.Store) []storage.Finding {
+func probe(t *testing.T, s storage.Store) []backup.Finding {
 	t.Helper()
-	return storage.Probe(t.Context(), s, storage.ProbeOptions{PartBytes: probePart})
+	return storage.ProbeParts(t.Context(), s, probePart)
 }
 
 func TestProbe(t *testing.T) {
@@ -40,248 +42,262 @@ func TestProbe(t *testing.T) {
 	for name, s := range map[string]storage.Store{
 		"Mem":     mem.New(),
 		"File":    file.New(filepath.Join(dir, "plain")),
-		"Wrapped": storage.WithPrefix(storage.WithObserver(file.New(filepath.Join(dir, "wrapped")), func(storage.Event) {}), "some/prefix"),
+		"Wrapped": storage.WithObserver(file.New(filepath.Join(dir, "wrapped")), func(storage.Event) {}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
 			for _, f := range probe(t, s) {
-				got = append(got, f.Step)
-				if f.Level != storage.LevelOK || f.Text == "" || f.Todo != "" {
+				got = append(got, f.Subject)
+				if f.Level != backup.LevelOK || f.Text == "" || f.Hint != "" {
 					t.Errorf("%+v", f)
 				}
 			}
 			if diff := cmp.Diff(steps, got); diff != "" {
 				t.Errorf("steps (-want +got):\n%s", diff)
 			}
-			for o, err := range s.List(t.Context(), "") {
+			for o, err := range s.List(t.Context(), "", "") {
 				t.Errorf("left: %v, %v", o, err)
 			}
 		})
 	}
 }
 
-// faulty is a store with one method that does something else.
-type faulty struct {
+// on calls do before or after each operation of one kind.
+func on(op storage.Op, do func(ctx context.Context, key string) error) func(context.Context, storage.Op, string) error {
+	return func(ctx context.Context, o storage.Op, key string) error {
+		if o != op {
+			return nil
+		}
+		return do(ctx, key)
+	}
+}
+
+// refusing is a store whose operations of one kind fail.
+func refusing(m *mem.Store, op storage.Op, err error) storage.Store {
+	return &storagetest.Hook{Store: m, Before: on(op, func(context.Context, string) error { return err })}
+}
+
+// replacing is a store that replaces objects.
+func replacing(m *mem.Store, wrong func(key string) bool) storage.Store {
+	return &storagetest.Hook{Store: m, Before: on(storage.OpCreate, func(ctx context.Context, key string) error {
+		if wrong(key) {
+			return m.Delete(ctx, key)
+		}
+		return nil
+	})}
+}
+
+// replacingSilently is a store that replaces objects and denies it.
+func replacingSilently(m *mem.Store) storage.Store {
+	replaced := false
+	return &storagetest.Hook{
+		Store: m,
+		Before: on(storage.OpCreate, func(ctx context.Context, key string) error {
+			_, err := m.Stat(ctx, key)
+			replaced = err == nil
+			return m.Delete(ctx, key)
+		}),
+		After: on(storage.OpCreate, func(context.Context, string) error {
+			if replaced {
+				return fs.ErrExist
+			}
+			return nil
+		}),
+	}
+}
+
+// lying is a store that changes the first byte of what it returns.
+func lying(m *mem.Store, wrong func(key string, offset int64) bool) storage.Store {
+	h := &storagetest.Hook{Store: m}
+	h.Download = func(_ context.Context, key string, offset int64, r io.Reader) io.Reader {
+		if !wrong(key, offset) {
+			return r
+		}
+		first := make([]byte, 1)
+		_, _ = io.ReadFull(r, first) // never fails
+		first[0]++
+		return io.MultiReader(bytes.NewReader(first), r)
+	}
+	return h
+}
+
+// otherClock is a store with another time.
+type otherClock struct {
 	storage.Store
-	create func(ctx context.Context, key string, r io.Reader) error
-	open   func(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
-	stat   func(ctx context.Context, key string) (storage.Object, error)
-	list   func(ctx context.Context, prefix string) iter.Seq2[storage.Object, error]
-	remove func(ctx context.Context, key string) error
+	ahead time.Duration
 }
 
-func (f *faulty) Create(ctx context.Context, key string, r io.Reader) error {
-	if f.create != nil {
-		return f.create(ctx, key, r)
-	}
-	return f.Store.Create(ctx, key, r)
+func (c otherClock) Stat(ctx context.Context, key string) (storage.Object, error) {
+	o, err := c.Store.Stat(ctx, key)
+	o.ModTime = o.ModTime.Add(c.ahead)
+	return o, err
 }
 
-func (f *faulty) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	if f.open != nil {
-		return f.open(ctx, key, offset, length)
-	}
-	return f.Store.Open(ctx, key, offset, length)
-}
+// otherOrder is a store that lists without regard to case.
+type otherOrder struct{ storage.Store }
 
-func (f *faulty) Stat(ctx context.Context, key string) (storage.Object, error) {
-	if f.stat != nil {
-		return f.stat(ctx, key)
-	}
-	return f.Store.Stat(ctx, key)
-}
-
-func (f *faulty) List(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
-	if f.list != nil {
-		return f.list(ctx, prefix)
-	}
-	return f.Store.List(ctx, prefix)
-}
-
-func (f *faulty) Delete(ctx context.Context, key string) error {
-	if f.remove != nil {
-		return f.remove(ctx, key)
-	}
-	return f.Store.Delete(ctx, key)
-}
-
-// TestProbe_Faults: each fault is told at its step, and at no other.
-func TestProbe_Faults(t *testing.T) {
-	denied := fmt.Errorf("403 AccessDenied: %w", fs.ErrPermission)
-	replace := func(m *mem.Store) func(context.Context, string, io.Reader) error {
-		return func(ctx context.Context, key string, r io.Reader) error {
-			_ = m.Delete(ctx, key)
-			return m.Create(ctx, key, r)
+func (s otherOrder) List(ctx context.Context, prefix, after string) iter.Seq2[storage.Object, error] {
+	return func(yield func(storage.Object, error) bool) {
+		var all []storage.Object
+		for o := range s.Store.List(ctx, prefix, after) {
+			all = append(all, o)
 		}
-	}
-	shifted := func(m *mem.Store, wrong func(key string, offset int64) bool) func(context.Context, string, int64, int64) (io.ReadCloser, error) {
-		return func(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-			if wrong(key, offset) {
-				offset--
-			}
-			return m.Open(ctx, key, offset, length)
-		}
-	}
-	at := func(m *mem.Store, d time.Duration) func(context.Context, string) (storage.Object, error) {
-		return func(ctx context.Context, key string) (storage.Object, error) {
-			o, err := m.Stat(ctx, key)
-			o.ModTime = o.ModTime.Add(d)
-			return o, err
-		}
-	}
-	for name, c := range map[string]struct {
-		make func(m *mem.Store) *faulty
-		want map[string]storage.Level // of the steps that are not ok
-		text string
-		todo string
-	}{
-		"NoCreate": {
-			func(m *mem.Store) *faulty {
-				return &faulty{create: func(context.Context, string, io.Reader) error { return denied }}
-			},
-			map[string]storage.Level{"create": storage.LevelFailure}, "AccessDenied", "s3:PutObject",
-		},
-		"Hint": {
-			func(m *mem.Store) *faulty {
-				return &faulty{create: func(context.Context, string, io.Reader) error {
-					return fmt.Errorf("create: %w", backup.WithHint(errors.New("skewed"), "set the clock"))
-				}}
-			},
-			map[string]storage.Level{"create": storage.LevelFailure}, "skewed", "set the clock",
-		},
-		"Replaces": {
-			func(m *mem.Store) *faulty { return &faulty{create: replace(m)} },
-			map[string]storage.Level{"create if absent": storage.LevelFailure, "large object if absent": storage.LevelFailure},
-			"If-None-Match", "versioning",
-		},
-		"ReplacesLarge": {
-			func(m *mem.Store) *faulty {
-				return &faulty{create: func(ctx context.Context, key string, r io.Reader) error {
-					if strings.HasSuffix(key, "/large") {
-						return replace(m)(ctx, key, r)
-					}
-					return m.Create(ctx, key, r)
-				}}
-			},
-			map[string]storage.Level{"large object if absent": storage.LevelFailure}, "large", "versioning",
-		},
-		"ReplacesAndLies": {
-			func(m *mem.Store) *faulty {
-				return &faulty{create: func(ctx context.Context, key string, r io.Reader) error {
-					if _, err := m.Stat(ctx, key); err == nil {
-						return errors.Join(replace(m)(ctx, key, r), fs.ErrExist)
-					}
-					return m.Create(ctx, key, r)
-				}}
-			},
-			map[string]storage.Level{"read": storage.LevelFailure, "large object if absent": storage.LevelFailure}, "other bytes", "",
-		},
-		"LiesInRanges": {
-			func(m *mem.Store) *faulty {
-				return &faulty{open: shifted(m, func(key string, offset int64) bool { return strings.HasSuffix(key, "/small") && offset == 500 })}
-			},
-			map[string]storage.Level{"read ranges": storage.LevelFailure}, "100 bytes from 500 on", "",
-		},
-		"LiesAtParts": {
-			func(m *mem.Store) *faulty {
-				return &faulty{open: shifted(m, func(key string, offset int64) bool { return strings.HasSuffix(key, "/large") && offset == probePart-50 })}
-			},
-			map[string]storage.Level{"large object": storage.LevelFailure}, "other bytes", "",
-		},
-		"NoRead": {
-			func(m *mem.Store) *faulty {
-				return &faulty{open: func(context.Context, string, int64, int64) (io.ReadCloser, error) { return nil, denied }}
-			},
-			map[string]storage.Level{"read": storage.LevelFailure, "large object": storage.LevelFailure}, "AccessDenied", "s3:GetObject",
-		},
-		"HidesMissing": {
-			func(m *mem.Store) *faulty {
-				return &faulty{stat: func(ctx context.Context, key string) (storage.Object, error) {
-					o, err := m.Stat(ctx, key)
-					if err != nil {
-						err = denied
-					}
-					return o, err
-				}}
-			},
-			map[string]storage.Level{"missing object": storage.LevelWarning}, "cannot be told", "s3:ListBucket",
-		},
-		"ClockAhead": {
-			func(m *mem.Store) *faulty { return &faulty{stat: at(m, 10*time.Minute)} },
-			map[string]storage.Level{"clock": storage.LevelWarning}, "ahead", "NTP",
-		},
-		"ClockBehind": {
-			func(m *mem.Store) *faulty { return &faulty{stat: at(m, -10*time.Minute)} },
-			map[string]storage.Level{"clock": storage.LevelWarning}, "behind", "NTP",
-		},
-		"NoList": {
-			func(m *mem.Store) *faulty {
-				return &faulty{list: func(context.Context, string) iter.Seq2[storage.Object, error] {
-					return func(yield func(storage.Object, error) bool) { yield(storage.Object{}, denied) }
-				}}
-			},
-			map[string]storage.Level{"list": storage.LevelFailure}, "AccessDenied", "s3:ListBucket",
-		},
-		"OtherOrder": {
-			func(m *mem.Store) *faulty {
-				return &faulty{list: func(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
-					return func(yield func(storage.Object, error) bool) {
-						var all []storage.Object
-						for o := range m.List(ctx, prefix) {
-							all = append(all, o)
-						}
-						slices.SortFunc(all, func(a, b storage.Object) int { return strings.Compare(strings.ToLower(a.Key), strings.ToLower(b.Key)) })
-						for _, o := range all {
-							if !yield(o, nil) {
-								return
-							}
-						}
-					}
-				}}
-			},
-			map[string]storage.Level{"list": storage.LevelFailure}, "in this order", "",
-		},
-		"NoDelete": {
-			func(m *mem.Store) *faulty {
-				return &faulty{remove: func(context.Context, string) error { return denied }}
-			},
-			map[string]storage.Level{"delete": storage.LevelWarning}, "/small", "s3:DeleteObject",
-		},
-		"Locked": {
-			func(m *mem.Store) *faulty {
-				return &faulty{remove: func(context.Context, string) error { return fmt.Errorf("delete: %w", storage.ErrLocked) }}
-			},
-			map[string]storage.Level{"delete": storage.LevelWarning}, "/small", "when the lock ends",
-		},
-		"DeleteDoesNothing": {
-			func(m *mem.Store) *faulty { return &faulty{remove: func(context.Context, string) error { return nil }} },
-			map[string]storage.Level{"delete": storage.LevelFailure}, "can be read", "",
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			m := mem.New()
-			s := c.make(m)
-			s.Store = m
-			got := map[string]storage.Level{}
-			for _, f := range probe(t, s) {
-				if f.Level == storage.LevelOK {
-					continue
-				}
-				got[f.Step] = f.Level
-				if !strings.Contains(f.Text, c.text) || !strings.Contains(f.Todo, c.todo) {
-					t.Errorf("%+v: want %q, and to do %q", f, c.text, c.todo)
-				}
-			}
-			if diff := cmp.Diff(c.want, got); diff != "" {
-				t.Errorf("not ok (-want +got):\n%s", diff)
-			}
-			if s.remove != nil {
+		slices.SortFunc(all, func(a, b storage.Object) int {
+			return strings.Compare(strings.ToLower(a.Key), strings.ToLower(b.Key))
+		})
+		for _, o := range all {
+			if !yield(o, nil) {
 				return
 			}
-			for o := range m.List(t.Context(), "") {
-				t.Errorf("left: %s", o.Key)
-			}
-		})
+		}
+	}
+}
+
+type probeFault struct {
+	make func(m *mem.Store) storage.Store
+	want map[string]backup.Level // of the steps that are not ok
+	text string
+	todo string
+}
+
+var denied = fmt.Errorf("403 AccessDenied: %w", fs.ErrPermission)
+
+var createFaults = map[string]probeFault{
+	"NoCreate": {
+		func(m *mem.Store) storage.Store { return refusing(m, storage.OpCreate, denied) },
+		map[string]backup.Level{"create": backup.LevelFailure}, "AccessDenied", "s3:PutObject",
+	},
+	"Hint": {
+		func(m *mem.Store) storage.Store {
+			err := fmt.Errorf("create: %w", backup.WithHint(errors.New("skewed"), "set the clock"))
+			return refusing(m, storage.OpCreate, err)
+		},
+		map[string]backup.Level{"create": backup.LevelFailure}, "skewed", "set the clock",
+	},
+	"Replaces": {
+		func(m *mem.Store) storage.Store { return replacing(m, func(string) bool { return true }) },
+		map[string]backup.Level{
+			"create if absent": backup.LevelFailure, "large object if absent": backup.LevelFailure,
+		},
+		"If-None-Match", "versioning",
+	},
+	"ReplacesLarge": {
+		func(m *mem.Store) storage.Store {
+			return replacing(m, func(key string) bool { return strings.HasSuffix(key, "/large") })
+		},
+		map[string]backup.Level{"large object if absent": backup.LevelFailure}, "large", "versioning",
+	},
+	"ReplacesAndLies": {
+		replacingSilently,
+		map[string]backup.Level{
+			"read": backup.LevelFailure, "large object if absent": backup.LevelFailure,
+		},
+		"other bytes", "",
+	},
+}
+
+var readFaults = map[string]probeFault{
+	"LiesInRanges": {
+		func(m *mem.Store) storage.Store {
+			return lying(m, func(key string, offset int64) bool {
+				return strings.HasSuffix(key, "/small") && offset == 500
+			})
+		},
+		map[string]backup.Level{"read ranges": backup.LevelFailure}, "100 bytes from 500 on", "",
+	},
+	"LiesAtParts": {
+		func(m *mem.Store) storage.Store {
+			return lying(m, func(key string, offset int64) bool {
+				return strings.HasSuffix(key, "/large") && offset == probePart-50
+			})
+		},
+		map[string]backup.Level{"large object": backup.LevelFailure}, "other bytes", "",
+	},
+	"NoRead": {
+		func(m *mem.Store) storage.Store { return refusing(m, storage.OpOpen, denied) },
+		map[string]backup.Level{"read": backup.LevelFailure, "large object": backup.LevelFailure},
+		"AccessDenied", "s3:GetObject",
+	},
+	"HidesMissing": {
+		func(m *mem.Store) storage.Store {
+			return &storagetest.Hook{Store: m, Before: on(storage.OpStat, func(ctx context.Context, key string) error {
+				if _, err := m.Stat(ctx, key); err != nil {
+					return denied
+				}
+				return nil
+			})}
+		},
+		map[string]backup.Level{"missing object": backup.LevelWarning}, "looks the same", "s3:ListBucket",
+	},
+	"ClockAhead": {
+		func(m *mem.Store) storage.Store { return otherClock{m, 10 * time.Minute} },
+		map[string]backup.Level{"clock": backup.LevelWarning}, "ahead", "NTP",
+	},
+	"ClockBehind": {
+		func(m *mem.Store) storage.Store { return otherClock{m, -10 * time.Minute} },
+		map[string]backup.Level{"clock": backup.LevelWarning}, "behind", "NTP",
+	},
+	"NoList": {
+		func(m *mem.Store) storage.Store { return refusing(m, storage.OpList, denied) },
+		map[string]backup.Level{"list": backup.LevelFailure}, "AccessDenied", "s3:ListBucket",
+	},
+	"OtherOrder": {
+		func(m *mem.Store) storage.Store { return otherOrder{m} },
+		map[string]backup.Level{"list": backup.LevelFailure}, "in this order", "",
+	},
+}
+
+var deleteFaults = map[string]probeFault{
+	"NoDelete": {
+		func(m *mem.Store) storage.Store { return refusing(m, storage.OpDelete, denied) },
+		map[string]backup.Level{"delete": backup.LevelWarning}, "/small", "s3:DeleteObject",
+	},
+	"Locked": {
+		func(m *mem.Store) storage.Store {
+			return refusing(m, storage.OpDelete, fmt.Errorf("delete: %w", storage.ErrLocked))
+		},
+		map[string]backup.Level{"delete": backup.LevelWarning}, "/small", "when the lock ends",
+	},
+	"DeleteDoesNothing": {
+		func(m *mem.Store) storage.Store {
+			return &storagetest.Hook{Store: m, After: on(storage.OpDelete, func(ctx context.Context, key string) error {
+				_ = m.Create(ctx, key, strings.NewReader("x")) // it may be back already
+				return nil
+			})}
+		},
+		map[string]backup.Level{"delete": backup.LevelFailure}, "can be read", "",
+	},
+}
+
+// TestProbe_Faults: each fault is reported at its step, and at no other.
+func TestProbe_Faults(t *testing.T) {
+	for _, faults := range []map[string]probeFault{createFaults, readFaults, deleteFaults} {
+		for name, c := range faults {
+			t.Run(name, func(t *testing.T) { testProbeFault(t, c) })
+		}
+	}
+}
+
+func testProbeFault(t *testing.T, c probeFault) {
+	m := mem.New()
+	got := map[string]backup.Level{}
+	for _, f := range probe(t, c.make(m)) {
+		if f.Level == backup.LevelOK {
+			continue
+		}
+		got[f.Subject] = f.Level
+		if !strings.Contains(f.Text, c.text) || !strings.Contains(f.Hint, c.todo) {
+			t.Errorf("%+v: want %q, and to do %q", f, c.text, c.todo)
+		}
+	}
+	if diff := cmp.Diff(c.want, got); diff != "" {
+		t.Errorf("not ok (-want +got):\n%s", diff)
+	}
+	if _, stay := c.want["delete"]; stay {
+		return
+	}
+	for o := range m.List(t.Context(), "", "") {
+		t.Errorf("left: %s", o.Key)
 	}
 }
 
@@ -311,15 +327,16 @@ func TestProbe_Cancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	m := mem.New()
-	s := &faulty{Store: m, list: func(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
+	s := &storagetest.Hook{Store: m, Before: on(storage.OpList, func(context.Context, string) error {
 		cancel()
-		return m.List(ctx, prefix)
-	}}
-	found := storage.Probe(ctx, s, storage.ProbeOptions{PartBytes: probePart})
-	if !slices.ContainsFunc(found, func(f storage.Finding) bool { return f.Step == "probe" && f.Level == storage.LevelFailure }) {
+		return nil
+	})}
+	found := storage.ProbeParts(ctx, s, probePart)
+	failed := func(f backup.Finding) bool { return f.Subject == "probe" && f.Level == backup.LevelFailure }
+	if !slices.ContainsFunc(found, failed) {
 		t.Errorf("got %+v", found)
 	}
-	for o := range m.List(t.Context(), "") {
+	for o := range m.List(t.Context(), "", "") {
 		t.Errorf("left: %s", o.Key)
 	}
 }
@@ -331,7 +348,7 @@ func TestProbe_ReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := probe(t, file.New(filepath.Join(dir, "below")))
-	if len(found) != 1 || found[0].Level != storage.LevelFailure || found[0].Step != "create" {
+	if len(found) != 1 || found[0].Level != backup.LevelFailure || found[0].Subject != "create" {
 		t.Errorf("got %+v", found)
 	}
 }
@@ -341,19 +358,20 @@ type inspected struct {
 	folder string
 }
 
-func (i *inspected) Inspect(_ context.Context, folder string) []storage.Finding {
+func (i *inspected) Inspect(_ context.Context, folder string) []backup.Finding {
 	i.folder = folder
-	return []storage.Finding{{Step: "inspected", Level: storage.LevelOK}}
+	return []backup.Finding{{Subject: "inspected", Level: backup.LevelOK}}
 }
 
-// TestProbe_Inspect: what wraps a store does not hide that it can be inspected.
+// TestProbe_Inspect: an observer does not hide that a store can be inspected.
 func TestProbe_Inspect(t *testing.T) {
 	in := &inspected{Store: mem.New()}
-	found := probe(t, storage.WithPrefix(storage.WithObserver(storage.WithPrefix(in, "outer"), func(storage.Event) {}), "inner"))
-	if !slices.ContainsFunc(found, func(f storage.Finding) bool { return f.Step == "inspected" }) {
+	ignore := func(storage.Event) {}
+	found := probe(t, storage.WithObserver(storage.WithObserver(in, ignore), ignore))
+	if !slices.ContainsFunc(found, func(f backup.Finding) bool { return f.Subject == "inspected" }) {
 		t.Errorf("not inspected: %+v", found)
 	}
-	if !strings.HasPrefix(in.folder, "outer/inner/.backupd-probe-") {
+	if !strings.HasPrefix(in.folder, ".backupd-probe-") {
 		t.Errorf("inspected %s", in.folder)
 	}
 }

@@ -7,19 +7,19 @@ import (
 	"io/fs"
 )
 
-// ETag tells which bytes r, returned by a Store's Open, reads: the
-// [Object.ETag] of the object as it was opened, or empty where the store does
-// not know. Two readers with the same ETag read the same object.
+// ETag returns the [Object.ETag] of the object that r reads, where r was returned
+// by a Store's Open, or nothing where the store does not know. Two readers with
+// the same ETag read the same object.
 func ETag(r io.Reader) string {
-	if t, ok := r.(interface{ ETag() string }); ok {
+	if t, ok := r.(Tagger); ok {
 		return t.ETag()
 	}
 	return ""
 }
 
-// Range turns what Open was asked for into what there is: the first byte to
-// read and the number of bytes, given the object's size. A negative offset is
-// an error that wraps fs.ErrInvalid.
+// Range fits the range asked of Open to the object's size: it returns the first
+// byte to read and the number of bytes. A negative offset is an error that wraps
+// fs.ErrInvalid.
 func Range(size, offset, length int64) (start, n int64, err error) {
 	if offset < 0 {
 		return 0, 0, fmt.Errorf("offset %d: %w", offset, fs.ErrInvalid)
@@ -39,7 +39,7 @@ func ReaderContext(ctx context.Context, r io.Reader) io.Reader {
 }
 
 type contextReader struct {
-	ctx context.Context // a reader has no other way to be told
+	ctx context.Context // Read has no parameter for it
 	r   io.Reader
 }
 

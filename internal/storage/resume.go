@@ -19,24 +19,10 @@ const (
 	resumeMax    = 5 * time.Second
 )
 
-// OpenResuming returns the bytes of obj, all obj.Size of them, opening it when
-// they are first read. A Read that fails midway opens the object again where
-// it stopped, after a pause, and gives up after several attempts in a row that
-// yielded nothing. What Open itself returns is final: opening is retried by
-// the stores that know what is worth it.
-//
-// Every opening must show the same ETag, beginning with obj.ETag if that is
-// set, so that bytes of two objects never mix. It is compared with what each
-// response declares rather than asked for in the request: this needs no sixth
-// method and also holds for stores that ignore such conditions. An object that
-// ends before obj.Size is backup.ErrCorrupt and io.ErrUnexpectedEOF.
-//
-// The caller must close the reader, and not while it is being read.
-func OpenResuming(ctx context.Context, s Store, obj Object) io.ReadCloser {
-	return &resuming{ctx: ctx, store: s, pin: newPin(obj), end: obj.Size}
-}
-
-// pin holds the identity all reads of one object must share.
+// pin holds the identity that all reads of one object must share. The ETag is
+// compared with that of each response rather than asked for in the request:
+// this needs no sixth method of a Store, and also holds for services that ignore
+// such conditions.
 type pin struct {
 	key  string
 	mu   sync.Mutex
@@ -57,9 +43,11 @@ func (p *pin) check(etag string) error {
 	return nil
 }
 
-// resuming reads the bytes from off up to end of one object.
+// resuming reads the bytes from off up to end of one object. It opens the object
+// when it is first read, and again after each failure that may pass. It must
+// not be closed while it is being read.
 type resuming struct {
-	ctx      context.Context // a reader has no other way to be told
+	ctx      context.Context // Read has no parameter for it
 	store    Store
 	pin      *pin
 	off, end int64
@@ -91,8 +79,8 @@ func (r *resuming) Read(p []byte) (int, error) {
 	}
 }
 
-// attempt reads once. It returns nothing at all after a failure that the next
-// attempt may survive, and an error when there shall be none.
+// attempt reads once. After a failure that may pass it returns neither bytes nor
+// an error; an error means that another attempt is of no use.
 func (r *resuming) attempt(p []byte) (int, error) {
 	if r.body == nil {
 		if err := r.open(); err != nil {
@@ -109,7 +97,8 @@ func (r *resuming) attempt(p []byte) (int, error) {
 	case err == io.EOF && r.off+int64(n) == r.end:
 		return n, nil
 	case err == io.EOF:
-		return n, backup.Corruptf("read %s: ends after %d bytes, want %d: %w", r.pin.key, r.off+int64(n), r.end, io.ErrUnexpectedEOF)
+		return n, backup.Corruptf("read %s: ends after %d bytes, want %d: %w",
+			r.pin.key, r.off+int64(n), r.end, io.ErrUnexpectedEOF)
 	case r.ctx.Err() != nil:
 		return n, fmt.Errorf("read %s: %w", r.pin.key, r.ctx.Err())
 	case isFinal(err):
@@ -135,8 +124,8 @@ func (r *resuming) open() error {
 	return nil
 }
 
-// pause waits a random time below a doubling limit, so that many readers cut
-// at once do not come back at once.
+// pause waits a random time below a doubling limit, so that readers whose
+// connections break at the same moment do not all come back at the same moment.
 func (r *resuming) pause() error {
 	limit := min(resumeBase<<(r.fruitless-1), resumeMax)
 	t := time.NewTimer(rand.N(limit))

@@ -5,20 +5,12 @@ import (
 	"time"
 )
 
-// AbortStaleUploads removes what uploads left in s that were begun more than
-// olderThan ago and never finished, where a store keeps such a thing out of
-// sight of its listings. It returns how many there were; of other stores, none.
+// AbortStaleUploads removes the parts of uploads to s that were begun more than
+// olderThan ago and never finished, and returns how many uploads there were. It
+// does nothing to stores that are no [StaleUploader].
 func AbortStaleUploads(ctx context.Context, s Store, olderThan time.Duration) (int, error) {
-	a, ok := s.(interface {
-		AbortStaleUploads(ctx context.Context, olderThan time.Duration) (int, error)
-	})
-	if !ok {
-		return 0, nil
+	if u, ok := ability[StaleUploader](s); ok {
+		return u.AbortStaleUploads(ctx, olderThan)
 	}
-	return a.AbortStaleUploads(ctx, olderThan)
-}
-
-// AbortStaleUploads passes on to the store that is observed.
-func (o *observed) AbortStaleUploads(ctx context.Context, olderThan time.Duration) (int, error) {
-	return AbortStaleUploads(ctx, o.s, olderThan)
+	return 0, nil
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
 type stale struct {
@@ -22,10 +22,12 @@ func (s *stale) AbortStaleUploads(_ context.Context, olderThan time.Duration) (i
 func TestAbortStaleUploads(t *testing.T) {
 	s := &stale{Store: mem.New()}
 	observed := storage.WithObserver(s, func(storage.Event) {})
-	if n, err := storage.AbortStaleUploads(t.Context(), observed, time.Hour); n != 3 || err != nil || s.olderThan != time.Hour {
+	n, err := storage.AbortStaleUploads(t.Context(), observed, time.Hour)
+	if n != 3 || err != nil || s.olderThan != time.Hour {
 		t.Errorf("got %d, %v, asked for %v", n, err, s.olderThan)
 	}
-	if n, err := storage.AbortStaleUploads(t.Context(), storage.WithObserver(mem.New(), func(storage.Event) {}), time.Hour); n != 0 || err != nil {
+	observed = storage.WithObserver(mem.New(), func(storage.Event) {})
+	if n, err := storage.AbortStaleUploads(t.Context(), observed, time.Hour); n != 0 || err != nil {
 		t.Errorf("a store without such a thing: got %d, %v", n, err)
 	}
 }

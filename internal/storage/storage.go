@@ -1,7 +1,7 @@
 // Package storage is the port behind which snapshots live: a Store of immutable
 // objects with five methods, and functions over it. The implementations are in
-// the packages mem, file and s3 below it; the law all of them obey is the
-// conformance suite in storagetest.
+// the packages file and s3 below it; the law that all of them obey is the
+// conformance suite in storagetest, which has one in memory for tests.
 package storage
 
 import (
@@ -10,11 +10,13 @@ import (
 	"io"
 	"iter"
 	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// ErrLocked is what Delete returns for an object that a lock of the store holds
-// until its time has come: retention or legal hold of S3 Object Lock, as far as
-// the service says so. No permission would help.
+// ErrLocked is Delete's error for an object that a lock of the store protects for
+// some time: retention or legal hold of S3 Object Lock, as far as the service
+// says so. No permission would help.
 var ErrLocked = errors.New("locked")
 
 // Store holds immutable objects under slash-separated keys.
@@ -29,30 +31,67 @@ var ErrLocked = errors.New("locked")
 type Store interface {
 	// Create stores everything read from r as key, whole or not at all. When
 	// Create returns nil the object is durable. When r or ctx fails nothing is
-	// there, and the error wraps theirs. If key exists Create returns an error
+	// stored, and the error wraps theirs. If key exists Create returns an error
 	// that wraps fs.ErrExist and changes nothing.
 	//
-	// Nothing reads r after Create has returned, so a Read of r that blocks
-	// holds Create up: whoever cancels ctx must see to it that r ends too.
+	// Create does not return while a Read of r blocks, because nothing may read
+	// r afterwards. A caller that cancels ctx must make r end as well.
 	Create(ctx context.Context, key string, r io.Reader) error
 
 	// Open returns the object's bytes from offset on, length of them, or all
 	// to the end if length is negative. A range that starts at or goes past
-	// the end yields what is there, down to nothing. The caller must close it.
-	// Reading fewer bytes than were promised is an error, never a short EOF.
+	// the end yields the bytes that exist, down to none. The caller must close
+	// the reader. If it gets fewer bytes it fails, never with a short EOF.
 	// ctx covers the reading too. Of a store whose objects have an ETag,
-	// [ETag] tells the one of the bytes being read.
+	// [ETag] returns that of the bytes being read.
 	Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
 
-	// Stat tells an object's size and time without reading it.
+	// Stat returns an object's size and time without reading it.
 	Stat(ctx context.Context, key string) (Object, error)
 
-	// List yields every object whose key begins with prefix, in key order
-	// (bytewise). An error ends the listing: it is yielded once, last.
-	List(ctx context.Context, prefix string) iter.Seq2[Object, error]
+	// List yields every object whose key begins with prefix and is greater than
+	// after, in key order (bytewise). An empty after is less than every key. It
+	// need not begin with prefix nor name an object. A listing costs no more
+	// than what it yields, wherever it begins. An error ends it: the error is
+	// yielded once, last.
+	List(ctx context.Context, prefix, after string) iter.Seq2[Object, error]
 
-	// Delete removes key. Deleting what is not there is no error.
+	// Delete removes key. It is no error if key does not exist.
 	Delete(ctx context.Context, key string) error
+}
+
+// These are the abilities that only some stores have. They are asked for by
+// functions of this package alone, so that nobody else needs to know the kind of
+// a store; the functions find them below [WithObserver] too.
+type (
+	// Inspector finds out more about a service than the port allows. [Probe]
+	// asks for it.
+	Inspector interface {
+		// Inspect may use the objects below folder, which exist until it returns.
+		Inspect(ctx context.Context, folder string) []backup.Finding
+	}
+
+	// StaleUploader keeps parts of unfinished uploads that List does not show.
+	// [AbortStaleUploads] asks for it.
+	StaleUploader interface {
+		AbortStaleUploads(ctx context.Context, olderThan time.Duration) (int, error)
+	}
+
+	// Tagger is a reader, returned by Open, that knows the ETag of the object
+	// being read. [ETag] asks for it.
+	Tagger interface{ ETag() string }
+)
+
+// ability finds out whether s, or the store that s observes, is a T.
+func ability[T any](s Store) (T, bool) {
+	if able, ok := s.(T); ok {
+		return able, true
+	}
+	if o, ok := s.(*observed); ok {
+		return ability[T](o.s)
+	}
+	var none T
+	return none, false
 }
 
 // Object is what a store knows about a key without reading its bytes.
@@ -60,7 +99,7 @@ type Object struct {
 	Key     string
 	Size    int64
 	ModTime time.Time
-	// ETag identifies the bytes where the store has such a thing; else empty.
+	// ETag identifies the bytes, if the store has such a thing.
 	// Two reads with the same ETag read the same object.
 	ETag string
 }

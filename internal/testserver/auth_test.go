@@ -18,7 +18,7 @@ func TestCluster_EnableAuth(t *testing.T) {
 	if _, err := c.Client(t).HashKV(t.Context(), c.Members[0].ClientURL, 0); err != nil {
 		t.Errorf("hash as root: %v", err)
 	}
-	// The user of the certificate may write, and no more.
+	// The user of the certificate may write, and nothing else.
 	for _, user := range []string{"writer", ""} {
 		client := c.ClientAs(t, user, "secret")
 		if _, err := client.Put(t.Context(), "key", "value"); err != nil {

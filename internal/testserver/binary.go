@@ -156,7 +156,7 @@ func buildOnce(t testing.TB, module string) (string, error) {
 	}
 	// The packages of one `go test ./...` are separate processes; one of them
 	// builds and the others wait here. Each module has a lock of its own, so
-	// that who needs only the S3 server does not wait for etcd.
+	// that a test of only the S3 server does not wait for etcd.
 	lock := flock.New(target + ".lock")
 	if _, err := lock.TryLockContext(t.Context(), 100*time.Millisecond); err != nil {
 		return "", fmt.Errorf("lock %s: %w", target, err)

@@ -13,6 +13,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/etcd-backupd/backupd/internal/certs"
 )
 
 // readyLimit bounds how long a cluster may take to elect a leader. It takes
@@ -41,14 +43,14 @@ type Cluster struct {
 
 	bin            string
 	dir            string
-	authority      *authority // nil without TLS
+	authority      *Authority // nil without TLS
 	user, password string     // for our own clients; set by EnableAuth
 }
 
 // StartCluster starts a cluster and returns when all members have the same
 // leader. The processes end with the test, whose log then holds the end of
 // theirs if it failed. Their data is not synced to disk (except by 3.4, which
-// cannot be told so): a killed member loses nothing by that, only a power cut
+// has no flag for that): a killed member loses nothing by that, only a power cut
 // would show it.
 func StartCluster(t testing.TB, o Options) *Cluster {
 	t.Helper()
@@ -92,11 +94,11 @@ func newCluster(t testing.TB, version string) *Cluster {
 }
 
 // useAuthority gives the cluster server and client certificates of a.
-func (c *Cluster) useAuthority(t testing.TB, a *authority) {
+func (c *Cluster) useAuthority(t testing.TB, a *Authority) {
 	t.Helper()
-	c.authority, c.CAFile, c.CN = a, a.file, "test-client"
-	c.CertFile, c.KeyFile = a.issue(t, c.CN)
-	a.issue(t, serverCN)
+	c.authority, c.CAFile, c.CN = a, a.File, "test-client"
+	c.CertFile, c.KeyFile = a.Issue(t, c.CN)
+	a.Issue(t, serverCN)
 }
 
 // plan lays out the members of a new cluster.
@@ -211,15 +213,15 @@ func (c *Cluster) TLSConfig() (*tls.Config, error) {
 	if c.CAFile == "" {
 		return nil, nil
 	}
-	pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+	pair, err := certs.ReadPair(c.CertFile, c.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("load client certificate: %w", err)
 	}
-	pool, err := certPool(c.CAFile)
+	pool, err := certs.ReadPool(c.CAFile)
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
+	return &tls.Config{Certificates: []tls.Certificate{*pair}, RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
 }
 
 // IssueCert makes another client certificate of the cluster's authority, for
@@ -229,5 +231,5 @@ func (c *Cluster) IssueCert(t testing.TB, cn string) (certFile, keyFile string) 
 	if c.authority == nil {
 		t.Fatal("testserver: IssueCert of a cluster without TLS")
 	}
-	return c.authority.issue(t, cn)
+	return c.authority.Issue(t, cn)
 }

@@ -10,8 +10,8 @@ import (
 	"google.golang.org/grpc"
 )
 
-// FakeMember is an etcd server that answers as a test tells it to, for what no
-// real one can be brought to do. Nil functions answer like the healthy leader
+// FakeMember is an etcd server with answers from the test, for behaviour that no
+// real one can be brought to. Nil functions answer like the healthy leader
 // of a cluster of one; a nil Snapshot sends a good snapshot of [FakeDB].
 type FakeMember struct {
 	Status     func(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error)

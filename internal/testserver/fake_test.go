@@ -112,7 +112,8 @@ func receive(t *testing.T, client *clientv3.Client, limit int) (data []byte, mes
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	stream, err := clientv3.RetryMaintenanceClient(client, client.ActiveConnection()).Snapshot(ctx, &pb.SnapshotRequest{})
+	remote := clientv3.RetryMaintenanceClient(client, client.ActiveConnection())
+	stream, err := remote.Snapshot(ctx, &pb.SnapshotRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ type FillOptions struct {
 	Compact    bool   // compact at about three quarters of the history
 }
 
-// Filled tells what a [Fill] did.
+// Filled is the result of a [Fill].
 type Filled struct {
 	Revision  int64              // of the last write
 	Compacted int64              // where it was compacted; 0 if it was not

@@ -54,7 +54,8 @@ func checkVariety(t *testing.T, client *clientv3.Client, filled testserver.Fille
 		}
 	}
 	if leased == 0 || overwritten == 0 || shared == 0 || resp.Count >= 300 {
-		t.Errorf("got %d keys, %d with a lease, %d overwritten, %d revisions of several keys; want some of each and some keys deleted",
+		t.Errorf("got %d keys, %d with a lease, %d overwritten, %d revisions of several keys; "+
+			"want some of each and some keys deleted",
 			resp.Count, leased, overwritten, shared)
 	}
 	leases, err := client.Leases(t.Context())

@@ -138,7 +138,8 @@ func (c *Cluster) AddUser(t testing.TB, name, password string, roles ...string) 
 		if _, err := client.RoleGet(ctx, role); err != nil && role != "root" {
 			_, err := client.RoleAdd(ctx, role)
 			must(t, "add role "+role, err)
-			_, err = client.RoleGrantPermission(ctx, role, "\x00", "\x00", clientv3.PermissionType(clientv3.PermReadWrite))
+			_, err = client.RoleGrantPermission(ctx, role, "\x00", "\x00",
+				clientv3.PermissionType(clientv3.PermReadWrite))
 			must(t, "grant role "+role, err)
 		}
 		_, err := client.UserGrantRole(ctx, name, role)

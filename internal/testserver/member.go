@@ -72,7 +72,8 @@ func (c *Cluster) memberAt(t testing.TB, r RestoredMember) *Member {
 		key := filepath.Join(c.authority.dir, serverCN+"-key.pem")
 		m.args = append(m.args,
 			"--cert-file="+cert, "--key-file="+key, "--trusted-ca-file="+c.CAFile, "--client-cert-auth",
-			"--peer-cert-file="+cert, "--peer-key-file="+key, "--peer-trusted-ca-file="+c.CAFile, "--peer-client-cert-auth",
+			"--peer-cert-file="+cert, "--peer-key-file="+key, "--peer-trusted-ca-file="+c.CAFile,
+			"--peer-client-cert-auth",
 		)
 	}
 	return m

@@ -54,8 +54,8 @@ func freeAddr(t testing.TB) string {
 	return ""
 }
 
-// reserve locks the port against other test processes and tells whether it
-// got it and nothing listens there.
+// reserve locks the port against other test processes, and reports whether it got
+// the lock and nothing listens there.
 func reserve(port int) (bool, error) {
 	held.mu.Lock()
 	defer held.mu.Unlock()

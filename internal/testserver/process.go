@@ -54,7 +54,7 @@ func startProcess(logPath, path string, args, env []string) (*process, error) {
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// exited tells how the process ended, or nil while it runs.
+// exited returns how the process ended, or nil while it runs.
 func (p *process) exited() error {
 	select {
 	case <-p.done:
@@ -70,7 +70,7 @@ func (p *process) exited() error {
 // kill ends the process at once, also when it is stopped, and waits until it
 // is reaped. Killing one that has ended is no error.
 func (p *process) kill() {
-	// The only error is that it has ended already, which is what is wanted.
+	// The only error is that it has ended already, as wanted.
 	_ = p.cmd.Process.Kill()
 	<-p.done
 }

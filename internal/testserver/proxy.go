@@ -18,7 +18,7 @@ const (
 )
 
 // Proxy is a TCP proxy in front of a server that can fail as networks do. It
-// forwards until told otherwise.
+// forwards until a test makes it fail.
 type Proxy struct {
 	Addr string // "127.0.0.1:port"; the address to give to the client
 	URL  string // Addr with "http://" before it
@@ -91,21 +91,21 @@ func (p *Proxy) StallAfter(d Direction, n int64) {
 	p.set(func() { p.limits[d] = limit{armed: true, left: n} })
 }
 
-// CutAfter closes all connections once n more bytes went in the direction, of
-// which the last may not arrive any more. That happens one time; new
-// connections work, as when a network path breaks and comes back.
+// CutAfter closes all connections once n more bytes went in the direction. The
+// last of these bytes may be lost. That happens one time; new connections work, as
+// when a network path breaks and comes back.
 func (p *Proxy) CutAfter(d Direction, n int64) {
 	p.set(func() { p.limits[d] = limit{armed: true, left: n, cut: true} })
 }
 
-// Bytes tells how many bytes were forwarded in the direction so far.
+// Bytes returns how many bytes were forwarded in the direction so far.
 func (p *Proxy) Bytes(d Direction) int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.bytes[d]
 }
 
-// Opened tells how many connections were accepted so far.
+// Opened returns how many connections were accepted so far.
 func (p *Proxy) Opened() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -228,7 +228,7 @@ func (p *Proxy) forward(d Direction, dst net.Conn, data []byte) error {
 }
 
 // take waits while the direction is stalled, then claims up to want bytes. drop
-// tells that with them the time has come to close all connections.
+// reports that all connections must be closed after these bytes.
 func (p *Proxy) take(d Direction, want int) (n int, drop bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -41,7 +41,9 @@ func TestProxy(t *testing.T) {
 		wantEnd(t, conn)
 		echo(t, dial(t, p), 10)
 	})
-	for name, direction := range map[string]testserver.Direction{"ToServer": testserver.ToServer, "ToClient": testserver.ToClient} {
+	for name, direction := range map[string]testserver.Direction{
+		"ToServer": testserver.ToServer, "ToClient": testserver.ToClient,
+	} {
 		t.Run("StallAfter"+name, func(t *testing.T) {
 			conn := dial(t, p)
 			echo(t, conn, 10)

@@ -63,9 +63,9 @@ func (c *Cluster) awaitReady(ctx context.Context) error {
 	})
 }
 
-// listening returns nil when the member's client port accepts connections. To
-// try that first is quicker than to begin with gRPC, which waits a second
-// after the first refusal.
+// listening returns nil when the member's client port accepts connections. It is
+// quicker to try that first than to begin with gRPC, which waits a second after
+// the first refusal.
 func (m *Member) listening(ctx context.Context) error {
 	if err := m.proc.exited(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", m.Name, err, tail(m.logPath, 10))
@@ -78,9 +78,9 @@ func (m *Member) listening(ctx context.Context) error {
 	return conn.Close()
 }
 
-// leaderOf returns the leader the member names. A member that wants a login
-// for that is asked for its health instead, which includes having a leader;
-// the answer is then 0 for all members alike.
+// leaderOf returns the leader that the member names. If the member wants a login
+// for that, leaderOf asks for its health instead, which includes having a leader;
+// then the result is 0 for all members alike.
 func (c *Cluster) leaderOf(ctx context.Context, m *Member, client *clientv3.Client) (uint64, error) {
 	if err := m.proc.exited(); err != nil {
 		return 0, err
@@ -125,4 +125,20 @@ func (c *Cluster) healthOf(ctx context.Context, m *Member) error {
 		return fmt.Errorf("health: %s: %s", resp.Status, body)
 	}
 	return nil
+}
+
+// WaitStorageVersion waits until every member has raised its storage version to
+// want. A new etcd does that some seconds after it has its first leader.
+func (c *Cluster) WaitStorageVersion(t testing.TB, want string) {
+	t.Helper()
+	client := c.Client(t)
+	for _, m := range c.Members {
+		must(t, "wait for a storage version", waitUntil(t.Context(), readyLimit, func(ctx context.Context) error {
+			status, err := client.Status(ctx, m.ClientURL)
+			if err == nil && status.StorageVersion != want {
+				err = fmt.Errorf("%s has storage version %q, want %q", m.Name, status.StorageVersion, want)
+			}
+			return err
+		}))
+	}
 }

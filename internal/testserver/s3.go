@@ -3,7 +3,6 @@ package testserver
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -47,20 +46,18 @@ func StartS3(t testing.TB) *S3 {
 }
 
 // StartS3TLS is [StartS3] on a server of its own that speaks only HTTPS, with
-// a certificate that nobody trusts who does not read CAFile.
+// a certificate that only readers of CAFile trust.
 func StartS3TLS(t testing.TB) *S3 {
 	t.Helper()
-	ca := newAuthority(t, t.TempDir())
-	cert, key := ca.issue(t, "versitygw")
+	ca := NewAuthority(t)
+	cert, key := ca.Issue(t, "versitygw")
 	g := startGateway(t, "--cert", cert, "--key", key)
 	t.Cleanup(g.stop)
 	g.url = "https://" + strings.TrimPrefix(g.url, "http://")
-	pool := x509.NewCertPool()
-	pool.AddCert(ca.cert)
-	g.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
+	g.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool()}}
 	g.awaitHealth(t)
 	s := g.newBucket(t)
-	s.CAFile = ca.file
+	s.CAFile = ca.File
 	return s
 }
 
@@ -176,7 +173,8 @@ func startGateway(t testing.TB, flags ...string) *gateway {
 	if err != nil {
 		must(t, "start the S3 server", errors.Join(err, os.RemoveAll(dir)))
 	}
-	return &gateway{proc: proc, url: "http://" + addr, dir: dir, root: root, client: &http.Client{Transport: &http.Transport{}}}
+	client := &http.Client{Transport: &http.Transport{}}
+	return &gateway{proc: proc, url: "http://" + addr, dir: dir, root: root, client: client}
 }
 
 // awaitHealth waits until the server answers, or fails the test with its log.
@@ -227,7 +225,7 @@ func (g *gateway) newBucket(t testing.TB) *S3 {
 func (g *gateway) stop() {
 	g.client.CloseIdleConnections()
 	g.proc.kill()
-	// What cannot be removed now is removed by the next process's sweep.
+	// If it cannot be removed now, the next process removes it.
 	_ = os.RemoveAll(g.dir)
 }
 

@@ -19,8 +19,8 @@ func StartS3Users(t testing.TB) *S3 {
 	return g.newBucket(t)
 }
 
-// AddUser creates a user and returns the bucket as that user sees it, who may
-// do only what a policy of the bucket allows.
+// AddUser creates a user and returns the bucket as that user sees it. The user may
+// do only as much as a policy of the bucket allows.
 func (s *S3) AddUser(t testing.TB, name string) *S3 {
 	t.Helper()
 	user := *s

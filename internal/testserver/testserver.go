@@ -2,8 +2,8 @@
 // every supported version as real processes, a real S3 server (versitygw), and
 // two ways to break them on purpose, a TCP proxy and a fake member that lies.
 //
-// Only tests may import it. Nothing here skips: what cannot be built or
-// started fails the test with the output of whatever refused.
+// Only tests may import it. Nothing here skips: if a server cannot be built or
+// started, the test fails with the output of the program that refused.
 //
 // Binaries are built from the small modules in test/servers, once per machine,
 // and kept below the user's cache directory. Every process dies with the test
@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// pollEvery is how often a condition is looked at while waiting for it.
+// pollEvery is the longest pause between two looks at a condition.
 const pollEvery = 50 * time.Millisecond
 
 // waitUntil calls ready until it returns nil, and returns its last error when

@@ -1,3 +1,5 @@
+//go:build machine
+
 package e2e_test
 
 import (
@@ -13,9 +15,9 @@ import (
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// TestDaemonPage runs the five minutes of docs/daemon.md in one shell, as they
+// TestMachine_DaemonPage runs the five minutes of docs/daemon.md in one shell, as they
 // stand there but for the two addresses and the time of the next backup.
-func TestDaemonPage(t *testing.T) {
+func TestMachine_DaemonPage(t *testing.T) {
 	raw, err := os.ReadFile("../../docs/daemon.md")
 	if err != nil {
 		t.Fatal(err)
@@ -32,21 +34,23 @@ func TestDaemonPage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	testserver.Debian(t, "curl", "curl")
-	testserver.Debian(t, "jq", "jq")
+	testserver.Tool(t, "curl", "curl")
+	testserver.Tool(t, "jq", "jq")
 
 	script := "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
 	for _, b := range blocks[1:] {
 		script += b[1]
 	}
-	script = strings.NewReplacer("http://127.0.0.1:2379", real.Endpoints()[0], "127.0.0.1:9387", strings.TrimPrefix(server, "http://"),
+	script = strings.NewReplacer("http://127.0.0.1:2379", real.Endpoints()[0], "127.0.0.1:9387",
+		strings.TrimPrefix(server, "http://"),
 		"*/10 * * * *", "@yearly").Replace(script)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-euxo", "pipefail", "-c", script)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // so that the trap is run
 	cmd.WaitDelay = 10 * time.Second
-	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "DIR="+dir, "TMPDIR="+dir, "BACKUPD_SERVER="+server)
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "DIR="+dir, "TMPDIR="+dir,
+		"BACKUPD_SERVER="+server)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		log, _ := os.ReadFile(filepath.Join(dir, "daemon.log"))
@@ -54,7 +58,8 @@ func TestDaemonPage(t *testing.T) {
 	}
 	for _, want := range []string{
 		"backupd.yaml is good", "0 failures", "prod     ok", `backupd_last_success_timestamp_seconds{cluster="prod"}`,
-		`"reason":"manual","state":"succeeded"`, "pinned: before the upgrade", "would remove 0 of 2 snapshots", "exit code 78",
+		`"reason":"manual","state":"succeeded"`, "pinned: before the upgrade", "would remove 0 of 2 snapshots",
+		"exit code 78",
 	} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("%q is not in what the page's commands say:\n%s", want, out)

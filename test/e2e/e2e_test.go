@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -166,5 +167,14 @@ func put(ctx context.Context, t *testing.T, cl *clientv3.Client, key string) {
 	t.Helper()
 	if _, err := cl.Put(ctx, key, "written after the restore"); err != nil {
 		t.Fatalf("put: %v", err)
+	}
+}
+
+// waitFor waits for what must come. A store that is away is tried for minutes
+// before an operation that was under way gives up.
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	if !testserver.EventuallyIn(t, 5*time.Minute, what, ok) {
+		t.FailNow()
 	}
 }

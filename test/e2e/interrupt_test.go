@@ -26,13 +26,10 @@ func (c *cli) interrupted(t *testing.T, reached func() bool, args ...string) int
 	}
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); !reached(); <-tick.C {
-		if time.Now().After(deadline) || len(done) > 0 {
-			_ = cmd.Process.Kill()
-			t.Fatalf("never got to the middle:\n%s", &out)
-		}
+	inMiddle := testserver.Eventually(t, "the middle, or the end", func() bool { return reached() || len(done) > 0 })
+	if !inMiddle || len(done) > 0 {
+		_ = cmd.Process.Kill()
+		t.Fatalf("never got to the middle:\n%s", &out)
 	}
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
@@ -70,7 +67,8 @@ func TestInterruptLeavesNothing(t *testing.T) {
 	// The stream from etcd stands still after a megabyte.
 	slow := testserver.StartProxy(t, source.Members[0].Endpoint)
 	slow.StallAfter(testserver.ToClient, 1<<20)
-	c := newCLI(t, append(s3.Env(), "BACKUPD_REPO="+s3.URL("r"), "BACKUPD_CLUSTER=prod", "ETCDCTL_ENDPOINTS="+slow.Addr)...)
+	c := newCLI(t, append(s3.Env(), "BACKUPD_REPO="+s3.URL("r"), "BACKUPD_CLUSTER=prod",
+		"ETCDCTL_ENDPOINTS="+slow.Addr)...)
 	spooled := func() bool {
 		found, _ := filepath.Glob(filepath.Join(c.dir, "backupd-*.spool"))
 		for _, f := range found {

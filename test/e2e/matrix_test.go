@@ -15,7 +15,10 @@ import (
 // three members, which servers of the same version must accept as their own.
 func TestMatrix(t *testing.T) {
 	for _, version := range testserver.Versions(t) {
-		t.Run(version, func(t *testing.T) { testVersion(t, version) })
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			testVersion(t, version)
+		})
 	}
 }
 
@@ -94,7 +97,8 @@ func restore(t *testing.T, c *cli, version string, m manifest, size int) *testse
 	var run []testserver.RestoredMember
 	for i, target := range p.Targets {
 		run = append(run, testserver.RestoredMember{
-			Name: target.Name, DataDir: target.DataDir, PeerURL: p.Members[i].PeerURLs[0], ClientURL: testserver.FreeURL(t),
+			Name: target.Name, DataDir: target.DataDir, PeerURL: p.Members[i].PeerURLs[0],
+			ClientURL: testserver.FreeURL(t),
 		})
 	}
 	restored := testserver.StartRestored(t, version, run)

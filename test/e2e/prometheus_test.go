@@ -1,3 +1,5 @@
+//go:build machine
+
 package e2e_test
 
 import (
@@ -13,15 +15,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// TestDashboard asks a real Prometheus, which scrapes a real daemon, every query
+// TestMachine_Dashboard asks a real Prometheus, which scrapes a real daemon, every query
 // of the dashboard, and every expression of the alert rules.
-func TestDashboard(t *testing.T) {
-	prometheus := testserver.Debian(t, "prometheus", "prometheus")
+func TestMachine_Dashboard(t *testing.T) {
+	prometheus := testserver.Tool(t, "prometheus", "prometheus")
 	real := testserver.StartCluster(t, testserver.Options{})
 	testserver.Fill(t, real.Client(t), testserver.FillOptions{Keys: 20})
 	dir := t.TempDir()
@@ -48,7 +49,8 @@ daemon:
   spool: {max-bytes: 1GiB}
   notifications:
     - {on: [success], command: [/bin/true]}
-`, dir, real.Endpoints()[0], tls.Endpoints()[0], tls.CAFile, tls.CertFile, tls.KeyFile, strings.TrimPrefix(server, "http://")))
+`, dir, real.Endpoints()[0], tls.Endpoints()[0], tls.CAFile, tls.CertFile, tls.KeyFile,
+		strings.TrimPrefix(server, "http://")))
 	write(t, filepath.Join(dir, "prometheus.yml"), fmt.Sprintf(`global: {scrape_interval: 1s, evaluation_interval: 1s}
 rule_files: [%q]
 scrape_configs:
@@ -56,12 +58,14 @@ scrape_configs:
     static_configs: [{targets: [%q]}]
 `, rules, strings.TrimPrefix(server, "http://")))
 	background(t, newCLI(t).env, binary, "run", "--config", filepath.Join(dir, "backupd.yaml"))
-	background(t, os.Environ(), prometheus, "--config.file="+filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(dir, "tsdb"),
+	background(t, os.Environ(), prometheus, "--config.file="+filepath.Join(dir, "prometheus.yml"),
+		"--storage.tsdb.path="+filepath.Join(dir, "tsdb"),
 		"--web.listen-address="+strings.TrimPrefix(listen, "http://"))
 
 	p := promQL{listen}
 	waitFor(t, "scrapes after a pruned backup and a verification", func() bool {
-		return len(p.try("backupd_last_prune_timestamp_seconds")) > 0 && len(p.try("backupd_last_verification_successful")) > 0 &&
+		return len(p.try("backupd_last_prune_timestamp_seconds")) > 0 &&
+			len(p.try("backupd_last_verification_successful")) > 0 &&
 			len(p.try("increase(backupd_backups_total[1m])")) > 0 && len(p.try("backupd_notifications_total")) > 0
 	})
 	// What only troubles make appear.
@@ -110,7 +114,8 @@ func dashboardQueries(t *testing.T) []string {
 	walk = func(raw json.RawMessage) {
 		p := decode[panel](t, string(raw))
 		for _, target := range p.Targets {
-			queries = append(queries, strings.NewReplacer("$cluster", ".*", "$__rate_interval", "1m", "$__interval", "15s").Replace(target.Expr))
+			queries = append(queries, strings.NewReplacer("$cluster", ".*", "$__rate_interval", "1m", "$__interval",
+				"15s").Replace(target.Expr))
 		}
 		for _, below := range p.Panels {
 			walk(below)
@@ -179,15 +184,4 @@ func background(t *testing.T, env []string, name string, args ...string) {
 			t.Logf("%s said:\n%s", filepath.Base(name), text[max(0, len(text)-3000):])
 		}
 	})
-}
-
-// waitFor waits for what must come. A store that is away is tried for minutes
-// before an operation that was under way gives up.
-func waitFor(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(5 * time.Minute); !ok(); time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
 }

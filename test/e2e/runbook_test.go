@@ -9,14 +9,30 @@ import (
 	"strings"
 	"testing"
 
+	"filippo.io/age"
+
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 var block = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
 
-// TestRunbook runs every command of docs/runbooks/cluster-is-down.md, in order,
-// on a cluster that loses two of its three members.
+// TestRunbook runs the commands of docs/runbooks/cluster-is-down.md, in order, on
+// a cluster that loses two of its three members.
 func TestRunbook(t *testing.T) {
+	testRunbook(t, func(t *testing.T, r *runbook) {
+		id, err := age.GenerateX25519Identity()
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(r.dir, "key.txt"), id.String()+"\n")
+		write(t, filepath.Join(r.dir, "recipients.txt"), id.Recipient().String()+"\n")
+	})
+}
+
+// testRunbook makes keys and runs all but the last block of commands, which
+// needs Debian's tools. It returns the shell and that block.
+func testRunbook(t *testing.T, makeKeys func(*testing.T, *runbook)) (r *runbook, last string) {
+	t.Helper()
 	raw, err := os.ReadFile("../../docs/runbooks/cluster-is-down.md")
 	if err != nil {
 		t.Fatal(err)
@@ -27,7 +43,8 @@ func TestRunbook(t *testing.T) {
 	}
 	source := testserver.StartCluster(t, testserver.Options{Version: "3.7", Size: 3})
 	testserver.Fill(t, source.Client(t), testserver.FillOptions{Seed: 3})
-	r := newRunbook(t, source)
+	r = newRunbook(t, source)
+	makeKeys(t, r)
 	r.sh(t, `backupd backup --endpoints "$ENDPOINTS"`)
 	source.Members[0].Kill()
 	source.Members[1].Kill()
@@ -57,7 +74,7 @@ func TestRunbook(t *testing.T) {
 	r.set("OBJECT", found[0])
 	r.set("INITIAL_CLUSTER", "m1="+source.Members[0].PeerURL)
 	r.set("PEER_URL", source.Members[0].PeerURL)
-	r.sh(t, blocks[8][1])
+	return r, blocks[8][1]
 }
 
 // runbook is the operator's shell.
@@ -74,7 +91,8 @@ func newRunbook(t *testing.T, source *testserver.Cluster) *runbook {
 		t.Fatal(err)
 	}
 	for name, path := range map[string]string{
-		"backupd": binary, "etcdctl": testserver.Binary(t, "3.7", "etcdctl"), "etcdutl": testserver.Binary(t, "3.7", "etcdutl"),
+		"backupd": binary, "etcdctl": testserver.Binary(t, "3.7", "etcdctl"),
+		"etcdutl": testserver.Binary(t, "3.7", "etcdutl"),
 	} {
 		if err := os.Symlink(path, filepath.Join(tools, name)); err != nil {
 			t.Fatal(err)
@@ -82,15 +100,15 @@ func newRunbook(t *testing.T, source *testserver.Cluster) *runbook {
 	}
 	r.env = append(os.Environ(), "TMPDIR="+r.dir)
 	for name, value := range map[string]string{
-		"PATH": tools + ":" + os.Getenv("PATH"), "DIR": filepath.Join(r.dir, "restored"), "SURVIVOR": source.Members[2].Endpoint,
-		"ENDPOINTS": strings.Join(source.Endpoints(), ","), "BACKUPD_REPO": "file://" + r.repo, "BACKUPD_CLUSTER": "prod",
-		"BACKUPD_IDENTITY": filepath.Join(r.dir, "key.txt"), "BACKUPD_RECIPIENTS_FILE": filepath.Join(r.dir, "recipients.txt"),
+		"PATH": tools + ":" + os.Getenv("PATH"), "DIR": filepath.Join(r.dir, "restored"),
+		"SURVIVOR":  source.Members[2].Endpoint,
+		"ENDPOINTS": strings.Join(source.Endpoints(), ","), "BACKUPD_REPO": "file://" + r.repo,
+		"BACKUPD_CLUSTER":         "prod",
+		"BACKUPD_IDENTITY":        filepath.Join(r.dir, "key.txt"),
+		"BACKUPD_RECIPIENTS_FILE": filepath.Join(r.dir, "recipients.txt"),
 	} {
 		r.set(name, value)
 	}
-	testserver.Debian(t, "age-keygen", "age")
-	testserver.Debian(t, "zstd", "zstd")
-	r.sh(t, `age-keygen -o "$BACKUPD_IDENTITY" && age-keygen -y "$BACKUPD_IDENTITY" > "$BACKUPD_RECIPIENTS_FILE"`)
 	return r
 }
 
@@ -113,7 +131,8 @@ func (r *runbook) start(t *testing.T, source *testserver.Cluster) *testserver.Cl
 	var run []testserver.RestoredMember
 	for i, m := range source.Members {
 		run = append(run, testserver.RestoredMember{
-			Name: m.Name, DataDir: filepath.Join(r.dir, "restored", fmt.Sprintf("m%d", i+1)), PeerURL: m.PeerURL, ClientURL: testserver.FreeURL(t),
+			Name: m.Name, DataDir: filepath.Join(r.dir, "restored", fmt.Sprintf("m%d", i+1)), PeerURL: m.PeerURL,
+			ClientURL: testserver.FreeURL(t),
 		})
 	}
 	return testserver.StartRestored(t, "3.7", run)

@@ -17,7 +17,8 @@ func TestTLSAndAuth(t *testing.T) {
 	testserver.Fill(t, source.Client(t), testserver.FillOptions{Seed: 5})
 	repo := "BACKUPD_REPO=file://" + t.TempDir()
 	endpoints := "ETCDCTL_ENDPOINTS=" + strings.Join(source.Endpoints(), ",")
-	tls := []string{"ETCDCTL_CACERT=" + source.CAFile, "ETCDCTL_CERT=" + source.CertFile, "ETCDCTL_KEY=" + source.KeyFile}
+	tls := []string{"ETCDCTL_CACERT=" + source.CAFile, "ETCDCTL_CERT=" + source.CertFile,
+		"ETCDCTL_KEY=" + source.KeyFile}
 	base := append([]string{repo, endpoints, "BACKUPD_CLUSTER=prod", "ETCDCTL_COMMAND_TIMEOUT=3s"}, tls...)
 
 	// Certificates: needed, and checked.
@@ -26,7 +27,8 @@ func TestTLSAndAuth(t *testing.T) {
 		"no CA":          {repo, endpoints, "BACKUPD_CLUSTER=prod", "ETCDCTL_COMMAND_TIMEOUT=2s"},
 		"no certificate": {repo, endpoints, "BACKUPD_CLUSTER=prod", "ETCDCTL_COMMAND_TIMEOUT=2s", tls[0]},
 	} {
-		if _, stderr, err := newCLI(t, env...).try("backup"); err == nil || !strings.Contains(stderr, "no member can serve") {
+		if _, stderr, err := newCLI(t, env...).try("backup"); err == nil ||
+			!strings.Contains(stderr, "no member can serve") {
 			t.Errorf("%s: %v\n%s", name, err, stderr)
 		}
 	}
@@ -63,7 +65,8 @@ func TestTLSAndAuth(t *testing.T) {
 	p := decode[plan](t, root.run(t, "restore", "-w", "json", "--all-members", "--output-dir", out))
 	var run []testserver.RestoredMember
 	for i, target := range p.Targets {
-		run = append(run, testserver.RestoredMember{Name: target.Name, DataDir: target.DataDir, PeerURL: p.Members[i].PeerURLs[0], ClientURL: strings.Replace(testserver.FreeURL(t), "http:", "https:", 1)})
+		run = append(run, testserver.RestoredMember{Name: target.Name, DataDir: target.DataDir,
+			PeerURL: p.Members[i].PeerURLs[0], ClientURL: strings.Replace(testserver.FreeURL(t), "http:", "https:", 1)})
 	}
 	restored := source.StartRestored(t, run)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

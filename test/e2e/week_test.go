@@ -131,9 +131,14 @@ func (w *week) keepWriting(t *testing.T, name string, cl *clientv3.Client) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
 		for i := 0; ctx.Err() == nil; i++ {
 			_, _ = cl.Put(ctx, fmt.Sprintf("%s/%d", name, i%100), strconv.Itoa(i)) // members may be paused
-			time.Sleep(50 * time.Millisecond)
+			select {
+			case <-ctx.Done():
+			case <-tick.C:
+			}
 		}
 	}()
 	t.Cleanup(func() { cancel(); <-done })
@@ -249,7 +254,10 @@ func (w *week) count(cluster string) int {
 	return len(list.Snapshots)
 }
 
-type clusterState struct{ State, Problem, Hint, LastSuccess, Snapshot string }
+type clusterState struct {
+	State, Problem, Hint, LastSuccess, Snapshot string
+	Running                                     bool
+}
 
 func (w *week) cluster(t *testing.T, name string) clusterState {
 	t.Helper()
@@ -310,8 +318,10 @@ func (w *week) streams() int {
 func (w *week) outage(t *testing.T) {
 	// Between two slots: what is under way would be tried for minutes first.
 	before := w.cluster(t, "secure").Snapshot
-	waitFor(t, "the end of a slot", func() bool { return w.cluster(t, "secure").Snapshot > before })
-	time.Sleep(300 * time.Millisecond)
+	waitFor(t, "the end of a slot", func() bool {
+		c := w.cluster(t, "secure")
+		return c.Snapshot > before && !c.Running
+	})
 	w.outside.Cut()
 	waitFor(t, "a pending snapshot", func() bool { return w.value("backupd_pending_uploads", `cluster="secure"`) >= 1 })
 	w.plainGoesOn(t)

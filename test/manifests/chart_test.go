@@ -14,7 +14,7 @@ import (
 
 const chartDir = deploy + "/charts/backupd"
 
-// TestChartRefuses: what cannot work is told before anything is installed.
+// TestChartRefuses: values that cannot work are refused before anything is installed.
 func TestChartRefuses(t *testing.T) {
 	good := read(t, chartDir+"/ci/minimal-values.yaml")
 	for _, tt := range []struct{ name, values, want string }{
@@ -39,7 +39,7 @@ func TestChartRefuses(t *testing.T) {
 			}
 			_, err := renderChart(values)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("error %v, want one that tells of %q", err, tt.want)
+				t.Errorf("error %v, want one with %q", err, tt.want)
 			}
 		})
 	}
@@ -80,7 +80,8 @@ func TestValuesAreDescribed(t *testing.T) {
 		}
 		// Inside of config and resources one comment is for all.
 		leaf := isKey && strings.TrimSpace(value) != ""
-		if leaf && indent <= 2 && section != "resources" && !strings.HasPrefix(above, "# -- ") && !strings.Contains(above, "# -- ") {
+		if leaf && indent <= 2 && section != "resources" && !strings.HasPrefix(above, "# -- ") &&
+			!strings.Contains(above, "# -- ") {
 			t.Errorf("values.yaml: %s %s has no comment", section, key)
 		}
 		if trimmed != "" {
@@ -131,7 +132,8 @@ func TestChartAndOverlaysAgree(t *testing.T) {
 				continue
 			}
 			c := p.backupd(t)
-			raw, err := json.Marshal(map[string]any{"image": c.Image, "args": c.Args, "ports": c.Ports, "liveness": c.LivenessProbe,
+			raw, err := json.Marshal(map[string]any{"image": c.Image, "args": c.Args, "ports": c.Ports,
+				"liveness":  c.LivenessProbe,
 				"readiness": c.ReadinessProbe, "message": c.TerminationMessagePolicy, "restart": c.RestartPolicy})
 			if err != nil {
 				t.Fatal(err)
@@ -150,7 +152,8 @@ func TestChartAndOverlaysAgree(t *testing.T) {
 		if mode == "daemon" {
 			values = "minimal"
 		}
-		a, b := container(overlay(t, mode)), container(chartSet(t, filepath.Join(chartDir, "ci", values+"-values.yaml")))
+		a, b := container(overlay(t, mode)), container(chartSet(t,
+			filepath.Join(chartDir, "ci", values+"-values.yaml")))
 		for key := range a {
 			x, _ := json.Marshal(a[key])
 			y, _ := json.Marshal(b[key])
@@ -164,7 +167,8 @@ func TestChartAndOverlaysAgree(t *testing.T) {
 // TestNotes: they name the commands for the worst day.
 func TestNotes(t *testing.T) {
 	for _, s := range sets(t) {
-		if s.chart && (!strings.Contains(s.notes, "backupd restore --repo s3://example-") || strings.Contains(s.notes, "<no value>")) {
+		if s.chart && (!strings.Contains(s.notes, "backupd restore --repo s3://example-") ||
+			strings.Contains(s.notes, "<no value>")) {
 			t.Errorf("%s: the notes show no restore:\n%s", s.name, s.notes)
 		}
 	}

@@ -22,7 +22,7 @@ import (
 
 const exampleSecrets = deploy + "/kustomize/secrets/secrets.example.yaml"
 
-// secretKeys returns the keys of each Secret that the examples tell to make.
+// secretKeys returns the keys of each Secret in the examples.
 func secretKeys(t *testing.T) map[string][]string {
 	t.Helper()
 	out := map[string][]string{}
@@ -53,7 +53,8 @@ func newContents(t *testing.T) contents {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "backupd"}, DNSNames: []string{"localhost"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true,
+		BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -141,7 +142,8 @@ func TestConfigurations(t *testing.T) {
 	}
 }
 
-func mount(t *testing.T, move *strings.Replacer, path string, v core.Volume, objects []object, secrets map[string][]string, c contents) {
+func mount(t *testing.T, move *strings.Replacer, path string, v core.Volume, objects []object,
+	secrets map[string][]string, c contents) {
 	t.Helper()
 	at := move.Replace(path + "/")
 	switch {
@@ -159,7 +161,7 @@ func mount(t *testing.T, move *strings.Replacer, path string, v core.Volume, obj
 		}
 		keys := secrets[v.Secret.SecretName]
 		if len(keys) == 0 {
-			t.Errorf("%s does not tell of the Secret %s", exampleSecrets, v.Secret.SecretName)
+			t.Errorf("%s does not describe the Secret %s", exampleSecrets, v.Secret.SecretName)
 		}
 		for _, key := range keys {
 			write(t, filepath.Join(at, key), c.of(key))
@@ -209,13 +211,15 @@ func TestPodMonitors(t *testing.T) {
 			if e.Authorization == nil || !has(*e.Authorization.Credentials) {
 				t.Errorf("%s: PodMonitor shows no token that is in a Secret", s.name)
 			}
-			if e.TLSConfig == nil || e.TLSConfig.CA.Secret == nil || !has(*e.TLSConfig.CA.Secret) || e.TLSConfig.InsecureSkipVerify != nil {
+			if e.TLSConfig == nil || e.TLSConfig.CA.Secret == nil || !has(*e.TLSConfig.CA.Secret) ||
+				e.TLSConfig.InsecureSkipVerify != nil {
 				t.Errorf("%s: PodMonitor does not verify the certificate", s.name)
 			}
 			if got, want := *e.TLSConfig.ServerName, "backupd."+s.namespace+".svc"; got != want {
 				t.Errorf("%s: PodMonitor expects a certificate for %s, want %s", s.name, got, want)
 			}
-			if !slices.ContainsFunc(pods(objects), func(p pod) bool { return selects(t, m.Spec.Selector, p) && hasPort(p, *e.Port) }) {
+			if !slices.ContainsFunc(pods(objects),
+				func(p pod) bool { return selects(t, m.Spec.Selector, p) && hasPort(p, *e.Port) }) {
 				t.Errorf("%s: PodMonitor finds no pod", s.name)
 			}
 		}

@@ -68,7 +68,8 @@ func TestDashboardQueries(t *testing.T) {
 	for title, list := range queries(loadDashboard(t)) {
 		for _, q := range list {
 			n++
-			file.WriteString("      - {record: 'dashboard:query" + strconv.Itoa(n) + "', expr: " + strconv.Quote(q) + "}\n")
+			file.WriteString("      - {record: 'dashboard:query" + strconv.Itoa(n) + "', expr: " + strconv.Quote(q) +
+				"}\n")
 			if strings.Contains(q, "$") {
 				t.Errorf("%s: a variable is not known: %s", title, q)
 			}

@@ -19,7 +19,8 @@ const docs = "../../docs/deploy"
 func blocks(t *testing.T, page, language string) []string {
 	t.Helper()
 	var out []string
-	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(read(t, filepath.Join(docs, page)), -1) {
+	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(read(t,
+		filepath.Join(docs, page)), -1) {
 		out = append(out, m[1])
 	}
 	return out
@@ -84,7 +85,8 @@ func TestValuesInDocs(t *testing.T) {
 func TestVersionInDocs(t *testing.T) {
 	version := appVersion(t)
 	for _, page := range []string{"container.md", "kubernetes.md"} {
-		for _, image := range regexp.MustCompile(`ghcr\.io/etcd-backupd/backupd:\S+`).FindAllString(read(t, filepath.Join(docs, page)), -1) {
+		for _, image := range regexp.MustCompile(`ghcr\.io/etcd-backupd/backupd:\S+`).FindAllString(read(t,
+			filepath.Join(docs, page)), -1) {
 			if image != "ghcr.io/etcd-backupd/backupd:"+version {
 				t.Errorf("%s names %s, the chart %s", page, image, version)
 			}
@@ -103,7 +105,8 @@ func TestFlagsInDocs(t *testing.T) {
 	for _, s := range sets(t) {
 		text.WriteString(strings.ReplaceAll(s.notes, "\\\n", " "))
 	}
-	command := regexp.MustCompile(`\bbackupd (run|backup|status|check|config check|list|show|verify|restore|prune|pin|rm)\b([^` + "`" + `\n|]*)`)
+	command := regexp.MustCompile(`\bbackupd ` +
+		`(run|backup|status|check|config check|list|show|verify|restore|prune|pin|rm)\b([^` + "`" + `\n|]*)`)
 	seen := map[string]string{}
 	for _, m := range command.FindAllStringSubmatch(text.String(), -1) {
 		for _, flag := range regexp.MustCompile(`--[a-z0-9-]+`).FindAllString(m[2], -1) {

@@ -66,7 +66,8 @@ func TestNetworkPolicies(t *testing.T) {
 					t.Errorf("%s: policy forbids %s %d", s.name, want.protocol, want.port)
 				}
 			}
-			if slices.ContainsFunc(spec.Egress, func(rule networking.NetworkPolicyEgressRule) bool { return len(rule.Ports) == 0 }) {
+			if slices.ContainsFunc(spec.Egress,
+				func(rule networking.NetworkPolicyEgressRule) bool { return len(rule.Ports) == 0 }) {
 				t.Errorf("%s: policy lets everything out", s.name)
 			}
 		}

@@ -105,7 +105,8 @@ type pod struct {
 func pods(objects []object) []pod {
 	var out []pod
 	add := func(o object, t core.PodTemplateSpec, selector *meta.LabelSelector) *pod {
-		out = append(out, pod{of: fmt.Sprintf("%T %s", o, o.GetName()), labels: t.Labels, spec: t.Spec, selector: selector})
+		out = append(out, pod{of: fmt.Sprintf("%T %s", o, o.GetName()), labels: t.Labels, spec: t.Spec,
+			selector: selector})
 		return &out[len(out)-1]
 	}
 	for _, o := range objects {

@@ -18,7 +18,8 @@ import (
 func appVersion(t *testing.T) string {
 	t.Helper()
 	var chart struct{ AppVersion string }
-	if err := yaml.Unmarshal([]byte(read(t, deploy+"/charts/backupd/Chart.yaml")), &chart); err != nil || chart.AppVersion == "" {
+	if err := yaml.Unmarshal([]byte(read(t, deploy+"/charts/backupd/Chart.yaml")), &chart); err != nil ||
+		chart.AppVersion == "" {
 		t.Fatalf("version of the application %q, %v", chart.AppVersion, err)
 	}
 	return chart.AppVersion
@@ -43,11 +44,13 @@ func TestPodSecurity(t *testing.T) {
 		for _, p := range pods(objects) {
 			if s.mode == "kubeadm" {
 				// The host's files and the user root are the only excuses.
-				p.spec.Volumes = slices.DeleteFunc(p.spec.Volumes, func(v core.Volume) bool { return v.HostPath != nil })
+				p.spec.Volumes = slices.DeleteFunc(p.spec.Volumes,
+					func(v core.Volume) bool { return v.HostPath != nil })
 				p.spec.SecurityContext.RunAsUser, p.spec.SecurityContext.RunAsNonRoot = nil, new(true)
 			}
 			v := security.LevelVersion{Level: security.LevelRestricted, Version: security.LatestVersion()}
-			result := policy.AggregateCheckResults(evaluator.EvaluatePod(v, &meta.ObjectMeta{Labels: p.labels}, &p.spec))
+			result := policy.AggregateCheckResults(evaluator.EvaluatePod(v, &meta.ObjectMeta{Labels: p.labels},
+				&p.spec))
 			if !result.Allowed {
 				t.Errorf("%s: %s is not %s: %s", s.name, p.of, v.Level, result.ForbiddenDetail())
 			}
@@ -87,10 +90,12 @@ func checkContainer(t *testing.T, where string, c core.Container) {
 	if sc == nil || sc.ReadOnlyRootFilesystem == nil || !*sc.ReadOnlyRootFilesystem {
 		t.Errorf("%s: the root file system can be written to", where)
 	}
-	if sc == nil || sc.Capabilities == nil || !slices.Contains(sc.Capabilities.Drop, "ALL") || len(sc.Capabilities.Add) > 0 {
+	if sc == nil || sc.Capabilities == nil || !slices.Contains(sc.Capabilities.Drop, "ALL") ||
+		len(sc.Capabilities.Add) > 0 {
 		t.Errorf("%s: has capabilities", where)
 	}
-	if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() {
+	if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() ||
+		c.Resources.Limits.Memory().IsZero() {
 		t.Errorf("%s: want requests of CPU and memory, and a limit of memory", where)
 	}
 	if !c.Resources.Limits.Cpu().IsZero() {
@@ -198,7 +203,8 @@ func TestReferences(t *testing.T) {
 			}
 			for _, port := range service.Spec.Ports {
 				if !slices.ContainsFunc(pods(objects), func(p pod) bool {
-					return labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(p.labels)) && hasPort(p, port.TargetPort.StrVal)
+					return labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(p.labels)) &&
+						hasPort(p, port.TargetPort.StrVal)
 				}) {
 					t.Errorf("%s: Service %s: no pod has port %s", s.name, service.Name, port.TargetPort.StrVal)
 				}

@@ -97,7 +97,7 @@ func chartSet(t *testing.T, file string) set {
 	return s
 }
 
-// sidecar makes a pod of what the notes tell to add to one.
+// sidecar makes a pod from the container in the notes.
 func sidecar(t *testing.T, notes string) []byte {
 	t.Helper()
 	_, snippet, ok := strings.Cut(notes, "\ninitContainers:\n")

@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-var update = flag.Bool("update", false, "write the copies of the alert rules anew")
+var update = flag.Bool("update", false, "write the copies of the alert rules")
 
 const rulesFile = deploy + "/prometheus/backupd.rules.yaml"
 
@@ -124,7 +124,8 @@ func TestCopiesOfTheRules(t *testing.T) {
 	object := strings.Builder{}
 	object.WriteString("# The alerts of deploy/prometheus for the Prometheus operator; made from there by\n" +
 		"# go -C test/manifests test -count=1 -run TestCopiesOfTheRules -update\n" +
-		"apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: backupd\n  labels:\n    app.kubernetes.io/name: backupd\nspec:\n")
+		"apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: backupd\n" +
+		"  labels:\n    app.kubernetes.io/name: backupd\nspec:\n")
 	for line := range strings.Lines(source) {
 		if line != "\n" {
 			line = "  " + line

@@ -28,7 +28,8 @@ func TestSystemdVerify(t *testing.T) {
 	for _, unit := range units {
 		path := filepath.Join(dir, unit)
 		// A program that is not there is an error to systemd.
-		write(t, path, []byte(strings.ReplaceAll(read(t, filepath.Join(deploy, "systemd", unit)), "/usr/bin/backupd ", program+" ")))
+		write(t, path, []byte(strings.ReplaceAll(read(t, filepath.Join(deploy, "systemd", unit)), "/usr/bin/backupd ",
+			program+" ")))
 		paths = append(paths, path)
 	}
 	out, err := run(t, analyze, append([]string{"verify", "--man=no"}, paths...)...)
@@ -41,7 +42,8 @@ func TestSystemdSecurity(t *testing.T) {
 	analyze := tool(t, "systemd-analyze", "systemd")
 	for _, unit := range units[:2] {
 		// 1.5 of 10; what is left is the network.
-		out, err := run(t, analyze, "security", "--offline=true", "--threshold=15", filepath.Join(deploy, "systemd", unit))
+		out, err := run(t, analyze, "security", "--offline=true", "--threshold=15",
+			filepath.Join(deploy, "systemd", unit))
 		if err != nil {
 			t.Errorf("%s: %v\n%s", unit, err, out)
 		}
@@ -60,7 +62,8 @@ func TestUnitsAgree(t *testing.T) {
 		t.Errorf("%s and %s differ from their credentials on", units[0], units[1])
 	}
 	for key, want := range map[string]string{
-		"Type": "notify", "WatchdogSec": "60s", "ExecReload": "/bin/kill -HUP $MAINPID", "RestartPreventExitStatus": "64 78", "KillMode": "mixed",
+		"Type": "notify", "WatchdogSec": "60s", "ExecReload": "/bin/kill -HUP $MAINPID",
+		"RestartPreventExitStatus": "64 78", "KillMode": "mixed",
 	} {
 		if got := unitValues(t, "backupd.service", key); !slices.Equal(got, []string{want}) {
 			t.Errorf("backupd.service: %s=%q, want %q", key, got, want)

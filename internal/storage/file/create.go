@@ -15,8 +15,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// sweepAge is how long a temporary file must have been left alone. One that is
-// being written is younger, however long the whole upload takes.
+// sweepAge is the time since the last write after which a temporary file is
+// forgotten. A long upload goes on writing, so that its file stays younger.
 const sweepAge = time.Hour
 
 // Create implements [storage.Store]. It makes the folders it needs.
@@ -39,7 +39,7 @@ func (s *Store) create(ctx context.Context, key string, r io.Reader) error {
 		return err
 	}
 	defer root.Close()
-	// Only link decides, but there is no sense in writing gigabytes first.
+	// Only link decides, but why write gigabytes first?
 	if info, err := root.Lstat(name(key)); err == nil {
 		return exists(info)
 	}
@@ -91,16 +91,16 @@ func (s *Store) publish(ctx context.Context, root *os.Root, temp, key string) er
 		}
 		return errors.Join(linkHint(err), remove(root, temp))
 	}
-	// Should this fail the object has two names until the next sweep: litter,
-	// and no reason to call what is stored not stored.
+	// If this fails the object has two names until the next sweep. It is stored
+	// all the same.
 	_ = root.Remove(temp)
 
-	// All the way up, whoever made the folders: another writer may have made
-	// one a moment ago and not have synced its parent yet.
+	// Sync all the way up: another writer may have made one of the folders a
+	// moment ago, and not have synced its parent yet.
 	for dir := path.Dir(key); ; dir = path.Dir(dir) {
 		if err := s.disk.SyncDir(root, name(dir)); err != nil {
-			// Nobody knows whether the name will be there after a crash, and an
-			// error must mean that nothing is.
+			// The name may or may not survive a crash, and an error must mean that
+			// nothing is stored.
 			return errors.Join(fmt.Errorf("sync folder %s: %w", dir, err), remove(root, name(key)))
 		}
 		if dir == "." {
@@ -165,7 +165,7 @@ func (s *Store) makeRoot() (*os.Root, error) {
 }
 
 // sweep deletes our own forgotten temporary files in dir, once in a Store's
-// life. Failing to is no reason not to store.
+// life. It ignores errors: they are no reason not to store.
 func (s *Store) sweep(root *os.Root, dir string, now time.Time) {
 	if _, done := s.swept.LoadOrStore(dir, struct{}{}); done {
 		return

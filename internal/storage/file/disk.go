@@ -6,11 +6,13 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+
+	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
-// disk is the durable steps of Create and Delete, apart so that a test can
-// record their order and let each of them fail.
-type disk interface {
+// steps are the durable steps of Create and Delete. They are an interface so that
+// a test can record their order and let each of them fail.
+type steps interface {
 	Create(root *os.Root, name string) (output, error)
 	Link(root *os.Root, old, new string) error
 	SyncDir(root *os.Root, name string) error
@@ -32,22 +34,17 @@ func (osDisk) Create(root *os.Root, name string) (output, error) {
 
 func (osDisk) Link(root *os.Root, old, new string) error { return root.Link(old, new) }
 
-// SyncDir makes the names in a folder durable. Where the file system knows no
-// such thing, as on NFS and some FUSE mounts, it has done what can be done.
+// SyncDir makes the names in a folder durable.
 func (osDisk) SyncDir(root *os.Root, name string) error {
 	dir, err := root.Open(name)
 	if err != nil {
 		return err
 	}
-	err = dir.Sync()
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
-		err = nil
-	}
-	return errors.Join(err, dir.Close())
+	return errors.Join(disk.SyncFile(dir), dir.Close())
 }
 
-// notThere reports whether err means that no file has this name: also where a
-// folder of the name is a file.
+// notThere reports whether err means that no file has this name, because it is
+// missing or because a part of its path is a file.
 func notThere(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }

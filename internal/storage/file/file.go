@@ -1,6 +1,6 @@
 // Package file is a Store in a folder of a local or network file system. An
-// object is a file named by its key; what is not a regular file, or has a name
-// no key can have, is not ours and is left alone.
+// object is a regular file named by its key; everything else, and files with
+// names that no key can have, belong to others and are left alone.
 //
 // An object is written under a temporary name in its own folder, synced, and
 // published by link(2), which never replaces a file. The folders up to the
@@ -30,7 +30,7 @@ import (
 // Store implements [storage.Store].
 type Store struct {
 	root  string
-	disk  disk
+	disk  steps
 	swept sync.Map // folder -> struct{}: temporary files were looked for
 }
 
@@ -74,7 +74,7 @@ func (s *Store) openRange(ctx context.Context, key string, offset, length int64)
 	if err != nil {
 		return nil, err
 	}
-	// The file that was opened counts, should it be another one by now.
+	// The open file may be another one than lookup has seen.
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = fs.ErrNotExist
@@ -101,8 +101,8 @@ func (s *Store) Stat(ctx context.Context, key string) (storage.Object, error) {
 	return object(key, info), root.Close()
 }
 
-// lookup finds the regular file of key. Looking before opening matters:
-// opening a pipe that somebody left there would block for ever.
+// lookup finds the regular file of key. It looks before anything is opened:
+// opening a pipe could block for ever.
 func (s *Store) lookup(ctx context.Context, key string) (*os.Root, fs.FileInfo, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
@@ -171,8 +171,8 @@ func object(key string, info fs.FileInfo) storage.Object {
 	return storage.Object{Key: key, Size: info.Size(), ModTime: info.ModTime(), ETag: etag(info)}
 }
 
-// etag is as good as a local file system allows: nobody changes a published
-// file, and one that was deleted and made again has another time.
+// etag is as good as a file system allows: published files do not change, and a
+// file that was deleted and created again has another time.
 func etag(info fs.FileInfo) string {
 	return strconv.FormatInt(info.Size(), 36) + "-" + strconv.FormatInt(info.ModTime().UnixNano(), 36)
 }

@@ -194,7 +194,7 @@ func TestSweep(t *testing.T) {
 		}
 	}
 	s := New(dir)
-	for o := range s.List(t.Context(), "") {
+	for o := range s.List(t.Context(), "", "") {
 		if o.Key != foreign {
 			t.Errorf("%s is listed", o.Key)
 		}

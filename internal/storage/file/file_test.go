@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
@@ -55,10 +56,13 @@ func TestStore_NoFolder(t *testing.T) {
 	_, open := s.Open(t.Context(), "key", 0, -1)
 	_, stat := s.Stat(t.Context(), "key")
 	var list error
-	for _, list = range s.List(t.Context(), "") {
+	for _, list = range s.List(t.Context(), "", "") {
 	}
-	_, repo := storage.OpenRepository(t.Context(), s)
-	for op, err := range map[string]error{"open": open, "stat": stat, "list": list, "delete": s.Delete(t.Context(), "key"), "repository": repo} {
+	_, repo := repository.Open(t.Context(), s, "")
+	remove := s.Delete(t.Context(), "key")
+	for op, err := range map[string]error{
+		"open": open, "stat": stat, "list": list, "delete": remove, "repository": repo,
+	} {
 		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "folder "+dir+" does not exist") {
 			t.Errorf("%s: got error %v", op, err)
 		}
@@ -66,10 +70,10 @@ func TestStore_NoFolder(t *testing.T) {
 	if _, err := os.Stat(filepath.Dir(dir)); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal("reading made a folder")
 	}
-	if _, err := storage.InitRepository(t.Context(), s); err != nil {
+	if _, err := repository.Create(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := storage.OpenRepository(t.Context(), s); err != nil {
+	if _, err := repository.Open(t.Context(), s, ""); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -140,7 +144,7 @@ func TestStore_Foreign(t *testing.T) {
 	if err := s.Create(t.Context(), "object/below", strings.NewReader("x")); err == nil {
 		t.Error("created an object below an object")
 	}
-	for o, err := range s.List(t.Context(), "") {
+	for o, err := range s.List(t.Context(), "", "") {
 		if err != nil || o.Key != "object" {
 			t.Errorf("listed %+v, error %v", o, err)
 		}
@@ -183,10 +187,10 @@ func TestMain(m *testing.M) {
 // child creates an object from a source that never ends, and says so when it
 // is under way.
 func child(dir string) {
-	told := false
+	said := false
 	err := file.New(dir).Create(context.Background(), "c1/data/big", readerFunc(func(p []byte) (int, error) {
-		if !told {
-			told = true
+		if !said {
+			said = true
 			_, _ = os.Stdout.WriteString("writing\n")
 		}
 		return min(len(p), 100), nil
@@ -199,7 +203,7 @@ type readerFunc func([]byte) (int, error)
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // TestCreate_Killed: a writer that is killed leaves nothing that can be seen,
-// and does not stand in the way.
+// and does not hinder the next one.
 func TestCreate_Killed(t *testing.T) {
 	dir := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
@@ -221,7 +225,7 @@ func TestCreate_Killed(t *testing.T) {
 		t.Fatalf("temporary files: %q", temps(t, dir))
 	}
 	s := file.New(dir)
-	for o, err := range s.List(t.Context(), "") {
+	for o, err := range s.List(t.Context(), "", "") {
 		t.Fatalf("listed %+v, error %v", o, err)
 	}
 	if err := s.Create(t.Context(), "c1/data/big", strings.NewReader("x")); err != nil {

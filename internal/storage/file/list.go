@@ -15,8 +15,8 @@ import (
 )
 
 // List implements [storage.Store]. It holds the names of one folder at a time,
-// and of those above it.
-func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
+// and of those above it, and reads no folder that ends before after.
+func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[storage.Object, error] {
 	return func(yield func(storage.Object, error) bool) {
 		root, err := s.open()
 		if err != nil {
@@ -24,7 +24,7 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Objec
 			return
 		}
 		defer root.Close()
-		w := &walk{ctx: ctx, root: root, prefix: prefix, yield: yield}
+		w := &walk{ctx: ctx, root: root, prefix: prefix, after: after, yield: yield}
 		start := "."
 		if i := strings.LastIndexByte(prefix, '/'); i >= 0 {
 			start = prefix[:i]
@@ -38,13 +38,14 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Objec
 	}
 }
 
-// errStopped ends a walk whose caller wants no more.
+// errStopped ends a walk whose caller has left the loop.
 var errStopped = errors.New("stopped")
 
 type walk struct {
 	ctx    context.Context // of the one call this walk lives in
 	root   *os.Root
 	prefix string
+	after  string
 	yield  func(storage.Object, error) bool
 }
 
@@ -103,18 +104,21 @@ func (w *walk) entries(dir string) ([]entry, error) {
 }
 
 // wanted reports whether e is, or may hold, an object that begins with the
-// prefix, and completes the key of a folder.
+// prefix and comes after w.after, and completes the key of a folder.
 func (w *walk) wanted(e *entry) bool {
 	switch {
 	case checkKey(e.key) != nil:
-		return false // ours to be, or foreign
+		return false // a temporary file of ours, or foreign
 	case e.key == "lost+found":
 		return false // the file system's own, and readable to root only
 	case e.IsDir():
 		e.key += "/"
-		return strings.HasPrefix(e.key, w.prefix) || strings.HasPrefix(w.prefix, e.key)
+		if !strings.HasPrefix(e.key, w.prefix) && !strings.HasPrefix(w.prefix, e.key) {
+			return false
+		}
+		return e.key > w.after || strings.HasPrefix(w.after, e.key)
 	}
-	return e.Type().IsRegular() && strings.HasPrefix(e.key, w.prefix)
+	return e.Type().IsRegular() && strings.HasPrefix(e.key, w.prefix) && e.key > w.after
 }
 
 func (w *walk) file(e entry) error {

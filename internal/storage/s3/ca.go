@@ -1,92 +1,41 @@
 package s3
 
 import (
-	"bytes"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/etcd-backupd/backupd/internal/certs"
 )
 
-// caClient sends requests over connections that trust the CAs in a file. It
-// looks at the file before each request, and begins with new connections when
-// it has changed. While the file is broken, because it is just being written
-// say, what it held before is trusted.
+// caClient sends requests over connections that trust the CAs in a file. When
+// the file has changed it uses new connections. Those of the old client go on
+// to their ends; its transport closes idle ones.
 type caClient struct {
-	file string
-	make func(*x509.CertPool) aws.HTTPClient
-	log  *slog.Logger
-
-	mu     sync.Mutex
-	raw    []byte         // what client was made of; guarded by mu
-	client aws.HTTPClient // guarded by mu
-	warned string         // what was last logged, until all is well again; guarded by mu
+	*certs.Reloaded[aws.HTTPClient]
 }
 
-// newHTTPClient returns a client that make makes: one for good if there is no
+// newHTTPClient returns a client made by make: always the same if there is no
 // file.
 func newHTTPClient(file string, log *slog.Logger, make func(*x509.CertPool) aws.HTTPClient) (aws.HTTPClient, error) {
 	if file == "" {
 		return make(nil), nil
 	}
-	c := &caClient{file: file, make: make, log: log}
-	return c, c.refresh()
+	client, err := certs.Load(log, func(contents [][]byte) (aws.HTTPClient, error) {
+		pool, err := certs.ParsePool(contents[0])
+		if err != nil {
+			return nil, err
+		}
+		return make(pool), nil
+	}, file)
+	if err != nil {
+		return nil, fmt.Errorf("read CA file: %w", err)
+	}
+	return caClient{client}, nil
 }
 
 // Do implements [aws.HTTPClient].
-func (c *caClient) Do(req *http.Request) (*http.Response, error) {
-	return c.current().Do(req)
-}
-
-func (c *caClient) current() aws.HTTPClient {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	err := c.refresh()
-	if err == nil {
-		c.warned = ""
-	} else if text := err.Error(); text != c.warned {
-		c.log.Warn("the CA file cannot be read again: what it held before is trusted", "err", err)
-		c.warned = text
-	}
-	return c.client
-}
-
-// refresh wants mu held, unless nobody else knows of c yet.
-func (c *caClient) refresh() error {
-	raw, err := os.ReadFile(c.file)
-	if err != nil {
-		return fmt.Errorf("read CA file: %w", err)
-	}
-	if c.client != nil && bytes.Equal(raw, c.raw) {
-		return nil
-	}
-	pool, err := certPool(raw)
-	if err != nil {
-		return fmt.Errorf("read CA file %s: %w", c.file, err)
-	}
-	// Connections of the old client go on to their ends; idle ones are closed
-	// by its transport.
-	c.raw, c.client = raw, c.make(pool)
-	return nil
-}
-
-func certPool(raw []byte) (*x509.CertPool, error) {
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(raw) {
-		return nil, errors.New("no certificate in it")
-	}
-	for block, rest := pem.Decode(raw); ; block, rest = pem.Decode(rest) {
-		if block == nil && bytes.Contains(rest, []byte("-----BEGIN")) {
-			return nil, errors.New("its last certificate is cut off")
-		}
-		if block == nil {
-			return pool, nil
-		}
-	}
-}
+func (c caClient) Do(req *http.Request) (*http.Response, error) { return c.Get().Do(req) }

@@ -48,8 +48,8 @@ func (s *Store) connect(ctx context.Context) error {
 		o.Credentials = &guardedCredentials{inner: o.Credentials, log: s.log}
 		o.HTTPClient = client
 		o.Retryer = s.retryer()
-		// Each body gets an explicit checksum. What the SDK would add by
-		// itself, chunked bodies with trailers, many services refuse.
+		// Each body gets an explicit checksum. By itself the SDK would send chunked
+		// bodies with trailers, which many services refuse.
 		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 		o.DisableLogOutputChecksumValidationSkipped = true
@@ -59,7 +59,8 @@ func (s *Store) connect(ctx context.Context) error {
 		return err
 	}
 	if cfg.Region == "" {
-		return backup.WithHint(fmt.Errorf("no region for bucket %q", s.o.Bucket), "set the region, AWS_REGION, or an endpoint")
+		err := fmt.Errorf("no region for bucket %q", s.o.Bucket)
+		return backup.WithHint(err, "set the region, AWS_REGION, or an endpoint")
 	}
 	if s.o.SSECKeyFile == "" {
 		return nil

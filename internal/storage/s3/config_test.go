@@ -27,6 +27,7 @@ func TestNew_Refuses(t *testing.T) {
 	isolate(t)
 	short := write(t, "short", "0123456789")
 	key := write(t, "key", strings.Repeat("k", 32))
+	creds := write(t, "creds", "[default]\naws_access_key_id=a\naws_secret_access_key=s\n")
 	for name, o := range map[string]s3.Options{
 		"no bucket":      {},
 		"slash":          {Bucket: "a/b"},
@@ -45,7 +46,7 @@ func TestNew_Refuses(t *testing.T) {
 		"key over http":  {Bucket: "b", Endpoint: "http://host", SSECKeyFile: key},
 		"short key":      {Bucket: "b", Endpoint: "host", SSECKeyFile: short},
 		"no credentials": {Bucket: "b", Endpoint: "host", CredentialsFile: "/no/such/file"},
-		"no profile":     {Bucket: "b", Endpoint: "host", CredentialsFile: write(t, "creds", "[default]\naws_access_key_id=a\naws_secret_access_key=s\n"), Profile: "p"},
+		"no profile":     {Bucket: "b", Endpoint: "host", CredentialsFile: creds, Profile: "p"},
 		"no keys":        {Bucket: "b", Endpoint: "host", CredentialsFile: write(t, "creds", "[default]\nregion=x\n")},
 	} {
 		if s, err := s3.New(t.Context(), o); err == nil {
@@ -132,7 +133,8 @@ func TestCredentials_File(t *testing.T) {
 	server := testserver.StartS3(t)
 	o := options(t, server)
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "the file goes before the environment")
-	o.CredentialsFile = write(t, "creds", "[other]\naws_access_key_id="+server.AccessKey+"\naws_secret_access_key="+server.SecretKey+"\n")
+	o.CredentialsFile = write(t, "creds",
+		"[other]\naws_access_key_id="+server.AccessKey+"\naws_secret_access_key="+server.SecretKey+"\n")
 	o.Profile = "other"
 	if err := open(t, o).Create(t.Context(), "key", stream(content(small))); err != nil {
 		t.Fatal(err)
@@ -244,7 +246,9 @@ func TestHeaders(t *testing.T) {
 				rec.want(t, "UploadPart", test.read)
 			}
 			// Every body is signed and has a plain checksum; nothing is chunked.
-			sent := map[string]string{"X-Amz-Checksum-Sha256": "*", "X-Amz-Content-Sha256": "*", "Content-Encoding": "", "X-Amz-Trailer": ""}
+			sent := map[string]string{
+				"X-Amz-Checksum-Sha256": "*", "X-Amz-Content-Sha256": "*", "Content-Encoding": "", "X-Amz-Trailer": "",
+			}
 			rec.want(t, "PutObject", sent)
 			rec.want(t, "UploadPart", sent)
 			rec.want(t, "CreateMultipartUpload", map[string]string{"X-Amz-Checksum-Algorithm": "SHA256"})

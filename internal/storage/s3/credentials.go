@@ -41,7 +41,8 @@ func (f *fileCredentials) Retrieve(ctx context.Context) (aws.Credentials, error)
 			return aws.Credentials{}, fmt.Errorf("run credential_process of %s: %w", f.path, err)
 		}
 	default:
-		return aws.Credentials{}, fmt.Errorf("read credentials file %s: profile %q has no aws_access_key_id and aws_secret_access_key", f.path, profile)
+		return aws.Credentials{}, fmt.Errorf(
+			"read credentials file %s: profile %q has no aws_access_key_id and aws_secret_access_key", f.path, profile)
 	}
 	if again := time.Now().Add(fileLifetime); !creds.CanExpire || creds.Expires.After(again) {
 		creds.CanExpire, creds.Expires = true, again
@@ -49,12 +50,12 @@ func (f *fileCredentials) Retrieve(ctx context.Context) (aws.Credentials, error)
 	return creds, nil
 }
 
-// credentialsTimeout bounds one look for credentials. The SDK asks metadata
-// services last, and those may be addresses that swallow everything.
+// credentialsTimeout bounds one search for credentials. The SDK asks metadata
+// services last, whose addresses may never answer.
 const credentialsTimeout = 20 * time.Second
 
-// guardedCredentials tells a machine without credentials, for which retrying is
-// a waste of time, from one whose credentials cannot be renewed at the moment.
+// guardedCredentials fails at once on a machine that never had credentials, and
+// lets a request be retried where credentials cannot be renewed at the moment.
 type guardedCredentials struct {
 	inner aws.CredentialsProvider
 	log   *slog.Logger
@@ -88,8 +89,8 @@ type credentialsError struct {
 
 func (e *credentialsError) Error() string { return "no credentials: " + e.err.Error() }
 
-// Unwrap is missing on purpose: what is inside, a timeout of a metadata
-// service say, would be taken for an error of the request itself.
+// credentialsError has no Unwrap: an error inside, such as a timeout of a metadata
+// service, would be taken for one of the request itself.
 
-// RetryableError tells the SDK's retryer.
+// RetryableError is asked for by the SDK's retryer.
 func (e *credentialsError) RetryableError() bool { return e.transient }

@@ -93,9 +93,9 @@ func (s *Store) explain(err error) error {
 	return e
 }
 
-// isLocked tells an object that is locked from one that we may not touch. Most
-// services, Amazon's first, call both AccessDenied, and only the message
-// tells: where it does not, a locked object is taken for a forbidden one.
+// isLocked reports whether an object is locked rather than forbidden. Most
+// services, Amazon's first, call both AccessDenied, so that only the message
+// shows the difference. Without such a message a locked object looks forbidden.
 func isLocked(code string, status int, message string) bool {
 	switch code {
 	case "ObjectLocked", "ObjectUnderActiveHold", "RetentionPolicyNotMet", "FileImmutable":
@@ -123,8 +123,8 @@ func answerText(code string, status int, message string) string {
 	return text
 }
 
-// causeText goes past the layers of the SDK, each of which says that
-// something failed.
+// causeText drops the layers of the SDK, each of which says that something
+// failed.
 func causeText(err error) string {
 	var creds *credentialsError
 	if errors.As(err, &creds) {
@@ -159,7 +159,7 @@ func (s *Store) hint(err error, code string, status int) string {
 	case errors.As(err, &creds):
 		return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a credentials file, or run with a role"
 	case errors.As(err, &cert):
-		return "if the service has a certificate of its own authority, name its CA file"
+		return "if the service has a certificate of a private authority, name its CA file"
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return "the endpoint speaks plain HTTP: write it with http://"
 	case code == "RequestTimeTooSkewed":
@@ -178,8 +178,8 @@ func (s *Store) hint(err error, code string, status int) string {
 	return ""
 }
 
-// orContext prefers the error of ctx, if it has ended, to what it made of a
-// request.
+// orContext returns the error of ctx if that has ended, rather than the error
+// that its end has caused in a request.
 func orContext(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
 		return ctx.Err()

@@ -14,7 +14,7 @@ import (
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
@@ -27,7 +27,7 @@ func operations(ctx context.Context, s *s3.Store) map[string]error {
 	_, errs["open"] = s.Open(ctx, "key", 0, -1)
 	_, errs["open nothing"] = s.Open(ctx, "key", 0, 0)
 	_, errs["stat"] = s.Stat(ctx, "key")
-	for _, err := range s.List(ctx, "") {
+	for _, err := range s.List(ctx, "", "") {
 		errs["list"] = err
 	}
 	errs["delete"] = s.Delete(ctx, "key")
@@ -43,7 +43,7 @@ func TestErrors_NoBucket(t *testing.T) {
 			t.Errorf("%s: got error %v", op, err)
 		}
 	}
-	_, err := storage.InitRepository(t.Context(), open(t, o))
+	_, err := repository.Create(t.Context(), open(t, o))
 	if err == nil || !strings.Contains(err.Error(), "bucket no-such-bucket does not exist") {
 		t.Errorf("init repository: got error %v", err)
 	}
@@ -54,7 +54,8 @@ func TestErrors_WrongSecret(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "wrong")
 	for op, err := range operations(t.Context(), open(t, o)) {
 		var hint *backup.HintError
-		if !errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "403") || !errors.As(err, &hint) {
+		denied := errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist)
+		if !denied || !strings.Contains(err.Error(), "403") || !errors.As(err, &hint) {
 			t.Errorf("%s: got error %v", op, err)
 		}
 	}
@@ -93,7 +94,8 @@ func TestErrors_Status(t *testing.T) {
 	p.fail("HeadObject", answer(403, "", ""))
 	_, err := s.Stat(t.Context(), "key")
 	var hint *backup.HintError
-	if !errors.Is(err, fs.ErrPermission) || !errors.As(err, &hint) || !strings.Contains(hint.Hint, "may not list the bucket") {
+	if !errors.Is(err, fs.ErrPermission) || !errors.As(err, &hint) ||
+		!strings.Contains(hint.Hint, "may not list the bucket") {
 		t.Errorf("stat: got error %v", err)
 	}
 	if !strings.Contains(err.Error(), "403 Forbidden") {
@@ -101,7 +103,8 @@ func TestErrors_Status(t *testing.T) {
 	}
 	p.fail("GetObject", answer(403, "AccessDenied", "no"))
 	_, err = s.Open(t.Context(), "key", 0, -1)
-	if !errors.Is(err, fs.ErrPermission) || !errors.As(err, &hint) || !strings.Contains(hint.Hint, "may not list the bucket") {
+	if !errors.Is(err, fs.ErrPermission) || !errors.As(err, &hint) ||
+		!strings.Contains(hint.Hint, "may not list the bucket") {
 		t.Errorf("open: got error %v", err)
 	}
 	p.fail("HeadObject", func(_ *proxy, w http.ResponseWriter, _ *http.Request) {
@@ -113,7 +116,7 @@ func TestErrors_Status(t *testing.T) {
 		t.Errorf("stat: got error %v", err)
 	}
 	p.fail("ListObjectsV2", answer(403, "AccessDenied", "no"))
-	for _, err := range s.List(t.Context(), "") {
+	for _, err := range s.List(t.Context(), "", "") {
 		if !errors.Is(err, fs.ErrPermission) {
 			t.Errorf("list: got error %v", err)
 		}
@@ -159,7 +162,8 @@ func TestOpen_WrongRange(t *testing.T) {
 func TestList_NeverEnds(t *testing.T) {
 	page := func(token string, keys ...string) fault {
 		return func(_ *proxy, w http.ResponseWriter, _ *http.Request) {
-			fmt.Fprintf(w, `<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>%s</NextContinuationToken>`, token)
+			fmt.Fprintf(w, `<ListBucketResult><IsTruncated>true</IsTruncated>`+
+				`<NextContinuationToken>%s</NextContinuationToken>`, token)
 			for _, key := range keys {
 				fmt.Fprintf(w, `<Contents><Key>some/prefix/%s</Key><Size>1</Size></Contents>`, key)
 			}
@@ -176,7 +180,7 @@ func TestList_NeverEnds(t *testing.T) {
 			p := startProxy(t)
 			p.fail("ListObjectsV2", pages...)
 			var last error
-			for _, err := range p.open(t).List(t.Context(), "") {
+			for _, err := range p.open(t).List(t.Context(), "", "") {
 				last = err
 			}
 			if last == nil || !strings.Contains(last.Error(), "the service") {
@@ -189,11 +193,13 @@ func TestList_NeverEnds(t *testing.T) {
 func TestAbortStaleUploads(t *testing.T) {
 	server := testserver.StartS3(t)
 	s := open(t, options(t, server))
-	data := backup.Key{Cluster: "c1", Kind: backup.KindData, Data: backup.NewDataName(time.Now()), Suffix: ".zst"}.String()
+	name := backup.NewDataName(time.Now())
+	data := backup.Key{Cluster: "c1", Kind: backup.KindData, Data: name, Suffix: ".zst"}.String()
 	ours := "some/prefix/" + data
 	foreign := []string{"some/prefix/c1/data/foreign", "other/" + data}
 	for _, key := range append(foreign, ours, "some/prefix/backupd.json") {
-		_, err := plainClient(server).CreateMultipartUpload(t.Context(), &awss3.CreateMultipartUploadInput{Bucket: &server.Bucket, Key: &key})
+		in := &awss3.CreateMultipartUploadInput{Bucket: &server.Bucket, Key: &key}
+		_, err := plainClient(server).CreateMultipartUpload(t.Context(), in)
 		if err != nil {
 			t.Fatal(err)
 		}

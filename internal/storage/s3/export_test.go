@@ -1,10 +1,14 @@
 package s3
 
 import (
+	"context"
+	"iter"
 	"net"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
 // Hurry makes the pauses between attempts short.
@@ -32,4 +36,9 @@ func Pause(attempt int) time.Duration {
 // FileCredentials are the keys in a file, as the store caches them.
 func FileCredentials(path string) aws.CredentialsProvider {
 	return aws.NewCredentialsCache(&fileCredentials{path: path})
+}
+
+// ListPages lists in pages of a few keys.
+func (s *Store) ListPages(ctx context.Context, prefix, after string, pageKeys int32) iter.Seq2[storage.Object, error] {
+	return s.list(ctx, prefix, after, pageKeys)
 }

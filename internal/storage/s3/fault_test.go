@@ -100,7 +100,7 @@ func TestCreate_ErrorIn200(t *testing.T) {
 	p.wantStored(t, "large", content(large))
 }
 
-// TestCreate_AllAnswersLost: nobody ever tells that the object was stored.
+// TestCreate_AllAnswersLost: no answer says that the object was stored.
 func TestCreate_AllAnswersLost(t *testing.T) {
 	p := startProxy(t)
 	checkNoUploads(t, p.server)
@@ -284,7 +284,10 @@ func TestCreate_TooManyParts(t *testing.T) {
 func TestProgressTimeout(t *testing.T) {
 	p := startProxy(t)
 	checkNoUploads(t, p.server)
-	for _, op := range []string{"PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload", "GetObject", "HeadObject", "ListObjectsV2"} {
+	for _, op := range []string{
+		"PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload",
+		"GetObject", "HeadObject", "ListObjectsV2",
+	} {
 		p.fail(op, stall)
 	}
 	s := p.open(t, func(o *s3.Options) { o.ProgressTimeout = 300 * time.Millisecond })
@@ -300,7 +303,7 @@ func TestProgressTimeout(t *testing.T) {
 	}
 	p.fail("GetObject", pass, stallAfter(1<<20))
 	for range 2 {
-		r := storage.OpenResuming(t.Context(), s, o)
+		r := storage.Download(t.Context(), s, o)
 		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, content(large)) {
 			t.Fatalf("read %d bytes, error %v", len(got), err)
 		}
@@ -308,7 +311,7 @@ func TestProgressTimeout(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, err := range s.List(t.Context(), "") {
+	for _, err := range s.List(t.Context(), "", "") {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -338,10 +341,6 @@ func TestOpen_Cut(t *testing.T) {
 	if err := s.Create(t.Context(), "key", stream(content(large))); err != nil {
 		t.Fatal(err)
 	}
-	o, err := s.Stat(t.Context(), "key")
-	if err != nil {
-		t.Fatal(err)
-	}
 	p.fail("GetObject", cutAfter(100_000))
 	r, err := s.Open(t.Context(), "key", 0, -1)
 	if err != nil {
@@ -355,12 +354,17 @@ func TestOpen_Cut(t *testing.T) {
 
 	cuts := []fault{cutAfter(1), cutAfter(1 << 20), cutAfter(0), cutAfter(12345), pass, cutAfter(3 << 20)}
 	p.fail("GetObject", append(cuts, cuts...)...)
-	for name, r := range map[string]io.ReadCloser{
-		"resuming": storage.OpenResuming(t.Context(), s, o),
-		"download": storage.Download(t.Context(), s, o, storage.DownloadOptions{PartBytes: 4 << 20}),
-	} {
-		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, content(large)) {
-			t.Fatalf("%s: read %d bytes, error %v", name, len(got), err)
+	if err := s.Create(t.Context(), "range", stream(content(7<<20))); err != nil {
+		t.Fatal(err)
+	}
+	for key, size := range map[string]int{"key": large, "range": 7 << 20} { // of two ranges and of one
+		o, err := s.Stat(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := storage.Download(t.Context(), s, o)
+		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, content(size)) {
+			t.Fatalf("%s: read %d bytes, error %v", key, len(got), err)
 		}
 		if err := r.Close(); err != nil {
 			t.Fatal(err)
@@ -372,25 +376,26 @@ func TestOpen_Cut(t *testing.T) {
 func TestDownload_Replaced(t *testing.T) {
 	p := startProxy(t)
 	s := p.open(t)
-	if err := s.Create(t.Context(), "key", stream(content(large))); err != nil {
+	const size = 7 << 20 // one range
+	if err := s.Create(t.Context(), "key", stream(content(size))); err != nil {
 		t.Fatal(err)
 	}
 	o, err := s.Stat(t.Context(), "key")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := storage.OpenResuming(t.Context(), s, o)
+	p.fail("GetObject", cutAfter(1<<20), func(p *proxy, w http.ResponseWriter, r *http.Request) {
+		err := errors.Join(
+			s.Delete(t.Context(), "key"),
+			s.Create(t.Context(), "key", stream(make([]byte, size))),
+		)
+		if err != nil {
+			t.Error(err)
+		}
+		pass(p, w, r)
+	})
+	r := storage.Download(t.Context(), s, o)
 	defer r.Close()
-	p.fail("GetObject", cutAfter(1<<20))
-	if _, err := io.ReadFull(r, make([]byte, 1000)); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Delete(t.Context(), "key"); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Create(t.Context(), "key", stream(make([]byte, large))); err != nil {
-		t.Fatal(err)
-	}
 	if _, err := io.ReadAll(r); err == nil || !strings.Contains(err.Error(), "replaced while it was read") {
 		t.Fatalf("got error %v", err)
 	}

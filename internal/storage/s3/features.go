@@ -1,7 +1,7 @@
 package s3
 
 import (
-	"crypto/md5" //nolint:gosec // what some services want instead of a better one
+	"crypto/md5" //nolint:gosec // some services want no better one
 	"encoding/base64"
 	"net/http"
 	"strings"
@@ -9,7 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 )
 
-// features is what the service is believed to understand.
+// features are those that the service is believed to have.
 type features struct {
 	checksum    string // ChecksumSHA256, ChecksumMD5 or ChecksumNone
 	conditional bool   // If-None-Match on uploads
@@ -21,8 +21,8 @@ func (s *Store) currentFeatures() features {
 	return s.features
 }
 
-// scope says which features a kind of request uses: what it does not use
-// cannot be what it was refused for.
+// scope says which features a kind of request uses. The others cannot be the
+// reason for a refusal.
 type scope struct{ checksum, condition bool }
 
 var (
@@ -31,9 +31,9 @@ var (
 	inComplete = scope{condition: true}
 )
 
-// withFeatures runs do, and again with fewer features for as long as the
-// service refuses one that can be done without. What was refused once is not
-// tried again by this Store.
+// withFeatures calls do, and again with fewer features as long as the service
+// refuses one that is not necessary. This Store does not try a refused feature
+// again.
 func (s *Store) withFeatures(in scope, do func(features) error) error {
 	for {
 		used := s.currentFeatures()
@@ -44,8 +44,8 @@ func (s *Store) withFeatures(in scope, do func(features) error) error {
 	}
 }
 
-// concede reports whether a request that was refused is worth another attempt
-// with other features than those it used.
+// concede reports whether a refused request is worth another attempt with other
+// features than those it used.
 func (s *Store) concede(err error, in scope, used features) bool {
 	refused := refusal(err)
 	refusesChecksum, refusesCondition := refused.checksum && in.checksum, refused.condition && in.condition
@@ -58,7 +58,8 @@ func (s *Store) concede(err error, in scope, used features) bool {
 		return true // another upload has found out already
 	case refusesCondition && used.conditional:
 		s.features.conditional = false
-		s.log.Warn("the S3 service has no create-if-absent (If-None-Match): asking before each upload instead", "err", s.explain(err))
+		s.log.Warn("the S3 service has no create-if-absent (If-None-Match): asking before each upload instead",
+			"err", s.explain(err))
 		return true
 	case refusesChecksum && used.checksum == ChecksumSHA256 && s.o.Checksum == ChecksumAuto:
 		s.features.checksum = ChecksumMD5
@@ -68,8 +69,8 @@ func (s *Store) concede(err error, in scope, used features) bool {
 	return false
 }
 
-// refusal tells which features the service may not know, by what it says: an
-// answer of 501 may be about any, one of 400 must name it.
+// refusal finds out which features the service refuses. An answer of 501 may be
+// about any of them; one of 400 must name the feature.
 func refusal(err error) scope {
 	code, status, message := response(err)
 	message = strings.ToLower(message)
@@ -95,8 +96,8 @@ func (f features) ifNoneMatch() *string {
 	return nil
 }
 
-// checksumSHA256 returns the header for a body whose SHA-256 is sum, if it is
-// to have one.
+// checksumSHA256 returns the header for a body with the SHA-256 sum, or nil if
+// uploads have another checksum.
 func (f features) checksumSHA256(sum [32]byte) *string {
 	if f.checksum != ChecksumSHA256 {
 		return nil

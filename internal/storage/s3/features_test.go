@@ -68,7 +68,7 @@ func TestCreate_OtherVendors(t *testing.T) {
 				t.Fatal(err)
 			}
 			if n := p.count("PutObject") - before; n != 1 {
-				t.Fatalf("%d requests: what was refused once was tried again", n)
+				t.Fatalf("%d requests: a refused feature was tried again", n)
 			}
 		})
 	}
@@ -84,19 +84,22 @@ func inOrder(yield func(string, int) bool) {
 // against create-if-absent.
 func TestCreate_RefusedInParts(t *testing.T) {
 	for name, refuse := range map[string]fault{
-		"Named":   answer(400, "InvalidArgument", "Unsupported header 'x-amz-checksum-sha256'"),
-		"Unnamed": answer(501, "NotImplemented", "A header you provided implies functionality that is not implemented."),
+		"Named": answer(400, "InvalidArgument", "Unsupported header 'x-amz-checksum-sha256'"),
+		"Unnamed": answer(501, "NotImplemented",
+			"A header you provided implies functionality that is not implemented."),
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := startProxy(t)
 			checkNoUploads(t, p.server)
 			key := "some/prefix/key"
 			p.fail("CreateMultipartUpload", func(p *proxy, w http.ResponseWriter, r *http.Request) {
-				out, err := plainClient(p.server).CreateMultipartUpload(r.Context(), &awss3.CreateMultipartUploadInput{Bucket: &p.server.Bucket, Key: &key})
+				in := &awss3.CreateMultipartUploadInput{Bucket: &p.server.Bucket, Key: &key}
+				out, err := plainClient(p.server).CreateMultipartUpload(r.Context(), in)
 				if err != nil {
 					panic(http.ErrAbortHandler)
 				}
-				fmt.Fprintf(w, `<InitiateMultipartUploadResult><UploadId>%s</UploadId></InitiateMultipartUploadResult>`, *out.UploadId)
+				fmt.Fprintf(w, `<InitiateMultipartUploadResult><UploadId>%s</UploadId></InitiateMultipartUploadResult>`,
+					*out.UploadId)
 			})
 			p.fail("UploadPart", repeat(100, refusals{"X-Amz-Checksum-Sha256": refuse}.answer)...)
 			conditional := false
@@ -115,8 +118,8 @@ func TestCreate_RefusedInParts(t *testing.T) {
 	}
 }
 
-// TestCreate_ChecksumInsistedOn: who asks for a checksum by name gets it or an
-// error.
+// TestCreate_ChecksumInsistedOn: a checksum that was chosen by name is used,
+// or uploads fail.
 func TestCreate_ChecksumInsistedOn(t *testing.T) {
 	p := startProxy(t)
 	p.fail("PutObject", repeat(3, refusals{

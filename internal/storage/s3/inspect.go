@@ -11,17 +11,17 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
-	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// inspectTimeout bounds one question that not all services know: no answer is
-// an answer.
+// inspectTimeout bounds one question, which some services never answer.
 const inspectTimeout = 20 * time.Second
 
-// Inspect implements [storage.Inspector]: what uploads really carry, listings
-// of several pages, versioning and object lock of the bucket.
-func (s *Store) Inspect(ctx context.Context, folder string) []storage.Finding {
-	return []storage.Finding{
+// Inspect implements [storage.Inspector]. It reports how uploads are protected,
+// whether listings of several pages work, and versioning and object lock of the
+// bucket.
+func (s *Store) Inspect(ctx context.Context, folder string) []backup.Finding {
+	return []backup.Finding{
 		s.inspectCondition(),
 		s.inspectChecksum(),
 		s.inspectPages(ctx, folder+"/"),
@@ -30,67 +30,75 @@ func (s *Store) Inspect(ctx context.Context, folder string) []storage.Finding {
 	}
 }
 
-func (s *Store) inspectCondition() storage.Finding {
+func (s *Store) inspectCondition() backup.Finding {
 	const step = "conditional writes"
 	if s.currentFeatures().conditional {
-		return storage.Finding{Step: step, Level: storage.LevelOK, Text: "uploads say that the key must be absent (If-None-Match)"}
+		return backup.Finding{
+			Subject: step, Level: backup.LevelOK, Text: "uploads require that the key is absent (If-None-Match)",
+		}
 	}
-	return storage.Finding{
-		Step: step, Level: storage.LevelWarning,
-		Text: "the service refuses conditions (If-None-Match), so it is asked before each upload whether the key exists: of two at the same instant one is replaced",
-		Todo: "turn on the bucket's versioning, so that what is replaced can be got back",
+	return backup.Finding{
+		Subject: step, Level: backup.LevelWarning,
+		Text: "the service refuses conditions (If-None-Match), so backupd checks for the key before each upload; " +
+			"two simultaneous uploads of one key could overwrite each other",
+		Hint: "turn on the bucket's versioning, so that a replaced object can be restored",
 	}
 }
 
-func (s *Store) inspectChecksum() storage.Finding {
-	f := storage.Finding{Step: "checksums", Level: storage.LevelOK}
+func (s *Store) inspectChecksum() backup.Finding {
+	f := backup.Finding{Subject: "checksums", Level: backup.LevelOK}
 	switch s.currentFeatures().checksum {
 	case ChecksumSHA256:
 		f.Text = "uploads carry a SHA-256 (x-amz-checksum-sha256)"
 	case ChecksumMD5:
 		f.Text = "uploads carry an MD5 (Content-MD5)"
 	default:
-		f.Level = storage.LevelWarning
-		f.Text = "uploads carry no checksum but that of their signature"
-		f.Todo = "set the checksum to auto, unless the service refuses all"
+		f.Level = backup.LevelWarning
+		f.Text = "uploads carry no checksum except the one in their signature"
+		f.Hint = "set the checksum to auto, unless the service refuses all"
 	}
 	return f
 }
 
 // inspectPages compares a listing in one page with one of many.
-func (s *Store) inspectPages(ctx context.Context, prefix string) storage.Finding {
+func (s *Store) inspectPages(ctx context.Context, prefix string) backup.Finding {
 	const step = "list pages"
 	var listings [2][]string
 	for i, pageKeys := range []int32{0, 2} {
-		for o, err := range s.list(ctx, prefix, pageKeys) {
+		for o, err := range s.list(ctx, prefix, "", pageKeys) {
 			if err != nil {
-				return storage.Finding{Step: step, Level: storage.LevelFailure, Text: err.Error(), Todo: todoOf(err, "s3:ListBucket")}
+				return backup.Finding{
+					Subject: step, Level: backup.LevelFailure, Text: err.Error(), Hint: todoOf(err, "s3:ListBucket"),
+				}
 			}
 			listings[i] = append(listings[i], o.Key)
 		}
 	}
 	if !slices.Equal(listings[0], listings[1]) {
-		return storage.Finding{
-			Step: step, Level: storage.LevelFailure,
-			Text: fmt.Sprintf("the same keys are listed as %q in one page and as %q in pages of two", listings[0], listings[1]),
-			Todo: "do not use this service: snapshots would be overlooked, and taken for missing",
+		return backup.Finding{
+			Subject: step, Level: backup.LevelFailure,
+			Text: fmt.Sprintf("the same keys are listed as %q in one page and as %q in pages of two",
+				listings[0], listings[1]),
+			Hint: "do not use this service: backupd would overlook snapshots, and take them for missing",
 		}
 	}
-	return storage.Finding{Step: step, Level: storage.LevelOK, Text: "a listing in many pages names the same keys as one in a single page"}
+	return backup.Finding{
+		Subject: step, Level: backup.LevelOK, Text: "a listing in many pages names the same keys as one in a single page",
+	}
 }
 
-func (s *Store) inspectVersioning(ctx context.Context) storage.Finding {
+func (s *Store) inspectVersioning(ctx context.Context) backup.Finding {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
-	f := storage.Finding{Step: "versioning", Level: storage.LevelOK}
+	f := backup.Finding{Subject: "versioning", Level: backup.LevelOK}
 	out, err := s.client.GetBucketVersioning(ctx, &s3.GetBucketVersioningInput{Bucket: &s.o.Bucket})
 	switch {
 	case err != nil:
 		f.Text = fmt.Sprintf("not known: %v", s.explain(err))
-		f.Todo = todoOf(s.explain(err), "s3:GetBucketVersioning")
+		f.Hint = todoOf(s.explain(err), "s3:GetBucketVersioning")
 	case out.Status == types.BucketVersioningStatusEnabled:
-		f.Text = "on: what is deleted can be got back, and goes on taking space"
-		f.Todo = "let a life-cycle rule of the bucket remove old versions and delete markers"
+		f.Text = "on: deleted objects can be restored, and go on taking space"
+		f.Hint = "let a life-cycle rule of the bucket remove old versions and delete markers"
 	case out.Status == types.BucketVersioningStatusSuspended:
 		f.Text = "suspended"
 	default:
@@ -99,18 +107,21 @@ func (s *Store) inspectVersioning(ctx context.Context) storage.Finding {
 	return f
 }
 
-func (s *Store) inspectLock(ctx context.Context) storage.Finding {
+func (s *Store) inspectLock(ctx context.Context) backup.Finding {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
-	f := storage.Finding{Step: "object lock", Level: storage.LevelOK}
+	f := backup.Finding{Subject: "object lock", Level: backup.LevelOK}
 	out, err := s.client.GetObjectLockConfiguration(ctx, &s3.GetObjectLockConfigurationInput{Bucket: &s.o.Bucket})
+	if err == nil && out.ObjectLockConfiguration == nil {
+		out.ObjectLockConfiguration = &types.ObjectLockConfiguration{}
+	}
 	switch {
 	case codeOf(err) == "ObjectLockConfigurationNotFoundError":
 		f.Text = "off"
 	case err != nil:
 		f.Text = fmt.Sprintf("not known: %v", s.explain(err))
-		f.Todo = todoOf(s.explain(err), "s3:GetBucketObjectLockConfiguration")
-	case out.ObjectLockConfiguration == nil || out.ObjectLockConfiguration.ObjectLockEnabled != types.ObjectLockEnabledEnabled:
+		f.Hint = todoOf(s.explain(err), "s3:GetBucketObjectLockConfiguration")
+	case out.ObjectLockConfiguration.ObjectLockEnabled != types.ObjectLockEnabledEnabled:
 		f.Text = "off"
 	default:
 		f.Text = "on: " + describeRetention(out.ObjectLockConfiguration.Rule)
@@ -133,7 +144,7 @@ func describeRetention(rule *types.ObjectLockRule) string {
 	return fmt.Sprintf("new objects are locked for %d days (%s)", days, d.Mode)
 }
 
-// todoOf names the action that is missing.
+// todoOf advises to allow an action, if that is what is missing.
 func todoOf(err error, action string) string {
 	if errors.Is(err, fs.ErrPermission) {
 		return "allow the credentials " + action + " on the bucket"

@@ -11,6 +11,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/storage"
@@ -18,9 +19,9 @@ import (
 
 // List implements [storage.Store]. It holds one page of up to 1,000 keys. Keys
 // that no Store can have, such as "folder/", are left out.
-func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
+func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[storage.Object, error] {
 	return func(yield func(storage.Object, error) bool) {
-		for o, err := range s.list(ctx, prefix, 0) {
+		for o, err := range s.list(ctx, prefix, after, 0) {
 			if err != nil {
 				yield(storage.Object{}, fmt.Errorf("list %s: %w", prefix, orContext(ctx, err)))
 				return
@@ -32,47 +33,74 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Objec
 	}
 }
 
-// list asks for pages of at most pageKeys keys, or of as many as the service
-// likes if it is 0.
-func (s *Store) list(ctx context.Context, prefix string, pageKeys int32) iter.Seq2[storage.Object, error] {
+// list yields what [Store.List] does, from pages of at most pageKeys keys, or
+// of as many as the service likes if it is 0.
+func (s *Store) list(ctx context.Context, prefix, after string, pageKeys int32) iter.Seq2[storage.Object, error] {
 	return func(yield func(storage.Object, error) bool) {
-		full, previous := s.key(prefix), ""
-		in := &s3.ListObjectsV2Input{Bucket: &s.o.Bucket, Prefix: &full}
+		start, possible := storage.ListStart(prefix, after)
+		if !possible {
+			if err := ctx.Err(); err != nil {
+				yield(storage.Object{}, err)
+			}
+			return
+		}
+		previous := ""
+		for o, err := range s.pages(ctx, prefix, start, pageKeys) {
+			if err != nil {
+				yield(storage.Object{}, fmt.Errorf("list objects: %w", err))
+				return
+			}
+			key := strings.TrimPrefix(aws.ToString(o.Key), s.prefix)
+			if key <= previous && previous != "" {
+				// A service that repeats a page for ever ends here as well.
+				yield(storage.Object{}, fmt.Errorf("list objects: the service lists %q after %q", key, previous))
+				return
+			}
+			previous = key
+			if storage.CheckKey(key) != nil || key <= start { // a service may ignore where to start
+				continue
+			}
+			found := storage.Object{
+				Key: key, Size: aws.ToInt64(o.Size), ModTime: aws.ToTime(o.LastModified), ETag: cleanETag(o.ETag),
+			}
+			if !yield(found, nil) {
+				return
+			}
+		}
+	}
+}
+
+// pages yields what the service lists, as it lists it.
+func (s *Store) pages(ctx context.Context, prefix, start string, pageKeys int32) iter.Seq2[types.Object, error] {
+	return func(yield func(types.Object, error) bool) {
+		in := &s3.ListObjectsV2Input{Bucket: &s.o.Bucket, Prefix: aws.String(s.key(prefix))}
+		if start != "" {
+			in.StartAfter = aws.String(s.key(start))
+		}
 		if pageKeys > 0 {
 			in.MaxKeys = &pageKeys
 		}
 		for {
 			page, err := s.client.ListObjectsV2(ctx, in)
 			if err != nil {
-				yield(storage.Object{}, fmt.Errorf("list objects: %w", s.explain(err)))
+				yield(types.Object{}, s.explain(err))
 				return
 			}
 			s.bucketSeen.Store(true)
 			for _, o := range page.Contents {
-				key := strings.TrimPrefix(aws.ToString(o.Key), s.prefix)
-				if key <= previous && previous != "" {
-					// Also what a service does that gives the same page for ever.
-					yield(storage.Object{}, fmt.Errorf("list objects: the service lists %q after %q", key, previous))
-					return
-				}
-				previous = key
-				if storage.CheckKey(key) != nil {
-					continue
-				}
-				found := storage.Object{Key: key, Size: aws.ToInt64(o.Size), ModTime: aws.ToTime(o.LastModified), ETag: cleanETag(o.ETag)}
-				if !yield(found, nil) {
+				if !yield(o, nil) {
 					return
 				}
 			}
 			if !aws.ToBool(page.IsTruncated) {
 				return
 			}
-			next := page.NextContinuationToken
-			if aws.ToString(next) == "" || aws.ToString(next) == aws.ToString(in.ContinuationToken) {
-				yield(storage.Object{}, fmt.Errorf("list objects: the service repeats continuation token %q", aws.ToString(next)))
+			next := aws.ToString(page.NextContinuationToken)
+			if next == "" || next == aws.ToString(in.ContinuationToken) {
+				yield(types.Object{}, fmt.Errorf("the service repeats continuation token %q", next))
 				return
 			}
-			in.ContinuationToken = next
+			in.ContinuationToken = &next
 		}
 	}
 }

@@ -19,7 +19,8 @@ func TestDelete_Locked(t *testing.T) {
 	server := testserver.StartS3(t)
 	client := plainClient(server)
 	server.Bucket += "-locked" // not the bucket of StartS3, which has no locks
-	if _, err := client.CreateBucket(t.Context(), &awss3.CreateBucketInput{Bucket: &server.Bucket, ObjectLockEnabledForBucket: aws.Bool(true)}); err != nil {
+	in := &awss3.CreateBucketInput{Bucket: &server.Bucket, ObjectLockEnabledForBucket: aws.Bool(true)}
+	if _, err := client.CreateBucket(t.Context(), in); err != nil {
 		t.Fatal(err)
 	}
 	s := open(t, options(t, server))
@@ -29,14 +30,17 @@ func TestDelete_Locked(t *testing.T) {
 		}
 	}
 	_, err := client.PutObjectLegalHold(t.Context(), &awss3.PutObjectLegalHoldInput{
-		Bucket: &server.Bucket, Key: aws.String("some/prefix/held"), LegalHold: &types.ObjectLockLegalHold{Status: types.ObjectLockLegalHoldStatusOn},
+		Bucket: &server.Bucket, Key: aws.String("some/prefix/held"),
+		LegalHold: &types.ObjectLockLegalHold{Status: types.ObjectLockLegalHoldStatusOn},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = client.PutObjectRetention(t.Context(), &awss3.PutObjectRetentionInput{
 		Bucket: &server.Bucket, Key: aws.String("some/prefix/retained"),
-		Retention: &types.ObjectLockRetention{Mode: types.ObjectLockRetentionModeCompliance, RetainUntilDate: aws.Time(time.Now().Add(time.Hour))},
+		Retention: &types.ObjectLockRetention{
+			Mode: types.ObjectLockRetentionModeCompliance, RetainUntilDate: aws.Time(time.Now().Add(time.Hour)),
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -54,21 +58,26 @@ func TestDelete_Locked(t *testing.T) {
 	}
 }
 
-// TestDelete_LockedOrForbidden: what services answer, word by word.
+// TestDelete_LockedOrForbidden: the answers of services, word by word.
 func TestDelete_LockedOrForbidden(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer fault
 		locked bool
 	}{
-		"Amazon":           {answer(403, "AccessDenied", "Access Denied because object protected by object lock."), true},
-		"MinIO":            {answer(400, "InvalidRequest", "Object is WORM protected and cannot be overwritten"), true},
-		"MinIOLegalHold":   {answer(403, "AccessDenied", "object is under legal hold"), true},
-		"Google":           {answer(403, "RetentionPolicyNotMet", "Object 'b/o' is subject to bucket's retention policy"), true},
-		"GoogleHold":       {answer(403, "ObjectUnderActiveHold", "Object is under active Temporary hold"), true},
-		"Alibaba":          {answer(403, "FileImmutable", "The file is immutable."), true},
-		"Forbidden":        {answer(403, "AccessDenied", "Access Denied"), false},
-		"NotOurPermission": {answer(403, "AccessDenied", "User: arn:aws:iam::1:user/x is not authorized to perform: s3:DeleteObject"), false},
-		"WrongKey":         {answer(403, "InvalidAccessKeyId", "no such key, and no object lock"), false},
+		"Amazon":         {answer(403, "AccessDenied", "Access Denied because object protected by object lock."), true},
+		"MinIO":          {answer(400, "InvalidRequest", "Object is WORM protected and cannot be overwritten"), true},
+		"MinIOLegalHold": {answer(403, "AccessDenied", "object is under legal hold"), true},
+		"Google": {
+			answer(403, "RetentionPolicyNotMet", "Object 'b/o' is subject to bucket's retention policy"), true,
+		},
+		"GoogleHold": {answer(403, "ObjectUnderActiveHold", "Object is under active Temporary hold"), true},
+		"Alibaba":    {answer(403, "FileImmutable", "The file is immutable."), true},
+		"Forbidden":  {answer(403, "AccessDenied", "Access Denied"), false},
+		"NotOurPermission": {
+			answer(403, "AccessDenied", "User: arn:aws:iam::1:user/x is not authorized to perform: s3:DeleteObject"),
+			false,
+		},
+		"WrongKey": {answer(403, "InvalidAccessKeyId", "no such key, and no object lock"), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := startProxy(t)

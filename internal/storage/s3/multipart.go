@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// multipart uploads first and what follows it in src. It owns first.
+// multipart uploads first and the rest of src. It owns first.
 func (u *upload) multipart(ctx context.Context, first *[]byte, src *source) error {
 	m := &multipart{upload: u, free: make(chan *[]byte, u.s.o.Concurrency+1)}
 	defer m.release()
@@ -37,7 +37,7 @@ func (u *upload) multipart(ctx context.Context, first *[]byte, src *source) erro
 type multipart struct {
 	*upload
 	id    string
-	free  chan *[]byte           // the buffers; nil stands for one not made yet
+	free  chan *[]byte           // the buffers; nil is one that is not made yet
 	parts []*types.CompletedPart // by number; each filled in by its own goroutine
 	size  int64
 }
@@ -74,7 +74,7 @@ func (m *multipart) send(ctx context.Context, buf *[]byte, src *source) error {
 	group.SetLimit(m.s.o.Concurrency)
 	err := m.readParts(inFlight, buf, src, group)
 	if err != nil {
-		cancel() // parts of an object that will not be are not worth waiting for
+		cancel() // the object has failed: do not wait for its parts
 		_ = group.Wait()
 		return err
 	}
@@ -88,7 +88,8 @@ func (m *multipart) readParts(inFlight context.Context, buf *[]byte, src *source
 	for number := 1; ; number++ {
 		if number > m.s.maxParts {
 			m.free <- buf
-			return fmt.Errorf("object of more than %d parts of %d bytes: larger parts are needed", m.s.maxParts, m.s.o.PartBytes)
+			return fmt.Errorf("object of more than %d parts of %d bytes: larger parts are needed",
+				m.s.maxParts, m.s.o.PartBytes)
 		}
 		body := (*buf)[:n]
 		m.size += int64(n)
@@ -117,7 +118,7 @@ func (m *multipart) readParts(inFlight context.Context, buf *[]byte, src *source
 	}
 }
 
-// part uploads body and fills in what finish has to say of it.
+// part uploads body and fills in part, which finish sends.
 func (m *multipart) part(ctx context.Context, part *types.CompletedPart, body []byte) error {
 	sum := sha256.Sum256(body)
 	err := m.s.withFeatures(inParts, func(f features) error {
@@ -163,7 +164,7 @@ func (m *multipart) finish(ctx context.Context) error {
 	return m.settle(ctx, "complete multipart upload", err, m.size)
 }
 
-// abort removes the parts, which a listing does not show and the bill does.
+// abort removes the parts, which cost money and are not listed.
 func (m *multipart) abort(ctx context.Context) error {
 	fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
 	defer cancel()
@@ -174,7 +175,8 @@ func (m *multipart) abort(ctx context.Context) error {
 }
 
 func (s *Store) abort(ctx context.Context, key, id string) error {
-	_, err := s.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &s.o.Bucket, Key: &key, UploadId: &id})
+	in := &s3.AbortMultipartUploadInput{Bucket: &s.o.Bucket, Key: &key, UploadId: &id}
+	_, err := s.client.AbortMultipartUpload(ctx, in)
 	if codeOf(err) == "NoSuchUpload" {
 		return nil
 	}

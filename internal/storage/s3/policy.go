@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// Policy returns the smallest IAM policy with which everything works that is
-// done with the bucket and prefix of o, as JSON. mayDelete is for those who
-// also remove old snapshots: without it, stolen credentials destroy nothing.
+// Policy returns, as JSON, the smallest IAM policy with which backupd works in
+// the bucket and prefix of o. Only a machine that removes old snapshots needs
+// mayDelete: without it, stolen credentials destroy nothing.
 func Policy(o Options, mayDelete bool) (string, error) {
 	prefix := strings.Trim(o.Prefix, "/")
 	if prefix != "" {
@@ -26,14 +26,20 @@ func Policy(o Options, mayDelete bool) (string, error) {
 	}
 	p := policy{Version: "2012-10-17", Statement: []statement{
 		list, objects,
-		// Asked by the check alone, which also does without.
-		{Sid: "Check", Effect: "Allow", Action: []string{"s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration"}, Resource: bucket},
+		// Only the check asks for these, and it does not need them.
+		{
+			Sid: "Check", Effect: "Allow", Resource: bucket,
+			Action: []string{"s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration"},
+		},
 	}}
 	if mayDelete {
 		p.Statement = append(p.Statement,
 			statement{Sid: "Delete", Effect: "Allow", Action: []string{"s3:DeleteObject"}, Resource: objects.Resource},
 			// It knows no condition on the prefix.
-			statement{Sid: "FindOrphanedUploads", Effect: "Allow", Action: []string{"s3:ListBucketMultipartUploads"}, Resource: bucket},
+			statement{
+				Sid: "FindOrphanedUploads", Effect: "Allow", Resource: bucket,
+				Action: []string{"s3:ListBucketMultipartUploads"},
+			},
 		)
 	}
 	if o.SSE == SSEKMS && o.SSEKMSKeyID != "" { // the account's own key needs no permission
@@ -73,7 +79,7 @@ func partition(region string) string {
 	return "aws"
 }
 
-// kmsStatement is about a key, by its ARN, its alias or its bare id.
+// kmsStatement allows a key, given by its ARN, its alias or its bare id.
 func kmsStatement(arn, key string) statement {
 	s := statement{
 		Sid: "EncryptionKey", Effect: "Allow",

@@ -15,23 +15,24 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-func probe(t *testing.T, s storage.Store) []storage.Finding {
+func probe(t *testing.T, s storage.Store) []backup.Finding {
 	t.Helper()
-	found := storage.Probe(t.Context(), s, storage.ProbeOptions{PartBytes: 5 << 20})
+	found := storage.Probe(t.Context(), s)
 	for _, f := range found {
-		t.Logf("%-22s %-8s %s [%s]", f.Step, f.Level, f.Text, f.Todo)
+		t.Logf("%-22s %-8s %s [%s]", f.Subject, f.Level, f.Text, f.Hint)
 	}
 	return found
 }
 
-func textOf(found []storage.Finding, step string) string {
+func textOf(found []backup.Finding, step string) string {
 	for _, f := range found {
-		if f.Step == step {
+		if f.Subject == step {
 			return f.Text
 		}
 	}
@@ -39,12 +40,12 @@ func textOf(found []storage.Finding, step string) string {
 }
 
 // wantNotOK compares the steps that are not ok.
-func wantNotOK(t *testing.T, found []storage.Finding, want map[string]storage.Level) {
+func wantNotOK(t *testing.T, found []backup.Finding, want map[string]backup.Level) {
 	t.Helper()
-	got := map[string]storage.Level{}
+	got := map[string]backup.Level{}
 	for _, f := range found {
-		if f.Level != storage.LevelOK {
-			got[f.Step] = f.Level
+		if f.Level != backup.LevelOK {
+			got[f.Subject] = f.Level
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -55,7 +56,7 @@ func wantNotOK(t *testing.T, found []storage.Finding, want map[string]storage.Le
 func keys(t *testing.T, s storage.Store) []string {
 	t.Helper()
 	var out []string
-	for o, err := range s.List(t.Context(), "") {
+	for o, err := range s.List(t.Context(), "", "") {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +70,7 @@ func TestProbe(t *testing.T) {
 	checkNoUploads(t, server)
 	s := open(t, options(t, server))
 	found := probe(t, s)
-	wantNotOK(t, found, map[string]storage.Level{})
+	wantNotOK(t, found, map[string]backup.Level{})
 	if got := textOf(found, "checksums"); !strings.Contains(got, "SHA-256") {
 		t.Errorf("checksums: %s", got)
 	}
@@ -85,10 +86,11 @@ func TestProbe(t *testing.T) {
 func TestProbe_Locked(t *testing.T) {
 	p := startProxy(t)
 	p.fail("GetBucketVersioning", text(`<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>`))
-	p.fail("GetObjectLockConfiguration", text(`<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>`+
+	p.fail("GetObjectLockConfiguration", text(`<ObjectLockConfiguration>`+
+		`<ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>`+
 		`<Mode>COMPLIANCE</Mode><Days>30</Days></DefaultRetention></Rule></ObjectLockConfiguration>`))
 	found := probe(t, p.open(t))
-	wantNotOK(t, found, map[string]storage.Level{})
+	wantNotOK(t, found, map[string]backup.Level{})
 	if got := textOf(found, "versioning"); !strings.HasPrefix(got, "on") {
 		t.Errorf("versioning: %s", got)
 	}
@@ -105,7 +107,8 @@ func text(body string) fault {
 // reading only.
 func ignoreCondition(p *proxy, w http.ResponseWriter, r *http.Request) {
 	bucket, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-	out, err := plainClient(p.server).PutObject(r.Context(), &awss3.PutObjectInput{Bucket: &bucket, Key: &key, Body: bytes.NewReader(readBody(r))})
+	in := &awss3.PutObjectInput{Bucket: &bucket, Key: &key, Body: bytes.NewReader(readBody(r))}
+	out, err := plainClient(p.server).PutObject(r.Context(), in)
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
@@ -117,13 +120,16 @@ func ignoreConditionAtEnd(p *proxy, w http.ResponseWriter, r *http.Request) {
 	bucket, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	id := r.URL.Query().Get("uploadId")
 	readBody(r)
-	parts, err := plainClient(p.server).ListParts(r.Context(), &awss3.ListPartsInput{Bucket: &bucket, Key: &key, UploadId: &id})
+	in := &awss3.ListPartsInput{Bucket: &bucket, Key: &key, UploadId: &id}
+	parts, err := plainClient(p.server).ListParts(r.Context(), in)
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	done := &types.CompletedMultipartUpload{}
 	for _, part := range parts.Parts {
-		done.Parts = append(done.Parts, types.CompletedPart{ETag: part.ETag, PartNumber: part.PartNumber, ChecksumSHA256: part.ChecksumSHA256})
+		done.Parts = append(done.Parts, types.CompletedPart{
+			ETag: part.ETag, PartNumber: part.PartNumber, ChecksumSHA256: part.ChecksumSHA256,
+		})
 	}
 	_, err = plainClient(p.server).CompleteMultipartUpload(r.Context(), &awss3.CompleteMultipartUploadInput{
 		Bucket: &bucket, Key: &key, UploadId: &id, MultipartUpload: done,
@@ -174,33 +180,35 @@ func shortListing(p *proxy, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	prefix := r.URL.Query().Get("prefix")
-	fmt.Fprintf(w, `<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>%sB</Key><Size>1</Size></Contents></ListBucketResult>`, prefix)
+	fmt.Fprintf(w, `<ListBucketResult><IsTruncated>false</IsTruncated>`+
+		`<Contents><Key>%sB</Key><Size>1</Size></Contents></ListBucketResult>`, prefix)
 }
 
-// TestProbe_OtherServices: what is wrong with a service is told, at its step.
+// TestProbe_OtherServices: each fault of a service is reported at its step.
 func TestProbe_OtherServices(t *testing.T) {
-	const failure, warning = storage.LevelFailure, storage.LevelWarning
+	const failure, warning = backup.LevelFailure, backup.LevelWarning
 	unsupported := answer(400, "InvalidArgument", "Unsupported header 'x-amz-checksum-sha256'")
+	noCondition := refusals{"If-None-Match": answer(501, "NotImplemented", "If-None-Match is not supported")}
 	for name, c := range map[string]struct {
 		faults map[string]fault
-		want   map[string]storage.Level
+		want   map[string]backup.Level
 		step   string
 		text   string
 	}{
 		"IgnoresCondition": {
 			map[string]fault{"PutObject": ignoreCondition},
-			map[string]storage.Level{"create if absent": failure}, "create if absent", "If-None-Match",
+			map[string]backup.Level{"create if absent": failure}, "create if absent", "If-None-Match",
 		},
 		"IgnoresConditionInParts": {
 			map[string]fault{"CompleteMultipartUpload": ignoreConditionAtEnd},
-			map[string]storage.Level{"large object if absent": failure}, "large object if absent", "If-None-Match",
+			map[string]backup.Level{"large object if absent": failure}, "large object if absent", "If-None-Match",
 		},
 		"RefusesCondition": {
 			map[string]fault{
-				"PutObject":               refusals{"If-None-Match": answer(501, "NotImplemented", "If-None-Match is not supported")}.answer,
-				"CompleteMultipartUpload": refusals{"If-None-Match": answer(501, "NotImplemented", "If-None-Match is not supported")}.answer,
+				"PutObject": noCondition.answer, "CompleteMultipartUpload": noCondition.answer,
 			},
-			map[string]storage.Level{"conditional writes": warning}, "conditional writes", "asked before each upload",
+			map[string]backup.Level{"conditional writes": warning},
+			"conditional writes", "checks for the key before each upload",
 		},
 		"RefusesChecksum": {
 			map[string]fault{
@@ -208,26 +216,26 @@ func TestProbe_OtherServices(t *testing.T) {
 				"UploadPart":            refusals{"X-Amz-Checksum-Sha256": unsupported}.answer,
 				"CreateMultipartUpload": refusals{"X-Amz-Checksum-Algorithm": unsupported}.answer,
 			},
-			map[string]storage.Level{}, "checksums", "MD5",
+			map[string]backup.Level{}, "checksums", "MD5",
 		},
 		"LiesInRanges": {
 			map[string]fault{"GetObject": otherBytes},
-			map[string]storage.Level{"read ranges": failure, "large object": failure}, "read ranges", "other bytes",
+			map[string]backup.Level{"read ranges": failure, "large object": failure}, "read ranges", "other bytes",
 		},
 		"IgnoresRanges": {
 			map[string]fault{"GetObject": wholeObject},
-			map[string]storage.Level{"read ranges": failure, "large object": failure}, "read ranges", "ignored the range",
+			map[string]backup.Level{"read ranges": failure, "large object": failure}, "read ranges", "ignored the range",
 		},
 		"LosesPages": {
 			map[string]fault{"ListObjectsV2": shortListing},
-			map[string]storage.Level{"list pages": failure}, "list pages", "pages of two",
+			map[string]backup.Level{"list pages": failure}, "list pages", "pages of two",
 		},
 		"NoVersioning": {
 			map[string]fault{
 				"GetBucketVersioning":        answer(501, "NotImplemented", "no"),
 				"GetObjectLockConfiguration": answer(403, "AccessDenied", "no"),
 			},
-			map[string]storage.Level{}, "object lock", "not known: 403 AccessDenied",
+			map[string]backup.Level{}, "object lock", "not known: 403 AccessDenied",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -265,7 +273,8 @@ func allow(t *testing.T, server, user *testserver.S3, policy string) {
 		t.Fatal(err)
 	}
 	text := string(raw)
-	if _, err := plainClient(server).PutBucketPolicy(t.Context(), &awss3.PutBucketPolicyInput{Bucket: &server.Bucket, Policy: &text}); err != nil {
+	in := &awss3.PutBucketPolicyInput{Bucket: &server.Bucket, Policy: &text}
+	if _, err := plainClient(server).PutBucketPolicy(t.Context(), in); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -281,7 +290,7 @@ func TestPolicy_IsEnough(t *testing.T) {
 			o.Prefix = prefix
 			allow(t, server, user, policyOf(t, o, true))
 			s := open(t, o)
-			wantNotOK(t, probe(t, s), map[string]storage.Level{})
+			wantNotOK(t, probe(t, s), map[string]backup.Level{})
 			if _, err := s.AbortStaleUploads(t.Context(), 0); err != nil {
 				t.Error(err)
 			}
@@ -291,7 +300,7 @@ func TestPolicy_IsEnough(t *testing.T) {
 
 			allow(t, server, user, policyOf(t, o, false))
 			found := probe(t, s)
-			wantNotOK(t, found, map[string]storage.Level{"delete": storage.LevelWarning})
+			wantNotOK(t, found, map[string]backup.Level{"delete": backup.LevelWarning})
 			left := keys(t, s)
 			if len(left) < 6 {
 				t.Errorf("left: %q", left)
@@ -311,26 +320,30 @@ func TestPolicy_IsEnough(t *testing.T) {
 		allow(t, server, user, policyOf(t, o, true))
 		o.Prefix = "another"
 		found := probe(t, open(t, o))
-		wantNotOK(t, found, map[string]storage.Level{"create": storage.LevelFailure})
-		if !strings.Contains(found[0].Todo, "s3:PutObject") {
+		wantNotOK(t, found, map[string]backup.Level{"create": backup.LevelFailure})
+		if !strings.Contains(found[0].Hint, "s3:PutObject") {
 			t.Errorf("got %+v", found[0])
 		}
 	})
 }
 
-// TestPolicy_IsMinimal: each action that is left out is missed by someone.
+// TestPolicy_IsMinimal: without any of the actions some step fails.
 func TestPolicy_IsMinimal(t *testing.T) {
 	server := testserver.StartS3Users(t)
 	user := server.AddUser(t, "writer")
 	o := options(t, user)
 	whole := policyOf(t, o, true)
+	bucketActions := []string{
+		"s3:ListBucket", "s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration",
+		"s3:ListBucketMultipartUploads",
+	}
 	for _, action := range []string{
 		"s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:DeleteObject",
 		"s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration", "s3:ListBucketMultipartUploads",
 	} {
 		t.Run(action, func(t *testing.T) {
 			without := strings.Replace(whole, `"`+action+`"`, `"s3:GetObjectTagging"`, 1)
-			if slices.Contains([]string{"s3:ListBucket", "s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration", "s3:ListBucketMultipartUploads"}, action) {
+			if slices.Contains(bucketActions, action) {
 				without = strings.Replace(whole, `"`+action+`"`, `"s3:GetBucketTagging"`, 1)
 			}
 			if action == "s3:ListBucket" { // whose condition no other action of a bucket has
@@ -341,7 +354,7 @@ func TestPolicy_IsMinimal(t *testing.T) {
 			s := open(t, o)
 			missed := false
 			for _, f := range probe(t, s) {
-				missed = missed || f.Level != storage.LevelOK || strings.HasPrefix(f.Text, "not known: 403")
+				missed = missed || f.Level != backup.LevelOK || strings.HasPrefix(f.Text, "not known: 403")
 			}
 			if _, err := s.AbortStaleUploads(t.Context(), 0); err != nil {
 				missed = true
@@ -369,16 +382,46 @@ func TestPolicy_Text(t *testing.T) {
 		want []string
 		not  []string
 	}{
-		"Prefix":    {s3.Options{Bucket: "b", Prefix: "/a/b/"}, []string{`"arn:aws:s3:::b/a/b/*"`, `"s3:prefix": "a/b/*"`}, []string{"kms", "Delete"}},
-		"Bucket":    {s3.Options{Bucket: "b"}, []string{`"arn:aws:s3:::b/*"`}, []string{"Condition"}},
-		"China":     {s3.Options{Bucket: "b", Region: "cn-north-1"}, []string{`"arn:aws-cn:s3:::b"`}, []string{"arn:aws:"}},
-		"GovCloud":  {s3.Options{Bucket: "b", Region: "us-gov-west-1"}, []string{`"arn:aws-us-gov:s3:::b"`}, []string{"arn:aws:"}},
-		"OwnKey":    {s3.Options{Bucket: "b", SSE: s3.SSEKMS}, nil, []string{"kms"}},
-		"KeyARN":    {s3.Options{Bucket: "b", SSE: s3.SSEKMS, SSEKMSKeyID: arn}, []string{`"kms:GenerateDataKey"`, `"kms:Decrypt"`, `"` + arn + `"`}, nil},
-		"KeyID":     {s3.Options{Bucket: "b", SSE: s3.SSEKMS, SSEKMSKeyID: "k"}, []string{`"arn:aws:kms:*:*:key/k"`}, nil},
-		"KeyAlias":  {s3.Options{Bucket: "b", SSE: s3.SSEKMS, SSEKMSKeyID: "alias/k"}, []string{`"kms:ResourceAliases": "alias/k"`}, nil},
-		"AliasARN":  {s3.Options{Bucket: "b", SSE: s3.SSEKMS, SSEKMSKeyID: "arn:aws:kms:r:1:alias/k"}, []string{`"kms:ResourceAliases": "alias/k"`}, nil},
-		"NoKMSHere": {s3.Options{Bucket: "b", SSE: s3.SSES3}, nil, []string{"kms"}},
+		"Prefix": {
+			s3.Options{Bucket: "b", Prefix: "/a/b/"},
+			[]string{`"arn:aws:s3:::b/a/b/*"`, `"s3:prefix": "a/b/*"`}, []string{"kms", "Delete"},
+		},
+		"Bucket": {
+			s3.Options{Bucket: "b"},
+			[]string{`"arn:aws:s3:::b/*"`}, []string{"Condition"},
+		},
+		"China": {
+			s3.Options{Bucket: "b", Region: "cn-north-1"},
+			[]string{`"arn:aws-cn:s3:::b"`}, []string{"arn:aws:"},
+		},
+		"GovCloud": {
+			s3.Options{Bucket: "b", Region: "us-gov-west-1"},
+			[]string{`"arn:aws-us-gov:s3:::b"`}, []string{"arn:aws:"},
+		},
+		"OwnKey": {
+			s3.Options{Bucket: "b", SSE: s3.SSEKMS},
+			nil, []string{"kms"},
+		},
+		"KeyARN": {
+			s3.Options{Bucket: "b", SSE: s3.SSEKMS, SSEKMSKeyID: arn},
+			[]string{`"kms:GenerateDataKey"`, `"kms:Decrypt"`, `"` + arn + `"`}, nil,
+		},
+		"KeyID": {
+			s3.Options{Bucket: "b", SSE: s3.SSEKMS, SSEKMSKeyID: "k"},
+			[]string{`"arn:aws:kms:*:*:key/k"`}, nil,
+		},
+		"KeyAlias": {
+			s3.Options{Bucket: "b", SSE: s3.SSEKMS, SSEKMSKeyID: "alias/k"},
+			[]string{`"kms:ResourceAliases": "alias/k"`}, nil,
+		},
+		"AliasARN": {
+			s3.Options{Bucket: "b", SSE: s3.SSEKMS, SSEKMSKeyID: "arn:aws:kms:r:1:alias/k"},
+			[]string{`"kms:ResourceAliases": "alias/k"`}, nil,
+		},
+		"NoKMSHere": {
+			s3.Options{Bucket: "b", SSE: s3.SSES3},
+			nil, []string{"kms"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := policyOf(t, c.o, false)

@@ -25,7 +25,7 @@ func (c *progressConn) Read(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Read(p)
 	if n > 0 {
-		_ = c.extend() // fails only on a closed connection, which err tells
+		_ = c.extend() // fails only on a closed connection, as err says
 	}
 	return n, c.explain(err)
 }

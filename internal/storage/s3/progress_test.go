@@ -71,8 +71,8 @@ func TestProgressConn_SlowUpload(t *testing.T) {
 	})
 }
 
-// TestProgressConn_BusyReader: what comes in is progress for what waits to go
-// out.
+// TestProgressConn_BusyReader: bytes that come in are progress for a write that
+// waits.
 func TestProgressConn_BusyReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()

@@ -15,7 +15,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// proxy stands between a store and the real server. The faults for an
+// proxy is between a store and the real server. The faults for an
 // operation strike its first requests, one each; the rest pass.
 type proxy struct {
 	*httptest.Server
@@ -116,7 +116,8 @@ func operation(r *http.Request) string {
 
 // forward sends the request on. The client's signature is about its own Host.
 func (p *proxy) forward(r *http.Request, body []byte) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(r.Context(), r.Method, p.server.Endpoint+r.URL.RequestURI(), bytes.NewReader(body))
+	url := p.server.Endpoint + r.URL.RequestURI()
+	req, err := http.NewRequestWithContext(r.Context(), r.Method, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}

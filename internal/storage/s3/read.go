@@ -55,7 +55,7 @@ func (s *Store) get(ctx context.Context, key string, offset, length int64) (io.R
 	return &body{ctx: ctx, r: storage.ExactReader(out.Body, n), c: out.Body, etag: cleanETag(out.ETag)}, nil
 }
 
-// empty is a reader of nothing, of an object that must exist all the same.
+// empty returns a reader of no bytes of an object, which must exist.
 func (s *Store) empty(ctx context.Context, key string) (io.ReadCloser, error) {
 	o, err := s.stat(ctx, key)
 	if err != nil {
@@ -74,11 +74,11 @@ func rangeHeader(offset, length int64) *string {
 	return aws.String(fmt.Sprintf("bytes=%d-%d", offset, offset+length-1))
 }
 
-// promised returns how many bytes the answer has for a range, and refuses one
-// that is about other bytes than were asked for.
+// promised returns how many bytes the answer has for a range, or an error if the
+// answer has another range.
 func promised(out *s3.GetObjectOutput, offset, length int64) (int64, error) {
 	if out.ContentRange == nil {
-		// The whole object. That is what a service sends that knows no ranges.
+		// A service that knows no ranges sends the whole object.
 		if offset > 0 {
 			return 0, errors.New("the service ignored the range")
 		}
@@ -143,7 +143,7 @@ func (s *Store) Stat(ctx context.Context, key string) (storage.Object, error) {
 func (s *Store) stat(ctx context.Context, key string) (storage.Object, error) {
 	found, err := s.head(ctx, s.key(key))
 	if statusOf(err) == http.StatusNotFound {
-		// An answer to HEAD has no body that would tell what is missing.
+		// An answer to HEAD has no body that would name the missing thing.
 		if err := s.bucketMissing(ctx); err != nil {
 			return storage.Object{}, err
 		}
@@ -155,13 +155,14 @@ func (s *Store) stat(ctx context.Context, key string) (storage.Object, error) {
 	return found.Object, nil
 }
 
-// explainRead knows that the service hides a missing key from those who may not
+// explainRead adds that a service hides missing keys if the credentials may not
 // list the bucket.
 func (s *Store) explainRead(err error) error {
 	explained := s.explain(err)
 	var hint *backup.HintError
 	if statusOf(err) == http.StatusForbidden && !errors.As(explained, &hint) {
-		return backup.WithHint(explained, "the credentials may not read it, or may not list the bucket and the key does not exist")
+		return backup.WithHint(explained, "either the credentials may not read the object, "+
+			"or it does not exist and they may not list the bucket")
 	}
 	return explained
 }
@@ -179,7 +180,7 @@ func (s *Store) bucketMissing(ctx context.Context) error {
 	if err == nil {
 		s.bucketSeen.Store(true)
 	}
-	return nil // whatever else it is, it is not what was asked
+	return nil // another error does not mean that the bucket is missing
 }
 
 // found is an object and the nonce of the upload that made it.
@@ -198,8 +199,10 @@ func (s *Store) head(ctx context.Context, full string) (found, error) {
 	}
 	s.bucketSeen.Store(true)
 	return found{
-		Object: storage.Object{Size: aws.ToInt64(out.ContentLength), ModTime: aws.ToTime(out.LastModified), ETag: cleanETag(out.ETag)},
-		nonce:  out.Metadata[nonceKey],
+		Object: storage.Object{
+			Size: aws.ToInt64(out.ContentLength), ModTime: aws.ToTime(out.LastModified), ETag: cleanETag(out.ETag),
+		},
+		nonce: out.Metadata[nonceKey],
 	}, nil
 }
 

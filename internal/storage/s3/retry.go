@@ -35,8 +35,8 @@ func (b backoff) pause(attempt int) time.Duration {
 	return rand.N(limit)
 }
 
-// retryer is the SDK's, with more patience and without its token bucket: that
-// one is empty after a long outage, and then every call fails at once.
+// retryer is the SDK's, with more patience and without its token bucket, which
+// is empty after a long outage and then lets every call fail at once.
 func (s *Store) retryer() aws.Retryer {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = maxAttempts
@@ -45,7 +45,7 @@ func (s *Store) retryer() aws.Retryer {
 		o.Backoff = retry.BackoffDelayerFunc(func(attempt int, err error) (time.Duration, error) {
 			say := s.log.Debug
 			if attempt > 2 {
-				say = s.log.Warn // this begins to be felt
+				say = s.log.Warn // by now it is noticed
 			}
 			say("S3 request failed, trying again", "attempt", attempt, "err", s.explain(err))
 			return s.delay.pause(attempt), nil
@@ -61,7 +61,7 @@ var (
 		"OperationAborted":            true,
 		"InternalError":               true,
 		"ServiceUnavailable":          true,
-		"IncompleteBody":              true, // cut or damaged on the way: what is sent again is intact
+		"IncompleteBody":              true, // cut or damaged on the way
 		"BadDigest":                   true,
 		"XAmzContentChecksumMismatch": true,
 		"XAmzContentSHA256Mismatch":   true,
@@ -80,7 +80,7 @@ func isRetryable(err error) aws.Ternary {
 	case errors.As(err, &creds):
 		return aws.BoolTernary(creds.transient)
 	case errors.As(err, &cert), errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
-		return aws.FalseTernary // the SDK retries whatever happens to a connection
+		return aws.FalseTernary // by itself the SDK retries all errors of a connection
 	case retryableCodes[code] || retryableStatus[status]:
 		return aws.TrueTernary
 	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
@@ -91,12 +91,12 @@ func isRetryable(err error) aws.Ternary {
 	return aws.UnknownTernary
 }
 
-// slowestBytes per second is what an attempt is given time for. Parts in
-// flight share the line, so this is far below any line worth using.
+// slowestBytes per second is the speed for which an attempt has time. Parts in
+// flight share the line, so this is far below the speed of any useful line.
 const slowestBytes = 32 << 10
 
-// limitAttempts ends an attempt that moves, but so slowly that another one
-// should be made. It spares GetObject, whose answer is read after the attempt.
+// limitAttempts ends an attempt that moves, but too slowly, so that another one
+// is made. It spares GetObject, whose answer is read after the attempt.
 func (s *Store) limitAttempts(stack *middleware.Stack) error {
 	return stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("LimitAttempt", func(
 		ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler,

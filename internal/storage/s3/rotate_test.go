@@ -2,17 +2,11 @@ package s3_test
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"io"
 	"log"
 	"log/slog"
-	"math/big"
-	"net"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -24,30 +18,8 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
+	"github.com/etcd-backupd/backupd/internal/testserver"
 )
-
-// selfSigned makes a certificate that is its own authority, for a host.
-func selfSigned(t *testing.T, host string) (*tls.Certificate, []byte) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true,
-	}
-	if ip := net.ParseIP(host); ip != nil {
-		tmpl.IPAddresses = []net.IP{ip}
-	} else {
-		tmpl.DNSNames = []string{host}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-}
 
 // logText is a log to read while it is written.
 type logText struct {
@@ -71,9 +43,21 @@ func (l *logText) count(text string) int {
 // one Store lives.
 func TestTLS_Rotation(t *testing.T) {
 	p := startProxy(t)
-	first, firstCA := selfSigned(t, "127.0.0.1")
-	second, secondCA := selfSigned(t, "127.0.0.1")
-	foreign, foreignCA := selfSigned(t, "other.example")
+	issue := func(change ...func(*x509.Certificate)) (*tls.Certificate, []byte) {
+		a := testserver.NewAuthority(t)
+		pair, err := tls.LoadX509KeyPair(a.Issue(t, "service", change...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ca, err := os.ReadFile(a.File)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &pair, ca
+	}
+	first, firstCA := issue()
+	second, secondCA := issue()
+	foreign, foreignCA := issue(func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"other.example"} })
 	var serving atomic.Pointer[tls.Certificate]
 	serving.Store(first)
 	front := httptest.NewUnstartedServer(p)
@@ -131,7 +115,7 @@ func TestTLS_Rotation(t *testing.T) {
 	works("a file half written, once more")
 	trust(nil)
 	works("an empty file")
-	if text.count("cut off") != 1 || text.count("no certificate in it") != 1 {
+	if text.count("cut off") != 1 || text.count("no certificate in PEM") != 1 {
 		t.Errorf("want one warning of each in the log:\n%s", text.buf.String())
 	}
 	serve(foreign)

@@ -8,10 +8,10 @@
 // by HEAD before each upload instead: two writers of one key at the same
 // moment may then both succeed, which costs nothing where names are random, as
 // those of snapshots are. A service that ignores If-None-Match silently, as
-// Google's does, cannot be told from one that heeds it without trying.
+// Google's does, is found out by [storage.Probe] only.
 //
-// Requests are retried with full jitter for as long as ten attempts last, and
-// no connection may stand still for longer than [Options.ProgressTimeout].
+// A request is tried up to ten times, with full jitter, and a connection on which
+// nothing moves for [Options.ProgressTimeout] is closed.
 package s3
 
 import (
@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,27 +51,41 @@ const (
 )
 
 // Options describe the bucket and how to reach it. Only Bucket is required.
-// What is not said comes from where the AWS SDK takes it: AWS_* variables, the
-// shared configuration, the environment's roles.
+// The AWS SDK finds the rest in its own sources: AWS_* variables, the shared
+// configuration, the environment's roles. The fields with a tag are for users:
+// package location makes flags of them, and package config keys.
 type Options struct {
 	Bucket string
 	Prefix string // folder in the bucket; slashes around it make no difference
 
-	Endpoint  string // URL of another service than Amazon's, https:// if it has no scheme
-	Region    string // default with an endpoint, if nothing else says: us-east-1
-	PathStyle string // "" is on if there is an endpoint, else off
-	CAFile    string // PEM; the only CAs trusted, if given. Read again when it changes
-
-	// CredentialsFile has the shared credentials format. It is read again
-	// when a minute has passed, and goes before every other source.
-	CredentialsFile string
-	Profile         string // section of CredentialsFile or of the shared configuration
-
-	StorageClass string // of new objects
-	SSE          string // server-side encryption of new objects: "", SSES3 or SSEKMS
-	SSEKMSKeyID  string // default: the account's own key for S3
-	SSECKeyFile  string // customer key: 32 bytes, raw or in base64; needs https
-	Checksum     string // default ChecksumAuto
+	// Endpoint is the URL of a service other than Amazon's.
+	Endpoint string `yaml:"endpoint"`
+	// Region of the bucket.
+	Region string `yaml:"region"`
+	// PathStyle puts the bucket in the path of URLs (on) or into the host name
+	// (off). By default it is on where there is an endpoint.
+	PathStyle string `yaml:"path-style" oneof:"on off"`
+	// CAFile holds the only CAs that the service's certificate is verified
+	// against, in PEM.
+	CAFile string `yaml:"ca-file"`
+	// CredentialsFile has aws_access_key_id and aws_secret_access_key in the
+	// format of the AWS SDK's shared credentials. It is read again after a minute.
+	CredentialsFile string `yaml:"credentials-file"`
+	// Profile is the section of the credentials file, or of the shared
+	// configuration.
+	Profile string `yaml:"profile"`
+	// StorageClass of new objects.
+	StorageClass string `yaml:"storage-class"`
+	// SSE is the server-side encryption of new objects.
+	SSE string `yaml:"sse" oneof:"AES256 aws:kms"`
+	// SSEKMSKeyID is the key for aws:kms. By default it is the account's own for
+	// S3.
+	SSEKMSKeyID string `yaml:"sse-kms-key-id"`
+	// SSECKeyFile holds a customer key of 32 bytes, raw or in base64. It needs
+	// https.
+	SSECKeyFile string `yaml:"sse-c-key-file"`
+	// Checksum of uploads. auto is sha256, or md5 where the service refuses that.
+	Checksum string `yaml:"checksum" default:"auto" oneof:"auto sha256 md5 none"`
 
 	PartBytes       int64         // default 16 MiB, at least 5 MiB; an object has at most 10,000 parts
 	Concurrency     int           // parts in flight of one upload; default 3. Memory: one part more
@@ -96,7 +111,11 @@ type Store struct {
 	features features // guarded by mu
 }
 
-var _ storage.Store = (*Store)(nil)
+var (
+	_ storage.Store         = (*Store)(nil)
+	_ storage.Inspector     = (*Store)(nil)
+	_ storage.StaleUploader = (*Store)(nil)
+)
 
 const minPartBytes = 5 << 20 // the service's rule for all parts but the last
 
@@ -129,7 +148,7 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-// complete fills in defaults and refuses what cannot be.
+// complete fills in defaults and refuses invalid values.
 func (o *Options) complete() error {
 	setDefault(&o.Checksum, ChecksumAuto)
 	setDefault(&o.PartBytes, 16<<20)
@@ -148,7 +167,7 @@ func (o *Options) complete() error {
 		return fmt.Errorf("prefix: %w", storage.CheckKey(strings.Trim(o.Prefix, "/")))
 	case o.PathStyle != "" && o.PathStyle != PathStyleOn && o.PathStyle != PathStyleOff:
 		return fmt.Errorf("path style %q: want %q, %q or nothing", o.PathStyle, PathStyleOn, PathStyleOff)
-	case o.Checksum != ChecksumAuto && o.Checksum != ChecksumSHA256 && o.Checksum != ChecksumMD5 && o.Checksum != ChecksumNone:
+	case !slices.Contains([]string{ChecksumAuto, ChecksumSHA256, ChecksumMD5, ChecksumNone}, o.Checksum):
 		return fmt.Errorf("checksum %q: want auto, sha256, md5 or none", o.Checksum)
 	case o.SSE != "" && o.SSE != SSES3 && o.SSE != SSEKMS:
 		return fmt.Errorf("server-side encryption %q: want %q, %q or nothing", o.SSE, SSES3, SSEKMS)

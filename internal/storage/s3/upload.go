@@ -19,7 +19,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// cleanUpTimeout bounds what is still done after the caller's context ended.
+// cleanUpTimeout bounds the work that is still done after the caller's context
+// has ended.
 const cleanUpTimeout = 15 * time.Second
 
 // smallBytes is read before a whole part's buffer is taken, for most objects
@@ -98,7 +99,7 @@ func (u *upload) put(ctx context.Context, body []byte) error {
 	return u.settle(ctx, "put object", err, int64(len(body)))
 }
 
-// absent stands in for the condition a service does not know.
+// absent takes the place of the condition where a service does not know it.
 func (u *upload) absent(ctx context.Context, f features) error {
 	if f.conditional {
 		return nil
@@ -113,13 +114,12 @@ func (u *upload) absent(ctx context.Context, f features) error {
 	return err
 }
 
-// settle decides what the outcome of the request is that makes the object.
+// settle decides whether the request that makes the object has succeeded.
 //
 // An error need not mean that nothing was stored. When the answer to a request
-// that succeeded is lost, the next attempt is told that the object exists (412)
-// or that the upload is gone (404), because we have won already; and when ten
-// answers in a row are lost nobody tells anything. So it looks: an object of
-// our size that carries our nonce is ours, and whole.
+// that succeeded is lost, the next attempt fails because the object exists (412)
+// or the upload is gone (404); and ten answers in a row may be lost. So settle
+// asks for the object: with our nonce and our size it is ours, and whole.
 func (u *upload) settle(ctx context.Context, what string, err error, size int64) error {
 	if err == nil {
 		u.s.bucketSeen.Store(true)
@@ -128,15 +128,16 @@ func (u *upload) settle(ctx context.Context, what string, err error, size int64)
 	if errors.Is(err, fs.ErrExist) || !leavesDoubt(err) {
 		return u.explain(what, err)
 	}
-	// Fresh: also a cancelled Create has to know, and one that came too late
-	// to be cancelled has succeeded.
+	// The context is fresh because a cancelled Create has to know as well: if it
+	// was cancelled too late it has succeeded.
 	fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
 	defer cancel()
 	found, herr := u.s.head(fresh, u.key)
 	switch {
 	case herr == nil && found.nonce == u.nonce && found.Size == size:
 		return nil
-	case herr == nil && ctx.Err() == nil, statusOf(err) == http.StatusPreconditionFailed && statusOf(herr) == http.StatusForbidden:
+	case herr == nil && ctx.Err() == nil,
+		statusOf(err) == http.StatusPreconditionFailed && statusOf(herr) == http.StatusForbidden:
 		return fs.ErrExist
 	}
 	return u.explain(what, err)
@@ -187,8 +188,8 @@ type source struct {
 }
 
 // next fills p as far as the bytes go and reports whether they were the last.
-// It does not use io.ReadFull, in whose io.ErrUnexpectedEOF the end of r and
-// the cut source of r look the same: a truncated object would be stored.
+// It does not use io.ReadFull: that returns io.ErrUnexpectedEOF at the end of r,
+// as r itself does when its source is cut, and a truncated object would be stored.
 func (s *source) next(p []byte) (n int, last bool, err error) {
 	n = copy(p, s.ahead[:s.held])
 	s.held = 0

@@ -19,8 +19,8 @@ const (
 	// the object; a reader from Open fails instead of ending; a List fails
 	// after its last object.
 	After
-	// Crash: nothing was done, and nothing is done any more: every later
-	// operation fails as well, as if the process or the network had died.
+	// Crash: nothing was done, and every later operation fails as well, as if
+	// the process or the network had died.
 	Crash
 )
 
@@ -54,103 +54,44 @@ func (f *Faulty) Ops() int {
 // Fired reports whether the operation that fails was reached.
 func (f *Faulty) Fired() bool { return f.Ops() > f.at }
 
-// begin counts an operation and returns the errors to fail with before and
-// after it.
-func (f *Faulty) begin() (before, after error) {
+// begin counts an operation and returns the store in which it happens.
+func (f *Faulty) begin() *Hook {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n := f.ops
 	f.ops++
+	h := &Hook{Store: f.s}
+	fail := func(context.Context, storage.Op, string) error { return f.err }
 	switch {
 	case n == f.at && f.when == After:
-		return nil, f.err
+		h.After = fail
 	case n == f.at, n > f.at && f.when == Crash:
-		return f.err, nil
+		h.Before = fail
 	}
-	return nil, nil
+	return h
 }
 
 // Create implements [storage.Store].
 func (f *Faulty) Create(ctx context.Context, key string, r io.Reader) error {
-	before, after := f.begin()
-	if before != nil {
-		return before
-	}
-	if err := f.s.Create(ctx, key, r); err != nil {
-		return err
-	}
-	return after
+	return f.begin().Create(ctx, key, r)
 }
 
 // Open implements [storage.Store].
 func (f *Faulty) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	before, after := f.begin()
-	if before != nil {
-		return nil, before
-	}
-	r, err := f.s.Open(ctx, key, offset, length)
-	if err != nil || after == nil {
-		return r, err
-	}
-	return &faultyReader{r, after}, nil
+	return f.begin().Open(ctx, key, offset, length)
 }
 
 // Stat implements [storage.Store].
 func (f *Faulty) Stat(ctx context.Context, key string) (storage.Object, error) {
-	before, after := f.begin()
-	if before != nil {
-		return storage.Object{}, before
-	}
-	o, err := f.s.Stat(ctx, key)
-	if err == nil && after != nil {
-		return storage.Object{}, after
-	}
-	return o, err
+	return f.begin().Stat(ctx, key)
 }
 
 // List implements [storage.Store].
-func (f *Faulty) List(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
-	return func(yield func(storage.Object, error) bool) {
-		before, after := f.begin()
-		if before != nil {
-			yield(storage.Object{}, before)
-			return
-		}
-		for o, err := range f.s.List(ctx, prefix) {
-			if !yield(o, err) || err != nil {
-				return
-			}
-		}
-		if after != nil {
-			yield(storage.Object{}, after)
-		}
-	}
+func (f *Faulty) List(ctx context.Context, prefix, after string) iter.Seq2[storage.Object, error] {
+	return func(yield func(storage.Object, error) bool) { f.begin().List(ctx, prefix, after)(yield) }
 }
 
 // Delete implements [storage.Store].
 func (f *Faulty) Delete(ctx context.Context, key string) error {
-	before, after := f.begin()
-	if before != nil {
-		return before
-	}
-	if err := f.s.Delete(ctx, key); err != nil {
-		return err
-	}
-	return after
-}
-
-// faultyReader fails where the bytes end.
-type faultyReader struct {
-	io.ReadCloser
-	err error
-}
-
-func (r *faultyReader) ETag() string { return storage.ETag(r.ReadCloser) }
-
-func (r *faultyReader) Read(p []byte) (int, error) {
-	n, err := r.ReadCloser.Read(p)
-	if err == io.EOF {
-		err = r.err
-	}
-	return n, err
+	return f.begin().Delete(ctx, key)
 }

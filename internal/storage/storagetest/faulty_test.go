@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/mem"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
 var errFault = errors.New("fault")
@@ -28,7 +28,7 @@ func scenario(ctx context.Context, s storage.Store) []error {
 	_, err = s.Stat(ctx, "key")
 	errs = append(errs, err)
 	err = nil
-	for _, e := range s.List(ctx, "") {
+	for _, e := range s.List(ctx, "", "") {
 		err = e
 	}
 	return append(errs, err, s.Delete(ctx, "key"))
@@ -48,7 +48,7 @@ func TestFailAt(t *testing.T) {
 			if f.Ops() != 5 || !f.Fired() {
 				t.Errorf("fault %d: %d operations, fired %v", n, f.Ops(), f.Fired())
 			}
-			// What was done in spite of the error, and what was not.
+			// Whether the operation was done in spite of the error.
 			_, err := s.Stat(t.Context(), "key")
 			there := !errors.Is(err, fs.ErrNotExist)
 			want := n == 4 && when == storagetest.Before || n > 0 && when == storagetest.Crash
@@ -57,7 +57,8 @@ func TestFailAt(t *testing.T) {
 			}
 		}
 	}
-	if f := storagetest.FailAt(mem.New(), 5, storagetest.Before, errFault); errors.Join(scenario(t.Context(), f)...) != nil || f.Fired() {
+	f := storagetest.FailAt(mem.New(), 5, storagetest.Before, errFault)
+	if errors.Join(scenario(t.Context(), f)...) != nil || f.Fired() {
 		t.Error("a fault that is never reached")
 	}
 }
@@ -77,11 +78,10 @@ func TestTrace(t *testing.T) {
 	}
 }
 
-// TestWrappers: what is around a store keeps the contract too.
+// TestWrappers: the wrappers of a store keep the contract too.
 func TestWrappers(t *testing.T) {
 	storagetest.Run(t, func(*testing.T) storage.Store {
-		s := storage.WithPrefix(mem.New(), "/some/folder/")
-		s = storage.WithObserver(s, func(storage.Event) {})
+		s := storage.WithObserver(mem.New(), func(storage.Event) {})
 		return storagetest.FailAt(storagetest.Trace(s), 1<<30, storagetest.Before, errFault)
 	})
 }

@@ -3,6 +3,7 @@ package storagetest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -45,7 +46,9 @@ func testRanges(t *testing.T, s storage.Store) {
 
 func testMissing(t *testing.T, s storage.Store) {
 	create(t, s, "there/object", content(1))
-	for _, key := range []string{"missing", "there", "there/objec", "there/object2", "there/object/below", "no/such/folder"} {
+	for _, key := range []string{
+		"missing", "there", "there/objec", "there/object2", "there/object/below", "no/such/folder",
+	} {
 		_, err := s.Stat(t.Context(), key)
 		wantErr(t, "stat "+key, err, fs.ErrNotExist)
 		for _, r := range [][2]int64{{0, -1}, {0, 0}, {5, 5}} {
@@ -62,8 +65,10 @@ func testMissing(t *testing.T, s storage.Store) {
 }
 
 func testBadKeys(t *testing.T, s storage.Store) {
-	for _, key := range []string{"", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/.", "a\x00b", "a\nb", `a\b`,
-		"a\xffb", strings.Repeat("x", 256), strings.Repeat("x/", 600) + "x"} {
+	for _, key := range []string{
+		"", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/.", "a\x00b", "a\nb", `a\b`,
+		"a\xffb", strings.Repeat("x", 256), strings.Repeat("x/", 600) + "x",
+	} {
 		wantErr(t, "create", s.Create(t.Context(), key, strings.NewReader("x")), fs.ErrInvalid)
 		_, err := s.Open(t.Context(), key, 0, -1)
 		wantErr(t, "open", err, fs.ErrInvalid)
@@ -76,8 +81,8 @@ func testBadKeys(t *testing.T, s storage.Store) {
 	}
 }
 
-// testETag checks that a reader tells the same ETag as Stat, if there is one,
-// and that an object made anew has another.
+// testETag checks that a reader has the same ETag as Stat, if there is one, and
+// that an object created again has another.
 func testETag(t *testing.T, s storage.Store) {
 	etag := func() string {
 		t.Helper()
@@ -91,7 +96,7 @@ func testETag(t *testing.T, s storage.Store) {
 				t.Fatal(err)
 			}
 			if got := storage.ETag(body); got != o.ETag {
-				t.Fatalf("open %v tells ETag %q, stat %q", r, got, o.ETag)
+				t.Fatalf("open %v has ETag %q, stat %q", r, got, o.ETag)
 			}
 			if err := body.Close(); err != nil {
 				t.Fatal(err)
@@ -121,7 +126,7 @@ func testCancelled(t *testing.T, s storage.Store) {
 	wantErr(t, "stat", err, context.Canceled)
 	wantErr(t, "delete", s.Delete(ctx, "there"), context.Canceled)
 	yields := 0
-	for _, err := range s.List(ctx, "") {
+	for _, err := range s.List(ctx, "", "") {
 		yields++
 		wantErr(t, "list", err, context.Canceled)
 	}
@@ -148,15 +153,10 @@ func testOpenCancelled(t *testing.T, s storage.Store) {
 }
 
 func testListOrder(t *testing.T, s storage.Store) {
-	want := []string{
-		"a", "a-b", "a.b", "a0/x", "a0x", "ab/c-d", "ab/c/d", "ab/c/d2/e", "ab/c0", "b/1", "b/10", "b/2",
-		"c d/e f", "c+d", "c=d", "k8s_1/snapshots/x.json", "ä", "日本/語",
-	}
-	slices.Sort(want) // bytewise
-	for i := range want {
-		create(t, s, want[(i*7)%len(want)], content(1)) // 7 and 18 have no common factor
-	}
-	for _, prefix := range []string{"", "a", "a-", "a/", "ab", "ab/", "ab/c", "ab/c/", "ab/c/d", "b/1", "c d/", "zz", "日本/"} {
+	want := createListed(t, s)
+	for _, prefix := range []string{
+		"", "a", "a-", "a/", "ab", "ab/", "ab/c", "ab/c/", "ab/c/d", "b/1", "c d/", "zz", "日本/",
+	} {
 		var matching []string
 		for _, key := range want {
 			if strings.HasPrefix(key, prefix) {
@@ -167,12 +167,59 @@ func testListOrder(t *testing.T, s storage.Store) {
 	}
 }
 
+// createListed creates objects whose keys sort differently in the tree of a file
+// system, and returns them in order.
+func createListed(t *testing.T, s storage.Store) []string {
+	t.Helper()
+	all := []string{
+		"a", "a-b", "a.b", "a0/x", "a0x", "ab/c-d", "ab/c/d", "ab/c/d2/e", "ab/c0", "b/1", "b/10", "b/2",
+		"c d/e f", "c+d", "c=d", "k8s_1/snapshots/x.json", "ä", "日本/語",
+	}
+	slices.Sort(all) // bytewise
+	for i := range all {
+		create(t, s, all[(i*7)%len(all)], content(1)) // 7 and 18 have no common factor
+	}
+	return all
+}
+
+// testListAfter begins listings at each key, between keys, in the middle of
+// folders, and before and behind the prefix.
+func testListAfter(t *testing.T, s storage.Store) {
+	all := createListed(t, s)
+	afters := append(slices.Clone(all),
+		"0", "a-", "a/", "a/z", "a0", "a0/", "a00", "aa", "ab", "ab/", "ab/b/x", "ab/c", "ab/c/", "ab/c/d0",
+		"ab/c/d2", "ab/c/d2/z", "ab/c0/", "ab/c1", "ab0", "b", "b/", "b/0", "b/1/x", "b0", "c d0", "zz",
+		"日本", "日本/", "日本0")
+	for _, prefix := range []string{
+		"", "a", "a/", "a0", "ab", "ab/", "ab/c", "ab/c/", "ab/c/d", "b/", "b/1", "c ", "zz", "日本/",
+	} {
+		for _, after := range afters {
+			var want []string
+			for _, key := range all {
+				if strings.HasPrefix(key, prefix) && key > after {
+					want = append(want, key)
+				}
+			}
+			if got := keys(t, s, prefix, after); !slices.Equal(got, want) {
+				t.Fatalf("list %q after %q: got %q, want %q", prefix, after, got, want)
+			}
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, after := range []string{"a", "ab/c", "zz"} {
+		for _, err := range s.List(ctx, "ab/", after) {
+			wantErr(t, "list after "+after, err, context.Canceled)
+		}
+	}
+}
+
 func testListStops(t *testing.T, s storage.Store) {
 	for i := range 5 {
 		create(t, s, fmt.Sprintf("x/%d", i), nil)
 	}
 	n := 0
-	for _, err := range s.List(t.Context(), "") {
+	for _, err := range s.List(t.Context(), "", "") {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -205,11 +252,14 @@ func testListMany(t *testing.T, s storage.Store) {
 	}
 	close(next)
 	wg.Wait()
-	if got := len(keys(t, s, "many/")); got != many {
+	if got := len(keys(t, s, "many/", "")); got != many {
 		t.Fatalf("listed %d objects of %d", got, many)
 	}
-	if got := len(keys(t, s, "many/03/")); got != many/7 {
+	if got := len(keys(t, s, "many/03/", "")); got != many/7 {
 		t.Fatalf("listed %d objects of %d", got, many/7)
+	}
+	if got := len(keys(t, s, "many/", "many/02/99999")); got != many/7*4 {
+		t.Fatalf("listed %d objects of %d", got, many/7*4)
 	}
 }
 
@@ -228,7 +278,7 @@ func testDelete(t *testing.T, s storage.Store) {
 	wantKeys(t, s, "", "d/b")
 	create(t, s, "d/a", content(20))
 	if got := read(t, s, "d/a", 0, -1); !bytes.Equal(got, content(20)) {
-		t.Fatal("the object created anew is the old one")
+		t.Fatal("the object created again is the old one")
 	}
 }
 
@@ -239,16 +289,35 @@ func testDownload(t *testing.T, s storage.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, r := range map[string]io.ReadCloser{
-		"download": storage.Download(t.Context(), s, o, storage.DownloadOptions{PartBytes: 1 << 20, Concurrency: 3}),
-		"resuming": storage.OpenResuming(t.Context(), s, o),
-	} {
-		got, err := io.ReadAll(r)
-		if err != nil || !bytes.Equal(got, want) {
-			t.Fatalf("%s: %d of %d bytes, error %v", name, len(got), len(want), err)
-		}
-		if err := r.Close(); err != nil {
-			t.Fatalf("%s: close: %v", name, err)
-		}
+	r := storage.Download(t.Context(), s, o)
+	got, err := io.ReadAll(r)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("%d of %d bytes, error %v", len(got), len(want), err)
 	}
+	if err := r.Close(); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+}
+
+// testOpenParallel reads more ranges at once than a download does.
+func testOpenParallel(t *testing.T, s storage.Store) {
+	const part = 1 << 20
+	want := content(11<<20 + 17)
+	create(t, s, "big", want)
+	var wg sync.WaitGroup
+	for start := 0; start < len(want); start += part {
+		wg.Go(func() {
+			r, err := s.Open(t.Context(), "big", int64(start), part)
+			if err != nil {
+				t.Errorf("open from %d on: %v", start, err)
+				return
+			}
+			got, err := io.ReadAll(r)
+			err = errors.Join(err, r.Close())
+			if err != nil || !bytes.Equal(got, want[start:min(start+part, len(want))]) {
+				t.Errorf("from %d on: %d bytes that are not those written, error %v", start, len(got), err)
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -1,7 +1,7 @@
 // Package storagetest is the law for implementations of storage.Store: [Run]
-// is the conformance suite, run on each of them. It also holds the wrappers
-// with which other packages test what they do to a store: [FailAt] lets the
-// n-th operation fail, [Trace] records the order of operations.
+// is the conformance suite, run on each of them. It also has wrappers for the
+// tests of other packages: a [Hook] does something at an operation, [FailAt] lets
+// the n-th operation fail, [Trace] records the order of operations.
 package storagetest
 
 import (
@@ -40,8 +40,10 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"CreateCancelled", testCreateCancelled},
 		{"CreateParallel", testCreateParallel},
 		{"Cancelled", testCancelled},
+		{"OpenParallel", testOpenParallel},
 		{"OpenCancelled", testOpenCancelled},
 		{"ListOrder", testListOrder},
+		{"ListAfter", testListAfter},
 		{"ListStops", testListStops},
 		{"ListMany", testListMany},
 		{"Delete", testDelete},
@@ -51,8 +53,8 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 	}
 }
 
-// noise is where all content comes from: making it anew each time would take
-// longer than the tests, under the race detector above all.
+// noise is the source of all content. To make it for each test would take longer
+// than the tests, above all under the race detector.
 var noise = sync.OnceValue(func() []byte {
 	raw := make([]byte, 12<<20)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(raw) // never fails
@@ -89,19 +91,21 @@ func read(t *testing.T, s storage.Store, key string, offset, length int64) []byt
 }
 
 // keys lists s and checks that it is in order.
-func keys(t *testing.T, s storage.Store, prefix string) []string {
+func keys(t *testing.T, s storage.Store, prefix, after string) []string {
 	t.Helper()
 	var got []string
-	for o, err := range s.List(t.Context(), prefix) {
+	last := after
+	for o, err := range s.List(t.Context(), prefix, after) {
 		if err != nil {
-			t.Fatalf("list %q: %v", prefix, err)
+			t.Fatalf("list %q after %q: %v", prefix, after, err)
 		}
-		if n := len(got); n > 0 && got[n-1] >= o.Key {
-			t.Fatalf("list %q: %q comes after %q", prefix, o.Key, got[n-1])
+		if o.Key <= last {
+			t.Fatalf("list %q after %q: %q comes after %q", prefix, after, o.Key, last)
 		}
 		if !strings.HasPrefix(o.Key, prefix) {
-			t.Fatalf("list %q: %q", prefix, o.Key)
+			t.Fatalf("list %q after %q: %q", prefix, after, o.Key)
 		}
+		last = o.Key
 		got = append(got, o.Key)
 	}
 	return got
@@ -109,7 +113,7 @@ func keys(t *testing.T, s storage.Store, prefix string) []string {
 
 func wantKeys(t *testing.T, s storage.Store, prefix string, want ...string) {
 	t.Helper()
-	got := keys(t, s, prefix)
+	got := keys(t, s, prefix, "")
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Fatalf("list %q: got %q, want %q", prefix, got, want)
 	}

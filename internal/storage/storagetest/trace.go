@@ -10,7 +10,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// Tracer is a store that records what was done to it, for golden files.
+// Tracer is a store that records its operations, for golden files.
 type Tracer struct {
 	s     storage.Store
 	mu    sync.Mutex
@@ -24,7 +24,8 @@ func Trace(s storage.Store) *Tracer { return &Tracer{s: s} }
 
 // Lines returns the operations in the order in which they ended (a list: in
 // which it began): the method in lower case, a space and the key or prefix,
-// and " failed" after those that returned an error.
+// " after " and the key after which a list begins, and " failed" after those
+// that returned an error.
 func (t *Tracer) Lines() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -72,10 +73,14 @@ func (t *Tracer) Stat(ctx context.Context, key string) (storage.Object, error) {
 }
 
 // List implements [storage.Store].
-func (t *Tracer) List(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
+func (t *Tracer) List(ctx context.Context, prefix, after string) iter.Seq2[storage.Object, error] {
 	return func(yield func(storage.Object, error) bool) {
-		t.record(storage.OpList, prefix, nil)
-		t.s.List(ctx, prefix)(yield)
+		from := prefix
+		if after != "" {
+			from += " after " + after
+		}
+		t.record(storage.OpList, from, nil)
+		t.s.List(ctx, prefix, after)(yield)
 	}
 }
 

@@ -66,8 +66,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* Of the pod, or of the container in a pod that is not the chart's. */}}
 {{- define "backupd.podSecurityContext" -}}
 {{- if eq .Values.mode "kubeadm" }}
-# kubeadm's key is readable by root alone. Root without any capability can do no
-# more with the host than read the three files mounted here.
+# Only root can read kubeadm's key. Root without any capability can do no more
+# with the host than read the three files mounted here.
 runAsUser: 0
 runAsGroup: 0
 {{- else }}
@@ -109,8 +109,8 @@ env:
 {{- if $serves }}
 ports:
   - {name: backupd, containerPort: 9387, protocol: TCP}
-# Liveness asks for no more than that the process answers: an etcd or a bucket that is
-# away must not stop the daemon.
+# Liveness only means that the process answers: an etcd or a bucket that is down must not
+# stop the daemon.
 livenessProbe:
   httpGet: {path: /healthz, port: backupd, scheme: HTTPS}
   periodSeconds: 20
@@ -132,7 +132,7 @@ securityContext:
   {{- if eq .Values.mode "sidecar" }}
   {{- include "backupd.podSecurityContext" . | trim | nindent 2 }}
   {{- end }}
-# "kubectl describe pod" then tells why it stopped.
+# "kubectl describe pod" then shows why it stopped.
 terminationMessagePolicy: FallbackToLogsOnError
 volumeMounts:
   - {name: backupd-config, mountPath: /etc/backupd/config, readOnly: true}

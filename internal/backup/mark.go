@@ -1,0 +1,108 @@
+package backup
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// MarkFormat is the format a mark of this version declares.
+const MarkFormat = "backupd/mark/v1"
+
+// MarkKind says what a mark states.
+type MarkKind string
+
+// Kinds of marks.
+const (
+	MarkPin     MarkKind = "pin"     // the snapshot must stay
+	MarkDamaged MarkKind = "damaged" // a verification found the stored snapshot damaged
+)
+
+var markKindPattern = regexp.MustCompile(`^[a-z][a-z-]{0,31}$`)
+
+const (
+	// MaxMarkBytes bounds what a reader accepts as a mark.
+	MaxMarkBytes = 16 << 10
+	// MaxReason is the most characters that the reason of a mark may have.
+	MaxReason = 500
+)
+
+// Mark is a small object beside a snapshot that states something about it. It is
+// written once and never changed; to take the statement back is to delete it.
+// The presence of the object counts. The content is for people.
+type Mark struct {
+	Format string     `json:"format"`
+	Kind   MarkKind   `json:"kind"`
+	ID     SnapshotID `json:"id"`
+	Reason string     `json:"reason"`
+	At     time.Time  `json:"at"`
+	By     string     `json:"by,omitempty"`
+	// Defect names what is damaged, of a mark of that kind.
+	Defect DefectKind `json:"defect,omitempty"`
+}
+
+// Validate reports what in the mark cannot be, or nil.
+func (m *Mark) Validate() error {
+	if m.Format != MarkFormat {
+		return fmt.Errorf("format %q: want %q", m.Format, MarkFormat)
+	}
+	if !markKindPattern.MatchString(string(m.Kind)) {
+		return fmt.Errorf("kind of mark %q: want letters and dashes", m.Kind)
+	}
+	if _, err := ParseSnapshotID(string(m.ID)); err != nil {
+		return err
+	}
+	return CheckReason(m.Reason)
+}
+
+// CheckReason reports why text cannot be the reason of a mark, or nil.
+func CheckReason(text string) error {
+	switch n := len([]rune(text)); {
+	case strings.TrimSpace(text) == "":
+		return errors.New("a mark needs a reason")
+	case n > MaxReason:
+		return fmt.Errorf("reason of %d characters: more than %d", n, MaxReason)
+	case strings.ContainsFunc(text, unicode.IsControl):
+		return errors.New("the reason holds control characters: want one line of text")
+	}
+	return nil
+}
+
+// ReasonOf makes the reason of a mark of an error: one line, and not too long.
+func ReasonOf(err error) string {
+	line := []rune(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, err.Error()))
+	return string(line[:min(len(line), MaxReason)])
+}
+
+// Marshal validates m and returns it as indented JSON with its seal.
+func (m *Mark) Marshal() ([]byte, error) {
+	if err := m.Validate(); err != nil {
+		return nil, err
+	}
+	return seal(m, MaxMarkBytes)
+}
+
+// ParseMark decodes and validates a mark. Its errors wrap [ErrCorrupt], except
+// for an [*UnknownFormatError].
+func ParseMark(raw []byte) (*Mark, error) {
+	var m Mark
+	if err := unseal(raw, MarkFormat, MaxMarkBytes); err != nil {
+		return nil, fmt.Errorf("mark: %w", err)
+	}
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return nil, Corruptf("decode mark: %w", err)
+	}
+	if err := m.Validate(); err != nil {
+		return nil, Corruptf("mark: %w", err)
+	}
+	return &m, nil
+}

@@ -1,0 +1,38 @@
+package backup
+
+import "fmt"
+
+// State says whether a stored snapshot can be trusted.
+type State string
+
+// States of a stored snapshot.
+const (
+	Verified State = "verified" // nothing speaks against it
+	Suspect  State = "suspect"  // something spoke against its content when it was taken
+	Damaged  State = "damaged"  // what is stored is not what was stored
+)
+
+// DefectKind names what is wrong with a stored snapshot.
+type DefectKind string
+
+// Kinds of defects.
+const (
+	DataMissing     DefectKind = "manifest without data"
+	ManifestMissing DefectKind = "data without manifest"
+	ManifestDamaged DefectKind = "manifest damaged"
+	Truncated       DefectKind = "wrong length"
+	Changed         DefectKind = "bytes changed"
+	Swapped         DefectKind = "swapped with another snapshot"
+	Content         DefectKind = "content differs from the manifest"
+	Doubted         DefectKind = "suspect since it was taken"
+)
+
+// DefectError names one defect of a stored snapshot. Its Err wraps [ErrCorrupt].
+type DefectError struct {
+	Kind DefectKind
+	Key  string // of the object
+	Err  error
+}
+
+func (e *DefectError) Error() string { return fmt.Sprintf("%s: %s: %v", e.Key, e.Kind, e.Err) }
+func (e *DefectError) Unwrap() error { return e.Err }

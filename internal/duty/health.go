@@ -1,0 +1,125 @@
+package duty
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository"
+)
+
+// Level says how well a cluster is protected.
+type Level string
+
+// Levels.
+const (
+	OK      Level = "ok"
+	Warning Level = "warning"
+	Failure Level = "failure"
+)
+
+// Health is a judgement of how a cluster is protected, with what to do.
+type Health struct {
+	Level   Level
+	Problem string // one line
+	Hint    string
+	Err     error // that is the problem's cause; nil where there is none
+}
+
+// Health judges how the cluster is protected.
+func (b *Backup) Health(now time.Time) Health {
+	f := b.Known.Now()
+	now = now.Round(0)
+	var s repository.Summary
+	if f.Overview != nil {
+		s = f.Overview.Summary(now)
+	}
+	if h := b.damage(s); h.Level != OK {
+		return h
+	}
+	if h := b.overdue(&f, now); h.Level != OK {
+		return h
+	}
+	switch {
+	case f.Failed != nil:
+		return problem(Warning, "the last backup failed", f.Failed)
+	case f.ReadErr != nil:
+		return problem(Warning, "the repository cannot be read", f.ReadErr)
+	case f.Verification != nil && !errors.Is(f.Verification, backup.ErrCorrupt):
+		return problem(Warning, "the last verification failed", f.Verification)
+	case f.PruneErr != nil:
+		return problem(Warning, "old snapshots cannot be removed", f.PruneErr)
+	case s.Future != nil:
+		h := problem(Warning, fmt.Sprintf("snapshot %s lies in the future: a clock is wrong, or was", s.Future.ID), nil)
+		h.Hint = "set the clocks right; " + b.remove(s.Future)
+		return h
+	case f.Read.IsZero():
+		return problem(Warning, "the repository was not read yet", nil)
+	case f.Confirmed.IsZero():
+		return problem(Warning, "there is no verified snapshot yet", nil)
+	}
+	return Health{Level: OK}
+}
+
+// damage judges what is stored.
+func (b *Backup) damage(s repository.Summary) Health {
+	if n := s.Newest; n != nil && n.State() == backup.Suspect {
+		h := problem(Failure, fmt.Sprintf("the newest snapshot, %s, is suspect", n.ID), nil)
+		h.Hint = "backupd show --cluster " + b.Cluster + " " + string(n.ID) +
+			" shows the reason; older snapshots are kept meanwhile"
+		return h
+	}
+	if s.NewestDamaged == nil {
+		return Health{Level: OK}
+	}
+	i := s.NewestDamaged
+	var defect *backup.DefectError
+	switch {
+	case i.Clash():
+		h := problem(Failure, fmt.Sprintf("two manifests refer to the data of snapshot %s", i.ID), nil)
+		h.Hint = "find out who copied or renamed objects, and remove the wrong manifest by hand"
+		return h
+	case errors.As(i.Defect(), &defect) && defect.Kind == backup.DataMissing:
+		h := problem(Failure, fmt.Sprintf("the data of snapshot %s is not in the repository", i.ID), nil)
+		h.Hint = "find out who removed it; " + b.remove(i)
+		return h
+	}
+	h := problem(Failure, fmt.Sprintf("the stored snapshot %s is damaged", i.ID), i.Defect())
+	h.Hint = "ask the store why its bytes changed; if they are right again, backupd verify --cluster " +
+		b.Cluster + " " + string(i.ID) + " says so; " + b.remove(i)
+	return h
+}
+
+// overdue reports whether backups fail to come. Two slots may pass without a
+// success: one is missed, the next may still be running.
+func (b *Backup) overdue(f *Facts, now time.Time) Health {
+	limit := now.Add(-2*b.Longest - b.Jitter)
+	why := cmp.Or(f.Failed, f.ReadErr)
+	switch {
+	case f.Confirmed.IsZero() && f.Protected:
+		return problem(Failure, "the repository holds no good snapshot any more", why)
+	case f.Confirmed.IsZero() && f.Since.Before(limit):
+		return problem(Failure, "there is no verified snapshot", why)
+	case f.Confirmed.IsZero():
+	case f.Confirmed.Before(limit) && f.Changed.Before(limit): // a new schedule has yet to begin
+		return problem(Failure,
+			fmt.Sprintf("the last verified snapshot is %v old", now.Sub(f.Confirmed).Round(time.Second)), why)
+	}
+	return Health{Level: OK}
+}
+
+// problem puts an error, if there is one, behind what is wrong.
+func problem(level Level, text string, err error) Health {
+	if err != nil {
+		// One line, for tables.
+		text += ": " + strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	return Health{Level: level, Problem: text, Err: err}
+}
+
+func (b *Backup) remove(i *repository.Item) string {
+	return "backupd rm --cluster " + b.Cluster + " " + string(i.ID) + " removes what is left of it"
+}

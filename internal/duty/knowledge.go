@@ -1,0 +1,153 @@
+package duty
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository"
+)
+
+// Knowledge is what is known of a cluster's protection, for everybody who works
+// on it or asks. It outlives a change of the configuration. Its times are of the
+// wall clock alone: the monotonic one stops while the host is suspended.
+type Knowledge struct {
+	looking sync.Mutex // held over a look at the repository: an older one must not have the last word
+
+	mu    sync.Mutex // guards what follows
+	facts Facts
+	fresh []change // since the look that is under way began
+}
+
+// change is what this process did to a repository, as a change of its overview.
+type change func(*repository.Overview) *repository.Overview
+
+// Facts are what is known at one moment.
+type Facts struct {
+	Since   time.Time // when the cluster's protection began
+	Changed time.Time // when it was given another schedule since; zero: never
+
+	RepositoryID string               // empty while the repository was never reached
+	Read         time.Time            // when it was last read; zero: never
+	ReadErr      error                // why it could not be read the last time
+	Overview     *repository.Overview // nil: it was never read
+
+	// Confirmed is the newest moment of which is known that a verified snapshot
+	// holds everything the cluster had; zero: none does. Protected says that one
+	// ever was known.
+	Confirmed time.Time
+	Protected bool
+
+	Attempted time.Time // when a backup last began
+	Failed    error     // of the last run of the backup; nil when it was good
+	Failing   time.Time // when the first of the runs ended that have failed since; zero: the last did not
+
+	Verified     time.Time // when a snapshot was last verified here
+	Verification error     // what that found, or why it failed
+	Pruned       time.Time // when a prune last succeeded
+	PruneErr     error
+}
+
+// NewKnowledge begins to know of a cluster.
+func NewKnowledge(since time.Time) *Knowledge { return &Knowledge{facts: Facts{Since: since}} }
+
+// Now returns what is known now.
+func (k *Knowledge) Now() Facts {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.facts
+}
+
+// change changes what is known.
+func (k *Knowledge) change(f func(*Facts)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	f(&k.facts)
+}
+
+// Reschedule says that the cluster was given another schedule.
+func (k *Knowledge) Reschedule(at time.Time) { k.change(func(f *Facts) { f.Changed = at }) }
+
+// Newest is the manifest of the newest verified snapshot, or nil.
+func (f *Facts) Newest() *backup.Manifest {
+	if f.Overview == nil {
+		return nil
+	}
+	return f.Overview.Newest()
+}
+
+// begin begins a look at the repository and returns what was known before.
+func (k *Knowledge) begin() Facts {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.fresh = nil
+	return k.facts
+}
+
+// saw takes over what a look found.
+func (k *Knowledge) saw(id string, o *repository.Overview, now time.Time) *repository.Overview {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	// The look may have begun before a snapshot was stored or a defect was found,
+	// and must not take that back.
+	for _, c := range k.fresh {
+		o = c(o)
+	}
+	k.facts.RepositoryID, k.facts.Read, k.facts.ReadErr = id, now, nil
+	k.facts.saw(o, now)
+	return o
+}
+
+func (f *Facts) saw(o *repository.Overview, now time.Time) {
+	before := f.Newest()
+	f.Overview = o
+	// A snapshot that was deleted or damaged no longer counts as protection.
+	newest := o.Summary(now).NewestVerified
+	if newest == nil || before != nil && !o.Trusts(before.ID) || f.Confirmed.After(now.Add(backup.Skew)) {
+		f.Confirmed = time.Time{}
+	}
+	if newest != nil {
+		f.confirm(newest.ID.Time())
+	}
+	if m := o.Newest(); m != nil {
+		f.confirm(m.StartedAt)
+	}
+}
+
+// confirm notes that the repository holds a verified snapshot that was begun then.
+func (f *Facts) confirm(began time.Time) {
+	f.Protected = true
+	if began.After(f.Confirmed) {
+		f.Confirmed = began
+	}
+}
+
+// did takes over a change at once, also where the repository is too slow to be
+// read.
+func (k *Knowledge) did(c change) {
+	k.fresh = append(k.fresh, c)
+	if k.facts.Overview != nil {
+		k.facts.saw(c(k.facts.Overview), k.facts.Read)
+	}
+}
+
+// holds notes that the repository holds m.
+func (k *Knowledge) holds(m *backup.Manifest, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.did(func(o *repository.Overview) *repository.Overview { return o.With(m, now) })
+	if m.Verified() {
+		k.facts.confirm(m.StartedAt)
+	}
+}
+
+// judged notes what a verification found of a snapshot: a defect, or nil.
+func (k *Knowledge) judged(id backup.SnapshotID, defect error, at time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.facts.Verified, k.facts.Verification = at, defect
+	if defect == nil || errors.As(defect, new(*backup.DefectError)) {
+		k.did(func(o *repository.Overview) *repository.Overview { return o.Judged(id, defect) })
+	}
+}

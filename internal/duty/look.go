@@ -1,0 +1,81 @@
+package duty
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/retention"
+)
+
+const (
+	// reachTime bounds the wait for a repository to say that it is there. A store
+	// that is down tries for minutes.
+	reachTime = 20 * time.Second
+	// lookTime bounds one look at a repository that is there.
+	lookTime = 5 * time.Minute
+)
+
+// Look reads what the repository says of the cluster: three listings and a few
+// small objects. Its error is kept in the knowledge as well. The overview is nil
+// without an error where there is no repository yet: the first backup makes it.
+func (s *Subject) Look(ctx context.Context, p retention.Policy) (*repository.Overview, error) {
+	s.Known.looking.Lock()
+	defer s.Known.looking.Unlock()
+	before := s.Known.begin()
+	repo, err := s.open(ctx, before.RepositoryID)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.Known.change(func(f *Facts) { f.Read, f.ReadErr = s.Now(), nil })
+		return nil, nil
+	}
+	var o *repository.Overview
+	if err == nil {
+		o, err = look(ctx, repo.Cluster(s.Cluster), repository.Vouch(p), before.Overview, s.Now())
+	}
+	if err == nil && before.Overview != nil && len(o.Items) < len(before.Overview.Items) {
+		// A folder that goes away during the look lists nothing more, without an
+		// error.
+		_, err = s.open(ctx, repo.ID())
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx) // it says nothing about the repository
+	}
+	if err != nil {
+		s.Known.change(func(f *Facts) { f.ReadErr = err })
+		return nil, err
+	}
+	return s.Known.saw(repo.ID(), o, s.Now()), nil
+}
+
+func look(
+	ctx context.Context, c *repository.Cluster, vouch int, before *repository.Overview, now time.Time,
+) (*repository.Overview, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, lookTime, fmt.Errorf("no end within %v", lookTime))
+	defer cancel()
+	return c.Look(ctx, vouch, before, now)
+}
+
+// open opens the repository. One that was known and is not there any more, or is
+// another, is an error: its disk may not be mounted.
+func (s *Subject) open(ctx context.Context, known string) (*repository.Repository, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, reachTime, fmt.Errorf("no answer within %v", reachTime))
+	defer cancel()
+	repo, err := repository.Open(ctx, s.Store, known)
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	}
+	return repo, err
+}
+
+// Open returns the cluster's part of the repository, for somebody who wants to
+// read it.
+func (s *Subject) Open(ctx context.Context) (*repository.Cluster, error) {
+	repo, err := s.open(ctx, s.Known.Now().RepositoryID)
+	if err != nil {
+		return nil, err
+	}
+	return repo.Cluster(s.Cluster), nil
+}

@@ -1,0 +1,128 @@
+package duty
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/schedule"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/spool"
+)
+
+// late is what became of snapshots that were pending.
+type late struct {
+	own      *backup.Manifest   // the one that the run is for
+	others   []*backup.Manifest // of earlier runs
+	overview *repository.Overview
+	err      error // why the run's own is still pending
+}
+
+func (l late) outcome() Outcome {
+	if l.own != nil {
+		return stored(l.own)
+	}
+	return failed(l.err)
+}
+
+// storePending stores what earlier tries left in the spool. A database that was
+// received in this run is the run's snapshot: while it cannot be stored, etcd is
+// not asked for it once more.
+func (b *Backup) storePending(
+	ctx context.Context, taker *snapshot.Taker, o *repository.Overview, down error, run Run,
+) late {
+	out := late{overview: o}
+	waiting := b.Waiting()
+	if len(waiting) == 0 {
+		return out
+	}
+	err := down
+	if err == nil {
+		out.take(b.storeAll(ctx, taker, &err), func(m *backup.Manifest) bool { return b.ofThisRun(m.StartedAt, run) })
+		out.overview = b.Known.Now().Overview
+	}
+	if out.own != nil || err == nil {
+		return out
+	}
+	for _, p := range b.Waiting() {
+		if b.ofThisRun(p.Capture.StartedAt, run) {
+			out.err = fmt.Errorf("the snapshot of this slot waits in the spool: %w", err)
+			return out
+		}
+	}
+	b.Log.Warn("what waits in the spool is not stored yet", "err", err)
+	return out
+}
+
+// take sorts what was stored: the last one of the run itself is its own.
+func (l *late) take(stored []*backup.Manifest, ofThisRun func(*backup.Manifest) bool) {
+	for _, m := range stored {
+		if !ofThisRun(m) {
+			l.others = append(l.others, m)
+			continue
+		}
+		if l.own != nil {
+			l.others = append(l.others, l.own)
+		}
+		l.own = m
+	}
+}
+
+func (b *Backup) storeAll(ctx context.Context, taker *snapshot.Taker, err *error) []*backup.Manifest {
+	id := b.Known.Now().RepositoryID
+	var stored []*backup.Manifest
+	stored, *err = taker.StorePending(ctx, repository.At(b.Store, id).Cluster(b.Cluster))
+	for _, m := range stored {
+		b.Known.holds(m, b.Now())
+		b.Log.Info("snapshot stored from the spool", "snapshot", m.ID, "revision", int64(m.Revision), "verified", m.Verified())
+	}
+	return stored
+}
+
+// ofThisRun reports whether a snapshot that was begun then is the one this run is
+// for. A catch-up run also accepts a snapshot taken after the missed slot, even
+// by a previous process.
+func (b *Backup) ofThisRun(begun time.Time, run Run) bool {
+	return !begun.Before(run.Began) || run.Why == schedule.CaughtUp && b.Line.Next(begun).After(b.Now())
+}
+
+// Waiting lists the cluster's snapshots that wait in the spool for its repository.
+func (b *Backup) Waiting() []spool.Pending {
+	all, err := b.Spool.Waiting()
+	if err != nil {
+		b.Log.Warn("cannot look for what waits in the spool", "err", err)
+		return nil
+	}
+	var out []spool.Pending
+	id := b.Known.Now().RepositoryID
+	for _, p := range all {
+		if p.Capture.Cluster == b.Cluster && p.Repository == id {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// Upload stores what waits in the spool as soon as the repository is seen to be
+// back: the next slot of the backup may be a day away.
+func (b *Backup) Upload(ctx context.Context, run Run) Outcome {
+	nothing := Outcome{Result: Passed, Reason: "nothing waits in the spool"}
+	if len(b.Waiting()) == 0 {
+		return nothing
+	}
+	taker, err := b.taker(run)
+	if err != nil {
+		return failed(err)
+	}
+	manifests := b.storeAll(ctx, taker, &err)
+	switch {
+	case err != nil:
+		return b.settle(ctx, late{others: manifests}, failed(err))
+	case len(manifests) == 0: // another process was quicker, or it was damaged
+		return nothing
+	}
+	last := len(manifests) - 1
+	return b.settle(ctx, late{others: manifests[:last]}, stored(manifests[last]))
+}

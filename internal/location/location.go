@@ -1,0 +1,95 @@
+// Package location finds the Store that a repository's URL names. Another kind
+// of store is added here: its scheme in Parse and Open, its options in [Options].
+package location
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/storage/file"
+	"github.com/etcd-backupd/backupd/internal/storage/s3"
+)
+
+// Location is the parsed URL of a repository: a folder or a bucket.
+type Location struct {
+	Path           string // of file://, else empty
+	Bucket, Prefix string // of s3://
+}
+
+// Parse parses file:///path or s3://bucket/prefix.
+func Parse(rawURL string) (Location, error) {
+	scheme, rest, ok := strings.Cut(rawURL, "://")
+	switch {
+	case ok && scheme == "file":
+		path, err := url.PathUnescape(rest)
+		if err != nil {
+			return Location{}, fmt.Errorf("%s: %w", rawURL, err)
+		}
+		if !filepath.IsAbs(path) {
+			return Location{}, fmt.Errorf("%s: want an absolute path, with three slashes: file:///path", rawURL)
+		}
+		return Location{Path: path}, nil
+	case ok && scheme == "s3":
+		bucket, prefix, _ := strings.Cut(rest, "/")
+		if bucket == "" {
+			return Location{}, fmt.Errorf("%s names no bucket", rawURL)
+		}
+		return Location{Bucket: bucket, Prefix: prefix}, nil
+	}
+	return Location{}, fmt.Errorf("%q is not known: want file:///path or s3://bucket/prefix", rawURL)
+}
+
+// IsFolder reports whether l is in a file system.
+func (l Location) IsFolder() bool { return l.Path != "" }
+
+// section names the field of [Options] that says how to reach l, if there is
+// one.
+func (l Location) section() string {
+	if l.Bucket != "" {
+		return "s3"
+	}
+	return ""
+}
+
+// s3 are the options of a bucket.
+func (l Location) s3(o Options) s3.Options {
+	out := o.S3
+	out.Bucket, out.Prefix, out.Logger = l.Bucket, l.Prefix, o.Logger
+	return out
+}
+
+// Open returns the store behind rawURL. It connects to nothing.
+func Open(ctx context.Context, rawURL string, o Options) (storage.Store, error) {
+	l, err := Parse(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	if l.IsFolder() {
+		return file.New(l.Path), nil
+	}
+	s, err := s3.New(ctx, l.s3(o))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", rawURL, err)
+	}
+	return s, nil
+}
+
+// EncryptedByKey reports whether readers of the store need, besides access, a key
+// that backupd sends to the service or that the service holds.
+func (l Location) EncryptedByKey(o Options) bool {
+	return !l.IsFolder() && (o.S3.SSE == s3.SSEKMS || o.S3.SSECKeyFile != "")
+}
+
+// Policy returns, as JSON, the smallest policy with which backupd works in l, or
+// nothing if the kind of store has no policies. Only a machine that removes old
+// snapshots needs mayDelete.
+func (l Location) Policy(o Options, mayDelete bool) (string, error) {
+	if l.IsFolder() {
+		return "", nil
+	}
+	return s3.Policy(l.s3(o), mayDelete)
+}

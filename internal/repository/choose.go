@@ -1,0 +1,277 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// Latest as a reference means the furthest snapshot of the history that goes on
+// now, whatever its state and whatever the clocks said.
+const Latest = "latest"
+
+// Allow says what a caller takes although something speaks against it.
+type Allow struct{ Suspect bool }
+
+// ChoiceError is returned where a reference could mean more than one snapshot, or
+// means one that cannot be restored while another can. Nothing is guessed: who
+// asked must name one by its id.
+type ChoiceError struct {
+	Reason string
+	// Suspect is the snapshot that needs [Allow], or nil.
+	Suspect *Item
+	// Others are snapshots that can be taken by their ids, the best first.
+	Others []Item
+}
+
+func (e *ChoiceError) Error() string { return "refused: " + e.Reason }
+
+// Unwrap makes it a refusal.
+func (e *ChoiceError) Unwrap() error {
+	r := &backup.RefusedError{Reason: e.Reason}
+	if e.Suspect != nil {
+		r.Override = "--allow-suspect"
+	}
+	return r
+}
+
+// Find returns the snapshot that ref names, of one cluster or, if cluster is
+// empty, of all: an id, the beginning of one, or [Latest], which needs a cluster
+// unless there is only one. It does not judge: see [Cluster.Choose].
+func (r *Repository) Find(ctx context.Context, cluster, ref string, now time.Time) (*Cluster, Item, error) {
+	if cluster != "" {
+		return r.find(ctx, []string{cluster}, ref, now)
+	}
+	names, err := r.Clusters(ctx)
+	if err != nil {
+		return nil, Item{}, err
+	}
+	return r.find(ctx, names, ref, now)
+}
+
+// Find returns the snapshot of the cluster that ref names: an id, the beginning
+// of one, or [Latest]. It does not judge: see [Cluster.Choose].
+func (c *Cluster) Find(ctx context.Context, ref string, now time.Time) (Item, error) {
+	_, i, err := c.repo.find(ctx, []string{c.name}, ref, now)
+	return i, err
+}
+
+func (r *Repository) find(ctx context.Context, names []string, ref string, now time.Time) (*Cluster, Item, error) {
+	switch ref {
+	case Latest:
+		return r.findLatest(ctx, names, now)
+	case "": // the beginning of every id
+		return nil, Item{}, errors.New(
+			"the reference of a snapshot is empty: want an id, the beginning of one, or latest")
+	}
+	var found []Item
+	for _, name := range names {
+		items, err := r.Cluster(name).matching(ctx, ref)
+		if err != nil {
+			return nil, Item{}, err
+		}
+		found = append(found, items...)
+	}
+	switch len(found) {
+	case 0:
+		return nil, Item{}, &NotFoundError{"no such snapshot: " + ref}
+	case 1:
+		c := r.Cluster(found[0].Cluster)
+		i, err := c.existing(ctx, found[0].ID)
+		return c, i, err
+	}
+	return nil, Item{}, fmt.Errorf("%q is the beginning of %d snapshot ids: give more of it", ref, len(found))
+}
+
+// findLatest looks for the latest snapshot of the only cluster that has any.
+func (r *Repository) findLatest(
+	ctx context.Context, names []string, now time.Time,
+) (of *Cluster, latest Item, refusal error) {
+	var in []string
+	var none error = &NotFoundError{"no such snapshot: the repository holds none"}
+	for _, name := range names {
+		i, err := r.Cluster(name).latest(ctx, now)
+		switch {
+		case err == nil, errors.As(err, new(*ChoiceError)):
+			of, latest, refusal = r.Cluster(name), i, err
+			in = append(in, name)
+		case !errors.As(err, new(*NotFoundError)):
+			return nil, Item{}, err
+		case len(names) == 1: // else it holds litter only
+			none = err
+		}
+	}
+	switch len(in) {
+	case 0:
+		return nil, Item{}, none
+	case 1:
+		return of, latest, refusal
+	}
+	return nil, Item{}, fmt.Errorf("the repository holds %d clusters: name one with --cluster (%s)",
+		len(in), strings.Join(in, ", "))
+}
+
+// matching lists the snapshots whose ids begin with ref, each once: should an id
+// have several manifests, which backupd never makes, they clash.
+func (c *Cluster) matching(ctx context.Context, ref string) ([]Item, error) {
+	items, err := c.names(ctx, ref)
+	items = slices.DeleteFunc(items, func(i Item) bool { return !strings.HasPrefix(string(i.ID), ref) })
+	return slices.CompactFunc(items, func(a, b Item) bool { return a.ID == b.ID }), err
+}
+
+// names lists the snapshots by the names of their manifests alone, the oldest
+// first: without data and marks.
+func (c *Cluster) names(ctx context.Context, prefix string) ([]Item, error) {
+	if err := backup.CheckClusterName(c.name); err != nil {
+		return nil, err
+	}
+	all, err := c.collect(ctx, backup.ManifestPrefix(c.name)+prefix)
+	var items []Item
+	for _, obj := range all {
+		items = append(items, itemOf(obj.key))
+	}
+	slices.SortFunc(items, compareItems)
+	return items, err
+}
+
+// latest needs the names of all manifests, for only they tell how far each
+// snapshot of the history is.
+func (c *Cluster) latest(ctx context.Context, now time.Time) (Item, error) {
+	items, err := c.names(ctx, "")
+	if err != nil {
+		return Item{}, err
+	}
+	head, rivals := headOf(items, now)
+	switch {
+	case head == nil:
+		return Item{}, &NotFoundError{"no such snapshot: the repository holds none of cluster " + c.name}
+	case len(rivals) > 0:
+		return Item{}, &ChoiceError{
+			Reason: fmt.Sprintf("nobody knows which snapshot is the latest: %s and %s are of different histories, "+
+				"and the clock of one was wrong", head.ID, rivals[0].ID),
+			Others: append([]Item{*head}, rivals...),
+		}
+	}
+	return c.existing(ctx, head.ID)
+}
+
+// existing is [Cluster.Item] of what must be a snapshot. It was listed a moment
+// ago, and may have been deleted since.
+func (c *Cluster) existing(ctx context.Context, id backup.SnapshotID) (Item, error) {
+	i, err := c.Item(ctx, id)
+	if err == nil && !i.Exists {
+		err = noSuch(id)
+	}
+	return i, err
+}
+
+// Item returns what is stored under the id of a snapshot, or what is left of it:
+// see [Item.Exists]. It returns a [*NotFoundError] where nothing is.
+func (c *Cluster) Item(ctx context.Context, id backup.SnapshotID) (Item, error) {
+	second := secondOf(string(id))
+	var found []Item
+	for i, err := range c.itemsFrom(ctx, second) {
+		if err != nil {
+			return Item{}, err
+		}
+		if secondOf(string(i.Name)) != second {
+			break
+		}
+		if i.ID == id || i.ID == "" && i.Name == id.DataName() {
+			found = append(found, i)
+		}
+	}
+	if len(found) == 0 {
+		return Item{}, noSuch(id)
+	}
+	i := found[len(found)-1] // several clash, and each says so
+	i.ID = id
+	if !i.Marked(backup.MarkDamaged) {
+		return i, nil
+	}
+	marks, err := c.readMarks(ctx, []Item{i}, nil)
+	i.explain(marks)
+	return i, err
+}
+
+// Choose returns the snapshot that ref names and that may be restored. It is the
+// only place that decides so. A snapshot that is damaged as far as anybody knows
+// is an error that wraps [backup.ErrCorrupt]; one that is suspect is refused
+// unless allowed. Where [Latest] names such a snapshot the error is a
+// [*ChoiceError] that names the newest one that can be taken.
+func (c *Cluster) Choose(ctx context.Context, ref string, a Allow, now time.Time) (Item, error) {
+	i, err := c.Find(ctx, ref, now)
+	if err != nil {
+		return Item{}, err
+	}
+	state := i.State()
+	if state == backup.Verified || state == backup.Suspect && a.Suspect {
+		return i, nil
+	}
+	reason, err := c.against(ctx, i)
+	if err != nil {
+		return Item{}, err
+	}
+	refusal := &ChoiceError{Reason: reason}
+	if ref == Latest {
+		refusal.Reason = "the latest " + reason
+		if refusal.Others, err = c.alternatives(ctx, i, now); err != nil {
+			return Item{}, err
+		}
+	}
+	if state == backup.Suspect {
+		refusal.Suspect = &i
+	} else if len(refusal.Others) == 0 {
+		return Item{}, fmt.Errorf("snapshot %s is damaged: %w", i.ID, i.Defect()) // there is no choice
+	}
+	return Item{}, refusal
+}
+
+// Choose is [Cluster.Choose] in one cluster or, if cluster is empty, in the one that
+// the reference names.
+func (r *Repository) Choose(
+	ctx context.Context, cluster, ref string, a Allow, now time.Time,
+) (*Cluster, Item, error) {
+	c := r.Cluster(cluster)
+	if cluster == "" {
+		var err error
+		if c, _, err = r.Find(ctx, cluster, ref, now); err != nil {
+			return nil, Item{}, err
+		}
+	}
+	i, err := c.Choose(ctx, ref, a, now)
+	return c, i, err
+}
+
+// against says what speaks against a snapshot.
+func (c *Cluster) against(ctx context.Context, i Item) (string, error) {
+	if defect := i.Defect(); defect != nil {
+		return fmt.Sprintf("snapshot %s is damaged: %v", i.ID, defect), nil
+	}
+	m, err := c.Manifest(ctx, i)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("snapshot %s is suspect: %s", i.ID, m.Suspect[0]), nil
+}
+
+// alternatives returns the furthest verified snapshot of the history of i, or
+// nothing where there is none.
+func (c *Cluster) alternatives(ctx context.Context, i Item, now time.Time) ([]Item, error) {
+	o, err := c.Look(ctx, 1, nil, now)
+	if err != nil {
+		return nil, err
+	}
+	good := slices.DeleteFunc(slices.Clone(o.Items), func(other Item) bool {
+		return other.Timeline != i.Timeline || other.State() != backup.Verified
+	})
+	if len(good) == 0 {
+		return nil, nil
+	}
+	return []Item{slices.MaxFunc(good, compareProgress)}, nil
+}

@@ -1,0 +1,227 @@
+package repository_test
+
+import (
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/retention"
+	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
+)
+
+func defectOf(kind backup.DefectKind, m *backup.Manifest) error {
+	return &backup.DefectError{Kind: kind, Key: m.DataKey(), Err: backup.Corruptf("it was\nflipped")}
+}
+
+// record keeps the result of a verification of what is stored now.
+func record(t *testing.T, s storage.Store, m *backup.Manifest, result error) {
+	t.Helper()
+	if err := prod(s).Record(t.Context(), find(t, prod(s), m.ID), result, "verify on host"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantDefect checks what the judgement of an item is; no kind: none.
+func wantDefect(t *testing.T, what string, i repository.Item, kind backup.DefectKind) {
+	t.Helper()
+	if kind == "" {
+		if i.Defect() != nil || i.State() != backup.Verified {
+			t.Errorf("%s: got %v, %v", what, i.State(), i.Defect())
+		}
+		return
+	}
+	var defect *backup.DefectError
+	if i.State() != backup.Damaged || !errors.As(i.Defect(), &defect) || defect.Kind != kind ||
+		!errors.Is(defect, backup.ErrCorrupt) {
+		t.Errorf("%s: got %v, %v, want %q", what, i.State(), i.Defect(), kind)
+	}
+}
+
+// TestRecord: what a verification found is what everything that judges the
+// snapshot goes by, until another one finds nothing.
+func TestRecord(t *testing.T) {
+	s := mem.New()
+	all := daily(t, s, 4)
+	newest := all[3]
+	record(t, s, newest, nil)
+	record(t, s, newest, defectOf(backup.Truncated, newest))
+	record(t, s, newest, defectOf(backup.Content, newest)) // a second one changes nothing
+	p, err := prod(s).FindMark(t.Context(), newest.ID, backup.MarkDamaged)
+	if err != nil || p == nil || p.Defect != backup.Truncated || p.Reason != "it was flipped" || p.By != "verify on host" {
+		t.Errorf("got mark %+v, %v", p, err)
+	}
+	checkDamaged := func(kind backup.DefectKind) {
+		t.Helper()
+		wantDefect(t, "Item", find(t, prod(s), newest.ID), kind)
+		o := look(t, prod(s), 2, later())
+		wantDefect(t, "Look", o.Items[3], kind)
+		listed, want := list(t, prod(s))[3], kind
+		if kind != "" {
+			want = backup.Changed // without reading the mark
+		}
+		wantDefect(t, "Items", listed, want)
+		good, damaged := ids(all[2], all[1]), 1
+		if kind == "" {
+			good, damaged = ids(all[3], all[2]), 0
+		}
+		var got []backup.SnapshotID
+		for _, m := range o.Good {
+			got = append(got, m.ID)
+		}
+		if sum := o.Summary(later()); !slices.Equal(got, good) || sum.Damaged != damaged || sum.Verified != 4-damaged ||
+			(sum.NewestDamaged != nil) != (damaged > 0) || o.Newest().ID != good[0] {
+			t.Errorf("good are %v, want %v; %+v", got, good, sum)
+		}
+	}
+	checkDamaged(backup.Truncated)
+	record(t, s, newest, nil)
+	checkDamaged("")
+	if slices.Contains(keys(t, s), damagedKey(newest)) {
+		t.Error("the mark is still there")
+	}
+	// A mark that cannot be parsed counts all the same.
+	create(t, s, damagedKey(newest), []byte("nonsense"))
+	checkDamaged(backup.Changed)
+	record(t, s, newest, nil)
+	checkDamaged("")
+}
+
+// TestRecord_Nothing: results that say nothing about what is stored.
+func TestRecord_Nothing(t *testing.T) {
+	s := mem.New()
+	m := addSnapshot(t, s, suspectManifest(started, 5))
+	doubted := &backup.DefectError{Kind: backup.Doubted, Key: m.Key(), Err: backup.Corruptf("a reason")}
+	for name, result := range map[string]error{
+		"Doubted": doubted, "Unreadable": errFault, "Corrupt": backup.ErrCorrupt,
+	} {
+		record(t, s, m, result)
+		if left := keys(t, s); len(left) != 2 {
+			t.Errorf("%s: got %v", name, left)
+		}
+	}
+	// That it is suspect says too that it is not damaged any more.
+	record(t, s, m, defectOf(backup.Changed, m))
+	record(t, s, m, errFault)
+	if i := find(t, prod(s), m.ID); i.State() != backup.Damaged {
+		t.Errorf("what could not be read is %v", i.State())
+	}
+	record(t, s, m, doubted)
+	if i := find(t, prod(s), m.ID); i.State() != backup.Suspect {
+		t.Errorf("a suspect one that is whole again is %v", i.State())
+	}
+	// What a prune removed meanwhile needs no mark.
+	i := find(t, prod(s), m.ID)
+	if err := s.Delete(t.Context(), m.Key()); err != nil {
+		t.Fatal(err)
+	}
+	err := prod(s).Record(t.Context(), i, defectOf(backup.DataMissing, m), "")
+	if err != nil || len(keys(t, s)) != 1 {
+		t.Errorf("gone: got %v, left %v", err, keys(t, s))
+	}
+	err = prod(s).Record(t.Context(), find(t, prod(s), m.ID), defectOf(backup.ManifestMissing, m), "")
+	if err != nil || len(keys(t, s)) != 1 {
+		t.Errorf("data without manifest: got %v, left %v", err, keys(t, s))
+	}
+}
+
+// TestRecord_Fails: a result that could not be kept is an error.
+func TestRecord_Fails(t *testing.T) {
+	for name, damaged := range map[string]bool{"Defect": false, "Whole": true} {
+		for n := 0; ; n++ {
+			s := mem.New()
+			m := daily(t, s, 1)[0]
+			result := defectOf(backup.Changed, m)
+			if damaged {
+				record(t, s, m, result)
+				result = nil
+			}
+			faulty := storagetest.FailAt(s, n, storagetest.Before, errFault)
+			err := prod(faulty).Record(t.Context(), find(t, prod(s), m.ID), result, "")
+			if !faulty.Fired() {
+				if err != nil || n < 2 {
+					t.Errorf("%s: %d operations, %v", name, n, err)
+				}
+				break
+			}
+			if !errors.Is(err, errFault) {
+				t.Errorf("%s, operation %d: got %v", name, n, err)
+			}
+		}
+	}
+}
+
+// TestPlanPrune_Damaged: a snapshot that is known to be damaged takes no good
+// one's place.
+func TestPlanPrune_Damaged(t *testing.T) {
+	s := mem.New()
+	all := daily(t, s, 5)
+	record(t, s, all[4], defectOf(backup.Changed, all[4]))
+	p := newPruner(s, retention.Policy{Last: 2, MinVerified: 2})
+	var log strings.Builder
+	p.log = slog.New(slog.NewTextHandler(&log, nil))
+	pl := plan(t, p)
+	if first := pl.Decisions[0]; first.ID != all[4].ID || !first.Suspect || first.Item.Defect() == nil {
+		t.Errorf("got %+v", first)
+	}
+	// As of a suspect one nobody knows since when it has been bad.
+	if got := going(pl); len(got) != 0 {
+		t.Errorf("to go: %v", got)
+	}
+	if r := prune(t, p); len(r.Removed) != 0 || !strings.Contains(log.String(), "do not count as verified") ||
+		!strings.Contains(log.String(), "count=1") {
+		t.Errorf("got %+v, log %s", r, log.String())
+	}
+	// One more good one, and the good ones are counted without it.
+	next := addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, 1), 60))
+	if got, want := going(plan(t, p)), ids(all[2], all[1], all[0]); !slices.Equal(got, want) {
+		t.Errorf("later, to go: %v, want %v", got, want)
+	}
+	addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, 2), 61))
+	r := prune(t, p)
+	if left := keys(t, s); !slices.Equal(r.Removed, ids(all[0], all[1], all[2], all[3], all[4])) ||
+		slices.Contains(left, damagedKey(all[4])) || len(left) != 4 || !slices.Contains(left, next.Key()) {
+		t.Errorf("got %+v, left %v", r, left)
+	}
+}
+
+// TestChoose_Damaged: latest names no snapshot that is known to be damaged, and
+// says which can be taken; by its id it is corrupt.
+func TestChoose_Damaged(t *testing.T) {
+	s := mem.New()
+	furthest := addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, -9), 90)) // of another member
+	newest := addSnapshot(t, s, manifest("prod", started, 91))
+	addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, -1), 89))
+	addSnapshot(t, s, manifestOf(line2, started.AddDate(0, 0, -10), 500))
+	addSnapshot(t, s, suspectManifest(started.AddDate(0, 0, -2), 90))
+	record(t, s, newest, defectOf(backup.Changed, newest))
+	for _, a := range []repository.Allow{{}, {Suspect: true}} {
+		var choice *repository.ChoiceError
+		var refused *backup.RefusedError
+		_, err := prod(s).Choose(t.Context(), repository.Latest, a, later())
+		if !errors.As(err, &choice) || !errors.As(err, &refused) || refused.Override != "" || choice.Suspect != nil ||
+			len(choice.Others) != 1 || choice.Others[0].ID != furthest.ID || !strings.Contains(err.Error(), string(newest.ID)) ||
+			!strings.Contains(err.Error(), "it was flipped") {
+			t.Errorf("latest: got %v, %+v", err, choice)
+		}
+		var defect *backup.DefectError
+		_, err = prod(s).Choose(t.Context(), string(newest.ID), a, later())
+		if !errors.Is(err, backup.ErrCorrupt) || !errors.As(err, &defect) || defect.Kind != backup.Changed ||
+			errors.As(err, &refused) {
+			t.Errorf("by its id: got %v", err)
+		}
+	}
+	if i, err := prod(s).Find(t.Context(), repository.Latest, later()); err != nil || i.ID != newest.ID {
+		t.Errorf("found %v, %v", i.ID, err)
+	}
+	record(t, s, newest, nil)
+	if i, err := prod(s).Choose(t.Context(), repository.Latest, repository.Allow{}, later()); err != nil ||
+		i.ID != newest.ID {
+		t.Errorf("whole again: got %v, %v", i.ID, err)
+	}
+}

@@ -1,0 +1,238 @@
+package repository_test
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/storage/s3"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/testserver"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var errFault = errors.New("the store is on fire")
+
+var moments = map[string]storagetest.When{
+	"Before": storagetest.Before, "After": storagetest.After, "Crash": storagetest.Crash,
+}
+
+var started = time.Date(2026, 11, 20, 10, 15, 0, 0, time.UTC)
+
+// Timelines of the tests.
+const (
+	line1 = "aaaaaaaaaa"
+	line2 = "bbbbbbbbbb"
+)
+
+// in returns the repository in a store.
+func in(s storage.Store) *repository.Repository { return repository.At(s, "the-only-repository") }
+
+// prod returns the cluster that most tests are about.
+func prod(s storage.Store) *repository.Cluster { return in(s).Cluster("prod") }
+
+// manifest makes a valid manifest of a snapshot that was never taken.
+func manifest(cluster string, at time.Time, rev backup.Revision) *backup.Manifest {
+	blob := backup.Blob{Bytes: 10, SHA256: backup.Digest{byte(rev), 1}}
+	return &backup.Manifest{
+		Format: backup.ManifestFormat, ID: backup.NewDataName(at).WithRevision(rev), Timeline: line1,
+		FinishedAt: at, Stored: blob,
+		Capture: backup.Capture{
+			Cluster: cluster, StartedAt: at, Members: []backup.Member{{ID: 1}}, Revision: rev, Plain: blob,
+		},
+	}
+}
+
+// manifestOf makes one of prod that is of a timeline.
+func manifestOf(timeline string, at time.Time, rev backup.Revision) *backup.Manifest {
+	m := manifest("prod", at, rev)
+	m.Timeline = timeline
+	return m
+}
+
+func suspectManifest(at time.Time, rev backup.Revision) *backup.Manifest {
+	m := manifest("prod", at, rev)
+	m.Suspect = []string{"a member holds other data"}
+	return m
+}
+
+func marshal(t *testing.T, m *backup.Manifest) []byte {
+	t.Helper()
+	raw, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// item is a snapshot as the name of its manifest describes it.
+func item(m *backup.Manifest) repository.Item {
+	return repository.Item{
+		Cluster: m.Cluster, ID: m.ID, Name: m.ID.DataName(), Exists: true, Timeline: m.Timeline, Suspect: !m.Verified(),
+	}
+}
+
+func addManifest(t *testing.T, s storage.Store, m *backup.Manifest) *backup.Manifest {
+	t.Helper()
+	create(t, s, m.Key(), marshal(t, m))
+	return m
+}
+
+// addSnapshot makes one with data that was never a database.
+func addSnapshot(t *testing.T, s storage.Store, m *backup.Manifest) *backup.Manifest {
+	t.Helper()
+	create(t, s, m.DataKey(), []byte("0123456789"))
+	return addManifest(t, s, m)
+}
+
+// daily adds n snapshots of prod, the oldest first, a day apart.
+func daily(t *testing.T, s storage.Store, n int) []*backup.Manifest {
+	t.Helper()
+	var out []*backup.Manifest
+	for i := range n {
+		out = append(out, addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, i-n), backup.Revision(i+1))))
+	}
+	return out
+}
+
+func ids(all ...*backup.Manifest) []backup.SnapshotID {
+	var out []backup.SnapshotID
+	for _, m := range all {
+		out = append(out, m.ID)
+	}
+	return out
+}
+
+// list returns all items of a cluster.
+func list(t *testing.T, c *repository.Cluster) []repository.Item {
+	t.Helper()
+	var out []repository.Item
+	for i, err := range c.Items(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, i)
+	}
+	return out
+}
+
+func idsOf(items []repository.Item) []backup.SnapshotID {
+	var out []backup.SnapshotID
+	for _, i := range items {
+		out = append(out, i.ID)
+	}
+	return out
+}
+
+func look(t *testing.T, c *repository.Cluster, vouch int, now time.Time) *repository.Overview {
+	t.Helper()
+	o, err := c.Look(t.Context(), vouch, nil, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// find returns the item of a snapshot, with what its marks say.
+func find(t *testing.T, c *repository.Cluster, id backup.SnapshotID) repository.Item {
+	t.Helper()
+	i, err := c.Item(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+func create(t testing.TB, s storage.Store, key string, raw []byte) {
+	t.Helper()
+	if err := s.Create(t.Context(), key, bytes.NewReader(raw)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func readObject(t *testing.T, s storage.Store, key string) []byte {
+	t.Helper()
+	r, err := s.Open(t.Context(), key, 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := io.ReadAll(r)
+	if err := errors.Join(err, r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func keys(t *testing.T, s storage.Store) []string {
+	t.Helper()
+	var out []string
+	for o, err := range s.List(t.Context(), "", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, o.Key)
+	}
+	return out
+}
+
+func newS3(t testing.TB) (storage.Store, *testserver.S3) {
+	t.Helper()
+	server := testserver.StartS3(t)
+	t.Setenv("AWS_CONFIG_FILE", "/dev/null")
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	credentials := filepath.Join(t.TempDir(), "credentials")
+	text := "[default]\naws_access_key_id = " + server.AccessKey + "\naws_secret_access_key = " + server.SecretKey + "\n"
+	if err := os.WriteFile(credentials, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := s3.New(t.Context(), s3.Options{
+		Bucket: server.Bucket, Endpoint: server.Endpoint, Region: server.Region, CredentialsFile: credentials,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, server
+}
+
+var (
+	idPattern   = regexp.MustCompile(`\d{8}T\d{6}Z-r\d+-[a-z2-7]{6}`)
+	namePattern = regexp.MustCompile(`\d{8}T\d{6}Z-[a-z2-7]{6}`)
+	timePattern = regexp.MustCompile(`\d{8}T\d{6}Z`)
+	linePattern = regexp.MustCompile(`ID\.[a-z2-7]{10}\.`)
+)
+
+// golden compares text, with its ids and timelines replaced, with a file in
+// testdata.
+func golden(t *testing.T, name, text string) {
+	t.Helper()
+	got := namePattern.ReplaceAllString(idPattern.ReplaceAllString(text, "ID"), "NAME")
+	got = linePattern.ReplaceAllString(timePattern.ReplaceAllString(got, "TIME"), "ID.TIMELINE.")
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s: got\n%swant\n%s", path, got, want)
+	}
+}

@@ -1,0 +1,164 @@
+package repository
+
+import (
+	"cmp"
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/storage"
+)
+
+// LitterAge is how old data without a manifest must be to be more than a
+// backup in progress.
+const LitterAge = 24 * time.Hour
+
+// Item is one snapshot as the names and sizes of its objects tell it, or the
+// rest of one: data without a manifest, or marks about nothing.
+type Item struct {
+	Cluster string
+	ID      backup.SnapshotID // empty for data that neither a manifest nor a mark names
+	Name    backup.DataName
+	// Exists reports whether there is a manifest: without it there is no snapshot.
+	Exists   bool
+	Timeline string // the history that the snapshot is of
+	Suspect  bool   // something spoke against the content when it was taken
+	// Data are the data objects: one, unless something is wrong.
+	Data []storage.Object
+	// Marks are the kinds of marks that are there.
+	Marks []backup.MarkKind
+
+	stored time.Time // when the manifest was
+	clash  bool      // another manifest names the same data, which backupd never makes
+	defect error     // found by reading the manifest or a mark
+}
+
+// itemOf makes an item of the name of a manifest or of a mark.
+func itemOf(k backup.Key) Item {
+	return Item{
+		Cluster: k.Cluster, ID: k.ID, Name: k.ID.DataName(), Exists: k.Kind == backup.KindManifest,
+		Timeline: k.Timeline, Suspect: k.Suspect,
+	}
+}
+
+// newItem is one that was stored a moment ago.
+func newItem(m *backup.Manifest) Item {
+	i := itemOf(m.ObjectKey())
+	i.Data, i.stored = []storage.Object{{Key: m.DataKey(), Size: m.Stored.Bytes}}, m.FinishedAt
+	return i
+}
+
+// Key is the parsed name of the manifest.
+func (i *Item) Key() backup.Key {
+	return backup.Key{
+		Cluster: i.Cluster, Kind: backup.KindManifest, ID: i.ID, Timeline: i.Timeline, Suspect: i.Suspect,
+	}
+}
+
+// Marked reports whether there is a mark of that kind.
+func (i *Item) Marked(kind backup.MarkKind) bool { return slices.Contains(i.Marks, kind) }
+
+// Pinned reports whether the snapshot must stay.
+func (i *Item) Pinned() bool { return i.Marked(backup.MarkPin) }
+
+// StoredBytes returns the size of the snapshot's data.
+func (i *Item) StoredBytes() int64 {
+	n := int64(0)
+	for _, o := range i.Data {
+		n += o.Size
+	}
+	return n
+}
+
+// Encoding names how the data is encoded, or nothing where it is missing.
+func (i *Item) Encoding() string {
+	var out []string
+	for _, o := range i.Data {
+		if k, err := backup.ParseKey(o.Key); err == nil {
+			out = append(out, backup.ParseSuffix(k.Suffix).String())
+		}
+	}
+	return strings.Join(out, ",")
+}
+
+// Defect returns why the snapshot cannot be restored as it is stored, as far as
+// its names, sizes, marks and the manifests that were read tell: a
+// [*backup.DefectError], or nil.
+func (i *Item) Defect() error {
+	switch key := i.Key().String(); {
+	case i.clash:
+		return &backup.DefectError{Kind: backup.ManifestDamaged, Key: key,
+			Err: backup.Corruptf("another manifest names the same data")}
+	case len(i.Data) == 0:
+		return &backup.DefectError{Kind: backup.DataMissing, Key: key, Err: backup.Corruptf("its data object is not there")}
+	case i.defect != nil:
+		return i.defect
+	case i.Marked(backup.MarkDamaged):
+		return &backup.DefectError{Kind: backup.Changed, Key: key, Err: backup.Corruptf("a verification found it damaged")}
+	}
+	return nil
+}
+
+// State is the judgement that everything goes by.
+func (i *Item) State() backup.State {
+	switch {
+	case i.Defect() != nil:
+		return backup.Damaged
+	case i.Suspect:
+		return backup.Suspect
+	}
+	return backup.Verified
+}
+
+// Future reports whether the snapshot was begun by a clock that was ahead of now.
+func (i *Item) Future(now time.Time) bool { return i.ID.Future(now) }
+
+// Litter returns the data of what is no snapshot and belongs to no backup in
+// progress: it was begun long ago, and nothing of it was stored lately.
+func (i *Item) Litter(now time.Time) []storage.Object {
+	if i.Exists {
+		return nil
+	}
+	for _, o := range i.Data {
+		// A backup may wait long for a store that is down.
+		if min(now.Sub(i.Name.Time()), now.Sub(o.ModTime)) < LitterAge {
+			return nil
+		}
+	}
+	return i.Data
+}
+
+// compareItems puts the items of one cluster in order, the oldest first.
+func compareItems(a, b Item) int {
+	return cmp.Or(backup.CompareIDs(a.ID, b.ID), strings.Compare(string(a.Name), string(b.Name)),
+		strings.Compare(a.Key().String(), b.Key().String()))
+}
+
+// compareProgress puts snapshots of one timeline in the order of their history,
+// whatever the clocks said.
+func compareProgress(a, b Item) int {
+	return cmp.Or(cmp.Compare(a.ID.Revision(), b.ID.Revision()), compareItems(a, b))
+}
+
+// NotFoundError is returned where no snapshot is what was asked for.
+type NotFoundError struct{ Reason string }
+
+func (e *NotFoundError) Error() string { return e.Reason }
+
+// Is makes it match [fs.ErrNotExist].
+func (e *NotFoundError) Is(target error) bool { return target == fs.ErrNotExist }
+
+// damagedBy reports whether reading a manifest failed because of what is stored,
+// and not because it could not be read.
+func damagedBy(err error) bool {
+	return errors.Is(err, backup.ErrCorrupt) || errors.As(err, new(*backup.UnknownFormatError))
+}
+
+func noSuch(id backup.SnapshotID) error { return &NotFoundError{"no such snapshot: " + string(id)} }
+
+// Clash reports whether another manifest names the same data, which backupd never
+// makes: somebody copied or renamed objects.
+func (i *Item) Clash() bool { return i.clash }

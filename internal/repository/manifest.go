@@ -1,0 +1,169 @@
+package repository
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// manifestReaders is how many manifests are read at once.
+const manifestReaders = 16
+
+// Manifest reads the manifest of one snapshot. It returns a [*NotFoundError] when
+// there is none.
+func (c *Cluster) Manifest(ctx context.Context, i Item) (*backup.Manifest, error) {
+	return c.readManifest(ctx, i.Key())
+}
+
+func (c *Cluster) readManifest(ctx context.Context, key backup.Key) (*backup.Manifest, error) {
+	raw, err := c.readRaw(ctx, key.String(), backup.MaxManifestBytes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, noSuch(key.ID)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read manifest %s: %w", key, err)
+	}
+	m, err := backup.ParseManifest(raw)
+	if err != nil {
+		return nil, fmt.Errorf("read manifest %s: %w", key, err)
+	}
+	// A manifest under another's name would restore what nobody asked for.
+	if m.Cluster != key.Cluster || m.ID != key.ID {
+		return nil, &backup.DefectError{Kind: backup.Swapped, Key: key.String(),
+			Err: backup.Corruptf("this is the manifest %s", m.Key())}
+	}
+	// And listings, and what is decided by them, go by the name.
+	if m.ObjectKey() != key {
+		return nil, &backup.DefectError{Kind: backup.ManifestDamaged, Key: key.String(),
+			Err: backup.Corruptf("by what it says its name is %s", m.Key())}
+	}
+	return m, nil
+}
+
+func (c *Cluster) readRaw(ctx context.Context, key string, limit int64) ([]byte, error) {
+	r, err := c.store().Open(ctx, key, 0, limit+1)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := io.ReadAll(io.LimitReader(r, limit+1))
+	return raw, errors.Join(err, r.Close())
+}
+
+// Read is a snapshot with its manifest, or with why that cannot be read.
+type Read struct {
+	Item
+	Manifest *backup.Manifest
+	Err      error
+}
+
+// Manifests yields the given snapshots with their manifests, in order. It reads
+// several at once.
+func (c *Cluster) Manifests(ctx context.Context, items []Item) iter.Seq[Read] {
+	return func(yield func(Read) bool) {
+		for batch := range slices.Chunk(items, 4*manifestReaders) {
+			out := make([]Read, len(batch))
+			var g errgroup.Group
+			g.SetLimit(manifestReaders)
+			for i, item := range batch {
+				g.Go(func() error {
+					out[i].Item = item
+					out[i].Manifest, out[i].Err = c.Manifest(ctx, item)
+					return nil
+				})
+			}
+			_ = g.Wait() // each error is in its row
+			for _, r := range out {
+				if !yield(r) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// FirstReadable returns the first manifest of items that can be read, or nil
+// if there is none.
+func (c *Cluster) FirstReadable(ctx context.Context, items []Item) (*backup.Manifest, error) {
+	for _, i := range items {
+		m, err := c.Manifest(ctx, i)
+		if err == nil {
+			return m, nil
+		}
+		if !damagedBy(err) && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// Previous returns the manifest of the snapshot that the next one may continue:
+// the furthest of the history that goes on now or, if that cannot be read, the
+// newest that can. It is nil where there is none.
+func (c *Cluster) Previous(ctx context.Context, now time.Time) (*backup.Manifest, error) {
+	items, err := c.names(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	return c.previous(ctx, items, nil, now)
+}
+
+// previous does not read again what is in known.
+func (c *Cluster) previous(
+	ctx context.Context, items []Item, known []*backup.Manifest, now time.Time,
+) (*backup.Manifest, error) {
+	head, _ := headOf(items, now)
+	if head == nil {
+		return nil, nil
+	}
+	for _, m := range known {
+		if m.ObjectKey() == head.Key() {
+			return m, nil
+		}
+	}
+	order := slices.Clone(items)
+	slices.Reverse(order)
+	return c.FirstReadable(ctx, append([]Item{*head}, order...))
+}
+
+// Commit creates the manifest of a snapshot whose data is stored. Until it is
+// there the data object is litter, and after it is there the data must be too:
+// so the manifest goes last. Commit deletes the data where it can be sure that
+// there will be no manifest.
+func (c *Cluster) Commit(ctx context.Context, m *backup.Manifest) error {
+	if m.Cluster != c.name {
+		return fmt.Errorf("create manifest: it is of cluster %s, not of %s", m.Cluster, c.name)
+	}
+	// Up to here nobody can have seen the data; from here on it must stay.
+	if ctx.Err() != nil {
+		c.Discard(ctx, m.DataKey())
+		return fmt.Errorf("create manifest: %w", context.Cause(ctx))
+	}
+	raw, err := m.Marshal()
+	if err != nil {
+		c.Discard(ctx, m.DataKey())
+		return err
+	}
+	err = c.store().Create(ctx, m.Key(), bytes.NewReader(raw))
+	if err == nil {
+		return nil
+	}
+	// The answer may have been lost on its way, not the manifest. Only the
+	// object itself can tell. The data stays: if the manifest does turn up
+	// later it must find it, and if not it is litter, which prune collects.
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
+	defer cancel()
+	if found, rerr := c.readManifest(asking, m.ObjectKey()); rerr == nil && found.Stored == m.Stored {
+		return nil
+	}
+	return fmt.Errorf("create manifest: %w", err)
+}

@@ -1,0 +1,244 @@
+package repository
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/storage"
+)
+
+// PruneResult is what a prune has done.
+type PruneResult struct {
+	Removed []backup.SnapshotID
+	// Bytes is the size of the data that was removed, litter included.
+	Bytes int64
+	// Skipped are snapshots that were to go and did not, with why: they were pinned
+	// or removed by somebody else since the plan was made.
+	Skipped []SkippedSnapshot
+	// Locked are objects that a lock of the store holds.
+	Locked []string
+	Litter []string     // data objects
+	Marks  []backup.Key // about snapshots that are gone
+	// Uploads is how many uploads were aborted that had been left unfinished, of any
+	// cluster of the repository.
+	Uploads int
+}
+
+// SkippedSnapshot is one that was to go and did not.
+type SkippedSnapshot struct {
+	ID     backup.SnapshotID
+	Reason string
+}
+
+// Prune does what the plan says, and nothing beyond it. Before the first
+// deletion it looks for the snapshots that must always stay, and before each
+// whether the snapshot is pinned and there. What is locked is skipped; the first
+// other failure ends the run, for with a store in trouble deleting more is no
+// answer. The result says what was done in either case.
+func (c *Cluster) Prune(ctx context.Context, plan *PrunePlan, log *slog.Logger) (*PruneResult, error) {
+	r := &pruning{cluster: c, log: log}
+	if plan.Cluster != c.name {
+		return &r.PruneResult, fmt.Errorf("the plan is for cluster %s, not for %s", plan.Cluster, c.name)
+	}
+	return &r.PruneResult, r.run(ctx, plan)
+}
+
+// pruning is one run.
+type pruning struct {
+	cluster *Cluster
+	log     *slog.Logger
+	PruneResult
+}
+
+func (r *pruning) run(ctx context.Context, plan *PrunePlan) error {
+	r.warn(plan)
+	if err := r.checkFloor(ctx, plan); err != nil {
+		return err
+	}
+	for _, d := range slices.Backward(plan.Decisions) { // the oldest first
+		if d.Keep {
+			continue
+		}
+		if err := r.remove(ctx, d); err != nil {
+			return fmt.Errorf("remove snapshot %s: %w", d.ID, err)
+		}
+	}
+	for _, k := range plan.Marks {
+		deleted, err := r.removeRest(ctx, k.String(), k.ID.DataName())
+		if err != nil {
+			return fmt.Errorf("remove mark of %s: %w", k.ID, err)
+		}
+		if deleted {
+			r.Marks = append(r.Marks, k)
+			r.log.Info("removed mark of a snapshot that is gone", "cluster", k.Cluster, "snapshot", k.ID, "mark", k.Mark)
+		}
+	}
+	for _, o := range plan.Litter {
+		deleted, err := r.removeLitter(ctx, o)
+		if err != nil {
+			return fmt.Errorf("remove litter: %w", err)
+		}
+		if deleted {
+			r.Litter, r.Bytes = append(r.Litter, o.Key), r.Bytes+o.Size
+			r.log.Info("removed data that no manifest names", "key", o.Key, "bytes", o.Size)
+		}
+	}
+	return r.abortUploads(ctx)
+}
+
+// warn logs what is wrong and prevents removals.
+func (r *pruning) warn(plan *PrunePlan) {
+	for _, id := range plan.Orphans {
+		r.log.Warn("a pinned snapshot has lost its manifest, its data is kept", "cluster", plan.Cluster, "snapshot", id)
+	}
+	var doubts []error
+	for _, d := range plan.Decisions {
+		if defect := d.Item.Defect(); defect != nil && !d.Item.Suspect {
+			doubts = append(doubts, defect)
+		}
+	}
+	if len(doubts) > 0 { // one line, were it thousands
+		r.log.Warn("snapshots do not count as verified", "cluster", plan.Cluster, "count", len(doubts), "newest", doubts[0])
+	}
+}
+
+// checkFloor refuses a plan that is out of date: somebody has removed a snapshot
+// on which it counts.
+func (r *pruning) checkFloor(ctx context.Context, plan *PrunePlan) error {
+	if !plan.Removes() {
+		return nil
+	}
+	for _, i := range plan.floor {
+		if err := r.cluster.stillThere(ctx, i); err != nil {
+			return fmt.Errorf("nothing was removed, for a snapshot that must stay is not there: %w", err)
+		}
+	}
+	return nil
+}
+
+func (r *pruning) remove(ctx context.Context, d PruneDecision) error {
+	pin := markKey(r.cluster.name, d.ID, backup.MarkPin)
+	pinned, err := r.cluster.has(ctx, pin)
+	if err != nil {
+		return err
+	}
+	if pinned {
+		r.skip(d, "it was pinned")
+		return nil
+	}
+	key := d.Item.Key().String()
+	manifest, err := r.cluster.readRaw(ctx, key, backup.MaxManifestBytes)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		r.skip(d, "it was removed by somebody else") // who removes the data too, or it becomes litter
+		return nil
+	case err != nil:
+		return fmt.Errorf("read manifest: %w", err)
+	case len(manifest) > backup.MaxManifestBytes:
+		return fmt.Errorf("%s is larger than any manifest: look at it, and remove it by hand", key)
+	}
+	// The manifest goes first: the snapshot stops existing before it stops being
+	// whole.
+	if deleted, err := r.delete(ctx, key); !deleted {
+		return err
+	}
+	// A pin that is made from now on finds no manifest, and fails. One that was
+	// made just before was reported as done.
+	pinned, err = r.cluster.has(ctx, pin)
+	if err != nil || pinned {
+		if err == nil {
+			r.skip(d, "it was pinned")
+		}
+		return errors.Join(err, r.putBack(ctx, key, manifest))
+	}
+	r.Removed = append(r.Removed, d.ID)
+	r.log.Info("removed snapshot", "cluster", r.cluster.name, "snapshot", d.ID, "reasons", d.Reasons)
+	for _, o := range d.Item.Data {
+		deleted, err := r.delete(ctx, o.Key)
+		if err != nil {
+			return err
+		}
+		if deleted {
+			r.Bytes += o.Size
+		}
+	}
+	return r.removeMarks(ctx, d.Item)
+}
+
+// removeMarks removes what was stated about a snapshot that is gone.
+func (r *pruning) removeMarks(ctx context.Context, i Item) error {
+	for _, kind := range i.Marks {
+		if _, err := r.delete(ctx, markKey(r.cluster.name, i.ID, kind).String()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *pruning) skip(d PruneDecision, reason string) {
+	r.Skipped = append(r.Skipped, SkippedSnapshot{d.ID, reason})
+	r.log.Info("skipped snapshot", "cluster", r.cluster.name, "snapshot", d.ID, "reason", reason)
+}
+
+// delete reports whether the object is gone now. It is not, without an error, if
+// it is locked.
+func (r *pruning) delete(ctx context.Context, key string) (bool, error) {
+	err := r.cluster.store().Delete(ctx, key)
+	if errors.Is(err, storage.ErrLocked) {
+		r.Locked = append(r.Locked, key)
+		r.log.Info("object is locked", "key", key, "err", err)
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// putBack makes a snapshot exist again whose manifest was just deleted.
+func (r *pruning) putBack(ctx context.Context, key string, manifest []byte) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
+	defer cancel()
+	err := r.cluster.store().Create(ctx, key, bytes.NewReader(manifest))
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return backup.WithHint(fmt.Errorf("put the manifest back of a snapshot that was pinned meanwhile: %w", err),
+			"its data is still there: create %s with the manifest from another copy of the repository", key)
+	}
+	return nil
+}
+
+// removeLitter makes sure that this is our data by its exact name.
+func (r *pruning) removeLitter(ctx context.Context, o storage.Object) (bool, error) {
+	k, err := backup.ParseKey(o.Key)
+	if err != nil || k.Kind != backup.KindData || k.Cluster != r.cluster.name {
+		return false, fmt.Errorf("%s is no data of cluster %s", o.Key, r.cluster.name)
+	}
+	return r.removeRest(ctx, o.Key, k.Data)
+}
+
+// removeRest deletes what is left of a snapshot, unless that exists by now: the
+// slowest of backups may have ended meanwhile.
+func (r *pruning) removeRest(ctx context.Context, key string, of backup.DataName) (bool, error) {
+	manifests, err := r.cluster.manifestsOf(ctx, of)
+	if err != nil || len(manifests) > 0 {
+		return false, err
+	}
+	return r.delete(ctx, key)
+}
+
+// abortUploads removes what no listing shows: parts of uploads that never ended.
+func (r *pruning) abortUploads(ctx context.Context) error {
+	n, err := r.cluster.repo.AbortStaleUploads(ctx)
+	r.Uploads = n
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		// A life-cycle rule of the bucket does it as well.
+		r.log.Warn("unfinished uploads cannot be looked for", "err", err)
+	case err != nil:
+		return fmt.Errorf("remove unfinished uploads: %w", err)
+	}
+	return nil
+}

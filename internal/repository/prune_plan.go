@@ -1,0 +1,113 @@
+package repository
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/retention"
+	"github.com/etcd-backupd/backupd/internal/storage"
+)
+
+// PrunePlan is what a prune does, decided before anything is touched.
+type PrunePlan struct {
+	Cluster string
+	// Decisions about every snapshot, the newest first.
+	Decisions []PruneDecision
+	// Litter is data that no manifest names, old enough to belong to no backup in
+	// progress.
+	Litter []storage.Object
+	// Marks are those about snapshots that are gone.
+	Marks []backup.Key
+	// Orphans are snapshots that are marked and have lost their manifest: their data
+	// is kept.
+	Orphans []backup.SnapshotID
+
+	floor []Item // must be there when the first snapshot is removed
+}
+
+// PruneDecision is what becomes of one snapshot, with the reasons.
+type PruneDecision struct {
+	retention.Decision
+	Item Item
+}
+
+// KeptBytes returns the size of the data of what is kept.
+func (p *PrunePlan) KeptBytes() int64 {
+	n := int64(0)
+	for _, d := range p.Decisions {
+		if d.Keep {
+			n += d.StoredBytes
+		}
+	}
+	return n
+}
+
+// Removes reports whether a snapshot is to go.
+func (p *PrunePlan) Removes() bool {
+	for _, d := range p.Decisions {
+		if !d.Keep {
+			return true
+		}
+	}
+	return false
+}
+
+// PlanPrune decides what goes by a policy. Nothing is read and nothing is
+// changed. The overview must vouch for as many snapshots as the policy keeps
+// always: see [Vouch].
+func (o *Overview) PlanPrune(policy retention.Policy, now time.Time) (*PrunePlan, error) {
+	if err := policy.Check(); err != nil {
+		return nil, fmt.Errorf("retention policy: %w", err)
+	}
+	if policy.HasRule() && o.vouched < Vouch(policy) {
+		return nil, fmt.Errorf("plan a prune: the overview vouches for %d snapshots, the policy counts on %d",
+			o.vouched, Vouch(policy))
+	}
+	plan := &PrunePlan{Cluster: o.Cluster}
+	for _, i := range o.Rest {
+		switch {
+		case len(i.Data) > 0 && i.Pinned():
+			plan.Orphans = append(plan.Orphans, i.ID)
+		case len(i.Data) > 0: // its marks go when it is gone
+			plan.Litter = append(plan.Litter, i.Litter(now)...)
+		default:
+			for _, kind := range i.Marks {
+				plan.Marks = append(plan.Marks, markKey(o.Cluster, i.ID, kind))
+			}
+		}
+	}
+	for _, m := range o.Good[:min(len(o.Good), Vouch(policy))] {
+		plan.floor = append(plan.floor, newItem(m))
+	}
+	plan.decide(policy, o, now)
+	return plan, nil
+}
+
+// Vouch is how many snapshots an overview must vouch for so that a prune by the
+// policy can be planned.
+func Vouch(policy retention.Policy) int { return max(policy.MinVerified, 1) }
+
+func (p *PrunePlan) decide(policy retention.Policy, o *Overview, now time.Time) {
+	var snapshots []retention.Snapshot
+	byID := map[backup.SnapshotID][]Item{} // several only where somebody copied manifests
+	for _, i := range o.Items {
+		s := retention.Snapshot{ID: i.ID, Suspect: i.State() != backup.Verified, StoredBytes: i.StoredBytes()}
+		if pin := o.Mark(i.ID, backup.MarkPin); pin != nil {
+			s.Pinned = pin.Reason
+		} else if i.Pinned() {
+			s.Pinned = "just now" // after the pins were read
+		}
+		snapshots = append(snapshots, s)
+		byID[i.ID] = append(byID[i.ID], i)
+	}
+	for _, d := range policy.Apply(snapshots, now) {
+		i := byID[d.ID][0]
+		byID[d.ID] = byID[d.ID][1:]
+		// Removing one of them would take the data from the other.
+		if i.clash && !d.Keep {
+			d.Keep, d.Reasons = true, []string{"another manifest names the same data"}
+		}
+		p.Decisions = append(p.Decisions, PruneDecision{d, i})
+	}
+}

@@ -1,0 +1,408 @@
+package repository_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/retention"
+	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/storage/file"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
+)
+
+// later is when prunes take place: what the tests create was stored long ago by
+// then, by name and by the store's clock.
+func later() time.Time {
+	now := time.Now().Add(48 * time.Hour)
+	if least := started.AddDate(0, 0, 9); now.Before(least) {
+		return least
+	}
+	return now
+}
+
+// pruner looks, plans and prunes as a daemon does.
+type pruner struct {
+	cluster *repository.Cluster
+	policy  retention.Policy
+	now     func() time.Time
+	log     *slog.Logger
+}
+
+func newPruner(s storage.Store, p retention.Policy) *pruner {
+	return &pruner{prod(s), p, later, slog.New(slog.DiscardHandler)}
+}
+
+func (p *pruner) plan(ctx context.Context) (*repository.PrunePlan, error) {
+	o, err := p.cluster.Look(ctx, repository.Vouch(p.policy), nil, p.now())
+	if err != nil {
+		return nil, err
+	}
+	return o.PlanPrune(p.policy, p.now())
+}
+
+func (p *pruner) run(ctx context.Context, plan *repository.PrunePlan) (*repository.PruneResult, error) {
+	return p.cluster.Prune(ctx, plan, p.log)
+}
+
+func plan(t *testing.T, p *pruner) *repository.PrunePlan {
+	t.Helper()
+	out, err := p.plan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func prune(t *testing.T, p *pruner) *repository.PruneResult {
+	t.Helper()
+	out, err := p.run(t.Context(), plan(t, p))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// going returns what a plan removes, the newest first.
+func going(p *repository.PrunePlan) []backup.SnapshotID {
+	var out []backup.SnapshotID
+	for _, d := range p.Decisions {
+		if !d.Keep {
+			out = append(out, d.ID)
+		}
+	}
+	return out
+}
+
+// TestPrune removes by a policy in each kind of store: what the plan says goes,
+// whole, and nothing else.
+func TestPrune(t *testing.T) {
+	s3, _ := newS3(t)
+	for name, s := range map[string]storage.Store{"Memory": mem.New(), "File": file.New(t.TempDir()), "S3": s3} {
+		t.Run(name, func(t *testing.T) {
+			create(t, s, backup.MarkerKey, []byte("{}"))
+			all := daily(t, s, 6)
+			other := addSnapshot(t, s, manifest("lab", started.AddDate(-1, 0, 0), 1))
+			if err := pin(t.Context(), s, all[1], "release", "me"); err != nil {
+				t.Fatal(err)
+			}
+			p := newPruner(s, retention.Policy{Last: 2, MinVerified: 1})
+			before := keys(t, s)
+			pl := plan(t, p)
+			if got, want := going(pl), ids(all[3], all[2], all[0]); !slices.Equal(got, want) {
+				t.Fatalf("to go: %v, want %v", got, want)
+			}
+			if got := pl.Decisions[4]; got.ID != all[1].ID || !slices.Equal(got.Reasons, []string{"pinned: release"}) ||
+				got.Pinned != "release" {
+				t.Errorf("pinned: got %+v", got)
+			}
+			if pl.KeptBytes() != 30 || len(pl.Litter) != 0 || len(pl.Marks) != 0 {
+				t.Errorf("got plan %+v", pl)
+			}
+			if after := keys(t, s); !slices.Equal(before, after) {
+				t.Fatalf("planning changed %v into %v", before, after)
+			}
+			if again := plan(t, p); !cmp.Equal(going(pl), going(again)) {
+				t.Errorf("planned again: %v", going(again))
+			}
+			r, err := p.run(t.Context(), pl)
+			if err != nil || !slices.Equal(r.Removed, ids(all[0], all[2], all[3])) || r.Bytes != 30 ||
+				len(r.Skipped)+len(r.Locked)+len(r.Litter)+len(r.Marks)+r.Uploads != 0 {
+				t.Fatalf("got %+v, %v", r, err)
+			}
+			want := slices.DeleteFunc(slices.Clone(before), func(key string) bool {
+				return slices.ContainsFunc([]*backup.Manifest{all[0], all[2], all[3]}, func(e *backup.Manifest) bool {
+					return key == e.Key() || strings.HasPrefix(key, "prod/data/"+string(e.ID.DataName()))
+				})
+			})
+			if got := keys(t, s); !slices.Equal(got, want) {
+				t.Errorf("left: %v, want %v", got, want)
+			}
+			if _, err := in(s).Cluster("lab").Manifest(t.Context(), item(other)); err != nil {
+				t.Errorf("of another cluster: %v", err)
+			}
+			if r := prune(t, p); len(r.Removed) != 0 {
+				t.Errorf("a second prune removes %v", r.Removed)
+			}
+		})
+	}
+}
+
+func TestPrune_Refuses(t *testing.T) {
+	s := mem.New()
+	daily(t, s, 2)
+	if _, err := newPruner(s, retention.Policy{Last: -1}).plan(t.Context()); err == nil {
+		t.Error("a policy that cannot be: no error")
+	}
+	if _, err := in(s).Cluster("").Look(t.Context(), 1, nil, later()); err == nil {
+		t.Error("no cluster: no error")
+	}
+	// Who looked at too few cannot know what counts.
+	if _, err := look(t, prod(s), 1, later()).PlanPrune(retention.Policy{Last: 1, MinVerified: 2}, later()); err == nil {
+		t.Error("an overview that vouches for too few: no error")
+	}
+	pl := plan(t, newPruner(s, retention.Policy{Last: 1}))
+	if _, err := in(s).Cluster("lab").Prune(t.Context(), pl, slog.New(slog.DiscardHandler)); err == nil ||
+		len(keys(t, s)) != 4 {
+		t.Errorf("a plan for another cluster: got %v, left %v", err, keys(t, s))
+	}
+}
+
+// TestPrune_Foreign: in a repository full of near misses nothing is touched that
+// is not ours by its exact name.
+func TestPrune_Foreign(t *testing.T) {
+	s := mem.New()
+	create(t, s, backup.MarkerKey, []byte("{}"))
+	for _, key := range nearMisses {
+		create(t, s, key, []byte("not ours"))
+	}
+	all := daily(t, s, 3)
+	litter := "prod/data/20200101T000000Z-aaaaaa.db.zst"
+	create(t, s, litter, []byte("litter"))
+	elsewhere := "lab/data/20200101T000000Z-aaaaaa.db.zst"
+	create(t, s, elsewhere, []byte("litter, but of another cluster"))
+	r := prune(t, newPruner(s, retention.Policy{Last: 1, MinVerified: 1}))
+	if !slices.Equal(r.Litter, []string{litter}) || len(r.Removed) != 2 {
+		t.Errorf("got %+v", r)
+	}
+	want := append([]string{backup.MarkerKey, elsewhere, all[2].Key(),
+		"prod/data/" + string(all[2].ID.DataName()) + ".db"}, nearMisses...)
+	slices.Sort(want)
+	if diff := cmp.Diff(want, keys(t, s)); diff != "" {
+		t.Errorf("left (- want, + got):\n%s", diff)
+	}
+}
+
+// TestPrune_Litter: data without a manifest goes when it is old in every respect,
+// and nobody has finished it meanwhile.
+func TestPrune_Litter(t *testing.T) {
+	s := mem.New()
+	old, young := "prod/data/20200101T000000Z-aaaaaa.db.zst",
+		"prod/data/"+later().Add(-time.Hour).UTC().Format("20060102T150405Z")+"-aaaaaa.db"
+	late := manifest("prod", started.AddDate(0, 0, -9), 5)
+	create(t, s, old, []byte("litter"))
+	create(t, s, young, []byte("a backup in progress"))
+	create(t, s, late.DataKey(), []byte("0123456789"))
+	p := newPruner(s, retention.Policy{})
+	p.now = func() time.Time { return time.Now().Add(23 * time.Hour) }
+	if pl := plan(t, p); len(pl.Litter) != 0 {
+		t.Errorf("stored less than a day ago: %v", pl.Litter)
+	}
+	p.now = later
+	pl := plan(t, p)
+	if len(pl.Litter) != 2 || pl.Litter[0].Key != old || pl.Litter[1].Key != late.DataKey() {
+		t.Fatalf("got %v", pl.Litter)
+	}
+	addManifest(t, s, late) // the slowest backup of all
+	r, err := p.run(t.Context(), pl)
+	if err != nil || !slices.Equal(r.Litter, []string{old}) || r.Bytes != int64(len("litter")) {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	want := []string{late.DataKey(), young, late.Key()}
+	slices.Sort(want)
+	if got := keys(t, s); !slices.Equal(got, want) {
+		t.Errorf("left: %v, want %v", got, want)
+	}
+}
+
+// TestPrune_Leftovers: marks of nothing, unfinished uploads.
+func TestPrune_Leftovers(t *testing.T) {
+	s := mem.New()
+	gone, lost := manifest("prod", started, 5), manifest("prod", started, 5)
+	gone.ID = "20200101T000000Z-r5-aaaaaa"
+	lost.ID = "20200101T000000Z-r5-bbbbbb"                 // its data is there
+	back := manifest("prod", started.AddDate(0, 0, -9), 5) // and comes back meanwhile
+	lostData := "prod/data/20200101T000000Z-bbbbbb.db"
+	for _, key := range []string{pinKey(gone), damagedKey(gone), pinKey(lost), damagedKey(lost), lostData, pinKey(back)} {
+		create(t, s, key, []byte("x"))
+	}
+	uploads := &staleUploads{Store: s}
+	p := newPruner(storage.WithObserver(uploads, func(storage.Event) {}), retention.Policy{Last: 1})
+	pl := plan(t, p)
+	if len(pl.Marks) != 3 || len(pl.Litter) != 0 || !slices.Equal(pl.Orphans, ids(lost)) {
+		t.Fatalf("got %+v", pl)
+	}
+	addManifest(t, s, back)
+	var log strings.Builder
+	p.log = slog.New(slog.NewTextHandler(&log, nil))
+	r, err := p.run(t.Context(), pl)
+	if err != nil || r.Uploads != 3 || uploads.olderThan != 24*time.Hour {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	if len(r.Marks) != 2 || r.Marks[0].String() != damagedKey(gone) || r.Marks[1].String() != pinKey(gone) {
+		t.Errorf("got marks %v", r.Marks)
+	}
+	if !strings.Contains(log.String(), "lost its manifest") || !strings.Contains(log.String(), string(lost.ID)) {
+		t.Errorf("the log does not name the orphan: %s", log.String())
+	}
+	want := []string{lostData, pinKey(lost), damagedKey(lost), pinKey(back), back.Key()}
+	slices.Sort(want)
+	if got := keys(t, s); !slices.Equal(got, want) {
+		t.Errorf("left: %v, want %v", got, want)
+	}
+	uploads.err = fmt.Errorf("list multipart uploads: %w", fs.ErrPermission)
+	prune(t, p) // which is no error
+	uploads.err = errFault
+	if _, err := p.run(t.Context(), plan(t, p)); !errors.Is(err, errFault) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestPrune_MarkedLitter: data whose manifest is gone is litter, though a mark
+// says that the snapshot was damaged. The mark goes after it.
+func TestPrune_MarkedLitter(t *testing.T) {
+	s := mem.New()
+	m := addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, -9), 5))
+	create(t, s, damagedKey(m), []byte("x"))
+	if err := s.Delete(t.Context(), m.Key()); err != nil {
+		t.Fatal(err)
+	}
+	p := newPruner(s, retention.Policy{Last: 1})
+	if r := prune(t, p); !slices.Equal(r.Litter, []string{m.DataKey()}) || len(r.Marks) != 0 {
+		t.Errorf("got %+v", r)
+	}
+	if r := prune(t, p); len(r.Litter) != 0 || len(r.Marks) != 1 || len(keys(t, s)) != 0 {
+		t.Errorf("again: got %+v, left %v", r, keys(t, s))
+	}
+}
+
+// TestPrune_Floor: a plan that counts on a snapshot which is gone removes
+// nothing.
+func TestPrune_Floor(t *testing.T) {
+	for n, refused := range map[int]bool{5: true, 4: true, 3: false, 0: false} {
+		s := mem.New()
+		all := daily(t, s, 6)
+		p := newPruner(s, retention.Policy{Last: 1, MinVerified: 2})
+		pl := plan(t, p)
+		if err := s.Delete(t.Context(), all[n].Key()); err != nil {
+			t.Fatal(err)
+		}
+		before := keys(t, s)
+		traced := storagetest.Trace(s)
+		r, err := prod(traced).Prune(t.Context(), pl, p.log)
+		if !refused {
+			if err != nil || len(r.Removed) != 3 || len(r.Skipped) != 1 {
+				t.Errorf("%d: got %+v, %v", n, r, err)
+			}
+			continue
+		}
+		if !errors.As(err, new(*repository.NotFoundError)) || !strings.Contains(err.Error(), string(all[n].ID)) ||
+			strings.Contains(traced.String(), "delete ") || !slices.Equal(keys(t, s), before) {
+			t.Errorf("%d: got %+v, %v\n%s", n, r, err, traced)
+		}
+	}
+}
+
+type staleUploads struct {
+	storage.Store
+	olderThan time.Duration
+	err       error
+}
+
+func (s *staleUploads) AbortStaleUploads(_ context.Context, olderThan time.Duration) (int, error) {
+	s.olderThan = olderThan
+	return 3, s.err
+}
+
+// TestPrune_CountsOnGoodOnes: what must always stay is counted in snapshots that
+// can be restored as far as a look at them shows.
+func TestPrune_CountsOnGoodOnes(t *testing.T) {
+	newer := func(s storage.Store, how string) {
+		m := manifest("prod", started.AddDate(0, 0, 1), 50)
+		switch how {
+		case "Good":
+			addSnapshot(t, s, m)
+		case "Suspect":
+			addSnapshot(t, s, suspectManifest(m.StartedAt, 50))
+		case "DataMissing":
+			addManifest(t, s, m)
+		case "DataCut":
+			create(t, s, m.DataKey(), []byte("012345678"))
+			addManifest(t, s, m)
+		case "OtherEncoding":
+			create(t, s, m.DataKey()+".zst", []byte("0123456789"))
+			addManifest(t, s, m)
+		case "Nonsense":
+			create(t, s, m.DataKey(), []byte("0123456789"))
+			create(t, s, m.Key(), []byte("nonsense"))
+		case "OtherFormat":
+			create(t, s, m.DataKey(), []byte("0123456789"))
+			create(t, s, m.Key(), []byte(`{"format": "backupd/snapshot/v9"}`))
+		case "Renamed": // a suspect one that somebody wants to be verified
+			bad := suspectManifest(m.StartedAt, 50)
+			create(t, s, bad.DataKey(), []byte("0123456789"))
+			create(t, s, strings.Replace(bad.Key(), ".suspect", "", 1), marshal(t, bad))
+		case "Copied":
+			e := addSnapshot(t, s, m)
+			create(t, s, strings.Replace(e.Key(), "-r50-", "-r51-", 1), marshal(t, m))
+		case "Future":
+			addSnapshot(t, s, manifest("prod", later().Add(time.Hour), 50))
+		}
+	}
+	for how, want := range map[string]int{
+		"Good": 4, "Suspect": 0, "DataMissing": 0, "DataCut": 0, "OtherEncoding": 0, "Nonsense": 0, "OtherFormat": 0,
+		"Renamed": 0, "Copied": 0, "Future": 3,
+	} {
+		t.Run(how, func(t *testing.T) {
+			s := mem.New()
+			all := daily(t, s, 5)
+			newer(s, how)
+			pl := plan(t, newPruner(s, retention.Policy{Last: 1, MinVerified: 2}))
+			if how == "Good" || how == "Future" {
+				if len(going(pl)) != want || pl.Decisions[0].Item.Defect() != nil {
+					t.Errorf("got %+v", pl.Decisions)
+				}
+				return
+			}
+			if len(going(pl)) != want {
+				t.Errorf("to go: %v", going(pl))
+			}
+			if first := pl.Decisions[0]; !first.Suspect || (first.Item.Defect() == nil) != (how == "Suspect") {
+				t.Errorf("got %+v", first)
+			}
+			// Two more good ones, and all is well again.
+			for i := range 2 {
+				addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, 2+i), 60))
+			}
+			pl = plan(t, newPruner(s, retention.Policy{Last: 1, MinVerified: 2}))
+			if !slices.Contains(going(pl), all[4].ID) {
+				t.Errorf("later, to go: %v", going(pl))
+			}
+		})
+	}
+}
+
+// TestPrune_Clash: two manifests that name one data object keep it.
+func TestPrune_Clash(t *testing.T) {
+	s := mem.New()
+	old := manifest("prod", started.AddDate(-1, 0, 0), 5)
+	e := addSnapshot(t, s, old)
+	create(t, s, strings.Replace(e.Key(), ".json", ".suspect.json", 1), marshal(t, old))
+	daily(t, s, 4)
+	p := newPruner(s, retention.Policy{Last: 2, MinVerified: 1})
+	pl := plan(t, p)
+	for _, d := range pl.Decisions[4:] {
+		if !d.Keep || d.ID != e.ID || d.Reasons[0] != "another manifest names the same data" {
+			t.Errorf("got %+v", d)
+		}
+	}
+	if r := prune(t, p); len(pl.Decisions) != 6 || len(r.Removed) != 2 {
+		t.Errorf("got %+v of %d", r, len(pl.Decisions))
+	}
+	// By hand it goes, whole.
+	if err := prod(s).Delete(t.Context(), e.ID); err != nil ||
+		slices.ContainsFunc(keys(t, s), func(k string) bool { return strings.Contains(k, string(e.ID)[:16]) }) {
+		t.Errorf("got %v, left %v", err, keys(t, s))
+	}
+}

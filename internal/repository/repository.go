@@ -1,0 +1,168 @@
+// Package repository is what a store holds of etcd clusters: who it is, which
+// snapshots are in it and whether each is whole, what is marked, which of them
+// may be restored, and which may go. It is the only judge of a stored snapshot
+// and the only place that orders them.
+//
+// A snapshot exists when its manifest does. The manifest is created last, after
+// everything else was checked, and deleted first.
+package repository
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/storage"
+)
+
+// cleanUpTime bounds what is done for tidiness after a failure, when the
+// caller's context may have ended already.
+const cleanUpTime = 10 * time.Second
+
+// Repository is one root of a store, marked as ours, with any number of clusters.
+type Repository struct {
+	store   storage.Store
+	id      string
+	created time.Time
+}
+
+// Open opens the repository at the root of s. known is the id that it had before,
+// or empty: a repository that is not there any more, or has another id, is an
+// error, for its disk may not be mounted. Where there is no repository and none
+// was known the error wraps fs.ErrNotExist. A marker that does not parse is
+// backup.ErrCorrupt, and one of another format is refused by name.
+func Open(ctx context.Context, s storage.Store, known string) (*Repository, error) {
+	m, err := readMarker(ctx, s)
+	switch {
+	case known != "" && errors.Is(err, fs.ErrNotExist):
+		// Down, and not absent: the cause is kept as text.
+		err = replaced(fmt.Errorf("repository %s is not at its address any more: %v", known, err))
+	case err == nil && known != "" && m.ID != known:
+		err = replaced(fmt.Errorf("another repository (%s) is at the address of repository %s", m.ID, known))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Repository{s, m.ID, m.CreatedAt}, nil
+}
+
+func replaced(err error) error {
+	return backup.WithHint(err,
+		"mount its disk or look who removed it; if it was replaced on purpose, restart the daemon")
+}
+
+// Create opens the repository at the root of s, and makes it if there is none.
+func Create(ctx context.Context, s storage.Store) (*Repository, error) {
+	// Looking first is more than a shortcut: a store that silently ignores
+	// create-if-absent would give an old repository a new identity.
+	r, err := Open(ctx, s, "")
+	if !errors.Is(err, fs.ErrNotExist) {
+		return r, err
+	}
+	m := backup.NewMarker(time.Now())
+	raw, err := m.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	err = s.Create(ctx, backup.MarkerKey, bytes.NewReader(raw))
+	if errors.Is(err, fs.ErrExist) {
+		return Open(ctx, s, "") // another process was quicker
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create repository: %w", err)
+	}
+	return &Repository{s, m.ID, m.CreatedAt}, nil
+}
+
+// At returns the repository of a known id at the root of s without looking at it:
+// it may be down.
+func At(s storage.Store, id string) *Repository { return &Repository{store: s, id: id} }
+
+// ID is the random id of the repository. It is empty only if [At] got none.
+func (r *Repository) ID() string { return r.id }
+
+// Created is when the repository was made; zero where it was not looked at.
+func (r *Repository) Created() time.Time { return r.created }
+
+// Clusters returns the names of all clusters, sorted.
+func (r *Repository) Clusters(ctx context.Context) ([]string, error) {
+	var out []string
+	for f, err := range storage.Folders(ctx, r.store, "") {
+		if err != nil {
+			return nil, fmt.Errorf("list clusters: %w", err)
+		}
+		if backup.CheckClusterName(f.Name) != nil {
+			continue // not ours
+		}
+		ours, err := r.Cluster(f.Name).exists(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("list cluster %s: %w", f.Name, err)
+		}
+		if ours {
+			out = append(out, f.Name)
+		}
+	}
+	slices.Sort(out) // a listing has "a.b/" before "a/"
+	return out, nil
+}
+
+// Cluster returns the part of the repository that one cluster has, which may be
+// empty. A name that cannot be a cluster's is refused by every method.
+func (r *Repository) Cluster(name string) *Cluster { return &Cluster{r, name} }
+
+// AbortStaleUploads removes what uploads left that never finished, of any cluster.
+func (r *Repository) AbortStaleUploads(ctx context.Context) (int, error) {
+	return storage.AbortStaleUploads(ctx, r.store, LitterAge)
+}
+
+// Cluster is what a repository holds of one cluster.
+type Cluster struct {
+	repo *Repository
+	name string
+}
+
+// Name is the name that the operator gave the cluster.
+func (c *Cluster) Name() string { return c.name }
+
+// Repository is the repository that the cluster's snapshots are in.
+func (c *Cluster) Repository() *Repository { return c.repo }
+
+func (c *Cluster) store() storage.Store { return c.repo.store }
+
+// exists reports whether any object of ours is below the cluster's name.
+func (c *Cluster) exists(ctx context.Context) (bool, error) {
+	for _, prefix := range []string{
+		backup.ManifestPrefix(c.name), backup.DataPrefix(c.name), backup.MarkPrefix(c.name),
+	} {
+		for _, err := range c.list(ctx, prefix, "") {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
+func readMarker(ctx context.Context, s storage.Store) (backup.Marker, error) {
+	r, err := s.Open(ctx, backup.MarkerKey, 0, backup.MaxMarkerBytes)
+	var raw []byte
+	if err == nil {
+		raw, err = io.ReadAll(r)
+		err = errors.Join(err, r.Close())
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return backup.Marker{}, fmt.Errorf("not a backupd repository: %w", err)
+	}
+	if err != nil {
+		return backup.Marker{}, fmt.Errorf("open repository: %w", err)
+	}
+	m, err := backup.ParseMarker(raw)
+	if err != nil {
+		return backup.Marker{}, fmt.Errorf("open repository: %s: %w", backup.MarkerKey, err)
+	}
+	return m, nil
+}

@@ -1,0 +1,154 @@
+package repository_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
+)
+
+func TestRepository(t *testing.T) {
+	s := mem.New()
+	_, err := repository.Open(t.Context(), s, "")
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "not a backupd repository") {
+		t.Fatalf("got error %v", err)
+	}
+	made, err := repository.Create(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var marker backup.Marker
+	if err := json.Unmarshal(readObject(t, s, backup.MarkerKey), &marker); err != nil {
+		t.Fatal(err)
+	}
+	if marker.Format != backup.MarkerFormat || len(marker.ID) < 16 || marker.CreatedAt.IsZero() || marker.ID != made.ID() {
+		t.Fatalf("got %+v, id %s", marker, made.ID())
+	}
+	for name, open := range map[string]func(context.Context, storage.Store) (*repository.Repository, error){
+		"open": openAny, "create again": repository.Create,
+		"open again": func(ctx context.Context, s storage.Store) (*repository.Repository, error) {
+			return repository.Open(ctx, s, made.ID())
+		},
+	} {
+		if got, err := open(t.Context(), s); err != nil || got.ID() != made.ID() {
+			t.Errorf("%s: got %+v, want %+v, error %v", name, got, made, err)
+		}
+	}
+}
+
+func openAny(ctx context.Context, s storage.Store) (*repository.Repository, error) {
+	return repository.Open(ctx, s, "")
+}
+
+// TestOpen_Known: a repository that was there before and is not any more is not
+// absent: its disk may not be mounted.
+func TestOpen_Known(t *testing.T) {
+	s := mem.New()
+	var hint *backup.HintError
+	_, err := repository.Open(t.Context(), s, "the-known-repository")
+	if err == nil || errors.Is(err, fs.ErrNotExist) || !errors.As(err, &hint) ||
+		!strings.Contains(err.Error(), "the-known-repository is not at its address any more") {
+		t.Errorf("gone: got %v", err)
+	}
+	if left := keys(t, s); len(left) != 0 {
+		t.Errorf("it was made: %v", left)
+	}
+	other, err := repository.Create(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = repository.Open(t.Context(), s, "the-known-repository")
+	if err == nil || !errors.As(err, &hint) || !strings.Contains(err.Error(), "another repository ("+other.ID()+")") {
+		t.Errorf("replaced: got %v", err)
+	}
+	for _, when := range []storagetest.When{storagetest.Before, storagetest.After} {
+		faulty := storagetest.FailAt(s, 0, when, errFault)
+		if _, err := repository.Open(t.Context(), faulty, other.ID()); !errors.Is(err, errFault) {
+			t.Errorf("down: got %v", err)
+		}
+	}
+}
+
+func TestCreate_Race(t *testing.T) {
+	s := mem.New()
+	const racers = 8
+	var made [racers]*repository.Repository
+	var wg sync.WaitGroup
+	for i := range racers {
+		wg.Go(func() {
+			var err error
+			if made[i], err = repository.Create(t.Context(), s); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, r := range made {
+		if r == nil || r.ID() != made[0].ID() {
+			t.Fatalf("two identities: %+v and %+v", r, made[0])
+		}
+	}
+}
+
+// TestCreate_Fails at every operation: a retry always succeeds.
+func TestCreate_Fails(t *testing.T) {
+	broken := errors.New("broken")
+	for _, when := range []storagetest.When{storagetest.Before, storagetest.After} {
+		for n := 0; ; n++ {
+			s := mem.New()
+			f := storagetest.FailAt(s, n, when, broken)
+			_, err := repository.Create(t.Context(), f)
+			if !f.Fired() {
+				break
+			}
+			if n > 10 {
+				t.Fatal("no end")
+			}
+			// An answer lost after there was nothing to open is not an error.
+			if err != nil && !errors.Is(err, broken) {
+				t.Fatalf("operation %d: %v", n, err)
+			}
+			if _, err := repository.Create(t.Context(), s); err != nil {
+				t.Fatalf("retry after operation %d: %v", n, err)
+			}
+		}
+	}
+}
+
+func TestOpen_Refuses(t *testing.T) {
+	for text, corrupt := range map[string]bool{
+		"":                                   true,
+		"{}":                                 true,
+		"not json":                           true,
+		`{"format":"backupd/repository/v1"}`: true,
+		`{"format":"backupd/repository/v1","id":"short"}`: true,
+		`{"format":7}`: true,
+		`{"format":"backupd/repository/v1","id":7}`:                              true,
+		`{"format":"backupd/repository/v2","id":{"of":"another shape"}}`:         false,
+		`{"format":"backupd/repository/v1","id":"` + strings.Repeat("x", 70<<10): true,
+	} {
+		s := mem.New()
+		if err := s.Create(t.Context(), backup.MarkerKey, strings.NewReader(text)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := openAny(t.Context(), s)
+		if err == nil || errors.Is(err, backup.ErrCorrupt) != corrupt || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%.60s: got error %v", text, err)
+		}
+		if !corrupt && !strings.Contains(err.Error(), "backupd/repository/v2") {
+			t.Errorf("%.60s: got error %v", text, err)
+		}
+		if _, err := repository.Create(t.Context(), s); err == nil {
+			t.Errorf("%.60s: was initialized over", text)
+		}
+	}
+}

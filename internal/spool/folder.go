@@ -1,0 +1,332 @@
+// Package spool is the local folder that databases are received into, and where
+// one waits that could not be stored: durable, bounded and locked, so that any
+// number of processes can share it.
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/disk"
+)
+
+// Folder is a folder for spools. Its zero value is the system's folder for
+// temporary files, in which nothing is kept.
+type Folder struct {
+	Dir string // empty means the system's folder for temporary files
+	// Keep says that what was received stays when it cannot be stored, for a later
+	// run or a later process; then what is pending gives way to new databases.
+	Keep bool
+	// Limit is how many bytes all spools in the folder may take together, those of
+	// other processes included. Zero means no limit.
+	Limit int64
+	// Log receives what is dropped; nil discards.
+	Log *slog.Logger
+}
+
+const spoolSuffix = ".spool"
+
+var spoolPattern = regexp.MustCompile(`^backupd-[a-z2-7]{12}\.spool$`)
+
+// Path is the folder.
+func (f *Folder) Path() string {
+	if f.Dir == "" {
+		return os.TempDir()
+	}
+	return f.Dir
+}
+
+func (f *Folder) log() *slog.Logger {
+	if f.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return f.Log
+}
+
+// New makes an empty spool with room for need bytes. Spools of processes that
+// died are removed first, and older pending ones give way.
+func (f *Folder) New(need int64) (*File, error) {
+	if err := f.sweep(); err != nil {
+		return nil, fmt.Errorf("look through spool folder: %w", err)
+	}
+	if fs, err := disk.FileSystemOf(f.Path()); err == nil && f.Keep && fs.Free < disk.WithReserve(need) {
+		f.giveWay(disk.WithReserve(need) - fs.Free)
+	}
+	if err := CheckRoom(f.Path(), need); err != nil {
+		return nil, err
+	}
+	s, err := f.create()
+	if err != nil {
+		return nil, err
+	}
+	if err := f.reserve(s, need); err != nil {
+		return nil, errors.Join(err, s.Remove())
+	}
+	return s, nil
+}
+
+// CheckRoom refuses a folder that has no room to receive a database of the given
+// size. The error wraps ENOSPC.
+func CheckRoom(dir string, need int64) error {
+	err := disk.CheckRoom(dir, need)
+	if errors.Is(err, unix.ENOSPC) {
+		return backup.WithHint(err, "free some space or name another folder")
+	}
+	return err
+}
+
+func (f *Folder) create() (*File, error) {
+	for {
+		path := filepath.Join(f.Path(), "backupd-"+backup.RandomName(12)+spoolSuffix)
+		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("make spool: %w", err)
+		}
+		s := newFile(path, file)
+		// A shared lock, because the process that inspects the database takes a
+		// shared one too. Only the sweep takes an exclusive one.
+		err = disk.TryLock(file, disk.Shared)
+		switch {
+		case err == nil:
+			return s, nil
+		case !errors.Is(err, disk.ErrInUse) && !errors.Is(err, disk.ErrGone):
+			return nil, errors.Join(fmt.Errorf("lock spool: %w", err), s.Remove())
+		}
+		_ = file.Close() // swept before it was locked: what is left of it is nothing
+	}
+}
+
+// Begin empties a spool for a database of total bytes, which may have grown
+// since the spool was made.
+func (f *Folder) Begin(s *File, total int64) error {
+	if err := s.reset(total); err != nil {
+		return err
+	}
+	if err := f.reserve(s, total); err != nil {
+		return err
+	}
+	// Writing into blocks that are there already is quicker than finding them
+	// when the kernel writes back.
+	disk.Allocate(s.f, total)
+	return nil
+}
+
+// reserve keeps the spools within their limit when need bytes are going to be
+// received into s. It sets them aside, so that others who count see them.
+func (f *Folder) reserve(s *File, need int64) error {
+	if f.Limit <= 0 {
+		return nil
+	}
+	disk.Allocate(s.f, need)
+	others, err := f.bytes(s.path)
+	if err != nil {
+		return err
+	}
+	excess := others + need - f.Limit
+	if excess <= 0 || f.Keep && f.giveWay(excess) {
+		return nil
+	}
+	return backup.WithHint(fmt.Errorf("spool folder %s may hold %d bytes: the database needs %d and %d are taken: %w",
+		f.Path(), f.Limit, need, others, unix.ENOSPC),
+		"raise the limit of the spool, or find out why what lies there is not stored (the log tells)")
+}
+
+// Bytes returns how much the spools in the folder take, of all clusters and
+// processes.
+func (f *Folder) Bytes() (int64, error) { return f.bytes("") }
+
+// bytes leaves out the spool at the path except.
+func (f *Folder) bytes(except string) (int64, error) {
+	entries, err := os.ReadDir(f.Path())
+	if err != nil {
+		return 0, fmt.Errorf("look through spool folder: %w", err)
+	}
+	sum := int64(0)
+	for _, e := range entries {
+		if !spoolPattern.MatchString(e.Name()) || filepath.Join(f.Path(), e.Name()) == except {
+			continue
+		}
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() { // else it went a moment ago
+			sum += disk.SpaceOf(info)
+		}
+	}
+	return sum, nil
+}
+
+// sweep removes the spools that no living process holds, but not what is pending.
+// What it cannot remove, such as another user's, is no reason not to make a
+// backup.
+func (f *Folder) sweep() error {
+	entries, err := os.ReadDir(f.Path())
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(f.Path(), e.Name())
+		switch beside := pendingPattern.FindStringSubmatch(e.Name()); {
+		case !e.Type().IsRegular():
+		case spoolPattern.MatchString(e.Name()):
+			sweepSpool(path)
+		case beside != nil:
+			// A spool is there before this is written. Without one it is a leftover.
+			if _, err := os.Lstat(filepath.Join(f.Path(), beside[1]+spoolSuffix)); errors.Is(err, os.ErrNotExist) {
+				_ = os.Remove(path)
+			}
+		}
+	}
+	return nil
+}
+
+func sweepSpool(path string) {
+	f, err := disk.OpenRegular(path, os.O_RDWR)
+	if err != nil {
+		return
+	}
+	if disk.TryLock(f, disk.Exclusive) == nil && !staysPending(path) {
+		_ = newFile(path, f).Remove()
+		return
+	}
+	_ = f.Close() // gives the lock back
+}
+
+// staysPending reports whether a spool that nobody holds waits to be stored.
+func staysPending(path string) bool {
+	p, err := readPending(path)
+	var unknown *unknownFormatError
+	switch {
+	case err == nil:
+		return !p.expired(time.Now())
+	case errors.As(err, &unknown):
+		info, err := os.Lstat(pendingPath(path))
+		return err != nil || time.Since(info.ModTime()) < maxAge
+	}
+	// One that is another user's cannot be read: it is not ours to judge.
+	return !errors.Is(err, os.ErrNotExist) && !errors.Is(err, backup.ErrCorrupt)
+}
+
+// giveWay drops pending spools, the oldest first, until at least excess bytes are
+// free, and reports whether they are. The newest of each cluster stays. When all
+// that may go is not enough nothing goes.
+func (f *Folder) giveWay(excess int64) bool {
+	all, err := f.entries()
+	if err != nil {
+		return false
+	}
+	newest := map[owner]string{}
+	all = slices.DeleteFunc(all, func(e entry) bool { return e.err != nil || disk.InUse(e.path) })
+	for _, e := range all {
+		newest[e.pending.owner()] = e.path
+	}
+	var victims []entry
+	gain := int64(0)
+	for _, e := range all {
+		if gain < excess && newest[e.pending.owner()] != e.path {
+			victims = append(victims, e)
+			gain += e.pending.Capture.Plain.Bytes
+		}
+	}
+	if gain < excess {
+		return false
+	}
+	for _, e := range victims {
+		if !f.drop(e, "there is no room for it beside a newer one") {
+			return false
+		}
+	}
+	return true
+}
+
+// drop removes a pending spool that nobody is storing, and reports whether it did.
+// The snapshot is lost, so it is logged as an error.
+func (f *Folder) drop(e entry, reason string) bool {
+	file, err := disk.OpenRegular(e.path, os.O_RDWR)
+	if err != nil {
+		return false
+	}
+	if disk.TryLock(file, disk.Exclusive) != nil {
+		_ = file.Close()
+		return false
+	}
+	args := []any{"path", e.path, "reason", reason}
+	if e.pending != nil {
+		c := e.pending.Capture
+		args = append(args, "cluster", c.Cluster, "started", c.StartedAt, "revision", int64(c.Revision))
+	}
+	if err := newFile(e.path, file).Remove(); err != nil {
+		f.log().Error("a pending snapshot cannot be dropped", append(args, "err", err)...)
+		return false
+	}
+	f.log().Error("dropped a pending snapshot", args...)
+	return true
+}
+
+// Tidy drops what will never be stored: what is too old, what cannot be read, and
+// all but the newest of each cluster.
+func (f *Folder) Tidy() {
+	all, err := f.entries()
+	if err != nil {
+		f.log().Warn("cannot look through the spool folder", "err", err)
+		return
+	}
+	kept := map[owner]int{}
+	for _, e := range slices.Backward(all) { // the newest first
+		switch {
+		case errors.Is(e.err, backup.ErrCorrupt):
+			f.drop(e, e.err.Error())
+		case e.err != nil:
+			f.log().Warn("cannot use a pending spool", "path", e.path, "err", e.err)
+		case e.pending.expired(time.Now()):
+			f.drop(e, fmt.Sprintf("it could not be stored for %d days", int(maxAge.Hours()/24)))
+		default:
+			of := e.pending.owner()
+			if kept[of]++; kept[of] > maxPending {
+				f.drop(e, fmt.Sprintf("%d newer ones of the cluster are pending", maxPending))
+			}
+		}
+	}
+}
+
+// Claim takes a pending spool for this process alone, and reads what is beside it
+// again: another may have been quicker. Then the error wraps [disk.ErrInUse] or
+// [disk.ErrGone].
+func (f *Folder) Claim(p Pending) (*File, error) {
+	file, err := disk.OpenRegular(p.Path, os.O_RDWR)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, disk.ErrGone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open pending spool: %w", err)
+	}
+	s := newFile(p.Path, file)
+	s.end = io.EOF
+	if err := s.takeOver(); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return s, nil
+}
+
+func (s *File) takeOver() error {
+	if err := disk.TryLock(s.f, disk.Exclusive); err != nil {
+		return err
+	}
+	info, err := s.f.Stat()
+	if err != nil {
+		return fmt.Errorf("look at pending spool: %w", err)
+	}
+	s.n, s.expect = info.Size(), info.Size()
+	if err := checkOurs(s.path); err != nil {
+		return err
+	}
+	s.pending, err = readPending(s.path)
+	return err
+}

@@ -1,0 +1,254 @@
+package spool
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/disk"
+)
+
+const (
+	// maxAge is how old a pending snapshot may get.
+	maxAge = 7 * 24 * time.Hour
+	// maxPending is how many are kept of one cluster for one repository.
+	maxPending = 3
+
+	format          = "backupd/pending/v1"
+	maxPendingBytes = 2 * backup.MaxManifestBytes // of the file
+	pendingSuffix   = ".pending.json"
+)
+
+var pendingPattern = regexp.MustCompile(`^(backupd-[a-z2-7]{12})\.pending\.json(\.tmp)?$`)
+
+// Pending is a database that was received, inspected and compared, but not
+// stored. It waits in a spool.
+type Pending struct {
+	Path string `json:"-"` // of the spool
+	// Repository is the id of the only repository that it may go to.
+	Repository string `json:"repository"`
+	// Capture is what is known of it. The manifest has more: what storing will tell,
+	// and the timeline, which depends on what else is stored by then.
+	Capture backup.Capture `json:"capture"`
+	Tries   int            `json:"tries"` // that failed
+	Reason  string         `json:"reason,omitempty"`
+}
+
+// Why says why the snapshot is not stored yet, as far as anybody knows.
+func (p *Pending) Why() string {
+	if p.Tries == 0 {
+		return "the process that received it ended before it was stored"
+	}
+	return p.Reason
+}
+
+// owner is a cluster and the repository that its snapshots go to.
+type owner struct{ cluster, repository string }
+
+func (p *Pending) owner() owner { return owner{p.Capture.Cluster, p.Repository} }
+
+func (p *Pending) expired(now time.Time) bool { return now.Sub(p.Capture.StartedAt) > maxAge }
+
+// check reports why it could not become a snapshot.
+func (p *Pending) check() error {
+	if p.Repository == "" {
+		return errors.New("no repository")
+	}
+	return p.Capture.Validate()
+}
+
+// document is a [Pending] as it is written. No byte of it may change unseen: it
+// becomes a manifest.
+type document struct {
+	Format  string          `json:"format"`
+	SHA256  backup.Digest   `json:"sha256"` // of Pending, as its bytes are in the file
+	Pending json.RawMessage `json:"pending"`
+}
+
+// unknownFormatError is returned for a file that another version wrote.
+type unknownFormatError struct{ format string }
+
+func (e *unknownFormatError) Error() string {
+	return fmt.Sprintf("format %q is not known to this version (it reads %q)", e.format, format)
+}
+
+func pendingPath(spool string) string { return strings.TrimSuffix(spool, spoolSuffix) + pendingSuffix }
+
+// Remember writes beside the spool what another process needs to store it.
+func (s *File) Remember(repository string, c backup.Capture) error {
+	p := &Pending{Path: s.path, Repository: repository, Capture: c}
+	if err := p.write(); err != nil {
+		return err
+	}
+	s.pending = p
+	return nil
+}
+
+// Leave keeps a remembered spool, which could not be stored, in the folder for
+// another try, and closes it. It returns what is pending, and what keeps it from
+// surviving a power cut.
+func (s *File) Leave(reason error) (Pending, error) {
+	s.pending.Tries, s.pending.Reason = s.pending.Tries+1, reason.Error()
+	// If this fails the file that was written before is still there. The sync comes
+	// only now: while all goes well nothing has to reach the disk, which may be the
+	// one an etcd waits for.
+	return *s.pending, errors.Join(s.pending.write(), disk.SyncFile(s.f), s.f.Close())
+}
+
+// write writes it durably and as a whole. The caller holds the spool's lock.
+func (p *Pending) write() error {
+	if err := p.check(); err != nil {
+		return fmt.Errorf("remember pending spool: %w", err)
+	}
+	raw, err := json.Marshal(p)
+	if err == nil {
+		raw, err = json.Marshal(document{format, sha256.Sum256(raw), raw})
+	}
+	if err != nil {
+		return fmt.Errorf("encode pending spool: %w", err)
+	}
+	if err := disk.WriteFile(pendingPath(p.Path), append(raw, '\n')); err != nil {
+		return fmt.Errorf("remember pending spool: %w", err)
+	}
+	return nil
+}
+
+// readPending reads what is beside a spool. It does not say whose it is: see
+// [checkOurs].
+func readPending(spool string) (*Pending, error) {
+	f, err := disk.OpenRegular(pendingPath(spool), os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, maxPendingBytes+1))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	p, err := parsePending(raw)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", pendingPath(spool), err)
+	}
+	p.Path = spool
+	return p, nil
+}
+
+func parsePending(raw []byte) (*Pending, error) {
+	if len(raw) > maxPendingBytes {
+		return nil, backup.Corruptf("more than %d bytes", maxPendingBytes)
+	}
+	// The format first: another one may mean anything by the rest.
+	var head struct {
+		Format string `json:"format"`
+	}
+	if err := json.Unmarshal(raw, &head); err != nil {
+		return nil, backup.Corruptf("decode: %w", err)
+	}
+	if head.Format != format {
+		return nil, &unknownFormatError{head.Format}
+	}
+	var d document
+	if err := json.Unmarshal(raw, &d); err != nil {
+		return nil, backup.Corruptf("decode: %w", err)
+	}
+	if got := backup.Digest(sha256.Sum256(d.Pending)); got != d.SHA256 {
+		return nil, backup.Corruptf("its sha256 is %s, its bytes make %s", d.SHA256, got)
+	}
+	var p Pending
+	if err := json.Unmarshal(d.Pending, &p); err != nil {
+		return nil, backup.Corruptf("decode: %w", err)
+	}
+	if err := p.check(); err != nil {
+		return nil, backup.Corruptf("%w", err)
+	}
+	return &p, nil
+}
+
+// checkOurs reports why a spool and what is beside it cannot be what this user's
+// process wrote. Somebody who may write to a shared temporary folder could
+// otherwise have any database stored as a backup.
+func checkOurs(spool string) error {
+	for _, path := range []string{spool, pendingPath(spool)} {
+		info, err := os.Lstat(path)
+		if err != nil {
+			return err
+		}
+		st, ok := info.Sys().(*syscall.Stat_t)
+		if !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 || !ok || int(st.Uid) != os.Geteuid() {
+			return fmt.Errorf("%s has mode %v: "+
+				"want a file that belongs to this process's user and that nobody else may read or write", path, info.Mode())
+		}
+	}
+	return nil
+}
+
+// entry is one spool with what is beside it, or with why that cannot be used.
+type entry struct {
+	path    string
+	pending *Pending
+	err     error
+}
+
+// entries lists the pending spools, the oldest first, and after them those that
+// cannot be used.
+func (f *Folder) entries() ([]entry, error) {
+	files, err := os.ReadDir(f.Path())
+	if err != nil {
+		return nil, fmt.Errorf("look for pending spools: %w", err)
+	}
+	var out []entry
+	for _, file := range files {
+		name := pendingPattern.FindStringSubmatch(file.Name())
+		if name == nil || name[2] != "" {
+			continue
+		}
+		e := entry{path: filepath.Join(f.Path(), name[1]+spoolSuffix)}
+		if e.err = checkOurs(e.path); e.err == nil {
+			e.pending, e.err = readPending(e.path)
+		}
+		if errors.Is(e.err, os.ErrNotExist) {
+			continue // stored or dropped a moment ago
+		}
+		out = append(out, e)
+	}
+	slices.SortStableFunc(out, func(a, b entry) int { return a.since().Compare(b.since()) })
+	return out, nil
+}
+
+// since is when the snapshot was begun; what cannot be read sorts last.
+func (e entry) since() time.Time {
+	if e.err != nil {
+		return time.Unix(1<<40, 0)
+	}
+	return e.pending.Capture.StartedAt
+}
+
+// All lists what is pending in the folder, the oldest first, of all clusters.
+func (f *Folder) All() ([]Pending, error) {
+	all, err := f.entries()
+	if err != nil {
+		return nil, err
+	}
+	var out []Pending
+	for _, e := range all {
+		if e.err == nil {
+			out = append(out, *e.pending)
+		}
+	}
+	return out, nil
+}
+
+// Waiting lists what is pending, but not what is being stored for the first time.
+func (f *Folder) Waiting() ([]Pending, error) {
+	all, err := f.All()
+	return slices.DeleteFunc(all, func(p Pending) bool { return p.Tries == 0 && disk.InUse(p.Path) }), err
+}
