@@ -129,7 +129,7 @@ func takeInto(ctx context.Context, t *snapshot.Taker, s storage.Store, cluster s
 		return nil, fmt.Errorf("open repository: %w", err)
 	}
 	to := snapshot.Target{Cluster: repo.Cluster(cluster)}
-	if to.Previous, err = to.Cluster.Previous(ctx, time.Now()); err != nil {
+	if to.Previous, err = repository.Previous(ctx, to.Cluster, time.Now()); err != nil {
 		return nil, err
 	}
 	survey, err := t.Source.Survey(ctx)

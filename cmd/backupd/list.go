@@ -223,7 +223,7 @@ func runShow(ctx context.Context, a *app, repo repoFlags, identity identityFlag,
 		fmt.Fprintln(a.stdout, string(raw))
 		return nil
 	}
-	pin, err := in.FindMark(ctx, item.ID, backup.MarkPin)
+	pin, err := in.Marks().Find(ctx, item.ID, backup.MarkPin)
 	if err != nil {
 		return err
 	}
@@ -273,7 +273,7 @@ func decrypts(ctx context.Context, in *repository.Cluster, m *backup.Manifest, i
 	if len(ids) == 0 {
 		return "not tried: give --identity"
 	}
-	r, err := in.Open(ctx, m, ids, nil)
+	r, err := in.Data().Open(ctx, m, ids, nil)
 	if err != nil {
 		return "no: " + err.Error()
 	}

@@ -48,7 +48,7 @@ func runPin(ctx context.Context, a *app, repo repoFlags, args []string, reason s
 	if err != nil {
 		return err
 	}
-	err = in.Pin(ctx, item, reason, whoami())
+	err = in.Marks().Pin(ctx, item, reason, whoami())
 	if errors.As(err, new(*repository.MarkedError)) {
 		return backup.WithHint(err, "to give another reason: backupd unpin %s, then pin it again", item.ID)
 	}
@@ -107,7 +107,7 @@ func runUnpin(ctx context.Context, a *app, repo repoFlags, args []string) error 
 	if err != nil {
 		return err
 	}
-	if err := in.Unmark(ctx, item.ID, backup.MarkPin); err != nil {
+	if err := in.Marks().Remove(ctx, item.ID, backup.MarkPin); err != nil {
 		return fmt.Errorf("unpin: %w", err)
 	}
 	fmt.Fprintf(a.stdout, "Unpinned snapshot %s of cluster %s\n", item.ID, in.Name())

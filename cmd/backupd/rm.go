@@ -47,7 +47,7 @@ func runRm(ctx context.Context, a *app, o rmOptions, arg string) error {
 	if err != nil {
 		return err
 	}
-	pin, err := in.FindMark(ctx, item.ID, backup.MarkPin)
+	pin, err := in.Marks().Find(ctx, item.ID, backup.MarkPin)
 	if err != nil {
 		return err
 	}

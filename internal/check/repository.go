@@ -270,7 +270,7 @@ func roundTrip(o codec.Options, ids codec.Identities) error {
 func readBeginning(ctx context.Context, s storage.Store, m *backup.Manifest, ids codec.Identities) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	r, err := repository.At(s, "").Cluster(m.Cluster).Open(ctx, m, ids, nil)
+	r, err := repository.At(s, "").Cluster(m.Cluster).Data().Open(ctx, m, ids, nil)
 	if err != nil {
 		return err
 	}

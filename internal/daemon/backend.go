@@ -105,7 +105,7 @@ func (d *Daemon) Snapshots(ctx context.Context, cluster, after string, limit int
 func (d *Daemon) row(ctx context.Context, in *repository.Cluster, i repository.Item) (server.Snapshot, error) {
 	row := newRow(i, d.opts.Now())
 	if i.Pinned() {
-		pin, err := in.FindMark(ctx, i.ID, backup.MarkPin)
+		pin, err := in.Marks().Find(ctx, i.ID, backup.MarkPin)
 		if err != nil {
 			return row, err
 		}
@@ -196,7 +196,7 @@ func (d *Daemon) Pin(ctx context.Context, cluster, id, reason string) error {
 		return err
 	}
 	// Who asked is known to the server alone.
-	return notFound(in.Pin(ctx, item, reason, duty.Host("API")))
+	return notFound(in.Marks().Pin(ctx, item, reason, duty.Host("API")))
 }
 
 // PrunePlan returns what a prune would do now.

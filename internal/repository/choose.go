@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository/catalog"
 )
 
 // Latest as a reference means the furthest snapshot of the history that goes on
@@ -57,7 +58,7 @@ func (r *Repository) Find(ctx context.Context, cluster, ref string, now time.Tim
 // Find returns the snapshot of the cluster that ref names: an id, the beginning
 // of one, or [Latest]. It does not judge: see [Cluster.Choose].
 func (c *Cluster) Find(ctx context.Context, ref string, now time.Time) (Item, error) {
-	_, i, err := c.repo.find(ctx, []string{c.name}, ref, now)
+	_, i, err := c.repo.find(ctx, []string{c.Name()}, ref, now)
 	return i, err
 }
 
@@ -71,7 +72,7 @@ func (r *Repository) find(ctx context.Context, names []string, ref string, now t
 	}
 	var found []Item
 	for _, name := range names {
-		items, err := r.Cluster(name).matching(ctx, ref)
+		items, err := matching(ctx, r.Cluster(name).objects, ref)
 		if err != nil {
 			return nil, Item{}, err
 		}
@@ -82,7 +83,7 @@ func (r *Repository) find(ctx context.Context, names []string, ref string, now t
 		return nil, Item{}, &NotFoundError{"no such snapshot: " + ref}
 	case 1:
 		c := r.Cluster(found[0].Cluster)
-		i, err := c.existing(ctx, found[0].ID)
+		i, err := existing(ctx, c, found[0].ID)
 		return c, i, err
 	}
 	return nil, Item{}, fmt.Errorf("%q is the beginning of %d snapshot ids: give more of it", ref, len(found))
@@ -95,7 +96,7 @@ func (r *Repository) findLatest(
 	var in []string
 	var none error = &NotFoundError{"no such snapshot: the repository holds none"}
 	for _, name := range names {
-		i, err := r.Cluster(name).latest(ctx, now)
+		i, err := latestOf(ctx, r.Cluster(name), now)
 		switch {
 		case err == nil, errors.As(err, new(*ChoiceError)):
 			of, latest, refusal = r.Cluster(name), i, err
@@ -118,38 +119,23 @@ func (r *Repository) findLatest(
 
 // matching lists the snapshots whose ids begin with ref, each once: should an id
 // have several manifests, which backupd never makes, they clash.
-func (c *Cluster) matching(ctx context.Context, ref string) ([]Item, error) {
-	items, err := c.names(ctx, ref)
+func matching(ctx context.Context, in catalog.Catalog, ref string) ([]Item, error) {
+	items, err := names(ctx, in, ref)
 	items = slices.DeleteFunc(items, func(i Item) bool { return !strings.HasPrefix(string(i.ID), ref) })
 	return slices.CompactFunc(items, func(a, b Item) bool { return a.ID == b.ID }), err
 }
 
-// names lists the snapshots by the names of their manifests alone, the oldest
-// first: without data and marks.
-func (c *Cluster) names(ctx context.Context, prefix string) ([]Item, error) {
-	if err := backup.CheckClusterName(c.name); err != nil {
-		return nil, err
-	}
-	all, err := c.collect(ctx, backup.ManifestPrefix(c.name)+prefix)
-	var items []Item
-	for _, obj := range all {
-		items = append(items, itemOf(obj.key))
-	}
-	slices.SortFunc(items, compareItems)
-	return items, err
-}
-
-// latest needs the names of all manifests, for only they tell how far each
+// latestOf needs the names of all manifests, for only they tell how far each
 // snapshot of the history is.
-func (c *Cluster) latest(ctx context.Context, now time.Time) (Item, error) {
-	items, err := c.names(ctx, "")
+func latestOf(ctx context.Context, c *Cluster, now time.Time) (Item, error) {
+	items, err := names(ctx, c.objects, "")
 	if err != nil {
 		return Item{}, err
 	}
 	head, rivals := headOf(items, now)
 	switch {
 	case head == nil:
-		return Item{}, &NotFoundError{"no such snapshot: the repository holds none of cluster " + c.name}
+		return Item{}, &NotFoundError{"no such snapshot: the repository holds none of cluster " + c.Name()}
 	case len(rivals) > 0:
 		return Item{}, &ChoiceError{
 			Reason: fmt.Sprintf("nobody knows which snapshot is the latest: %s and %s are of different histories, "+
@@ -157,12 +143,12 @@ func (c *Cluster) latest(ctx context.Context, now time.Time) (Item, error) {
 			Others: append([]Item{*head}, rivals...),
 		}
 	}
-	return c.existing(ctx, head.ID)
+	return existing(ctx, c, head.ID)
 }
 
 // existing is [Cluster.Item] of what must be a snapshot. It was listed a moment
 // ago, and may have been deleted since.
-func (c *Cluster) existing(ctx context.Context, id backup.SnapshotID) (Item, error) {
+func existing(ctx context.Context, c *Cluster, id backup.SnapshotID) (Item, error) {
 	i, err := c.Item(ctx, id)
 	if err == nil && !i.Exists {
 		err = noSuch(id)
@@ -173,13 +159,13 @@ func (c *Cluster) existing(ctx context.Context, id backup.SnapshotID) (Item, err
 // Item returns what is stored under the id of a snapshot, or what is left of it:
 // see [Item.Exists]. It returns a [*NotFoundError] where nothing is.
 func (c *Cluster) Item(ctx context.Context, id backup.SnapshotID) (Item, error) {
-	second := secondOf(string(id))
+	second := catalog.SecondOf(string(id))
 	var found []Item
-	for i, err := range c.itemsFrom(ctx, second) {
+	for i, err := range itemsFrom(ctx, c.objects, second) {
 		if err != nil {
 			return Item{}, err
 		}
-		if secondOf(string(i.Name)) != second {
+		if catalog.SecondOf(string(i.Name)) != second {
 			break
 		}
 		if i.ID == id || i.ID == "" && i.Name == id.DataName() {
@@ -194,7 +180,7 @@ func (c *Cluster) Item(ctx context.Context, id backup.SnapshotID) (Item, error) 
 	if !i.Marked(backup.MarkDamaged) {
 		return i, nil
 	}
-	marks, err := c.readMarks(ctx, []Item{i}, nil)
+	marks, err := c.Marks().read(ctx, []Item{i}, nil)
 	i.explain(marks)
 	return i, err
 }
@@ -213,14 +199,14 @@ func (c *Cluster) Choose(ctx context.Context, ref string, a Allow, now time.Time
 	if state == backup.Verified || state == backup.Suspect && a.Suspect {
 		return i, nil
 	}
-	reason, err := c.against(ctx, i)
+	reason, err := against(ctx, c, i)
 	if err != nil {
 		return Item{}, err
 	}
 	refusal := &ChoiceError{Reason: reason}
 	if ref == Latest {
 		refusal.Reason = "the latest " + reason
-		if refusal.Others, err = c.alternatives(ctx, i, now); err != nil {
+		if refusal.Others, err = alternatives(ctx, c, i, now); err != nil {
 			return Item{}, err
 		}
 	}
@@ -249,7 +235,7 @@ func (r *Repository) Choose(
 }
 
 // against says what speaks against a snapshot.
-func (c *Cluster) against(ctx context.Context, i Item) (string, error) {
+func against(ctx context.Context, c *Cluster, i Item) (string, error) {
 	if defect := i.Defect(); defect != nil {
 		return fmt.Sprintf("snapshot %s is damaged: %v", i.ID, defect), nil
 	}
@@ -262,7 +248,7 @@ func (c *Cluster) against(ctx context.Context, i Item) (string, error) {
 
 // alternatives returns the furthest verified snapshot of the history of i, or
 // nothing where there is none.
-func (c *Cluster) alternatives(ctx context.Context, i Item, now time.Time) ([]Item, error) {
+func alternatives(ctx context.Context, c *Cluster, i Item, now time.Time) ([]Item, error) {
 	o, err := c.Look(ctx, 1, nil, now)
 	if err != nil {
 		return nil, err

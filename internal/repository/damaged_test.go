@@ -22,7 +22,7 @@ func defectOf(kind backup.DefectKind, m *backup.Manifest) error {
 // record keeps the result of a verification of what is stored now.
 func record(t *testing.T, s storage.Store, m *backup.Manifest, result error) {
 	t.Helper()
-	if err := prod(s).Record(t.Context(), find(t, prod(s), m.ID), result, "verify on host"); err != nil {
+	if err := prod(s).Marks().Record(t.Context(), find(t, prod(s), m.ID), result, "verify on host"); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -52,7 +52,7 @@ func TestRecord(t *testing.T) {
 	record(t, s, newest, nil)
 	record(t, s, newest, defectOf(backup.Truncated, newest))
 	record(t, s, newest, defectOf(backup.Content, newest)) // a second one changes nothing
-	p, err := prod(s).FindMark(t.Context(), newest.ID, backup.MarkDamaged)
+	p, err := prod(s).Marks().Find(t.Context(), newest.ID, backup.MarkDamaged)
 	if err != nil || p == nil || p.Defect != backup.Truncated || p.Reason != "it was flipped" || p.By != "verify on host" {
 		t.Errorf("got mark %+v, %v", p, err)
 	}
@@ -120,11 +120,11 @@ func TestRecord_Nothing(t *testing.T) {
 	if err := s.Delete(t.Context(), m.Key()); err != nil {
 		t.Fatal(err)
 	}
-	err := prod(s).Record(t.Context(), i, defectOf(backup.DataMissing, m), "")
+	err := prod(s).Marks().Record(t.Context(), i, defectOf(backup.DataMissing, m), "")
 	if err != nil || len(keys(t, s)) != 1 {
 		t.Errorf("gone: got %v, left %v", err, keys(t, s))
 	}
-	err = prod(s).Record(t.Context(), find(t, prod(s), m.ID), defectOf(backup.ManifestMissing, m), "")
+	err = prod(s).Marks().Record(t.Context(), find(t, prod(s), m.ID), defectOf(backup.ManifestMissing, m), "")
 	if err != nil || len(keys(t, s)) != 1 {
 		t.Errorf("data without manifest: got %v, left %v", err, keys(t, s))
 	}
@@ -142,7 +142,7 @@ func TestRecord_Fails(t *testing.T) {
 				result = nil
 			}
 			faulty := storagetest.FailAt(s, n, storagetest.Before, errFault)
-			err := prod(faulty).Record(t.Context(), find(t, prod(s), m.ID), result, "")
+			err := prod(faulty).Marks().Record(t.Context(), find(t, prod(s), m.ID), result, "")
 			if !faulty.Fired() {
 				if err != nil || n < 2 {
 					t.Errorf("%s: %d operations, %v", name, n, err)

@@ -10,32 +10,36 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/repository/catalog"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// DataKey names a data object of the cluster.
-func (c *Cluster) DataKey(name backup.DataName, e backup.Encoding) string {
-	return backup.Key{Cluster: c.name, Kind: backup.KindData, Data: name, Suffix: e.Suffix()}.String()
+// Data is the data objects of a cluster.
+type Data struct{ objects catalog.Catalog }
+
+// Key names a data object of the cluster.
+func (d Data) Key(name backup.DataName, e backup.Encoding) string {
+	return backup.Key{Cluster: d.objects.Cluster, Kind: backup.KindData, Data: name, Suffix: e.Suffix()}.String()
 }
 
 // Put stores everything that r yields as a new data object. When it fails the
 // object may be there all the same, if the store could not say so.
-func (c *Cluster) Put(ctx context.Context, key string, r io.Reader) error {
-	return c.store().Create(ctx, key, r)
+func (d Data) Put(ctx context.Context, key string, r io.Reader) error {
+	return d.objects.Store.Create(ctx, key, r)
 }
 
 // Discard deletes a data object that no manifest will name. Its error is of no
 // use to anyone: what stays is litter, which prune collects.
-func (c *Cluster) Discard(ctx context.Context, key string) {
+func (d Data) Discard(ctx context.Context, key string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
-	_ = c.store().Delete(ctx, key)
+	_ = d.objects.Store.Delete(ctx, key)
 }
 
 // ReadBack proves that the store gives back exactly what it was given: want, as
 // the object key. It returns a [*backup.DefectError] where it does not.
-func (c *Cluster) ReadBack(ctx context.Context, key string, want backup.Blob, progress backup.Progress) error {
-	r, err := c.openStored(ctx, key, want, func(done, total int64) { progress(backup.StageVerify, done, total) })
+func (d Data) ReadBack(ctx context.Context, key string, want backup.Blob, progress backup.Progress) error {
+	r, err := openStored(ctx, d.objects.Store, key, want, func(done, total int64) { progress(backup.StageVerify, done, total) })
 	if err != nil {
 		return err
 	}
@@ -47,10 +51,10 @@ func (c *Cluster) ReadBack(ctx context.Context, key string, want backup.Blob, pr
 	return codec.Compare("stored object", got, want)
 }
 
-// Data yields a snapshot's plain bytes, etcd's file with its trailer, fetched
+// Content yields a snapshot's plain bytes, etcd's file with its trailer, fetched
 // in parallel ranges and verified on the way: Read returns io.EOF only when the
 // stored and the plain bytes are what the manifest promises.
-type Data struct {
+type Content struct {
 	dec *codec.Decoder
 	src io.ReadCloser
 }
@@ -58,10 +62,10 @@ type Data struct {
 // Open begins to read a snapshot's data. It returns an error that wraps
 // [backup.ErrCorrupt] when the object is missing or has another size, before
 // anything is downloaded. progress counts stored bytes; it may be nil.
-func (c *Cluster) Open(
+func (d Data) Open(
 	ctx context.Context, m *backup.Manifest, ids codec.Identities, progress func(done, total int64),
-) (*Data, error) {
-	src, err := c.openStored(ctx, m.DataKey(), m.Stored, progress)
+) (*Content, error) {
+	src, err := openStored(ctx, d.objects.Store, m.DataKey(), m.Stored, progress)
 	if err != nil {
 		return nil, err
 	}
@@ -69,19 +73,19 @@ func (c *Cluster) Open(
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", m.DataKey(), err), src.Close())
 	}
-	return &Data{dec, src}, nil
+	return &Content{dec, src}, nil
 }
 
 // Read yields plain bytes.
-func (d *Data) Read(p []byte) (int, error) { return d.dec.Read(p) }
+func (c *Content) Read(p []byte) (int, error) { return c.dec.Read(p) }
 
 // Close ends the download.
-func (d *Data) Close() error { return errors.Join(d.src.Close(), d.dec.Close()) }
+func (c *Content) Close() error { return errors.Join(c.src.Close(), c.dec.Close()) }
 
-func (c *Cluster) openStored(
-	ctx context.Context, key string, want backup.Blob, progress func(done, total int64),
+func openStored(
+	ctx context.Context, s storage.Store, key string, want backup.Blob, progress func(done, total int64),
 ) (io.ReadCloser, error) {
-	obj, err := c.store().Stat(ctx, key)
+	obj, err := s.Stat(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &backup.DefectError{Kind: backup.DataMissing, Key: key,
 			Err: backup.Corruptf("the manifest's data object is not there")}
@@ -92,7 +96,7 @@ func (c *Cluster) openStored(
 	if err := compareSize(obj, want); err != nil {
 		return nil, err
 	}
-	r := storage.Download(ctx, c.store(), obj)
+	r := storage.Download(ctx, s, obj)
 	if progress == nil {
 		return r, nil
 	}
@@ -122,12 +126,12 @@ func (c *counted) Read(p []byte) (int, error) {
 }
 
 // Sum reads a whole data object as it is now, whatever its manifest says.
-func (c *Cluster) Sum(ctx context.Context, key string) (backup.Blob, error) {
-	obj, err := c.store().Stat(ctx, key)
+func (d Data) Sum(ctx context.Context, key string) (backup.Blob, error) {
+	obj, err := d.objects.Store.Stat(ctx, key)
 	if err != nil {
 		return backup.Blob{}, err
 	}
-	r := storage.Download(ctx, c.store(), obj)
+	r := storage.Download(ctx, d.objects.Store, obj)
 	defer r.Close()
 	return sum(r)
 }

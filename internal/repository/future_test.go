@@ -58,7 +58,7 @@ func TestFuture(t *testing.T) {
 			if head := o.Head(now); head == nil || head.ID != c.all[c.latest].ID || o.Previous.ID != head.ID {
 				t.Errorf("head is %v, previous %v, want %v", head, o.Previous.ID, c.all[c.latest].ID)
 			}
-			if m, err := prod(s).Previous(t.Context(), now); err != nil || m.ID != c.all[c.latest].ID {
+			if m, err := repository.Previous(t.Context(), prod(s), now); err != nil || m.ID != c.all[c.latest].ID {
 				t.Errorf("previous is %v, %v", m, err)
 			}
 			i, err := prod(s).Choose(t.Context(), repository.Latest, repository.Allow{}, now)

@@ -1,16 +1,14 @@
 package repository
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"iter"
-	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository/catalog"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -19,37 +17,24 @@ import (
 // no more than what was begun in one second. An error ends it: it is yielded
 // once, last.
 func (c *Cluster) Items(ctx context.Context) iter.Seq2[Item, error] {
-	return c.itemsFrom(ctx, "")
+	return itemsFrom(ctx, c.objects, "")
 }
 
-// itemsFrom yields what was begun in the given second or later. It joins three
-// listings, all of which sort by time.
-func (c *Cluster) itemsFrom(ctx context.Context, second string) iter.Seq2[Item, error] {
+// itemsFrom yields what was begun in the given second or later.
+func itemsFrom(ctx context.Context, in catalog.Catalog, second string) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
-		if err := backup.CheckClusterName(c.name); err != nil {
+		if err := backup.CheckClusterName(in.Cluster); err != nil {
 			yield(Item{}, err)
 			return
 		}
-		// Data first: a backup that ends meanwhile then shows its manifest, or
-		// nothing, rather than data that looks abandoned.
-		data := c.newListing(ctx, backup.DataPrefix(c.name), second)
-		defer data.stop()
-		manifests := c.newListing(ctx, backup.ManifestPrefix(c.name), second)
-		defer manifests.stop()
-		marks := c.newListing(ctx, backup.MarkPrefix(c.name), second)
-		defer marks.stop()
-		for {
-			second := min(data.second(), manifests.second(), marks.second())
-			items := join(data.take(second), manifests.take(second), marks.take(second))
-			err := cmp.Or(data.err, manifests.err, marks.err)
+		for objects, err := range in.Seconds(ctx, second) {
+			var items []Item
 			if err == nil {
-				err = c.confirm(ctx, items)
+				items = join(objects)
+				err = confirm(ctx, in, items)
 			}
 			if err != nil {
-				yield(Item{}, fmt.Errorf("list cluster %s: %w", c.name, err))
-				return
-			}
-			if second == atEnd {
+				yield(Item{}, fmt.Errorf("list cluster %s: %w", in.Cluster, err))
 				return
 			}
 			for _, i := range items {
@@ -72,12 +57,12 @@ func (c *Cluster) Newest(ctx context.Context, n int, before backup.SnapshotID, n
 	if before != "" && backup.CompareIDs(before, end) < 0 {
 		end = before
 	}
-	from, err := c.since(ctx, n, end)
+	from, err := c.objects.Since(ctx, n, end)
 	if err != nil {
 		return nil, err
 	}
 	var out []Item
-	for item, err := range c.itemsFrom(ctx, from) {
+	for item, err := range itemsFrom(ctx, c.objects, from) {
 		if err != nil {
 			return nil, err
 		}
@@ -92,164 +77,19 @@ func (c *Cluster) Newest(ctx context.Context, n int, before backup.SnapshotID, n
 	return out[:min(n, len(out))], nil
 }
 
-// ancient is before the first snapshot that anybody can have taken.
-var ancient = time.Date(2010, 1, 1, 0, 0, 0, 0, time.UTC)
-
-// since returns the second from which on to list so that n snapshots before end
-// are found, and not many more: it looks for the smallest window of time that
-// holds enough. It is empty where all have to be listed.
-func (c *Cluster) since(ctx context.Context, n int, end backup.SnapshotID) (string, error) {
-	start := func(window time.Duration) string { return backup.TimeOf(end.Time().Add(-window)) }
-	all := end.Time().Sub(ancient)
-	few, many := time.Duration(0), all // windows that hold too few, and enough
-	window := time.Hour
-	for probe := 0; probe < 9 && window < many && many > 2*few; probe++ {
-		enough, err := c.hasBetween(ctx, n, start(window), end)
-		if err != nil {
-			return "", err
-		}
-		if enough {
-			many = window
-		} else {
-			few = window
-		}
-		window = min(16*few, time.Duration(math.Sqrt(float64(few)*float64(many))))
-		if few == 0 {
-			break // an hour is short
-		}
-	}
-	if many >= all {
-		return "", nil
-	}
-	return start(many), nil
-}
-
-// hasBetween reports whether there are n snapshots from a second on and before
-// end.
-func (c *Cluster) hasBetween(ctx context.Context, n int, from string, end backup.SnapshotID) (bool, error) {
-	prefix := backup.ManifestPrefix(c.name)
-	for obj, err := range c.list(ctx, prefix, prefix+from) {
-		if err != nil {
-			return false, fmt.Errorf("list cluster %s: %w", c.name, err)
-		}
-		if n <= 0 || obj.key.ID.Time().After(end.Time()) {
-			break
-		}
-		// Within one second the names are not in the order of the revisions.
-		if backup.CompareIDs(obj.key.ID, end) < 0 {
-			n--
-		}
-	}
-	return n <= 0, nil
-}
-
-// list yields the objects of ours with a prefix and with their parsed names.
-func (c *Cluster) list(ctx context.Context, prefix, after string) iter.Seq2[named, error] {
-	return func(yield func(named, error) bool) {
-		for obj, err := range c.store().List(ctx, prefix, after) {
-			if err != nil {
-				yield(named{}, err)
-				return
-			}
-			if k, err := backup.ParseKey(obj.Key); err == nil && !yield(named{obj, k}, nil) {
-				return
-			}
-		}
-	}
-}
-
-// collect returns all objects of ours with a prefix.
-func (c *Cluster) collect(ctx context.Context, prefix string) ([]named, error) {
-	var out []named
-	for obj, err := range c.list(ctx, prefix, "") {
-		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", prefix, err)
-		}
-		out = append(out, obj)
-	}
-	return out, nil
-}
-
-// named is an object of ours with its parsed name.
-type named struct {
-	storage.Object
-	key backup.Key
-}
-
-func (n *named) second() string {
-	if n.key.Kind == backup.KindData {
-		return secondOf(string(n.key.Data))
-	}
-	return secondOf(string(n.key.ID))
-}
-
-// secondOf returns the time that an id or a data name begins with.
-func secondOf(name string) string {
-	second, _, _ := strings.Cut(name, "-")
-	return second
-}
-
-// listing is a listing of one kind of objects that looks at one in advance.
-type listing struct {
-	pull func() (named, error, bool)
-	stop func()
-	head *named // nil at the end
-	err  error
-}
-
-func (c *Cluster) newListing(ctx context.Context, prefix, second string) *listing {
-	after := ""
-	if second != "" {
-		after = prefix + second // a name of that second is longer, and so sorts after it
-	}
-	l := &listing{}
-	l.pull, l.stop = iter.Pull2(c.list(ctx, prefix, after))
-	l.advance()
-	return l
-}
-
-func (l *listing) advance() {
-	l.head = nil
-	obj, err, ok := l.pull()
-	if l.err = err; err == nil && ok {
-		l.head = &obj
-	}
-}
-
-// atEnd is after every second.
-const atEnd = "end"
-
-// second is that of the next object.
-func (l *listing) second() string {
-	if l.head == nil {
-		return atEnd
-	}
-	return l.head.second()
-}
-
-// take returns all objects of one second, which come next or not at all.
-func (l *listing) take(second string) []named {
-	var out []named
-	for l.head != nil && l.head.second() == second {
-		out = append(out, *l.head)
-		l.advance()
-	}
-	return out
-}
-
 // join makes items of the objects of one second.
-func join(data, manifests, marks []named) []Item {
+func join(in catalog.Second) []Item {
 	objects := map[backup.DataName][]storage.Object{}
-	for _, d := range data {
-		objects[d.key.Data] = append(objects[d.key.Data], d.Object)
+	for _, d := range in.Data {
+		objects[d.Name.Data] = append(objects[d.Name.Data], d.Object)
 	}
 	marked := map[backup.SnapshotID][]backup.MarkKind{}
-	for _, m := range marks {
-		marked[m.key.ID] = append(marked[m.key.ID], m.key.Mark)
+	for _, m := range in.Marks {
+		marked[m.Name.ID] = append(marked[m.Name.ID], m.Name.Mark)
 	}
 	owners := map[backup.DataName]int{}
-	for _, m := range manifests {
-		owners[m.key.ID.DataName()]++
+	for _, m := range in.Manifests {
+		owners[m.Name.ID.DataName()]++
 	}
 	item := func(k backup.Key) Item {
 		i := itemOf(k)
@@ -257,28 +97,28 @@ func join(data, manifests, marks []named) []Item {
 		return i
 	}
 	var out []Item
-	for _, m := range manifests {
-		i := item(m.key)
+	for _, m := range in.Manifests {
+		i := item(m.Name)
 		i.stored, i.clash = m.ModTime, owners[i.Name] > 1
 		out = append(out, i)
 	}
 	for name := range owners { // has all of them shown
 		delete(objects, name)
 	}
-	for _, m := range manifests {
-		delete(marked, m.key.ID)
+	for _, m := range in.Manifests {
+		delete(marked, m.Name.ID)
 	}
-	for _, m := range marks {
-		if len(marked[m.key.ID]) > 0 {
-			out = append(out, item(m.key))
+	for _, m := range in.Marks {
+		if len(marked[m.Name.ID]) > 0 {
+			out = append(out, item(m.Name))
 		}
-		delete(marked, m.key.ID)
-		delete(objects, m.key.ID.DataName())
+		delete(marked, m.Name.ID)
+		delete(objects, m.Name.ID.DataName())
 	}
-	for _, d := range data {
-		if of, ok := objects[d.key.Data]; ok {
-			out = append(out, Item{Cluster: d.key.Cluster, Name: d.key.Data, Data: of})
-			delete(objects, d.key.Data)
+	for _, d := range in.Data {
+		if of, ok := objects[d.Name.Data]; ok {
+			out = append(out, Item{Cluster: d.Name.Cluster, Name: d.Name.Data, Data: of})
+			delete(objects, d.Name.Data)
 		}
 	}
 	slices.SortFunc(out, compareItems)
@@ -288,7 +128,7 @@ func join(data, manifests, marks []named) []Item {
 // confirm looks again for data that seems to be missing: its backup may have
 // ended between the listings. Data that is missing for long is not looked for
 // again and again.
-func (c *Cluster) confirm(ctx context.Context, items []Item) error {
+func confirm(ctx context.Context, in catalog.Catalog, items []Item) error {
 	for i := range items {
 		it := &items[i]
 		// The manifest's age, not the name's: a spool may wait long for its store.
@@ -296,36 +136,24 @@ func (c *Cluster) confirm(ctx context.Context, items []Item) error {
 			continue
 		}
 		var err error
-		if it.Data, err = c.dataOf(ctx, it.Name); err != nil {
+		if it.Data, err = in.Data(ctx, it.Name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// dataOf lists a snapshot's data objects. They are found by name, not by what
-// the manifest says, so that one whose manifest is damaged or gone can still be
-// deleted.
-func (c *Cluster) dataOf(ctx context.Context, name backup.DataName) ([]storage.Object, error) {
-	all, err := c.collect(ctx, backup.DataPrefix(c.name)+string(name))
-	var out []storage.Object
-	for _, obj := range all {
-		if obj.key.Data == name {
-			out = append(out, obj.Object)
-		}
+// names lists the snapshots by the names of their manifests alone, the oldest
+// first: without data and marks.
+func names(ctx context.Context, in catalog.Catalog, prefix string) ([]Item, error) {
+	if err := backup.CheckClusterName(in.Cluster); err != nil {
+		return nil, err
 	}
-	return out, err
-}
-
-// manifestsOf lists the manifests that name a data object: one or none, unless
-// somebody copied objects.
-func (c *Cluster) manifestsOf(ctx context.Context, name backup.DataName) ([]backup.Key, error) {
-	all, err := c.collect(ctx, backup.ManifestPrefix(c.name)+secondOf(string(name))+"-r")
-	var out []backup.Key
+	all, err := in.All(ctx, backup.ManifestPrefix(in.Cluster)+prefix)
+	var items []Item
 	for _, obj := range all {
-		if obj.key.ID.DataName() == name {
-			out = append(out, obj.key)
-		}
+		items = append(items, itemOf(obj.Name))
 	}
-	return out, err
+	slices.SortFunc(items, compareItems)
+	return items, err
 }

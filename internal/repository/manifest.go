@@ -5,15 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"iter"
 	"slices"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository/catalog"
 )
 
 // manifestReaders is how many manifests are read at once.
@@ -22,11 +21,11 @@ const manifestReaders = 16
 // Manifest reads the manifest of one snapshot. It returns a [*NotFoundError] when
 // there is none.
 func (c *Cluster) Manifest(ctx context.Context, i Item) (*backup.Manifest, error) {
-	return c.readManifest(ctx, i.Key())
+	return readManifest(ctx, c.objects, i.Key())
 }
 
-func (c *Cluster) readManifest(ctx context.Context, key backup.Key) (*backup.Manifest, error) {
-	raw, err := c.readRaw(ctx, key.String(), backup.MaxManifestBytes)
+func readManifest(ctx context.Context, in catalog.Catalog, key backup.Key) (*backup.Manifest, error) {
+	raw, err := in.Read(ctx, key.String(), backup.MaxManifestBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, noSuch(key.ID)
 	}
@@ -48,15 +47,6 @@ func (c *Cluster) readManifest(ctx context.Context, key backup.Key) (*backup.Man
 			Err: backup.Corruptf("by what it says its name is %s", m.Key())}
 	}
 	return m, nil
-}
-
-func (c *Cluster) readRaw(ctx context.Context, key string, limit int64) ([]byte, error) {
-	r, err := c.store().Open(ctx, key, 0, limit+1)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := io.ReadAll(io.LimitReader(r, limit+1))
-	return raw, errors.Join(err, r.Close())
 }
 
 // Read is a snapshot with its manifest, or with why that cannot be read.
@@ -93,7 +83,7 @@ func (c *Cluster) Manifests(ctx context.Context, items []Item) iter.Seq[Read] {
 
 // FirstReadable returns the first manifest of items that can be read, or nil
 // if there is none.
-func (c *Cluster) FirstReadable(ctx context.Context, items []Item) (*backup.Manifest, error) {
+func FirstReadable(ctx context.Context, c *Cluster, items []Item) (*backup.Manifest, error) {
 	for _, i := range items {
 		m, err := c.Manifest(ctx, i)
 		if err == nil {
@@ -106,54 +96,25 @@ func (c *Cluster) FirstReadable(ctx context.Context, items []Item) (*backup.Mani
 	return nil, nil
 }
 
-// Previous returns the manifest of the snapshot that the next one may continue:
-// the furthest of the history that goes on now or, if that cannot be read, the
-// newest that can. It is nil where there is none.
-func (c *Cluster) Previous(ctx context.Context, now time.Time) (*backup.Manifest, error) {
-	items, err := c.names(ctx, "")
-	if err != nil {
-		return nil, err
-	}
-	return c.previous(ctx, items, nil, now)
-}
-
-// previous does not read again what is in known.
-func (c *Cluster) previous(
-	ctx context.Context, items []Item, known []*backup.Manifest, now time.Time,
-) (*backup.Manifest, error) {
-	head, _ := headOf(items, now)
-	if head == nil {
-		return nil, nil
-	}
-	for _, m := range known {
-		if m.ObjectKey() == head.Key() {
-			return m, nil
-		}
-	}
-	order := slices.Clone(items)
-	slices.Reverse(order)
-	return c.FirstReadable(ctx, append([]Item{*head}, order...))
-}
-
 // Commit creates the manifest of a snapshot whose data is stored. Until it is
 // there the data object is litter, and after it is there the data must be too:
 // so the manifest goes last. Commit deletes the data where it can be sure that
 // there will be no manifest.
 func (c *Cluster) Commit(ctx context.Context, m *backup.Manifest) error {
-	if m.Cluster != c.name {
-		return fmt.Errorf("create manifest: it is of cluster %s, not of %s", m.Cluster, c.name)
+	if m.Cluster != c.Name() {
+		return fmt.Errorf("create manifest: it is of cluster %s, not of %s", m.Cluster, c.Name())
 	}
 	// Up to here nobody can have seen the data; from here on it must stay.
 	if ctx.Err() != nil {
-		c.Discard(ctx, m.DataKey())
+		c.Data().Discard(ctx, m.DataKey())
 		return fmt.Errorf("create manifest: %w", context.Cause(ctx))
 	}
 	raw, err := m.Marshal()
 	if err != nil {
-		c.Discard(ctx, m.DataKey())
+		c.Data().Discard(ctx, m.DataKey())
 		return err
 	}
-	err = c.store().Create(ctx, m.Key(), bytes.NewReader(raw))
+	err = c.objects.Store.Create(ctx, m.Key(), bytes.NewReader(raw))
 	if err == nil {
 		return nil
 	}
@@ -162,7 +123,7 @@ func (c *Cluster) Commit(ctx context.Context, m *backup.Manifest) error {
 	// later it must find it, and if not it is litter, which prune collects.
 	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
-	if found, rerr := c.readManifest(asking, m.ObjectKey()); rerr == nil && found.Stored == m.Stored {
+	if found, rerr := readManifest(asking, c.objects, m.ObjectKey()); rerr == nil && found.Stored == m.Stored {
 		return nil
 	}
 	return fmt.Errorf("create manifest: %w", err)

@@ -193,11 +193,11 @@ func TestDelete_Marks(t *testing.T) {
 		s := mem.New()
 		m := addSnapshot(t, s, manifest("prod", started, 5))
 		i := find(t, prod(s), m.ID)
-		if err := prod(s).Pin(t.Context(), i, "reason", ""); err != nil {
+		if err := prod(s).Marks().Pin(t.Context(), i, "reason", ""); err != nil {
 			t.Fatal(err)
 		}
 		defect := &backup.DefectError{Kind: backup.Changed, Err: backup.Corruptf("flipped")}
-		if err := prod(s).Record(t.Context(), i, defect, ""); err != nil {
+		if err := prod(s).Marks().Record(t.Context(), i, defect, ""); err != nil {
 			t.Fatal(err)
 		}
 		return s, m

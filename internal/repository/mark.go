@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository/catalog"
 )
 
 // MarkedError is returned where a mark of that kind is there already.
@@ -36,21 +37,24 @@ func markKey(cluster string, id backup.SnapshotID, kind backup.MarkKind) backup.
 	return backup.Key{Cluster: cluster, Kind: backup.KindMark, ID: id, Mark: kind}
 }
 
-// Mark states something about a snapshot until [Cluster.Unmark]. The format and
-// the time of m are filled in. It returns a [*NotFoundError] if there is no such
+// Marks are what is stated about the snapshots of a cluster.
+type Marks struct{ objects catalog.Catalog }
+
+// Add states something about a snapshot until [Marks.Remove]. The format and
+// the time of mark are filled in. It returns a [*NotFoundError] if there is no such
 // snapshot, and a [*MarkedError] if it has a mark of that kind already.
-func (c *Cluster) Mark(ctx context.Context, i Item, m backup.Mark) error {
-	m.Format, m.ID, m.At = backup.MarkFormat, i.ID, time.Now().UTC().Truncate(time.Second)
-	raw, err := m.Marshal()
+func (m Marks) Add(ctx context.Context, i Item, mark backup.Mark) error {
+	mark.Format, mark.ID, mark.At = backup.MarkFormat, i.ID, time.Now().UTC().Truncate(time.Second)
+	raw, err := mark.Marshal()
 	if err != nil {
 		return err
 	}
-	if err := c.stillThere(ctx, i); err != nil {
+	if err := stillThere(ctx, m.objects, i); err != nil {
 		return err
 	}
-	err = c.store().Create(ctx, markKey(c.name, i.ID, m.Kind).String(), bytes.NewReader(raw))
+	err = m.objects.Store.Create(ctx, markKey(m.objects.Cluster, i.ID, mark.Kind).String(), bytes.NewReader(raw))
 	if errors.Is(err, fs.ErrExist) {
-		if old, ferr := c.FindMark(ctx, i.ID, m.Kind); ferr == nil && old != nil {
+		if old, ferr := m.Find(ctx, i.ID, mark.Kind); ferr == nil && old != nil {
 			return &MarkedError{*old}
 		}
 	}
@@ -59,71 +63,73 @@ func (c *Cluster) Mark(ctx context.Context, i Item, m backup.Mark) error {
 	}
 	// A prune that had looked for the mark before may be deleting now. It looks
 	// again after it deleted the manifest: one of the two sees the other.
-	if err := c.stillThere(ctx, i); err != nil {
-		return fmt.Errorf("%s too late: %w", stateOf(m.Kind), err)
+	if err := stillThere(ctx, m.objects, i); err != nil {
+		return fmt.Errorf("%s too late: %w", stateOf(mark.Kind), err)
 	}
 	return nil
 }
 
 // stillThere returns a [*NotFoundError] if the manifest is gone.
-func (c *Cluster) stillThere(ctx context.Context, i Item) error {
-	there, err := c.has(ctx, i.Key())
+func stillThere(ctx context.Context, in catalog.Catalog, i Item) error {
+	there, err := in.Has(ctx, i.Key())
 	if err == nil && !there {
 		err = noSuch(i.ID)
 	}
 	return err
 }
 
-// has reports whether an object is there, whatever it says.
-func (c *Cluster) has(ctx context.Context, k backup.Key) (bool, error) {
-	_, err := c.store().Stat(ctx, k.String())
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("look for %s: %w", k.Kind, err)
-	}
-	return true, nil
-}
-
-// Pin keeps a snapshot until [Cluster.Unmark], whatever the retention policy
+// Pin keeps a snapshot until [Marks.Remove], whatever the retention policy
 // says. The reason is for people who ask later; by names who it was, as far as
 // that is known.
-func (c *Cluster) Pin(ctx context.Context, i Item, reason, by string) error {
-	return c.Mark(ctx, i, backup.Mark{Kind: backup.MarkPin, Reason: reason, By: by})
+func (m Marks) Pin(ctx context.Context, i Item, reason, by string) error {
+	return m.Add(ctx, i, backup.Mark{Kind: backup.MarkPin, Reason: reason, By: by})
 }
 
-// Unmark takes a mark away from a snapshot, which need not be there any more. It
+// Remove takes a mark away from a snapshot, which need not be there any more. It
 // returns a [*NotFoundError] if there is no such mark.
-func (c *Cluster) Unmark(ctx context.Context, id backup.SnapshotID, kind backup.MarkKind) error {
-	m, err := c.FindMark(ctx, id, kind)
+func (m Marks) Remove(ctx context.Context, id backup.SnapshotID, kind backup.MarkKind) error {
+	mark, err := m.Find(ctx, id, kind)
 	if err != nil {
 		return err
 	}
-	if m == nil {
+	if mark == nil {
 		return &NotFoundError{fmt.Sprintf("snapshot %s is not %s", id, stateOf(kind))}
 	}
-	if err := c.store().Delete(ctx, markKey(c.name, id, kind).String()); err != nil {
+	if err := m.objects.Store.Delete(ctx, markKey(m.objects.Cluster, id, kind).String()); err != nil {
 		return fmt.Errorf("delete mark: %w", err)
 	}
 	return nil
 }
 
-// FindMark returns the mark of that kind of a snapshot, or nil if there is none.
-// A mark that cannot be parsed counts all the same.
-func (c *Cluster) FindMark(ctx context.Context, id backup.SnapshotID, kind backup.MarkKind) (*backup.Mark, error) {
-	raw, err := c.readRaw(ctx, markKey(c.name, id, kind).String(), backup.MaxMarkBytes)
+// deleteAll removes all marks of a snapshot.
+func (m Marks) deleteAll(ctx context.Context, id backup.SnapshotID) error {
+	marks, err := m.objects.All(ctx, backup.MarkPrefix(m.objects.Cluster)+string(id)+".")
+	for _, obj := range marks {
+		if err == nil {
+			err = m.objects.Store.Delete(ctx, obj.Key)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("delete marks: %w", err)
+	}
+	return nil
+}
+
+// Find returns the mark of that kind of a snapshot, or nil if there is none. A
+// mark that cannot be parsed counts all the same.
+func (m Marks) Find(ctx context.Context, id backup.SnapshotID, kind backup.MarkKind) (*backup.Mark, error) {
+	raw, err := m.objects.Read(ctx, markKey(m.objects.Cluster, id, kind).String(), backup.MaxMarkBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read mark of snapshot %s: %w", id, err)
 	}
-	m, err := backup.ParseMark(raw)
-	if err != nil || m.ID != id || m.Kind != kind {
+	mark, err := backup.ParseMark(raw)
+	if err != nil || mark.ID != id || mark.Kind != kind {
 		return &backup.Mark{Kind: kind, ID: id, Reason: "the mark cannot be read"}, nil
 	}
-	return m, nil
+	return mark, nil
 }
 
 // Whole reports whether the result of a verification says that what is stored is
@@ -138,14 +144,14 @@ func Whole(result error) bool {
 // mark, which everything that judges a snapshot reads, or that there is none any
 // more. by names who found it. A mark that says so already is no error, and a
 // snapshot that was deleted meanwhile needs none.
-func (c *Cluster) Record(ctx context.Context, i Item, result error, by string) error {
+func (m Marks) Record(ctx context.Context, i Item, result error, by string) error {
 	var defect *backup.DefectError
 	var err error
 	switch {
 	case Whole(result) && i.Marked(backup.MarkDamaged):
-		err = c.Unmark(ctx, i.ID, backup.MarkDamaged)
+		err = m.Remove(ctx, i.ID, backup.MarkDamaged)
 	case !Whole(result) && i.Exists && errors.As(result, &defect):
-		err = c.Mark(ctx, i, backup.Mark{
+		err = m.Add(ctx, i, backup.Mark{
 			Kind: backup.MarkDamaged, Reason: backup.ReasonOf(defect.Err), By: by, Defect: defect.Kind,
 		})
 	}
@@ -155,9 +161,9 @@ func (c *Cluster) Record(ctx context.Context, i Item, result error, by string) e
 	return fmt.Errorf("record the verification of snapshot %s: %w", i.ID, err)
 }
 
-// readMarks reads the marks of snapshots, but for those that known has: marks are
+// read reads the marks of snapshots, but for those that known has: marks are
 // written once.
-func (c *Cluster) readMarks(
+func (m Marks) read(
 	ctx context.Context, items []Item, known map[backup.Key]backup.Mark,
 ) (map[backup.Key]backup.Mark, error) {
 	out := map[backup.Key]backup.Mark{}
@@ -166,16 +172,16 @@ func (c *Cluster) readMarks(
 	g.SetLimit(manifestReaders)
 	for _, i := range items {
 		for _, kind := range i.Marks {
-			k := markKey(c.name, i.ID, kind)
+			k := markKey(m.objects.Cluster, i.ID, kind)
 			g.Go(func() (err error) {
 				old, ok := known[k]
-				m := &old
+				mark := &old
 				if !ok {
-					m, err = c.FindMark(ctx, k.ID, k.Mark)
+					mark, err = m.Find(ctx, k.ID, k.Mark)
 				}
-				if m != nil {
+				if mark != nil {
 					mu.Lock()
-					out[k] = *m
+					out[k] = *mark
 					mu.Unlock()
 				}
 				return err

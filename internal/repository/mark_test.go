@@ -25,15 +25,15 @@ func damagedKey(m *backup.Manifest) string {
 }
 
 func pin(ctx context.Context, s storage.Store, m *backup.Manifest, reason, by string) error {
-	return in(s).Cluster(m.Cluster).Pin(ctx, item(m), reason, by)
+	return in(s).Cluster(m.Cluster).Marks().Pin(ctx, item(m), reason, by)
 }
 
 func unpin(ctx context.Context, s storage.Store, m *backup.Manifest) error {
-	return in(s).Cluster(m.Cluster).Unmark(ctx, m.ID, backup.MarkPin)
+	return in(s).Cluster(m.Cluster).Marks().Remove(ctx, m.ID, backup.MarkPin)
 }
 
 func findPin(ctx context.Context, s storage.Store, m *backup.Manifest) (*backup.Mark, error) {
-	return in(s).Cluster(m.Cluster).FindMark(ctx, m.ID, backup.MarkPin)
+	return in(s).Cluster(m.Cluster).Marks().Find(ctx, m.ID, backup.MarkPin)
 }
 
 func TestPin(t *testing.T) {

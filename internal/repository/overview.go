@@ -24,7 +24,8 @@ type Overview struct {
 	// newest first.
 	Good []*backup.Manifest
 	// Previous is the manifest of the snapshot that the next one may continue, or
-	// nil: see [Cluster.Previous].
+	// nil: the furthest of the history that goes on now
+	// or, if that cannot be read, the newest that can.
 	Previous *backup.Manifest
 
 	vouched int // how many good ones were looked for
@@ -37,7 +38,7 @@ type Overview struct {
 // names have to do. known is an earlier overview, or nil: marks that it has are
 // not read again.
 func (c *Cluster) Look(ctx context.Context, vouch int, known *Overview, now time.Time) (*Overview, error) {
-	o := &Overview{Cluster: c.name, vouched: vouch}
+	o := &Overview{Cluster: c.Name(), vouched: vouch}
 	for i, err := range c.Items(ctx) {
 		switch {
 		case err != nil:
@@ -53,16 +54,16 @@ func (c *Cluster) Look(ctx context.Context, vouch int, known *Overview, now time
 		read = known.marks
 	}
 	var err error
-	if o.marks, err = c.readMarks(ctx, o.Items, read); err != nil {
+	if o.marks, err = c.Marks().read(ctx, o.Items, read); err != nil {
 		return nil, err
 	}
 	for n := range o.Items {
 		o.Items[n].explain(o.marks)
 	}
-	if err := c.vouch(ctx, o, vouch, now); err != nil {
+	if err := vouchFor(ctx, c, o, vouch, now); err != nil {
 		return nil, err
 	}
-	o.Previous, err = c.previous(ctx, o.Items, o.Good, now)
+	o.Previous, err = previousOf(ctx, c, o.Items, o.Good, now)
 	return o, err
 }
 
@@ -77,7 +78,7 @@ func (i *Item) explain(marks map[backup.Key]backup.Mark) {
 	}
 }
 
-func (c *Cluster) vouch(ctx context.Context, o *Overview, n int, now time.Time) error {
+func vouchFor(ctx context.Context, c *Cluster, o *Overview, n int, now time.Time) error {
 	gone := map[backup.Key]bool{}
 	for k := range slices.Backward(o.Items) { // the newest first
 		i := &o.Items[k]
@@ -104,6 +105,34 @@ func (c *Cluster) vouch(ctx context.Context, o *Overview, n int, now time.Time) 
 	}
 	o.Items = slices.DeleteFunc(o.Items, func(i Item) bool { return gone[i.Key()] })
 	return nil
+}
+
+// Previous returns the manifest of the snapshot that the next one may continue,
+// as [Overview] says it, without looking at more than that takes.
+func Previous(ctx context.Context, c *Cluster, now time.Time) (*backup.Manifest, error) {
+	items, err := names(ctx, c.objects, "")
+	if err != nil {
+		return nil, err
+	}
+	return previousOf(ctx, c, items, nil, now)
+}
+
+// previousOf does not read again what is in known.
+func previousOf(
+	ctx context.Context, c *Cluster, items []Item, known []*backup.Manifest, now time.Time,
+) (*backup.Manifest, error) {
+	head, _ := headOf(items, now)
+	if head == nil {
+		return nil, nil
+	}
+	for _, m := range known {
+		if m.ObjectKey() == head.Key() {
+			return m, nil
+		}
+	}
+	order := slices.Clone(items)
+	slices.Reverse(order)
+	return FirstReadable(ctx, c, append([]Item{*head}, order...))
 }
 
 // compare compares the data, as it was listed, with the manifest.

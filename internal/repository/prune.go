@@ -43,8 +43,8 @@ type SkippedSnapshot struct {
 // answer. The result says what was done in either case.
 func (c *Cluster) Prune(ctx context.Context, plan *PrunePlan, log *slog.Logger) (*PruneResult, error) {
 	r := &pruning{cluster: c, log: log}
-	if plan.Cluster != c.name {
-		return &r.PruneResult, fmt.Errorf("the plan is for cluster %s, not for %s", plan.Cluster, c.name)
+	if plan.Cluster != c.Name() {
+		return &r.PruneResult, fmt.Errorf("the plan is for cluster %s, not for %s", plan.Cluster, c.Name())
 	}
 	return &r.PruneResult, r.run(ctx, plan)
 }
@@ -115,7 +115,7 @@ func (r *pruning) checkFloor(ctx context.Context, plan *PrunePlan) error {
 		return nil
 	}
 	for _, i := range plan.floor {
-		if err := r.cluster.stillThere(ctx, i); err != nil {
+		if err := stillThere(ctx, r.cluster.objects, i); err != nil {
 			return fmt.Errorf("nothing was removed, for a snapshot that must stay is not there: %w", err)
 		}
 	}
@@ -123,8 +123,8 @@ func (r *pruning) checkFloor(ctx context.Context, plan *PrunePlan) error {
 }
 
 func (r *pruning) remove(ctx context.Context, d PruneDecision) error {
-	pin := markKey(r.cluster.name, d.ID, backup.MarkPin)
-	pinned, err := r.cluster.has(ctx, pin)
+	pin := markKey(r.cluster.Name(), d.ID, backup.MarkPin)
+	pinned, err := r.cluster.objects.Has(ctx, pin)
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (r *pruning) remove(ctx context.Context, d PruneDecision) error {
 		return nil
 	}
 	key := d.Item.Key().String()
-	manifest, err := r.cluster.readRaw(ctx, key, backup.MaxManifestBytes)
+	manifest, err := r.cluster.objects.Read(ctx, key, backup.MaxManifestBytes)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		r.skip(d, "it was removed by somebody else") // who removes the data too, or it becomes litter
@@ -150,7 +150,7 @@ func (r *pruning) remove(ctx context.Context, d PruneDecision) error {
 	}
 	// A pin that is made from now on finds no manifest, and fails. One that was
 	// made just before was reported as done.
-	pinned, err = r.cluster.has(ctx, pin)
+	pinned, err = r.cluster.objects.Has(ctx, pin)
 	if err != nil || pinned {
 		if err == nil {
 			r.skip(d, "it was pinned")
@@ -158,7 +158,7 @@ func (r *pruning) remove(ctx context.Context, d PruneDecision) error {
 		return errors.Join(err, r.putBack(ctx, key, manifest))
 	}
 	r.Removed = append(r.Removed, d.ID)
-	r.log.Info("removed snapshot", "cluster", r.cluster.name, "snapshot", d.ID, "reasons", d.Reasons)
+	r.log.Info("removed snapshot", "cluster", r.cluster.Name(), "snapshot", d.ID, "reasons", d.Reasons)
 	for _, o := range d.Item.Data {
 		deleted, err := r.delete(ctx, o.Key)
 		if err != nil {
@@ -174,7 +174,7 @@ func (r *pruning) remove(ctx context.Context, d PruneDecision) error {
 // removeMarks removes what was stated about a snapshot that is gone.
 func (r *pruning) removeMarks(ctx context.Context, i Item) error {
 	for _, kind := range i.Marks {
-		if _, err := r.delete(ctx, markKey(r.cluster.name, i.ID, kind).String()); err != nil {
+		if _, err := r.delete(ctx, markKey(r.cluster.Name(), i.ID, kind).String()); err != nil {
 			return err
 		}
 	}
@@ -183,13 +183,13 @@ func (r *pruning) removeMarks(ctx context.Context, i Item) error {
 
 func (r *pruning) skip(d PruneDecision, reason string) {
 	r.Skipped = append(r.Skipped, SkippedSnapshot{d.ID, reason})
-	r.log.Info("skipped snapshot", "cluster", r.cluster.name, "snapshot", d.ID, "reason", reason)
+	r.log.Info("skipped snapshot", "cluster", r.cluster.Name(), "snapshot", d.ID, "reason", reason)
 }
 
 // delete reports whether the object is gone now. It is not, without an error, if
 // it is locked.
 func (r *pruning) delete(ctx context.Context, key string) (bool, error) {
-	err := r.cluster.store().Delete(ctx, key)
+	err := r.cluster.objects.Store.Delete(ctx, key)
 	if errors.Is(err, storage.ErrLocked) {
 		r.Locked = append(r.Locked, key)
 		r.log.Info("object is locked", "key", key, "err", err)
@@ -202,7 +202,7 @@ func (r *pruning) delete(ctx context.Context, key string) (bool, error) {
 func (r *pruning) putBack(ctx context.Context, key string, manifest []byte) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
-	err := r.cluster.store().Create(ctx, key, bytes.NewReader(manifest))
+	err := r.cluster.objects.Store.Create(ctx, key, bytes.NewReader(manifest))
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return backup.WithHint(fmt.Errorf("put the manifest back of a snapshot that was pinned meanwhile: %w", err),
 			"its data is still there: create %s with the manifest from another copy of the repository", key)
@@ -213,8 +213,8 @@ func (r *pruning) putBack(ctx context.Context, key string, manifest []byte) erro
 // removeLitter makes sure that this is our data by its exact name.
 func (r *pruning) removeLitter(ctx context.Context, o storage.Object) (bool, error) {
 	k, err := backup.ParseKey(o.Key)
-	if err != nil || k.Kind != backup.KindData || k.Cluster != r.cluster.name {
-		return false, fmt.Errorf("%s is no data of cluster %s", o.Key, r.cluster.name)
+	if err != nil || k.Kind != backup.KindData || k.Cluster != r.cluster.Name() {
+		return false, fmt.Errorf("%s is no data of cluster %s", o.Key, r.cluster.Name())
 	}
 	return r.removeRest(ctx, o.Key, k.Data)
 }
@@ -222,7 +222,7 @@ func (r *pruning) removeLitter(ctx context.Context, o storage.Object) (bool, err
 // removeRest deletes what is left of a snapshot, unless that exists by now: the
 // slowest of backups may have ended meanwhile.
 func (r *pruning) removeRest(ctx context.Context, key string, of backup.DataName) (bool, error) {
-	manifests, err := r.cluster.manifestsOf(ctx, of)
+	manifests, err := r.cluster.objects.Manifests(ctx, of)
 	if err != nil || len(manifests) > 0 {
 		return false, err
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository/catalog"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -100,7 +101,7 @@ func (r *Repository) Clusters(ctx context.Context) ([]string, error) {
 		if backup.CheckClusterName(f.Name) != nil {
 			continue // not ours
 		}
-		ours, err := r.Cluster(f.Name).exists(ctx)
+		ours, err := r.Cluster(f.Name).objects.Exists(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("list cluster %s: %w", f.Name, err)
 		}
@@ -114,7 +115,9 @@ func (r *Repository) Clusters(ctx context.Context) ([]string, error) {
 
 // Cluster returns the part of the repository that one cluster has, which may be
 // empty. A name that cannot be a cluster's is refused by every method.
-func (r *Repository) Cluster(name string) *Cluster { return &Cluster{r, name} }
+func (r *Repository) Cluster(name string) *Cluster {
+	return &Cluster{r, catalog.Catalog{Store: r.store, Cluster: name}}
+}
 
 // AbortStaleUploads removes what uploads left that never finished, of any cluster.
 func (r *Repository) AbortStaleUploads(ctx context.Context) (int, error) {
@@ -123,29 +126,21 @@ func (r *Repository) AbortStaleUploads(ctx context.Context) (int, error) {
 
 // Cluster is what a repository holds of one cluster.
 type Cluster struct {
-	repo *Repository
-	name string
+	repo    *Repository
+	objects catalog.Catalog
 }
 
 // Name is the name that the operator gave the cluster.
-func (c *Cluster) Name() string { return c.name }
+func (c *Cluster) Name() string { return c.objects.Cluster }
 
 // Repository is the repository that the cluster's snapshots are in.
 func (c *Cluster) Repository() *Repository { return c.repo }
 
-func (c *Cluster) store() storage.Store { return c.repo.store }
+// Marks are what is stated about the cluster's snapshots.
+func (c *Cluster) Marks() Marks { return Marks{c.objects} }
 
-// exists reports whether any object of ours is below the cluster's name.
-func (c *Cluster) exists(ctx context.Context) (bool, error) {
-	for _, prefix := range []string{
-		backup.ManifestPrefix(c.name), backup.DataPrefix(c.name), backup.MarkPrefix(c.name),
-	} {
-		for _, err := range c.list(ctx, prefix, "") {
-			return err == nil, err
-		}
-	}
-	return false, nil
-}
+// Data is the cluster's data objects.
+func (c *Cluster) Data() Data { return Data{c.objects} }
 
 func readMarker(ctx context.Context, s storage.Store) (backup.Marker, error) {
 	r, err := s.Open(ctx, backup.MarkerKey, 0, backup.MaxMarkerBytes)

@@ -13,15 +13,15 @@ import (
 
 // restorable is a stored snapshot as a source of a restore.
 type restorable struct {
-	from     *Cluster
+	from     Data
 	manifest *backup.Manifest
 	ids      codec.Identities
 }
 
 // Source makes a source of a restore of a stored snapshot. Its bytes are
 // verified against the manifest while they stream into place.
-func (c *Cluster) Source(m *backup.Manifest, ids codec.Identities) restore.Source {
-	return &restorable{c, m, ids}
+func (d Data) Source(m *backup.Manifest, ids codec.Identities) restore.Source {
+	return &restorable{d, m, ids}
 }
 
 // About implements [restore.Source].

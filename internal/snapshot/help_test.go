@@ -89,7 +89,7 @@ func (t *taker) target(ctx context.Context) (to snapshot.Target, err error) {
 	if t.Spool.Keep {
 		_, _ = t.Taker.StorePending(ctx, to.Cluster) // what cannot be stored yet waits on
 	}
-	to.Previous, err = to.Cluster.Previous(ctx, time.Now())
+	to.Previous, err = repository.Previous(ctx, to.Cluster, time.Now())
 	if err != nil && t.Spool.Keep && ctx.Err() == nil {
 		to.Down, err = err, nil
 	}
@@ -230,7 +230,7 @@ func wantEmpty(t *testing.T, dir string) {
 
 // readData decodes a whole snapshot.
 func readData(ctx context.Context, s storage.Store, m *backup.Manifest, ids ...age.Identity) ([]byte, error) {
-	r, err := in(s).Cluster(m.Cluster).Open(ctx, m, ids, nil)
+	r, err := in(s).Cluster(m.Cluster).Data().Open(ctx, m, ids, nil)
 	if err != nil {
 		return nil, err
 	}

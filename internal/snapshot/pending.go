@@ -155,7 +155,7 @@ func findNeighbours(ctx context.Context, to *repository.Cluster, c *backup.Captu
 		if !i.ID.Time().Equal(second) {
 			break
 		}
-		found, err := to.FirstReadable(ctx, earlier[k:k+1])
+		found, err := repository.FirstReadable(ctx, to, earlier[k:k+1])
 		if err != nil {
 			return n, err
 		}
@@ -165,9 +165,9 @@ func findNeighbours(ctx context.Context, to *repository.Cluster, c *backup.Captu
 		}
 	}
 	var err error
-	if n.before, err = to.FirstReadable(ctx, earlier); err != nil {
+	if n.before, err = repository.FirstReadable(ctx, to, earlier); err != nil {
 		return n, err
 	}
-	n.after, err = to.FirstReadable(ctx, later)
+	n.after, err = repository.FirstReadable(ctx, to, later)
 	return n, err
 }

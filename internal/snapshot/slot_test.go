@@ -171,7 +171,7 @@ func TestVerifier_Record(t *testing.T) {
 	content := &backup.DefectError{Kind: backup.Content, Key: m.DataKey(), Err: backup.Corruptf("keys differ")}
 	for name, mark := range map[string]func(){
 		"Content": func() {
-			if err := prod.Record(t.Context(), i, content, ""); err != nil {
+			if err := prod.Marks().Record(t.Context(), i, content, ""); err != nil {
 				t.Fatal(err)
 			}
 		},

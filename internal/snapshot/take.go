@@ -134,7 +134,7 @@ func complete(
 	ctx context.Context, to *repository.Cluster, c backup.Capture, stored storedData, received backup.Checksum,
 ) (*backup.Manifest, error) {
 	if stored.plain != received {
-		to.Discard(ctx, stored.key)
+		to.Data().Discard(ctx, stored.key)
 		return nil, &spool.DamagedError{Err: backup.Corruptf(
 			"%d bytes with CRC-32C %08x were read back, %d with %08x were received",
 			stored.plain.Bytes, stored.plain.CRC32C, received.Bytes, received.CRC32C)}

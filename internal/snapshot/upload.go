@@ -43,24 +43,24 @@ type storedData struct {
 // of its own: an object whose answer was lost may be there all the same.
 func (s storer) store(ctx context.Context, src *spool.Reader) (storedData, error) {
 	out := storedData{name: backup.NewDataName(s.began), encoding: s.codec.Encoding()}
-	out.key = s.to.DataKey(out.name, out.encoding)
+	out.key = s.to.Data().Key(out.name, out.encoding)
 	enc, err := codec.NewEncoder(&reporting{src, s.progress}, s.codec)
 	if err != nil {
 		return out, err
 	}
 	defer enc.Close()
-	err = s.to.Put(ctx, out.key, enc)
+	err = s.to.Data().Put(ctx, out.key, enc)
 	if errors.Is(err, fs.ErrExist) {
 		return out, err // another's, by a chance of one in 2^30
 	}
 	if err != nil {
-		s.to.Discard(ctx, out.key)
+		s.to.Data().Discard(ctx, out.key)
 		return out, err
 	}
 	out.plain, out.stored = enc.Sums()
 	// Nothing that cannot be read back is called a backup.
-	if err := s.to.ReadBack(ctx, out.key, out.stored, s.progress); err != nil {
-		s.to.Discard(ctx, out.key)
+	if err := s.to.Data().ReadBack(ctx, out.key, out.stored, s.progress); err != nil {
+		s.to.Data().Discard(ctx, out.key)
 		return out, fmt.Errorf("read back: %w", err)
 	}
 	return out, nil
@@ -125,7 +125,7 @@ func (u *upload) stop(ctx context.Context) {
 	u.spool.AbandonReaders()
 	<-r.done
 	if r.err == nil {
-		u.to.Discard(ctx, r.result.key)
+		u.to.Data().Discard(ctx, r.result.key)
 	}
 }
 

@@ -53,7 +53,7 @@ func (v *Verifier) Verify(ctx context.Context, i repository.Item) (*backup.Manif
 		return nil, v.manifestDefect(ctx, i, err)
 	}
 	if v.Depth == StoredOnly {
-		err = v.diagnose(ctx, m, v.Cluster.ReadBack(ctx, m.DataKey(), m.Stored, v.progress()))
+		err = v.diagnose(ctx, m, v.Cluster.Data().ReadBack(ctx, m.DataKey(), m.Stored, v.progress()))
 	} else {
 		err = v.full(ctx, m)
 	}
@@ -68,7 +68,7 @@ func (v *Verifier) Verify(ctx context.Context, i repository.Item) (*backup.Manif
 // right do not disprove a content that differed.
 func (v *Verifier) Record(ctx context.Context, i repository.Item, result error, by string) error {
 	if v.Depth == StoredOnly && repository.Whole(result) && i.Marked(backup.MarkDamaged) {
-		m, err := v.Cluster.FindMark(ctx, i.ID, backup.MarkDamaged)
+		m, err := v.Cluster.Marks().Find(ctx, i.ID, backup.MarkDamaged)
 		if err != nil {
 			return err
 		}
@@ -76,7 +76,7 @@ func (v *Verifier) Record(ctx context.Context, i repository.Item, result error, 
 			return nil
 		}
 	}
-	return v.Cluster.Record(ctx, i, result, by)
+	return v.Cluster.Marks().Record(ctx, i, result, by)
 }
 
 func (v *Verifier) manifestDefect(ctx context.Context, i repository.Item, err error) error {
@@ -109,10 +109,10 @@ func (v *Verifier) full(ctx context.Context, m *backup.Manifest) error {
 
 func (v *Verifier) fullBy(ctx context.Context, m *backup.Manifest, file *spool.File) error {
 	progress := v.progress()
-	r, err := v.Cluster.Open(ctx, m, v.Identities, func(done, total int64) { progress(backup.StageVerify, done, total) })
+	r, err := v.Cluster.Data().Open(ctx, m, v.Identities, func(done, total int64) { progress(backup.StageVerify, done, total) })
 	if errors.Is(err, codec.ErrNoIdentity) {
 		// A damaged header looks like a wrong key. The stored bytes tell.
-		if derr := v.diagnose(ctx, m, v.Cluster.ReadBack(ctx, m.DataKey(), m.Stored, progress)); derr != nil {
+		if derr := v.diagnose(ctx, m, v.Cluster.Data().ReadBack(ctx, m.DataKey(), m.Stored, progress)); derr != nil {
 			return derr
 		}
 		return err
@@ -166,7 +166,7 @@ func (v *Verifier) diagnose(ctx context.Context, m *backup.Manifest, err error) 
 	if err == nil || errors.As(err, &known) && known.Kind != backup.Truncated || !errors.Is(err, backup.ErrCorrupt) {
 		return err
 	}
-	sum, serr := v.Cluster.Sum(ctx, m.DataKey())
+	sum, serr := v.Cluster.Data().Sum(ctx, m.DataKey())
 	if serr != nil {
 		return errors.Join(err, serr)
 	}

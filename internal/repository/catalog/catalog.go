@@ -1,0 +1,124 @@
+// Package catalog finds the objects that a store holds of one cluster by their
+// names. It judges nothing, and it parses no content.
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"strings"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/storage"
+)
+
+// Catalog is the part of a store that one cluster has.
+type Catalog struct {
+	Store   storage.Store
+	Cluster string
+}
+
+// Object is an object of ours with its parsed name.
+type Object struct {
+	storage.Object
+	Name backup.Key
+}
+
+// List yields the objects of ours with a prefix that sort after a key. Objects
+// with other names are left out. An error ends it: it is yielded once, last.
+func (c Catalog) List(ctx context.Context, prefix, after string) iter.Seq2[Object, error] {
+	return func(yield func(Object, error) bool) {
+		for obj, err := range c.Store.List(ctx, prefix, after) {
+			if err != nil {
+				yield(Object{}, err)
+				return
+			}
+			if k, err := backup.ParseKey(obj.Key); err == nil && !yield(Object{obj, k}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// All returns all objects of ours with a prefix.
+func (c Catalog) All(ctx context.Context, prefix string) ([]Object, error) {
+	var out []Object
+	for obj, err := range c.List(ctx, prefix, "") {
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", prefix, err)
+		}
+		out = append(out, obj)
+	}
+	return out, nil
+}
+
+// Exists reports whether the cluster has any object of ours.
+func (c Catalog) Exists(ctx context.Context) (bool, error) {
+	for _, prefix := range []string{
+		backup.ManifestPrefix(c.Cluster), backup.DataPrefix(c.Cluster), backup.MarkPrefix(c.Cluster),
+	} {
+		for _, err := range c.List(ctx, prefix, "") {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
+// Data lists the data objects of a snapshot. They are found by their names, and
+// not by the manifest, so that a snapshot whose manifest is damaged or gone can
+// still be deleted.
+func (c Catalog) Data(ctx context.Context, name backup.DataName) ([]storage.Object, error) {
+	all, err := c.All(ctx, backup.DataPrefix(c.Cluster)+string(name))
+	var out []storage.Object
+	for _, obj := range all {
+		if obj.Name.Data == name {
+			out = append(out, obj.Object)
+		}
+	}
+	return out, err
+}
+
+// Manifests lists the manifests that name a data object: one or none, unless
+// somebody copied objects.
+func (c Catalog) Manifests(ctx context.Context, name backup.DataName) ([]backup.Key, error) {
+	all, err := c.All(ctx, backup.ManifestPrefix(c.Cluster)+SecondOf(string(name))+"-r")
+	var out []backup.Key
+	for _, obj := range all {
+		if obj.Name.ID.DataName() == name {
+			out = append(out, obj.Name)
+		}
+	}
+	return out, err
+}
+
+// Has reports whether an object is there, whatever its content.
+func (c Catalog) Has(ctx context.Context, k backup.Key) (bool, error) {
+	_, err := c.Store.Stat(ctx, k.String())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for %s: %w", k.Kind, err)
+	}
+	return true, nil
+}
+
+// Read reads an object that should have at most limit bytes. Of a larger one it
+// returns one byte more than that.
+func (c Catalog) Read(ctx context.Context, key string, limit int64) ([]byte, error) {
+	r, err := c.Store.Open(ctx, key, 0, limit+1)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := io.ReadAll(io.LimitReader(r, limit+1))
+	return raw, errors.Join(err, r.Close())
+}
+
+// SecondOf returns the time that an id or a data name begins with.
+func SecondOf(name string) string {
+	second, _, _ := strings.Cut(name, "-")
+	return second
+}

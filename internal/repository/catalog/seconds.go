@@ -1,0 +1,92 @@
+package catalog
+
+import (
+	"cmp"
+	"context"
+	"iter"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// Second holds the objects that were begun in one second.
+type Second struct {
+	Data, Manifests, Marks []Object
+}
+
+// Seconds yields all objects of the cluster that were begun in the second from or
+// later, grouped by second, the oldest first. It lists page by page, and holds no
+// more than one second. An error ends it: it is yielded once, last.
+func (c Catalog) Seconds(ctx context.Context, from string) iter.Seq2[Second, error] {
+	return func(yield func(Second, error) bool) {
+		// Data first: a backup that ends meanwhile then shows its manifest, or
+		// nothing, rather than data that looks abandoned.
+		data := newListing(ctx, c, backup.DataPrefix(c.Cluster), from)
+		defer data.stop()
+		manifests := newListing(ctx, c, backup.ManifestPrefix(c.Cluster), from)
+		defer manifests.stop()
+		marks := newListing(ctx, c, backup.MarkPrefix(c.Cluster), from)
+		defer marks.stop()
+		for {
+			second := min(data.second(), manifests.second(), marks.second())
+			group := Second{data.take(second), manifests.take(second), marks.take(second)}
+			if err := cmp.Or(data.err, manifests.err, marks.err); err != nil {
+				yield(Second{}, err)
+				return
+			}
+			if second == atEnd || !yield(group, nil) {
+				return
+			}
+		}
+	}
+}
+
+// listing is a listing of one kind of objects that looks at one in advance.
+type listing struct {
+	pull func() (Object, error, bool)
+	stop func()
+	head *Object // nil at the end
+	err  error
+}
+
+func newListing(ctx context.Context, c Catalog, prefix, second string) *listing {
+	after := ""
+	if second != "" {
+		after = prefix + second // a name of that second is longer, and so sorts after it
+	}
+	l := &listing{}
+	l.pull, l.stop = iter.Pull2(c.List(ctx, prefix, after))
+	l.advance()
+	return l
+}
+
+func (l *listing) advance() {
+	l.head = nil
+	obj, err, ok := l.pull()
+	if l.err = err; err == nil && ok {
+		l.head = &obj
+	}
+}
+
+// atEnd is after every second.
+const atEnd = "end"
+
+// second is that of the next object.
+func (l *listing) second() string {
+	switch {
+	case l.head == nil:
+		return atEnd
+	case l.head.Name.Kind == backup.KindData:
+		return SecondOf(string(l.head.Name.Data))
+	}
+	return SecondOf(string(l.head.Name.ID))
+}
+
+// take returns all objects of one second, which come next or not at all.
+func (l *listing) take(second string) []Object {
+	var out []Object
+	for l.head != nil && l.second() == second {
+		out = append(out, *l.head)
+		l.advance()
+	}
+	return out
+}
