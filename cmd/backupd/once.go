@@ -20,10 +20,11 @@ func (e *partialError) Unwrap() error { return e.err }
 
 // once is one cluster's row of the answer.
 type once struct {
-	Cluster  string            `json:"cluster"`
-	Result   string            `json:"result"` // verified, suspect, skipped or failed
-	Snapshot backup.SnapshotID `json:"snapshot,omitempty"`
-	Reason   string            `json:"reason,omitempty"`
+	Repository string            `json:"repository"`
+	Cluster    string            `json:"cluster"`
+	Result     string            `json:"result"` // verified, suspect, skipped or failed
+	Snapshot   backup.SnapshotID `json:"snapshot,omitempty"`
+	Reason     string            `json:"reason,omitempty"`
 }
 
 // runOnce backs up the clusters of a configuration as the daemon would.
@@ -62,7 +63,7 @@ func runOnce(cmd *cobra.Command, a *app, path, clusters string) error {
 }
 
 func newOnce(o daemon.Outcome) once {
-	r := once{Cluster: o.Cluster, Snapshot: o.Snapshot, Reason: o.Reason}
+	r := once{Repository: o.Repository, Cluster: o.Cluster, Snapshot: o.Snapshot, Reason: o.Reason}
 	switch o.Result {
 	case duty.Succeeded:
 		r.Result = "verified"
@@ -83,8 +84,12 @@ func printOnce(a *app, rows []once) error {
 		}{rows})
 	}
 	var cells [][]string
+	names := map[string]int{}
 	for _, r := range rows {
-		cells = append(cells, []string{r.Cluster, r.Result, string(r.Snapshot), r.Reason})
+		names[r.Cluster]++
+	}
+	for _, r := range rows {
+		cells = append(cells, []string{nameOf(r.Repository, r.Cluster, names), r.Result, string(r.Snapshot), r.Reason})
 	}
 	return a.printRows([]string{"CLUSTER", "RESULT", "SNAPSHOT", "REASON"}, cells)
 }

@@ -61,7 +61,8 @@ func runStatus(ctx context.Context, a *app, f daemonFlags) error {
 	s := status{append([]server.Cluster{}, clusters.Clusters...), append([]server.Job{}, running...)}
 	// The worst stands first.
 	slices.SortStableFunc(s.Clusters, func(x, y server.Cluster) int {
-		return cmp.Or(rank(x.State)-rank(y.State), strings.Compare(x.Name, y.Name))
+		return cmp.Or(rank(x.State)-rank(y.State), strings.Compare(x.Name, y.Name),
+			strings.Compare(x.Repository, y.Repository))
 	})
 	if err := printClusters(a, s, time.Now()); err != nil {
 		return err
@@ -89,8 +90,13 @@ func printClusters(a *app, s status, now time.Time) error {
 	}
 	header := []string{"CLUSTER", "STATE", "LAST BACKUP", "NEXT RUN", "RUNNING"}
 	rows := make([][]string, len(s.Clusters))
+	names := map[string]int{}
+	for _, c := range s.Clusters {
+		names[c.Name]++
+	}
 	for i, c := range s.Clusters {
-		rows[i] = []string{c.Name, c.State, ago(c.LastSuccess, now), ahead(c.NextRun, now), runningJobs(s.Jobs, c.Name)}
+		name := nameOf(c.Repository, c.Name, names)
+		rows[i] = []string{name, c.State, ago(c.LastSuccess, now), ahead(c.NextRun, now), runningJobs(s.Jobs, c)}
 	}
 	if a.global.writeOut == "table" {
 		for i, c := range s.Clusters {
@@ -103,6 +109,15 @@ func printClusters(a *app, s status, now time.Time) error {
 		return err
 	}
 	return printGlance(a.stdout, s.Clusters, append([][]string{header}, rows...), colourful(a.stdout))
+}
+
+// nameOf is the name of a cluster in a listing, with its repository where the
+// listing has several clusters of that name.
+func nameOf(repository, cluster string, names map[string]int) string {
+	if names[cluster] > 1 {
+		return repository + "/" + cluster
+	}
+	return cluster
 }
 
 // printGlance prints aligned rows, the first of them the header, and below a
@@ -173,10 +188,10 @@ func ahead(t, now time.Time) string {
 }
 
 // runningJobs tells what is running for a cluster, and how far it is.
-func runningJobs(jobs []server.Job, cluster string) string {
+func runningJobs(jobs []server.Job, of server.Cluster) string {
 	var out []string
 	for _, j := range jobs {
-		if j.Cluster != cluster {
+		if j.Repository != of.Repository || j.Cluster != of.Name {
 			continue
 		}
 		text := j.Kind

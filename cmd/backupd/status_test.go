@@ -82,9 +82,10 @@ func TestStatus_NotOK(t *testing.T) {
 	o := server.Options{Backend: someClusters{
 		clusters: []server.Cluster{well("first"), slow, bad},
 		jobs: []server.Job{
-			{ID: "1", Kind: "backup", Cluster: "zoo", State: server.JobFailed},
-			{ID: "2", Kind: "backup", Cluster: "middle", State: server.JobRunning, Stage: "store", Done: 30, Total: 120},
-			{ID: "3", Kind: "prune", Cluster: "middle", State: server.JobRunning},
+			{ID: "1", Kind: "backup", Repository: "main", Cluster: "zoo", State: server.JobFailed},
+			{ID: "2", Kind: "backup", Repository: "main", Cluster: "middle", State: server.JobRunning, Stage: "store",
+				Done: 30, Total: 120},
+			{ID: "3", Kind: "prune", Repository: "main", Cluster: "middle", State: server.JobRunning},
 		},
 	}}
 	addr := startServer(t, o)
@@ -115,6 +116,27 @@ first    ok       3d ago       in 4d     -
 	}
 	if doc.Kind != kindStatus || len(doc.Clusters) != 3 || doc.Clusters[0].Hint != "check its endpoints" || len(doc.Jobs) != 2 {
 		t.Errorf("document %+v", doc)
+	}
+}
+
+// TestStatus_Repositories: a cluster that two repositories keep has two rows, which
+// say of which they are.
+func TestStatus_Repositories(t *testing.T) {
+	far := well("prod")
+	far.Repository, far.NextRun = "far", time.Time{}
+	o := server.Options{Backend: someClusters{
+		clusters: []server.Cluster{well("prod"), far, well("lab")},
+		jobs:     []server.Job{{ID: "1", Kind: "verify", Repository: "far", Cluster: "prod", State: server.JobRunning}},
+	}}
+	addr := startServer(t, o)
+	code, stdout, _ := backupd("status", "--server", "http://"+addr)
+	want := `CLUSTER    STATE  LAST BACKUP  NEXT RUN  RUNNING
+lab        ok     3d ago       in 4d     -
+far/prod   ok     3d ago       -         verify
+main/prod  ok     3d ago       in 4d     -
+`
+	if code != 0 || stdout != want {
+		t.Errorf("exit code %d\n%s", code, cmp.Diff(want, stdout))
 	}
 }
 

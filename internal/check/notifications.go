@@ -85,6 +85,11 @@ func (c *checker) testEvents(n *config.Notification) []notify.Event {
 	if len(n.Clusters) > 0 {
 		e.Cluster = n.Clusters[0]
 	}
+	for _, cluster := range c.conf.Clusters {
+		if cluster.Name == e.Cluster {
+			e.Repository = cluster.Repository
+		}
+	}
 	kinds := []notify.Kind{notify.Failed, notify.Recovered}
 	if n.Healthchecks != nil {
 		kinds = []notify.Kind{notify.Started}

@@ -23,7 +23,7 @@ func (d *Daemon) Ready() error {
 	var problems []error
 	for _, g := range d.all() {
 		if h := g.backup.Health(now); h.Level == duty.Failure {
-			problems = append(problems, fmt.Errorf("cluster %s: %s", g.Cluster, h.Problem))
+			problems = append(problems, fmt.Errorf("cluster %s: %s", g.Key, h.Problem))
 		}
 	}
 	return errors.Join(problems...)
@@ -44,7 +44,7 @@ func (d *Daemon) Clusters() []server.Cluster {
 func (g *guard) status(now, next time.Time) server.Cluster {
 	h, f := g.backup.Health(now), g.Known.Now()
 	out := server.Cluster{
-		Name: g.Cluster, Labels: g.conf.Labels, Repository: g.Repository, Schedule: g.backup.Line.String(),
+		Repository: g.Repository, Name: g.Cluster, Labels: g.conf.Labels, Schedule: g.backup.Line.String(),
 		State: string(h.Level), Problem: h.Problem, Hint: h.Hint,
 		LastSuccess: f.Confirmed.UTC(), LastAttempt: f.Attempted.UTC(), NextRun: next.UTC(),
 		Running: g.daemon.board.running(kindBackup, g.Key),
@@ -74,8 +74,8 @@ func (d *Daemon) Jobs() []server.Job { return d.board.list() }
 func (d *Daemon) Subscribe(ctx context.Context, send func(server.Job)) { d.board.subscribe(ctx, send) }
 
 // Snapshots returns a part of a cluster's listing, the newest first.
-func (d *Daemon) Snapshots(ctx context.Context, cluster, after string, limit int) ([]server.Snapshot, error) {
-	g, err := d.find(cluster)
+func (d *Daemon) Snapshots(ctx context.Context, of server.Key, after string, limit int) ([]server.Snapshot, error) {
+	g, err := d.guard(duty.Key(of))
 	if err != nil {
 		return nil, err
 	}
@@ -128,8 +128,8 @@ func newRow(i repository.Item, now time.Time) server.Snapshot {
 }
 
 // Snapshot returns one snapshot with its manifest.
-func (d *Daemon) Snapshot(ctx context.Context, cluster, id string) (*server.SnapshotDetail, error) {
-	in, item, err := d.item(ctx, cluster, id)
+func (d *Daemon) Snapshot(ctx context.Context, of server.Key, id string) (*server.SnapshotDetail, error) {
+	in, item, err := d.item(ctx, of, id)
 	if err != nil {
 		return nil, err
 	}
@@ -145,8 +145,8 @@ func (d *Daemon) Snapshot(ctx context.Context, cluster, id string) (*server.Snap
 }
 
 // item finds a snapshot by its id, the beginning of one, or "latest".
-func (d *Daemon) item(ctx context.Context, cluster, ref string) (*repository.Cluster, repository.Item, error) {
-	g, err := d.find(cluster)
+func (d *Daemon) item(ctx context.Context, of server.Key, ref string) (*repository.Cluster, repository.Item, error) {
+	g, err := d.guard(duty.Key(of))
 	if err != nil {
 		return nil, repository.Item{}, err
 	}
@@ -166,8 +166,8 @@ func notFound(err error) error {
 }
 
 // StartBackup runs a cluster's backup now.
-func (d *Daemon) StartBackup(cluster string) (server.Job, error) {
-	g, err := d.find(cluster)
+func (d *Daemon) StartBackup(of server.Key) (server.Job, error) {
+	g, err := d.guard(duty.Key(of))
 	if err != nil {
 		return server.Job{}, err
 	}
@@ -176,8 +176,8 @@ func (d *Daemon) StartBackup(cluster string) (server.Job, error) {
 
 // StartVerification verifies one snapshot as soon as the cluster's other jobs
 // let it.
-func (d *Daemon) StartVerification(cluster, id string) (server.Job, error) {
-	g, err := d.find(cluster)
+func (d *Daemon) StartVerification(of server.Key, id string) (server.Job, error) {
+	g, err := d.guard(duty.Key(of))
 	if err != nil {
 		return server.Job{}, err
 	}
@@ -190,8 +190,8 @@ func (d *Daemon) StartVerification(cluster, id string) (server.Job, error) {
 }
 
 // Pin keeps a snapshot from being pruned.
-func (d *Daemon) Pin(ctx context.Context, cluster, id, reason string) error {
-	in, item, err := d.item(ctx, cluster, id)
+func (d *Daemon) Pin(ctx context.Context, of server.Key, id, reason string) error {
+	in, item, err := d.item(ctx, of, id)
 	if err != nil {
 		return err
 	}
@@ -200,8 +200,8 @@ func (d *Daemon) Pin(ctx context.Context, cluster, id, reason string) error {
 }
 
 // PrunePlan returns what a prune would do now.
-func (d *Daemon) PrunePlan(ctx context.Context, cluster string) ([]server.PruneDecision, error) {
-	g, err := d.find(cluster)
+func (d *Daemon) PrunePlan(ctx context.Context, of server.Key) ([]server.PruneDecision, error) {
+	g, err := d.guard(duty.Key(of))
 	if err != nil {
 		return nil, err
 	}

@@ -45,8 +45,8 @@ func (b *board) begin(kind string, key duty.Key, reason string) *job {
 	j := &job{
 		board: b, began: map[backup.Stage]time.Time{}, phases: map[backup.Stage]time.Duration{},
 		Job: server.Job{
-			ID: backup.RandomName(12), Kind: kind, Cluster: key.Cluster, Reason: reason,
-			State: server.JobRunning, Started: time.Now().UTC(),
+			ID: backup.RandomName(12), Kind: kind, Repository: key.Repository, Cluster: key.Cluster,
+			Reason: reason, State: server.JobRunning, Started: time.Now().UTC(),
 		},
 	}
 	b.mu.Lock()
@@ -162,7 +162,7 @@ func (b *board) running(kind string, key duty.Key) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.ContainsFunc(b.jobs, func(j *job) bool {
-		return j.Kind == kind && j.Cluster == key.Cluster && j.State == server.JobRunning
+		return j.Kind == kind && j.Repository == key.Repository && j.Cluster == key.Cluster && j.State == server.JobRunning
 	})
 }
 

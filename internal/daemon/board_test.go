@@ -44,7 +44,7 @@ func TestBoard_Kept(t *testing.T) {
 		var j server.Job
 		await(t, "the verification before to end", func() (ok bool) {
 			var err error
-			j, err = d.StartVerification("second", unknown)
+			j, err = d.StartVerification(inMain("second"), unknown)
 			return err == nil
 		})
 		h.ended(d, j.ID)
@@ -57,7 +57,7 @@ func TestBoard_Kept(t *testing.T) {
 	if c := d.Clusters(); !c[0].Running || c[1].Running {
 		t.Errorf("wrong about what runs: %+v", c)
 	}
-	if _, err := d.StartBackup("prod"); err == nil || d.Jobs()[0].ID != list[0].ID {
+	if _, err := d.StartBackup(inMain("prod")); err == nil || d.Jobs()[0].ID != list[0].ID {
 		t.Errorf("a job that was not started is on the board: %v", err)
 	}
 	upload.release()

@@ -201,16 +201,6 @@ func (d *Daemon) guard(key duty.Key) (*guard, error) {
 	return nil, fmt.Errorf("cluster %s: %w", key, server.ErrNotFound)
 }
 
-// find returns the guard of a cluster.
-func (d *Daemon) find(cluster string) (*guard, error) {
-	for _, g := range d.all() {
-		if g.Cluster == cluster {
-			return g, nil
-		}
-	}
-	return nil, fmt.Errorf("cluster %s: %w", cluster, server.ErrNotFound)
-}
-
 // enter returns the guard of a key, which must be left again.
 func (d *Daemon) enter(key duty.Key) (*guard, error) {
 	d.mu.Lock() // so that it is not replaced and retired in between

@@ -29,25 +29,25 @@ func TestDaemon_Backup(t *testing.T) {
 		h.put("a")
 		h.backup(d, server.JobSucceeded)
 	}
-	list, err := d.Snapshots(t.Context(), "prod", "", 100)
+	list, err := d.Snapshots(t.Context(), inMain("prod"), "", 100)
 	if err != nil || len(list) != 3 {
 		t.Fatalf("retention left %d: %v", len(list), err)
 	}
-	rest, err := d.Snapshots(t.Context(), "prod", list[0].ID, 1)
+	rest, err := d.Snapshots(t.Context(), inMain("prod"), list[0].ID, 1)
 	if err != nil || len(rest) != 1 || rest[0].ID != list[1].ID {
 		t.Errorf("the page after %s: %+v, %v", list[0].ID, rest, err)
 	}
 	if got := h.verify(d, server.Latest); got.State != server.JobSucceeded || got.Snapshot != list[0].ID {
 		t.Errorf("verification: %+v", got)
 	}
-	if err := d.Pin(t.Context(), "prod", list[2].ID, "for the audit"); err != nil {
+	if err := d.Pin(t.Context(), inMain("prod"), list[2].ID, "for the audit"); err != nil {
 		t.Error(err)
 	}
-	detail, err := d.Snapshot(t.Context(), "prod", list[2].ID)
+	detail, err := d.Snapshot(t.Context(), inMain("prod"), list[2].ID)
 	if err != nil || detail.Pinned != "for the audit" {
 		t.Errorf("got %+v, %v", detail, err)
 	}
-	if _, err := d.StartBackup("nobody"); !errors.Is(err, server.ErrNotFound) {
+	if _, err := d.StartBackup(inMain("nobody")); !errors.Is(err, server.ErrNotFound) {
 		t.Errorf("backup of an unknown cluster: %v", err)
 	}
 }
@@ -198,7 +198,7 @@ func TestSnapshots_Pages(t *testing.T) {
 func pages(t *testing.T, d *daemon.Daemon, limit int) (got []string) {
 	t.Helper()
 	for after := ""; ; {
-		page, err := d.Snapshots(t.Context(), "prod", after, limit)
+		page, err := d.Snapshots(t.Context(), inMain("prod"), after, limit)
 		if err != nil {
 			t.Fatal(err)
 		}

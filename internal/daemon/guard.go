@@ -168,7 +168,7 @@ func (g *guard) started() {
 }
 
 func (g *guard) complete(e *notify.Event) {
-	e.Cluster, e.Labels, e.Time = g.conf.Name, g.conf.Labels, time.Now().UTC()
+	e.Repository, e.Cluster, e.Labels, e.Time = g.Repository, g.Cluster, g.conf.Labels, time.Now().UTC()
 }
 
 // lookIn looks at the repository, and has stored what waits for it.

@@ -205,7 +205,7 @@ func (h *house) ask(d *daemon.Daemon) (j server.Job) {
 	h.t.Helper()
 	await(h.t, "the job before to end", func() (ok bool) {
 		var err error
-		j, err = d.StartBackup("prod")
+		j, err = d.StartBackup(inMain("prod"))
 		return err == nil
 	})
 	return j
@@ -227,7 +227,7 @@ func (h *house) verify(d *daemon.Daemon, id string) server.Job {
 	var j server.Job
 	await(h.t, "the verification before to end", func() (ok bool) {
 		var err error
-		j, err = d.StartVerification("prod", id)
+		j, err = d.StartVerification(inMain("prod"), id)
 		return err == nil
 	})
 	return h.ended(d, j.ID)
@@ -306,6 +306,9 @@ func (h *house) store(repository string) storage.Store {
 	}
 	return s
 }
+
+// inMain is the key of a cluster in the repository of a house.
+func inMain(cluster string) server.Key { return server.Key{Repository: "main", Cluster: cluster} }
 
 // stored is what a store holds of a cluster.
 func stored(s storage.Store, cluster string) *repository.Cluster {

@@ -142,7 +142,7 @@ func TestLook_Late(t *testing.T) {
 	early = g.holdAnswer("GET", listingOf)
 	early.reached()
 	g.damage(h.manifest(d, second.Snapshot).DataKey())
-	if _, err := d.StartVerification("prod", second.Snapshot); err != nil {
+	if _, err := d.StartVerification(inMain("prod"), second.Snapshot); err != nil {
 		t.Fatal(err)
 	}
 	h.troubled(d, server.ClusterFailure, "is damaged")

@@ -33,7 +33,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	d, _ := h.protected()
 	h.verify(d, server.Latest)
 	h.unreadable()
-	if _, err := d.Snapshots(t.Context(), "prod", "", 1); err == nil {
+	if _, err := d.Snapshots(t.Context(), inMain("prod"), "", 1); err == nil {
 		t.Fatal("a file was listed")
 	}
 	if len(series(t, d, "backupd_store_errors_total{")) == 0 {

@@ -77,7 +77,8 @@ func TestNotifications(t *testing.T) {
 		t.Errorf("told (-want +got):\n%s", diff)
 	}
 	failure, recovery := told()[0], told()[1]
-	if !strings.Contains(failure.Error, notThere) || failure.Hint != "do something" || failure.Cluster != "prod" ||
+	if !strings.Contains(failure.Error, notThere) || failure.Hint != "do something" || failure.Repository != "main" ||
+		failure.Cluster != "prod" ||
 		recovery.Snapshot == "" || !recovery.Since.Equal(failure.Time) {
 		t.Errorf("got %+v and %+v", failure, recovery)
 	}

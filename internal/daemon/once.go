@@ -10,6 +10,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/schedule"
+	"github.com/etcd-backupd/backupd/internal/server"
 )
 
 // Outcome is what became of one cluster's backup.
@@ -19,7 +20,8 @@ type Outcome struct {
 }
 
 // Once backs up the named clusters, or all, as a slot of the schedule would,
-// and returns what became of each. It is for a CronJob: nothing listens, and
+// and returns what became of each. A name means that cluster in every repository
+// that keeps it. It is for a CronJob: nothing listens, and
 // notifications are delivered before it returns.
 func (d *Daemon) Once(ctx context.Context, names []string) ([]Outcome, error) {
 	defer d.close()
@@ -62,18 +64,26 @@ func (g *guard) once(ctx context.Context) duty.Outcome {
 	return r.last
 }
 
+// chosen returns the guards of the named clusters, or all.
 func (d *Daemon) chosen(names []string) ([]*guard, error) {
+	all := d.all()
 	if len(names) == 0 {
-		return d.all(), nil
+		return all, nil
 	}
 	var out []*guard
 	for _, name := range names {
-		g, err := d.find(name)
-		if err != nil {
-			return nil, err
+		found := false
+		for _, g := range all {
+			if g.Cluster != name {
+				continue
+			}
+			found = true
+			if !slices.Contains(out, g) {
+				out = append(out, g)
+			}
 		}
-		if !slices.Contains(out, g) {
-			out = append(out, g)
+		if !found {
+			return nil, fmt.Errorf("cluster %s: %w", name, server.ErrNotFound)
 		}
 	}
 	return out, nil

@@ -29,7 +29,7 @@ func TestOutage(t *testing.T) {
 	streams := h.streams()
 	h.back()
 	h.ok(d)
-	list, err := d.Snapshots(t.Context(), "prod", "", 10)
+	list, err := d.Snapshots(t.Context(), inMain("prod"), "", 10)
 	if err != nil || len(list) != 2 || d.Clusters()[0].Snapshot != list[0].ID || len(h.pending()) != 0 {
 		t.Errorf("got %+v, %v; pending %v", list, err, h.pending())
 	}
@@ -190,7 +190,7 @@ func TestStop(t *testing.T) {
 	if len(h.pending()) != 1 {
 		t.Fatalf("pending is %v", h.pending())
 	}
-	if _, err := d.StartBackup("prod"); err == nil {
+	if _, err := d.StartBackup(inMain("prod")); err == nil {
 		t.Error("a daemon that was stopped takes orders")
 	}
 	upload.release()

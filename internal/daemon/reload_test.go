@@ -58,7 +58,7 @@ func TestDaemon_Reload(t *testing.T) {
 func TestReload_Removed(t *testing.T) {
 	h, d, upload := busy(t)
 	held := h.job(d, "the backup that runs", func(j server.Job) bool { return j.Cluster == "prod" })
-	waiting, err := d.StartVerification("prod", server.Latest)
+	waiting, err := d.StartVerification(inMain("prod"), server.Latest)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestReload_Removed(t *testing.T) {
 	if got := h.ended(d, waiting.ID); got.State != server.JobFailed || got.Error == "" {
 		t.Errorf("a job that will not come: %+v", got)
 	}
-	if _, err := d.StartBackup("prod"); !errors.Is(err, server.ErrNotFound) {
+	if _, err := d.StartBackup(inMain("prod")); !errors.Is(err, server.ErrNotFound) {
 		t.Errorf("a cluster that was taken out is backed up: %v", err)
 	}
 	upload.release()
@@ -116,7 +116,7 @@ func TestReload_Running(t *testing.T) {
 	if c := d.Clusters()[0]; c.Schedule != "@daily" || !c.Running || c.Snapshot != "" {
 		t.Errorf("while it runs: %+v", c)
 	}
-	waiting, err := d.StartBackup("second")
+	waiting, err := d.StartBackup(inMain("second"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func TestReload_Waiting(t *testing.T) {
 	told := h.webhook("start", "success", "failure", "recovery")
 	h.edit("concurrency: 3", "concurrency: 1")
 	h.reload(d)
-	waiting, err := d.StartBackup("second")
+	waiting, err := d.StartBackup(inMain("second"))
 	if err != nil {
 		t.Fatal(err)
 	}

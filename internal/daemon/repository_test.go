@@ -48,7 +48,7 @@ func (h *house) must(err error) {
 // manifest returns the manifest of a snapshot.
 func (h *house) manifest(d *daemon.Daemon, id string) *backup.Manifest {
 	h.t.Helper()
-	got, err := d.Snapshot(h.t.Context(), "prod", id)
+	got, err := d.Snapshot(h.t.Context(), inMain("prod"), id)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -125,5 +125,5 @@ func (d *Daemon) askFor(key duty.Key, kind, snapshot string) (server.Job, error)
 	if errors.Is(err, schedule.ErrRunning) {
 		err = fmt.Errorf("%w: %w", server.ErrConflict, err)
 	}
-	return server.Job{}, fmt.Errorf("start %s of %s: %w", kind, key.Cluster, err)
+	return server.Job{}, fmt.Errorf("start %s of %s: %w", kind, key, err)
 }

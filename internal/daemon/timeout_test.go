@@ -49,9 +49,9 @@ func TestTimeOuts(t *testing.T) {
 	stalled.Stall()
 	g.hold("PUT", "stored/data/")
 	g.hold("GET", "/x/read/data/")
-	h.start(d.StartBackup("stored"))
-	behind := h.start(d.StartVerification("stored", server.Latest))
-	h.start(d.StartVerification("read", server.Latest))
+	h.start(d.StartBackup(inMain("stored")))
+	behind := h.start(d.StartVerification(inMain("stored"), server.Latest))
+	h.start(d.StartVerification(inMain("read"), server.Latest))
 	h.hangs(d, "stored", "backup", "manual")
 	h.hangs(d, "stored", "backup", "caught up") // the upload of what was kept
 	h.hangs(d, "read", "verify", "manual")

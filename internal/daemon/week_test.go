@@ -80,8 +80,8 @@ func (w *week) write() {
 	}
 }
 
-func (w *week) count(d *daemon.Daemon, cluster string) int {
-	list, err := d.Snapshots(w.t.Context(), cluster, "", 1000)
+func (w *week) count(d *daemon.Daemon, of server.Key) int {
+	list, err := d.Snapshots(w.t.Context(), of, "", 1000)
 	if err != nil {
 		return -1 // there is no repository yet
 	}
@@ -93,7 +93,8 @@ func (w *week) grow(d *daemon.Daemon, ok func(n int) bool) {
 	w.t.Helper()
 	await(w.t, "snapshots", func() bool {
 		w.write()
-		return ok(w.count(d, "plain")) && ok(w.count(d, "secure"))
+		return ok(w.count(d, server.Key{Repository: "local", Cluster: "plain"})) &&
+			ok(w.count(d, server.Key{Repository: "away", Cluster: "secure"}))
 	})
 }
 

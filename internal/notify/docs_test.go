@@ -33,11 +33,12 @@ func blocks(t *testing.T, language string) []string {
 
 func documented() notify.Event {
 	return notify.Event{
-		Kind: notify.Failed, Job: "backup", Cluster: "production", Labels: map[string]string{"team": "platform"},
-		Time:  time.Date(2026, 11, 21, 3, 0, 41, 0, time.UTC),
-		Error: "survey production: dial 10.0.0.1:2379: connection refused",
-		Hint:  "is etcd running, and may this host reach it?",
-		Since: time.Date(2026, 11, 21, 2, 0, 39, 0, time.UTC),
+		Kind: notify.Failed, Job: "backup", Repository: "main", Cluster: "production",
+		Labels: map[string]string{"team": "platform"},
+		Time:   time.Date(2026, 11, 21, 3, 0, 41, 0, time.UTC),
+		Error:  "survey production: dial 10.0.0.1:2379: connection refused",
+		Hint:   "is etcd running, and may this host reach it?",
+		Since:  time.Date(2026, 11, 21, 2, 0, 39, 0, time.UTC),
 	}
 }
 
@@ -160,7 +161,7 @@ func TestDocumentedAlertmanager(t *testing.T) {
 	}
 	e := documented()
 	labels := map[string]string{"alertname": "BackupdJobFailed", "severity": "critical", "job": "backup",
-		"cluster": "production"}
+		"repository": "main", "cluster": "production"}
 	want := [][]alert{
 		{{Labels: labels, Annotations: map[string]string{"description": e.Error, "hint": e.Hint}, StartsAt: e.Since,
 			EndsAt: e.Time.Add(48 * time.Hour)}},

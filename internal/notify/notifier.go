@@ -95,7 +95,7 @@ type Notifier struct {
 
 // New returns a notifier for targets. Events are kept until Run.
 func New(targets []*Target, log *slog.Logger) *Notifier {
-	n := &Notifier{log: log, tracker: tracker{failing: map[string]failure{}}}
+	n := &Notifier{log: log, tracker: tracker{failing: map[task]failure{}}}
 	n.Set(targets)
 	return n
 }
@@ -182,7 +182,8 @@ func (n *Notifier) work(q *queue) {
 }
 
 func (n *Notifier) deliver(ctx context.Context, s sender, e Event) {
-	log := n.log.With("receiver", s.kind(), "event", e.Kind, "job", e.Job, "cluster", e.Cluster)
+	log := n.log.With("receiver", s.kind(), "event", e.Kind, "job", e.Job,
+		"repository", e.Repository, "cluster", e.Cluster)
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.Multiplier = time.Second, 2
 	var last error
@@ -208,7 +209,8 @@ func (n *Notifier) deliver(ctx context.Context, s sender, e Event) {
 func (n *Notifier) dropped(q *queue, events []Event) {
 	for _, e := range events {
 		n.log.Error("a notification is dropped: too many are waiting for the receiver, or it was removed",
-			"receiver", q.target.sender.kind(), "event", e.Kind, "job", e.Job, "cluster", e.Cluster)
+			"receiver", q.target.sender.kind(), "event", e.Kind, "job", e.Job,
+			"repository", e.Repository, "cluster", e.Cluster)
 		n.result(q.target.sender, "dropped")
 	}
 }

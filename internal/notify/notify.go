@@ -22,15 +22,18 @@ const (
 
 // Event is the start or the end of a job.
 type Event struct {
-	Kind     Kind              `json:"kind"`
-	Job      string            `json:"job"` // backup, verify, prune, defragment
-	Cluster  string            `json:"cluster"`
-	Labels   map[string]string `json:"labels,omitempty"`
-	Time     time.Time         `json:"time"`
-	Snapshot string            `json:"snapshot,omitempty"` // its id
-	Revision int64             `json:"revision,omitempty"`
-	Error    string            `json:"error,omitempty"`
-	Hint     string            `json:"hint,omitempty"`
+	Kind Kind   `json:"kind"`
+	Job  string `json:"job"` // backup, verify, prune, defragment
+	// Repository and Cluster are the names of the configuration: a cluster may be
+	// kept in several repositories.
+	Repository string            `json:"repository"`
+	Cluster    string            `json:"cluster"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	Time       time.Time         `json:"time"`
+	Snapshot   string            `json:"snapshot,omitempty"` // its id
+	Revision   int64             `json:"revision,omitempty"`
+	Error      string            `json:"error,omitempty"`
+	Hint       string            `json:"hint,omitempty"`
 	// Since is when the job began to fail; it is set for failures and recoveries.
 	Since time.Time `json:"since,omitzero"`
 
@@ -48,6 +51,9 @@ func (e Event) String() string {
 	job := cmp.Or(jobs[e.Job], e.Job)
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s of cluster %s ", job, e.Cluster)
+	if e.Repository != "" {
+		fmt.Fprintf(&b, "in repository %s ", e.Repository)
+	}
 	switch e.Kind {
 	case Started:
 		b.WriteString("begins")

@@ -33,7 +33,8 @@ var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
 func failure() notify.Event {
 	return notify.Event{
-		Kind: notify.Failed, Job: "backup", Cluster: "prod", Labels: map[string]string{"team": "a"}, Time: noon,
+		Kind: notify.Failed, Job: "backup", Repository: "main", Cluster: "prod",
+		Labels: map[string]string{"team": "a"}, Time: noon,
 		Error: `dial "10.0.0.1": <refused> & gone`, Hint: "is etcd up?", Since: noon,
 	}
 }
@@ -192,7 +193,7 @@ func TestSlackEscapes(t *testing.T) {
 	if err := json.Unmarshal([]byte(strings.TrimPrefix(r.got[0], "POST /services/T0/B0/secret ")), &m); err != nil {
 		t.Fatal(err)
 	}
-	if want := "Backup of cluster prod failed: dial \"10.0.0.1\": &lt;refused&gt; &amp; gone\nHint: is etcd " +
+	if want := "Backup of cluster prod in repository main failed: dial \"10.0.0.1\": &lt;refused&gt; &amp; gone\nHint: is etcd " +
 		"up?"; m.Text != want {
 		t.Errorf("text %q, want %q", m.Text, want)
 	}
@@ -217,9 +218,9 @@ func TestHealthchecks(t *testing.T) {
 		event("verify", notify.Failed), huge)
 	want := []string{
 		"GET /ping/uuid/start?create=1 ",
-		"POST /ping/uuid?create=1 Backup of cluster prod succeeded",
-		"POST /ping/uuid?create=1 Backup of cluster prod works again",
-		"POST /ping/uuid/fail?create=1 Verification of cluster prod failed: dial \"10.0.0.1\": <refused> & gone\nHint: is " +
+		"POST /ping/uuid?create=1 Backup of cluster prod in repository main succeeded",
+		"POST /ping/uuid?create=1 Backup of cluster prod in repository main works again",
+		"POST /ping/uuid/fail?create=1 Verification of cluster prod in repository main failed: dial \"10.0.0.1\": <refused> & gone\nHint: is " +
 			"etcd up?",
 	}
 	if diff := cmp.Diff(want, r.got[:4]); diff != "" {
@@ -252,10 +253,11 @@ BACKUPD_EVENT_ERROR=dial "10.0.0.1": <refused> & gone
 BACKUPD_EVENT_HINT=is etcd up?
 BACKUPD_EVENT_JOB=backup
 BACKUPD_EVENT_KIND=failure
+BACKUPD_EVENT_REPOSITORY=main
 BACKUPD_EVENT_REVISION=0
 BACKUPD_EVENT_SINCE=2026-11-21T12:00:00Z
 BACKUPD_EVENT_SNAPSHOT=
-BACKUPD_EVENT_TEXT=Backup of cluster prod failed: dial "10.0.0.1": <refused> & gone
+BACKUPD_EVENT_TEXT=Backup of cluster prod in repository main failed: dial "10.0.0.1": <refused> & gone
 BACKUPD_EVENT_TIME=2026-11-21T12:00:00Z
 `
 	if diff := cmp.Diff(want, string(env)); diff != "" {
@@ -671,6 +673,28 @@ func TestFilters(t *testing.T) {
 				t.Errorf("got %q, want %d", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestOutcome_OfEachRepository: a cluster that one repository keeps does not make
+// up for the other one that fails.
+func TestOutcome_OfEachRepository(t *testing.T) {
+	r := newReceiver(t, nil)
+	n := notify.New([]*notify.Target{target(t, notify.Webhook{URL: r.URL,
+		Template: `{{json (printf "%s %s" .Repository .Kind)}}`}, notify.Failed, notify.Recovered, notify.Succeeded),
+	}, slog.New(slog.DiscardHandler))
+	for _, end := range [][2]string{{"main", "down"}, {"far", ""}, {"far", "down"}, {"main", ""}, {"far", ""}} {
+		n.Outcome(notify.Event{Job: "backup", Repository: end[0], Cluster: "prod", Time: noon, Error: end[1]})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := n.Run(ctx); err != nil {
+		t.Error(err)
+	}
+	want := []string{`POST / "main failure"`, `POST / "far success"`, `POST / "far failure"`, `POST / "main recovery"`,
+		`POST / "far recovery"`}
+	if diff := cmp.Diff(want, r.requests()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

@@ -13,8 +13,11 @@ const remindAfter = 24 * time.Hour
 // reported.
 type tracker struct {
 	mu      sync.Mutex
-	failing map[string]failure // by job and cluster
+	failing map[task]failure
 }
+
+// task is what fails or succeeds: a job of a cluster in a repository.
+type task struct{ job, repository, cluster string }
 
 type failure struct{ since, reported time.Time }
 
@@ -22,7 +25,7 @@ type failure struct{ since, reported time.Time }
 func (t *tracker) judge(e Event) Event {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	key := e.Job + "/" + e.Cluster
+	key := task{e.Job, e.Repository, e.Cluster}
 	f, failed := t.failing[key]
 	if e.Error == "" {
 		e.Kind = Succeeded

@@ -59,7 +59,8 @@ func (w Webhook) prepare() (sender, error) {
 // samples hold texts that a template may fail to quote.
 func samples() []Event {
 	now := time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
-	e := Event{Job: "backup", Cluster: "production", Labels: map[string]string{"team": `the "A" team`}, Time: now}
+	e := Event{Job: "backup", Repository: "main", Cluster: "production",
+		Labels: map[string]string{"team": `the "A" team`}, Time: now}
 	started, succeeded, failed, recovered := e, e, e, e
 	started.Kind, succeeded.Kind, failed.Kind, recovered.Kind = Started, Succeeded, Failed, Recovered
 	succeeded.Snapshot, succeeded.Revision = "20261121T030000Z-r123456-0123456789ab", 123456

@@ -46,7 +46,7 @@ func TestTokens(t *testing.T) {
 					t.Errorf("GET %s: %s, want %d: %s", path, resp.Status, c.read, body)
 				}
 			}
-			resp, body := r.do(t, "POST", api+"/clusters/prod/backups", "", headers...)
+			resp, body := r.do(t, "POST", prod+"/backups", "", headers...)
 			if resp.StatusCode != c.write {
 				t.Errorf("POST: %s, want %d: %s", resp.Status, c.write, body)
 			}
@@ -64,7 +64,7 @@ func TestTokens_SameInBothFiles(t *testing.T) {
 	file := tokenFile(t, readToken)
 	r := start(t, server.Options{ReadTokensFile: file, OperateTokensFile: file})
 	for range 20 { // the files are looked at in any order
-		resp, _ := r.do(t, "PUT", api+"/clusters/prod/snapshots/"+snapshotID+"/pin", `{"reason":"x"}`,
+		resp, _ := r.do(t, "PUT", prod+"/snapshots/"+snapshotID+"/pin", `{"reason":"x"}`,
 			"Authorization: Bearer "+readToken)
 		if resp.StatusCode != http.StatusNoContent {
 			t.Fatal(resp.Status)
@@ -165,7 +165,7 @@ func TestClientCertificates(t *testing.T) {
 	}
 	pair := loadPair(t, ours, "operator")
 	with(pair)
-	if resp, _ := r.do(t, "POST", api+"/clusters/prod/backups", ""); resp.StatusCode != http.StatusAccepted {
+	if resp, _ := r.do(t, "POST", prod+"/backups", ""); resp.StatusCode != http.StatusAccepted {
 		t.Errorf("with a certificate: %s", resp.Status)
 	}
 	with(loadPair(t, others, "stranger"))
@@ -175,7 +175,7 @@ func TestClientCertificates(t *testing.T) {
 	with(pair)
 	refused("a certificate of the former authority")
 	with(loadPair(t, others, "colleague"))
-	if resp, _ := r.do(t, "POST", api+"/clusters/prod/verifications",
+	if resp, _ := r.do(t, "POST", prod+"/verifications",
 		`{"snapshot":"latest"}`); resp.StatusCode != http.StatusAccepted {
 		t.Errorf("with a certificate of the new authority: %s", resp.Status)
 	}

@@ -45,7 +45,7 @@ var (
 // routes lists every route of the server. None restores or deletes.
 func routes(metrics http.Handler) []route {
 	const (
-		cluster  = apiPrefix + "/clusters/{name}"
+		cluster  = apiPrefix + "/repositories/{repository}/clusters/{cluster}"
 		snapshot = cluster + "/snapshots/{id}"
 	)
 	return []route{
@@ -59,7 +59,7 @@ func routes(metrics http.Handler) []route {
 		{method: "GET", path: apiPrefix + "/openapi.json", scope: scopeRead, id: "describe",
 			summary: "This document", endpoint: get(describe)},
 		{method: "GET", path: apiPrefix + "/clusters", scope: scopeRead, id: "listClusters",
-			summary: "Status of all clusters", endpoint: get(listClusters)},
+			summary: "Status of all clusters, once for each repository that keeps one", endpoint: get(listClusters)},
 		{method: "GET", path: cluster, scope: scopeRead, id: "getCluster",
 			summary: "Status of one cluster", endpoint: get(getCluster, http.StatusNotFound)},
 		{method: "GET", path: cluster + "/snapshots", scope: scopeRead, id: "listSnapshots",
@@ -130,16 +130,24 @@ func listClusters(s *Server, _ *http.Request) (ClusterList, error) {
 }
 
 func getCluster(s *Server, r *http.Request) (Cluster, error) {
+	repository, name := r.PathValue("repository"), r.PathValue("cluster")
 	for _, c := range s.backend.Clusters() {
-		if c.Name == r.PathValue("name") {
+		if c.Repository == repository && c.Name == name {
 			return c, nil
 		}
 	}
-	return Cluster{}, fmt.Errorf("cluster %q: %w", r.PathValue("name"), ErrNotFound)
+	return Cluster{}, fmt.Errorf("cluster %q in repository %q: %w", name, repository, ErrNotFound)
+}
+
+// keyOf returns the key of the cluster that the path names.
+func keyOf(s *Server, r *http.Request) (Key, error) {
+	c, err := getCluster(s, r)
+	return Key{c.Repository, c.Name}, err
 }
 
 func listSnapshots(s *Server, r *http.Request) (SnapshotList, error) {
-	if _, err := getCluster(s, r); err != nil {
+	of, err := keyOf(s, r)
+	if err != nil {
 		return SnapshotList{}, err
 	}
 	limit := defaultLimit
@@ -147,7 +155,7 @@ func listSnapshots(s *Server, r *http.Request) (SnapshotList, error) {
 		limit, _ = strconv.Atoi(given) // checked before
 	}
 	// One more snapshot shows whether there is another page.
-	found, err := s.backend.Snapshots(r.Context(), r.PathValue("name"), r.URL.Query().Get("after"), limit+1)
+	found, err := s.backend.Snapshots(r.Context(), of, r.URL.Query().Get("after"), limit+1)
 	if err != nil {
 		return SnapshotList{}, err
 	}
@@ -160,22 +168,22 @@ func listSnapshots(s *Server, r *http.Request) (SnapshotList, error) {
 }
 
 // snapshotOf returns the snapshot that the path names.
-func snapshotOf(s *Server, r *http.Request) (cluster, id string, err error) {
-	if _, err := getCluster(s, r); err != nil {
-		return "", "", err
+func snapshotOf(s *Server, r *http.Request) (of Key, id string, err error) {
+	if of, err = keyOf(s, r); err != nil {
+		return of, "", err
 	}
 	if _, err := backup.ParseSnapshotID(r.PathValue("id")); err != nil {
-		return "", "", newProblem(http.StatusNotFound, "%s", err)
+		return of, "", newProblem(http.StatusNotFound, "%s", err)
 	}
-	return r.PathValue("name"), r.PathValue("id"), nil
+	return of, r.PathValue("id"), nil
 }
 
 func getSnapshot(s *Server, r *http.Request) (SnapshotDetail, error) {
-	cluster, id, err := snapshotOf(s, r)
+	of, id, err := snapshotOf(s, r)
 	if err != nil {
 		return SnapshotDetail{}, err
 	}
-	detail, err := s.backend.Snapshot(r.Context(), cluster, id)
+	detail, err := s.backend.Snapshot(r.Context(), of, id)
 	if err != nil {
 		return SnapshotDetail{}, err
 	}
@@ -185,7 +193,7 @@ func getSnapshot(s *Server, r *http.Request) (SnapshotDetail, error) {
 const maxReason = 500 // characters
 
 func pinSnapshot(s *Server, r *http.Request, body PinRequest) error {
-	cluster, id, err := snapshotOf(s, r)
+	of, id, err := snapshotOf(s, r)
 	if err != nil {
 		return err
 	}
@@ -194,18 +202,20 @@ func pinSnapshot(s *Server, r *http.Request, body PinRequest) error {
 		return newProblem(http.StatusBadRequest,
 			"the field reason must say why the snapshot must stay, in one line of at most %d characters", maxReason)
 	}
-	return s.backend.Pin(r.Context(), cluster, id, reason)
+	return s.backend.Pin(r.Context(), of, id, reason)
 }
 
 func startBackup(s *Server, r *http.Request, _ struct{}) (Job, error) {
-	if _, err := getCluster(s, r); err != nil {
+	of, err := keyOf(s, r)
+	if err != nil {
 		return Job{}, err
 	}
-	return s.backend.StartBackup(r.PathValue("name"))
+	return s.backend.StartBackup(of)
 }
 
 func startVerification(s *Server, r *http.Request, body VerificationRequest) (Job, error) {
-	if _, err := getCluster(s, r); err != nil {
+	of, err := keyOf(s, r)
+	if err != nil {
 		return Job{}, err
 	}
 	if body.Snapshot != Latest {
@@ -213,14 +223,15 @@ func startVerification(s *Server, r *http.Request, body VerificationRequest) (Jo
 			return Job{}, newProblem(http.StatusBadRequest, "the field snapshot: %s, or %q", err, Latest)
 		}
 	}
-	return s.backend.StartVerification(r.PathValue("name"), body.Snapshot)
+	return s.backend.StartVerification(of, body.Snapshot)
 }
 
 func getPrunePlan(s *Server, r *http.Request) (PrunePlan, error) {
-	if _, err := getCluster(s, r); err != nil {
+	of, err := keyOf(s, r)
+	if err != nil {
 		return PrunePlan{}, err
 	}
-	decisions, err := s.backend.PrunePlan(r.Context(), r.PathValue("name"))
+	decisions, err := s.backend.PrunePlan(r.Context(), of)
 	if err != nil {
 		return PrunePlan{}, err
 	}

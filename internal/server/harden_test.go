@@ -101,7 +101,7 @@ func TestHost(t *testing.T) {
 			t.Errorf("Host %s: %s, want %d: %s", host, resp.Status, want, body)
 		}
 	}
-	p := r.problem(t, http.StatusMisdirectedRequest, "POST", api+"/clusters/prod/backups", "", "Host: evil.example")
+	p := r.problem(t, http.StatusMisdirectedRequest, "POST", prod+"/backups", "", "Host: evil.example")
 	if !strings.Contains(p.Hint, "allowed-hosts") {
 		t.Errorf("hint %q", p.Hint)
 	}
@@ -165,8 +165,8 @@ func TestCrossOrigin(t *testing.T) {
 		{"GET", []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Dest: image"}, false},
 		{"GET", []string{"Origin: http://evil.example"}, false},
 	} {
-		path := map[string]string{"GET": "/clusters/prod/prune-plan", "POST": "/clusters/prod/backups"}[c.method]
-		resp, body := r.do(t, c.method, api+path, "", c.headers...)
+		path := map[string]string{"GET": "/prune-plan", "POST": "/backups"}[c.method]
+		resp, body := r.do(t, c.method, prod+path, "", c.headers...)
 		if forbidden := resp.StatusCode == http.StatusForbidden; forbidden == c.ok {
 			t.Errorf("%s with %q: %s: %s", c.method, c.headers, resp.Status, body)
 		}
@@ -237,7 +237,7 @@ func TestLimits(t *testing.T) {
 	}
 	// Chunked bodies have no length to be refused by.
 	body := fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", 70<<10, strings.Repeat(" ", 70<<10))
-	if got := raw(t, r, "POST /api/v1/clusters/prod/backups HTTP/1.1\r\nHost: localhost\r\nContent-Type: "+
+	if got := raw(t, r, "POST "+prod+"/backups HTTP/1.1\r\nHost: localhost\r\nContent-Type: "+
 		"application/json\r\nTransfer-Encoding: chunked\r\n\r\n"+body); !strings.Contains(got, "413") {
 		t.Errorf("a chunked body of 70 KiB: %.100q", got)
 	}
@@ -256,7 +256,7 @@ func TestRun_LetsRequestsFinish(t *testing.T) {
 	r := start(t, server.Options{Backend: b})
 	status := make(chan string, 1)
 	go func() {
-		resp, err := r.client.Get(r.url + api + "/clusters/prod/snapshots")
+		resp, err := r.client.Get(r.url + prod + "/snapshots")
 		if err != nil {
 			status <- err.Error()
 			return

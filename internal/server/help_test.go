@@ -38,6 +38,7 @@ type backend struct {
 	snapshots []server.Snapshot
 	jobs      []server.Job
 	pins      map[string]string
+	asked     server.Key // what the last call was about
 	sends     map[int]func(server.Job)
 	block     chan struct{} // Snapshots waits for it
 	blocked   chan struct{} // gets a value when Snapshots waits
@@ -45,7 +46,7 @@ type backend struct {
 
 func newBackend() *backend {
 	b := &backend{pins: map[string]string{}, sends: map[int]func(server.Job){}}
-	b.clusters = []server.Cluster{{Name: "prod", Labels: map[string]string{"team": "core"}, Repository: "main",
+	b.clusters = []server.Cluster{{Repository: "main", Name: "prod", Labels: map[string]string{"team": "core"},
 		Schedule: "@hourly",
 		State:    server.ClusterOK, LastSuccess: noon, NextRun: noon.Add(time.Hour), Snapshot: snapshotID, Revision: 123456}}
 	for i := range 5 {
@@ -56,8 +57,8 @@ func newBackend() *backend {
 	b.snapshots = append(b.snapshots, server.Snapshot{ID: snapshotID, Time: noon.Add(-105 * time.Minute), Revision: 123456,
 		StoredBytes: 10, Pinned: "audit"})
 	slices.SortFunc(b.snapshots, func(x, y server.Snapshot) int { return strings.Compare(y.ID, x.ID) })
-	b.jobs = []server.Job{{ID: "job1", Kind: "backup", Cluster: "prod", Reason: "scheduled", State: server.JobSucceeded,
-		Started: noon, Ended: noon.Add(time.Minute), Snapshot: snapshotID}}
+	b.jobs = []server.Job{{ID: "job1", Kind: "backup", Repository: "main", Cluster: "prod", Reason: "scheduled",
+		State: server.JobSucceeded, Started: noon, Ended: noon.Add(time.Minute), Snapshot: snapshotID}}
 	return b
 }
 
@@ -72,7 +73,7 @@ func (b *backend) Clusters() []server.Cluster {
 	return slices.Clone(b.clusters)
 }
 
-func (b *backend) Snapshots(ctx context.Context, _, after string, limit int) ([]server.Snapshot, error) {
+func (b *backend) Snapshots(ctx context.Context, of server.Key, after string, limit int) ([]server.Snapshot, error) {
 	if b.block != nil {
 		b.blocked <- struct{}{}
 		select {
@@ -83,6 +84,7 @@ func (b *backend) Snapshots(ctx context.Context, _, after string, limit int) ([]
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.asked = of
 	var out []server.Snapshot
 	for _, s := range b.snapshots {
 		if (after == "" || s.ID < after) && len(out) < limit {
@@ -92,9 +94,10 @@ func (b *backend) Snapshots(ctx context.Context, _, after string, limit int) ([]
 	return out, b.fail
 }
 
-func (b *backend) Snapshot(_ context.Context, _, id string) (*server.SnapshotDetail, error) {
+func (b *backend) Snapshot(_ context.Context, of server.Key, id string) (*server.SnapshotDetail, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.asked = of
 	for _, s := range b.snapshots {
 		if s.ID == id {
 			return &server.SnapshotDetail{Snapshot: s, Manifest: map[string]any{"id": id}}, b.fail
@@ -134,41 +137,43 @@ func (b *backend) set(j server.Job) {
 	}
 }
 
-func (b *backend) StartBackup(cluster string) (server.Job, error) {
-	return b.start("backup", cluster, "")
+func (b *backend) StartBackup(of server.Key) (server.Job, error) {
+	return b.start("backup", of, "")
 }
 
-func (b *backend) StartVerification(cluster, id string) (server.Job, error) {
-	return b.start("verify", cluster, id)
+func (b *backend) StartVerification(of server.Key, id string) (server.Job, error) {
+	return b.start("verify", of, id)
 }
 
-func (b *backend) start(kind, cluster, id string) (server.Job, error) {
+func (b *backend) start(kind string, of server.Key, id string) (server.Job, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.asked = of
 	if b.fail != nil {
 		return server.Job{}, b.fail
 	}
 	for _, j := range b.jobs {
 		if j.Kind == kind && j.State == server.JobRunning {
-			return server.Job{}, fmt.Errorf("a %s of %s: %w", kind, cluster, server.ErrConflict)
+			return server.Job{}, fmt.Errorf("a %s of %s: %w", kind, of, server.ErrConflict)
 		}
 	}
-	j := server.Job{ID: fmt.Sprintf("job%d", len(b.jobs)+1), Kind: kind, Cluster: cluster, Reason: "manual",
-		State: server.JobRunning, Started: noon, Snapshot: id}
+	j := server.Job{ID: fmt.Sprintf("job%d", len(b.jobs)+1), Kind: kind, Repository: of.Repository, Cluster: of.Cluster,
+		Reason: "manual", State: server.JobRunning, Started: noon, Snapshot: id}
 	b.set(j)
 	return j, nil
 }
 
-func (b *backend) Pin(_ context.Context, _, id, reason string) error {
+func (b *backend) Pin(_ context.Context, of server.Key, id, reason string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.pins[id] = reason
+	b.asked, b.pins[id] = of, reason
 	return b.fail
 }
 
-func (b *backend) PrunePlan(context.Context, string) ([]server.PruneDecision, error) {
+func (b *backend) PrunePlan(_ context.Context, of server.Key) ([]server.PruneDecision, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.asked = of
 	return []server.PruneDecision{{Snapshot: b.snapshots[0], Keep: true, Reasons: []string{"last 1"}},
 		{Snapshot: b.snapshots[1]}}, b.fail
 }

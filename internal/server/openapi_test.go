@@ -79,7 +79,7 @@ func (op operation) example() string {
 	if strings.Contains(op.path, "/jobs/") {
 		id = "job1"
 	}
-	return strings.NewReplacer("{name}", "prod", "{id}", id).Replace(op.path)
+	return strings.NewReplacer("{repository}", "main", "{cluster}", "prod", "{id}", id).Replace(op.path)
 }
 
 // schema resolves a schema of the document, closed: fields that it does not

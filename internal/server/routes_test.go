@@ -17,7 +17,10 @@ import (
 	"github.com/etcd-backupd/backupd/internal/server"
 )
 
-const api = "/api/v1"
+const (
+	api  = "/api/v1"
+	prod = api + "/repositories/main/clusters/prod"
+)
 
 var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "COPY"}
 
@@ -26,7 +29,7 @@ func TestListSnapshots_Pages(t *testing.T) {
 	var got []string
 	after, pages := "", 0
 	for {
-		_, body := r.do(t, "GET", api+"/clusters/prod/snapshots?limit=4"+after, "")
+		_, body := r.do(t, "GET", prod+"/snapshots?limit=4"+after, "")
 		var page server.SnapshotList
 		if err := json.Unmarshal([]byte(body), &page); err != nil {
 			t.Fatal(err)
@@ -47,7 +50,7 @@ func TestListSnapshots_Pages(t *testing.T) {
 		t.Errorf("%d pages with %q, want 2 with %q", pages, got, want)
 	}
 	// A page that ends where the listing ends promises no other.
-	_, body := r.do(t, "GET", api+"/clusters/prod/snapshots?limit=6", "")
+	_, body := r.do(t, "GET", prod+"/snapshots?limit=6", "")
 	if strings.Contains(body, `"next"`) {
 		t.Errorf("the last page promises another: %s", body)
 	}
@@ -58,10 +61,10 @@ func TestEmptyListsAreNoNull(t *testing.T) {
 	b.snapshots, b.jobs = nil, nil
 	r := start(t, server.Options{Backend: b})
 	for path, want := range map[string]string{
-		"/clusters/prod/snapshots": `{"snapshots":[]}`,
-		"/jobs":                    `{"jobs":[]}`,
+		prod + "/snapshots": `{"snapshots":[]}`,
+		api + "/jobs":       `{"jobs":[]}`,
 	} {
-		if _, body := r.do(t, "GET", api+path, ""); strings.TrimSpace(body) != want {
+		if _, body := r.do(t, "GET", path, ""); strings.TrimSpace(body) != want {
 			t.Errorf("%s: %s, want %s", path, body, want)
 		}
 	}
@@ -76,24 +79,62 @@ func TestEmptyListsAreNoNull(t *testing.T) {
 func TestStartJobs(t *testing.T) {
 	b := newBackend()
 	r := start(t, server.Options{Backend: b})
-	resp, body := r.do(t, "POST", api+"/clusters/prod/backups", "")
+	resp, body := r.do(t, "POST", prod+"/backups", "")
 	if resp.StatusCode != http.StatusAccepted || resp.Header.Get("Location") != api+"/jobs/job2" {
 		t.Fatalf("%s, Location %q: %s", resp.Status, resp.Header.Get("Location"), body)
 	}
 	if resp, job := r.do(t, "GET", resp.Header.Get("Location"), ""); resp.StatusCode != http.StatusOK || job != body {
 		t.Errorf("the job at Location is %s, want %s", job, body)
 	}
-	r.problem(t, http.StatusConflict, "POST", api+"/clusters/prod/backups", "{}")
-	resp, body = r.do(t, "POST", api+"/clusters/prod/verifications", `{"snapshot":"latest"}`)
+	r.problem(t, http.StatusConflict, "POST", prod+"/backups", "{}")
+	resp, body = r.do(t, "POST", prod+"/verifications", `{"snapshot":"latest"}`)
 	if resp.StatusCode != http.StatusAccepted || !strings.Contains(body, `"snapshot":"latest"`) {
 		t.Errorf("%s: %s", resp.Status, body)
+	}
+}
+
+// TestRepositories: a cluster that two repositories keep is asked for in one of
+// them, and a repository has only its own clusters.
+func TestRepositories(t *testing.T) {
+	b := newBackend()
+	b.clusters = append(b.clusters, server.Cluster{Repository: "far away", Name: "prod", State: server.ClusterFailure},
+		server.Cluster{Repository: "main", Name: "lab", State: server.ClusterOK})
+	r := start(t, server.Options{Backend: b})
+	far := api + "/repositories/far%20away/clusters/"
+	var c server.Cluster
+	if _, body := r.do(t, "GET", far+"prod", ""); json.Unmarshal([]byte(body), &c) != nil ||
+		c.Repository != "far away" || c.State != server.ClusterFailure {
+		t.Errorf("got %s", body)
+	}
+	for path, want := range map[string]string{
+		far + "lab":           `cluster "lab" in repository "far away"`,
+		far + "lab/snapshots": `cluster "lab" in repository "far away"`,
+		api + "/repositories/none/clusters/prod": `cluster "prod" in repository "none"`,
+	} {
+		if p := r.problem(t, http.StatusNotFound, "GET", path, ""); !strings.Contains(p.Detail, want) {
+			t.Errorf("%s: detail %q", path, p.Detail)
+		}
+	}
+	for _, call := range [][3]string{
+		{"GET", "prod/snapshots"}, {"GET", "prod/snapshots/" + snapshotID}, {"GET", "prod/prune-plan"},
+		{"POST", "prod/backups"}, {"POST", "prod/verifications", `{"snapshot":"latest"}`},
+		{"PUT", "prod/snapshots/" + snapshotID + "/pin", `{"reason":"x"}`},
+	} {
+		b.asked = server.Key{}
+		resp, body := r.do(t, call[0], far+call[1], call[2])
+		if resp.StatusCode >= 300 || b.asked != (server.Key{Repository: "far away", Cluster: "prod"}) {
+			t.Errorf("%v: %s %s; the daemon was asked about %v", call, resp.Status, body, b.asked)
+		}
+		if call[0] == "POST" && !strings.Contains(body, `"repository":"far away","cluster":"prod"`) {
+			t.Errorf("%v: the job %s", call, body)
+		}
 	}
 }
 
 func TestPin(t *testing.T) {
 	b := newBackend()
 	r := start(t, server.Options{Backend: b})
-	resp, body := r.do(t, "PUT", api+"/clusters/prod/snapshots/"+snapshotID+"/pin", `{"reason":" before the upgrade "}`)
+	resp, body := r.do(t, "PUT", prod+"/snapshots/"+snapshotID+"/pin", `{"reason":" before the upgrade "}`)
 	if resp.StatusCode != http.StatusNoContent || body != "" {
 		t.Fatalf("%s: %s", resp.Status, body)
 	}
@@ -137,38 +178,38 @@ func TestProblems(t *testing.T) {
 		{"GET", api + "/clusters/", "", "", 404, ""},
 		{"GET", "//api/v1/clusters", "", "", 404, ""},
 		{"GET", api + "/jobs/../clusters", "", "", 404, ""},
-		{"GET", api + "/clusters/none", "", "", 404, `cluster "none"`},
-		{"GET", api + "/clusters/..%2fprod", "", "", 404, ""},
-		{"GET", api + "/clusters/none/snapshots", "", "", 404, ""},
-		{"GET", api + "/clusters/none/prune-plan", "", "", 404, ""},
-		{"POST", api + "/clusters/none/backups", "", "", 404, ""},
-		{"POST", api + "/clusters/none/verifications", `{"snapshot":"latest"}`, "", 404, ""},
-		{"GET", api + "/clusters/prod/snapshots/latest", "", "", 404, "want the form"},
-		{"GET", api + "/clusters/prod/snapshots/20261120T101500Z-r9-aaaaaa", "", "", 404, "not found"},
-		{"PUT", api + "/clusters/prod/snapshots/x/pin", `{"reason":"y"}`, "", 404, ""},
+		{"GET", api + "/repositories/main/clusters/none", "", "", 404, `cluster "none"`},
+		{"GET", api + "/repositories/main/clusters/..%2fprod", "", "", 404, ""},
+		{"GET", api + "/repositories/main/clusters/none/snapshots", "", "", 404, ""},
+		{"GET", api + "/repositories/main/clusters/none/prune-plan", "", "", 404, ""},
+		{"POST", api + "/repositories/main/clusters/none/backups", "", "", 404, ""},
+		{"POST", api + "/repositories/main/clusters/none/verifications", `{"snapshot":"latest"}`, "", 404, ""},
+		{"GET", prod + "/snapshots/latest", "", "", 404, "want the form"},
+		{"GET", prod + "/snapshots/20261120T101500Z-r9-aaaaaa", "", "", 404, "not found"},
+		{"PUT", prod + "/snapshots/x/pin", `{"reason":"y"}`, "", 404, ""},
 		{"GET", api + "/jobs/none", "", "", 404, `job "none"`},
 		{"GET", api + "/jobs/none/events", "", "", 404, `job "none"`},
-		{"DELETE", api + "/clusters/prod", "", "", 405, "does not allow DELETE"},
-		{"GET", api + "/clusters/prod/snapshots?limit=0", "", "", 400, "from 1 to 1000"},
-		{"GET", api + "/clusters/prod/snapshots?limit=1001", "", "", 400, ""},
-		{"GET", api + "/clusters/prod/snapshots?limit=", "", "", 400, ""},
-		{"GET", api + "/clusters/prod/snapshots?limit=1&limit=2", "", "", 400, "2 times"},
-		{"GET", api + "/clusters/prod/snapshots?after=x", "", "", 400, "parse snapshot id"},
-		{"GET", api + "/clusters/prod/snapshots?before=x", "", "", 400, `"before" is not known`},
-		{"GET", api + "/clusters/prod/snapshots?a=%zz", "", "", 400, "parse query"},
+		{"DELETE", prod, "", "", 405, "does not allow DELETE"},
+		{"GET", prod + "/snapshots?limit=0", "", "", 400, "from 1 to 1000"},
+		{"GET", prod + "/snapshots?limit=1001", "", "", 400, ""},
+		{"GET", prod + "/snapshots?limit=", "", "", 400, ""},
+		{"GET", prod + "/snapshots?limit=1&limit=2", "", "", 400, "2 times"},
+		{"GET", prod + "/snapshots?after=x", "", "", 400, "parse snapshot id"},
+		{"GET", prod + "/snapshots?before=x", "", "", 400, `"before" is not known`},
+		{"GET", prod + "/snapshots?a=%zz", "", "", 400, "parse query"},
 		{"GET", api + "/clusters", "{}", "", 400, "takes no body"},
-		{"POST", api + "/clusters/prod/backups", `{"force":true}`, "", 400, `unknown field "force"`},
-		{"POST", api + "/clusters/prod/backups", `[]`, "", 400, "decode body"},
-		{"POST", api + "/clusters/prod/backups", `{}{}`, "", 400, "more data follows"},
-		{"POST", api + "/clusters/prod/backups", `{`, "", 400, "unexpected"},
-		{"POST", api + "/clusters/prod/backups", `{}`, "Content-Type: text/plain", 415, `"text/plain"`},
-		{"POST", api + "/clusters/prod/backups", `{}`, "Content-Type: ", 415, ""},
-		{"POST", api + "/clusters/prod/backups", `{"x":"` + long + `"}`, "", 413, "65536 bytes"},
-		{"POST", api + "/clusters/prod/verifications", "", "", 400, "field snapshot"},
-		{"POST", api + "/clusters/prod/verifications", `{"snapshot":"newest"}`, "", 400, "field snapshot"},
-		{"PUT", api + "/clusters/prod/snapshots/" + snapshotID + "/pin", `{}`, "", 400, "field reason"},
-		{"PUT", api + "/clusters/prod/snapshots/" + snapshotID + "/pin", `{"reason":"a\nb"}`, "", 400, "field reason"},
-		{"PUT", api + "/clusters/prod/snapshots/" + snapshotID + "/pin", `{"reason":"` + long[:501] + `"}`, "", 400,
+		{"POST", prod + "/backups", `{"force":true}`, "", 400, `unknown field "force"`},
+		{"POST", prod + "/backups", `[]`, "", 400, "decode body"},
+		{"POST", prod + "/backups", `{}{}`, "", 400, "more data follows"},
+		{"POST", prod + "/backups", `{`, "", 400, "unexpected"},
+		{"POST", prod + "/backups", `{}`, "Content-Type: text/plain", 415, `"text/plain"`},
+		{"POST", prod + "/backups", `{}`, "Content-Type: ", 415, ""},
+		{"POST", prod + "/backups", `{"x":"` + long + `"}`, "", 413, "65536 bytes"},
+		{"POST", prod + "/verifications", "", "", 400, "field snapshot"},
+		{"POST", prod + "/verifications", `{"snapshot":"newest"}`, "", 400, "field snapshot"},
+		{"PUT", prod + "/snapshots/" + snapshotID + "/pin", `{}`, "", 400, "field reason"},
+		{"PUT", prod + "/snapshots/" + snapshotID + "/pin", `{"reason":"a\nb"}`, "", 400, "field reason"},
+		{"PUT", prod + "/snapshots/" + snapshotID + "/pin", `{"reason":"` + long[:501] + `"}`, "", 400,
 			"field reason"},
 	} {
 		t.Run(fmt.Sprintf("%s %.70s %.40s", c.method, c.path, c.body), func(t *testing.T) {
@@ -201,12 +242,11 @@ func TestBackendErrors(t *testing.T) {
 		b.fail = c.err
 		r := start(t, server.Options{Backend: b})
 		for _, call := range [][3]string{
-			{"GET", "/clusters/prod/snapshots"}, {"GET", "/clusters/prod/snapshots/" + snapshotID},
-			{"GET", "/clusters/prod/prune-plan"},
-			{"POST", "/clusters/prod/backups"}, {"POST", "/clusters/prod/verifications", `{"snapshot":"latest"}`},
-			{"PUT", "/clusters/prod/snapshots/" + snapshotID + "/pin", `{"reason":"x"}`},
+			{"GET", "/snapshots"}, {"GET", "/snapshots/" + snapshotID},
+			{"GET", "/prune-plan"}, {"POST", "/backups"}, {"POST", "/verifications", `{"snapshot":"latest"}`},
+			{"PUT", "/snapshots/" + snapshotID + "/pin", `{"reason":"x"}`},
 		} {
-			p := r.problem(t, c.status, call[0], api+call[1], call[2])
+			p := r.problem(t, c.status, call[0], prod+call[1], call[2])
 			if p.Detail != c.err.Error() || p.Hint != c.hint {
 				t.Errorf("%v: problem %+v, want the error and the hint %q", call, p, c.hint)
 			}
@@ -222,10 +262,10 @@ func TestNoRestoreAndNoDelete(t *testing.T) {
 	b := newBackend()
 	r := start(t, server.Options{Backend: b})
 	before := slices.Clone(b.snapshots)
-	paths := []string{"/restore", api + "/restore", api + "/restores", api + "/clusters/prod/restore",
-		api + "/clusters/prod/restores",
-		api + "/clusters/prod/prune", api + "/clusters/prod/snapshots/" + snapshotID + "/restore",
-		api + "/clusters/prod/snapshots/" + snapshotID + "/data"}
+	paths := []string{"/restore", api + "/restore", api + "/restores", prod + "/restore",
+		prod + "/restores",
+		prod + "/prune", prod + "/snapshots/" + snapshotID + "/restore",
+		prod + "/snapshots/" + snapshotID + "/data"}
 	for _, path := range paths {
 		for _, m := range methods[1:] {
 			if resp, _ := r.do(t, m, path, ""); resp.StatusCode != http.StatusNotFound {
@@ -272,9 +312,9 @@ func TestNoRestoreAndNoDelete(t *testing.T) {
 // to a 5xx, and every error is a problem.
 func FuzzRouter(f *testing.F) {
 	for _, m := range []string{"GET", "POST", "PUT", "DELETE"} {
-		for _, p := range []string{"/", "/healthz", "/metrics", api + "/clusters/prod", api + "/clusters/prod/backups",
-			api + "/clusters/prod/verifications",
-			api + "/clusters/prod/snapshots?limit=3", api + "/clusters/prod/snapshots/" + snapshotID + "/pin",
+		for _, p := range []string{"/", "/healthz", "/metrics", prod, prod + "/backups",
+			prod + "/verifications",
+			prod + "/snapshots?limit=3", prod + "/snapshots/" + snapshotID + "/pin",
 			api + "/jobs/job1/events", "/%2e%2e//x", "*"} {
 			f.Add(m, p, `{"snapshot":"latest","reason":"x"}`, "application/json", "localhost")
 		}

@@ -29,8 +29,8 @@ type Backend interface {
 	// Snapshots returns at most limit snapshots of a cluster, the newest first. It
 	// begins with the one that follows the id after, or with the newest if after is
 	// empty. The snapshot with that id need not exist any longer.
-	Snapshots(ctx context.Context, cluster, after string, limit int) ([]Snapshot, error)
-	Snapshot(ctx context.Context, cluster, id string) (*SnapshotDetail, error)
+	Snapshots(ctx context.Context, of Key, after string, limit int) ([]Snapshot, error)
+	Snapshot(ctx context.Context, of Key, id string) (*SnapshotDetail, error)
 	// Jobs returns the running and the last finished jobs, the newest first.
 	Jobs() []Job
 	// Subscribe calls send with every change of a job until ctx is done, or returns
@@ -38,11 +38,15 @@ type Backend interface {
 	Subscribe(ctx context.Context, send func(Job))
 	// StartBackup and StartVerification start a job and return at once. The id may
 	// be Latest.
-	StartBackup(cluster string) (Job, error)
-	StartVerification(cluster, id string) (Job, error)
-	Pin(ctx context.Context, cluster, id, reason string) error
-	PrunePlan(ctx context.Context, cluster string) ([]PruneDecision, error)
+	StartBackup(of Key) (Job, error)
+	StartVerification(of Key, id string) (Job, error)
+	Pin(ctx context.Context, of Key, id, reason string) error
+	PrunePlan(ctx context.Context, of Key) ([]PruneDecision, error)
 }
+
+// Key names a guarded cluster by its repository and its name, as the
+// configuration gives them. A cluster may be kept in several repositories.
+type Key struct{ Repository, Cluster string }
 
 // Latest, in place of an id, means the newest verified snapshot.
 const Latest = "latest"
@@ -54,11 +58,11 @@ const (
 	ClusterFailure = "failure"
 )
 
-// Cluster is the status of a guarded cluster.
+// Cluster is the status of a guarded cluster: how one repository protects it.
 type Cluster struct {
+	Repository string            `json:"repository" jsonschema:"name of the repository in the configuration"`
 	Name       string            `json:"name"`
 	Labels     map[string]string `json:"labels,omitempty"`
-	Repository string            `json:"repository" jsonschema:"name of the repository in the configuration"`
 	Schedule   string            `json:"schedule" jsonschema:"cron line of its backups"`
 	// State is ok, warning or failure. Problem describes the problem and Hint its
 	// solution.
@@ -104,18 +108,19 @@ const (
 
 // Job is one run, with its progress.
 type Job struct {
-	ID       string    `json:"id"`
-	Kind     string    `json:"kind" jsonschema:"backup, verify or defragment"`
-	Cluster  string    `json:"cluster"`
-	Reason   string    `json:"reason" jsonschema:"scheduled, caught up or manual"`
-	State    string    `json:"state" jsonschema:"running, succeeded, suspect, skipped or failed"`
-	Started  time.Time `json:"started"`
-	Ended    time.Time `json:"ended,omitzero"`
-	Stage    string    `json:"stage,omitempty" jsonschema:"receive, store, inspect, compare or verify"`
-	Done     int64     `json:"done" jsonschema:"how much of total the stage has done, in its own unit"`
-	Total    int64     `json:"total" jsonschema:"0 if it is not known"`
-	Snapshot string    `json:"snapshot,omitempty" jsonschema:"id of the snapshot that it stored or verified"`
-	Error    string    `json:"error,omitempty"`
+	ID         string    `json:"id"`
+	Kind       string    `json:"kind" jsonschema:"backup, verify or defragment"`
+	Repository string    `json:"repository" jsonschema:"name of the repository in the configuration"`
+	Cluster    string    `json:"cluster"`
+	Reason     string    `json:"reason" jsonschema:"scheduled, caught up or manual"`
+	State      string    `json:"state" jsonschema:"running, succeeded, suspect, skipped or failed"`
+	Started    time.Time `json:"started"`
+	Ended      time.Time `json:"ended,omitzero"`
+	Stage      string    `json:"stage,omitempty" jsonschema:"receive, store, inspect, compare or verify"`
+	Done       int64     `json:"done" jsonschema:"how much of total the stage has done, in its own unit"`
+	Total      int64     `json:"total" jsonschema:"0 if it is not known"`
+	Snapshot   string    `json:"snapshot,omitempty" jsonschema:"id of the snapshot that it stored or verified"`
+	Error      string    `json:"error,omitempty"`
 }
 
 // PruneDecision says whether a prune would keep a snapshot, and why.

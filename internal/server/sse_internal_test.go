@@ -190,8 +190,8 @@ func TestTimeouts(t *testing.T) {
 			want time.Duration
 		}{
 			{"GET /healthz HTTP/1.1\r\nHost: local", readHeaderTimeout},
-			{"POST /api/v1/clusters/x/backups HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: " +
-				"100\r\n\r\n{", readTimeout},
+			{"POST /api/v1/repositories/main/clusters/x/backups HTTP/1.1\r\nHost: localhost\r\n" +
+				"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{", readTimeout},
 			{"", readHeaderTimeout},
 		} {
 			conn := p.dial()

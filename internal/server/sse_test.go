@@ -79,7 +79,8 @@ func (l *listener) want(t *testing.T, want server.Job) {
 }
 
 func backupJob(done int64) server.Job {
-	return server.Job{ID: "job2", Kind: "backup", Cluster: "prod", Reason: "manual", State: server.JobRunning,
+	return server.Job{ID: "job2", Kind: "backup", Repository: "main", Cluster: "prod", Reason: "manual",
+		State:   server.JobRunning,
 		Started: noon, Stage: "store", Done: done, Total: 1 << 20}
 }
 

@@ -245,10 +245,19 @@ func (w *week) value(name string, labels ...string) float64 {
 	return -1
 }
 
+// clusterPath is where the API has a cluster.
+func clusterPath(name string) string {
+	repository := "local"
+	if name == "secure" {
+		repository = "away"
+	}
+	return "/api/v1/repositories/" + repository + "/clusters/" + name
+}
+
 // count tells how many snapshots the daemon lists.
 func (w *week) count(cluster string) int {
 	var list struct{ Snapshots []struct{ ID string } }
-	if err := json.Unmarshal([]byte(w.get("/api/v1/clusters/"+cluster+"/snapshots?limit=1000")), &list); err != nil {
+	if err := json.Unmarshal([]byte(w.get(clusterPath(cluster)+"/snapshots?limit=1000")), &list); err != nil {
 		return -1
 	}
 	return len(list.Snapshots)
@@ -261,7 +270,7 @@ type clusterState struct {
 
 func (w *week) cluster(t *testing.T, name string) clusterState {
 	t.Helper()
-	return decode[clusterState](t, w.get("/api/v1/clusters/"+name))
+	return decode[clusterState](t, w.get(clusterPath(name)))
 }
 
 // more waits until both clusters have a new verified snapshot.
