@@ -90,7 +90,8 @@ func (i *inspector) pages(ctx context.Context, prefix string) backup.Finding {
 		}
 	}
 	return backup.Finding{
-		Subject: step, Level: backup.LevelOK, Text: "a listing in many pages names the same keys as one in a single page",
+		Subject: step, Level: backup.LevelOK,
+		Text: "a listing in many pages names the same keys as one in a single page",
 	}
 }
 
