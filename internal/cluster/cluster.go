@@ -6,7 +6,6 @@
 package cluster
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,16 +13,9 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/srv"
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/experimental"
-
-	"github.com/etcd-backupd/backupd/internal/certs"
 )
 
 // Config says how to reach a cluster. Its fields mirror etcdctl's global flags.
@@ -79,17 +71,14 @@ func (c *Config) setDefaults() {
 type Cluster struct {
 	cfg       Config
 	endpoints []string
-	tls       *tlsFiles               // nil if nothing asks for TLS
-	password  *certs.Reloaded[string] // nil without a password file
-
-	mu      sync.Mutex // guards clients
-	clients map[string]*clientv3.Client
+	conns     *connections
+	surveyor  *surveyor
 }
 
 // New checks cfg and connects to nothing. Files it names must be readable.
 func New(cfg Config) (*Cluster, error) {
 	cfg.setDefaults()
-	c := &Cluster{cfg: cfg, clients: make(map[string]*clientv3.Client)}
+	c := &Cluster{cfg: cfg}
 	eps, err := cfg.endpoints()
 	if err != nil {
 		return nil, err
@@ -106,12 +95,10 @@ func New(cfg Config) (*Cluster, error) {
 	if len(c.endpoints) == 0 {
 		return nil, errors.New("no endpoints")
 	}
-	if c.tls, err = cfg.tlsFiles(); err != nil {
+	if c.conns, err = newConnections(cfg); err != nil {
 		return nil, err
 	}
-	if c.password, err = cfg.passwordFile(); err != nil {
-		return nil, err
-	}
+	c.surveyor = &surveyor{conns: c.conns, endpoints: c.endpoints, timeout: cfg.RequestTimeout}
 	return c, nil
 }
 
@@ -157,114 +144,8 @@ func checkEndpoint(ep string) error {
 // Endpoints returns the endpoints in the order they were given.
 func (c *Cluster) Endpoints() []string { return c.endpoints }
 
-// do runs request with the client for endpoint. If etcd refuses the login of this
-// client, do tries once more with a new one: the password may have changed.
-func (c *Cluster) do(ctx context.Context, endpoint string, request func(*clientv3.Client) error) error {
-	cl, loggedIn, err := c.client(ctx, endpoint)
-	if err != nil {
-		return err
-	}
-	err = request(cl)
-	if loggedIn || c.password == nil || !loginRefused(err) {
-		return err
-	}
-	c.forget(endpoint, cl)
-	if cl, _, err = c.client(ctx, endpoint); err != nil {
-		return err
-	}
-	return request(cl)
-}
-
-// client returns the client for one endpoint, and whether it has logged in just
-// now. Each endpoint has its own client. With one for all, clientv3 would send a
-// request to any endpoint that answers, and every question here is about one
-// specific member.
-func (c *Cluster) client(ctx context.Context, endpoint string) (cl *clientv3.Client, loggedIn bool, err error) {
-	c.mu.Lock()
-	cl = c.clients[endpoint]
-	c.mu.Unlock()
-	if cl != nil {
-		return cl, false, nil
-	}
-	// The client lives on after this call, but its login must end with it.
-	life, end := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, end)
-	cl, err = clientv3.New(c.clientConfig(life, endpoint)) // logs in here if there is a user
-	if !stop() {
-		err = errors.Join(err, context.Cause(ctx))
-	}
-	if err != nil {
-		end()
-		if cl != nil {
-			_ = cl.Close() // only reports that its context ended
-		}
-		return nil, false, explain(err)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if other := c.clients[endpoint]; other != nil {
-		_ = cl.Close()
-		return other, false, nil
-	}
-	c.clients[endpoint] = cl
-	return cl, true, nil
-}
-
-func (c *Cluster) clientConfig(life context.Context, endpoint string) clientv3.Config {
-	password := c.cfg.Password
-	if c.password != nil {
-		password = c.password.Get()
-	}
-	conf := clientv3.Config{
-		Endpoints:            []string{endpoint},
-		Username:             c.cfg.Username,
-		Password:             password,
-		Token:                c.cfg.Token,
-		DialTimeout:          c.cfg.RequestTimeout,
-		DialKeepAliveTime:    c.keepAliveTime(),
-		DialKeepAliveTimeout: c.cfg.KeepAliveTimeout,
-		MaxCallRecvMsgSize:   c.cfg.MaxCallRecvBytes,
-		MaxCallSendMsgSize:   c.cfg.MaxCallSendBytes,
-		// A snapshot is one long stream: windows and buffers well above the
-		// 64 KiB default keep the server from waiting for us.
-		DialOptions: []grpc.DialOption{
-			grpc.WithInitialWindowSize(4 << 20), grpc.WithInitialConnWindowSize(8 << 20),
-			grpc.WithReadBufferSize(256 << 10),
-			experimental.WithBufferPool(&framePool{}),
-		},
-		Context: life,
-		Logger:  zap.NewNop(),
-	}
-	if c.tls != nil && !strings.HasPrefix(endpoint, "http://") {
-		// Not by its field TLS, which is one configuration for all connections.
-		conf.DialOptions = append(conf.DialOptions, grpc.WithTransportCredentials(c.tls.credentials()))
-	}
-	return conf
-}
-
-// forget ends the connection to one endpoint. The next request makes another.
-func (c *Cluster) forget(endpoint string, cl *clientv3.Client) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.clients[endpoint] == cl {
-		delete(c.clients, endpoint)
-		_ = cl.Close() // only reports that the context ended
-	}
-}
-
-// keepAliveTime never goes below 5 s: etcd would end the connection because of too
-// many pings. etcdctl's default of 2 s is below that.
-func (c *Cluster) keepAliveTime() time.Duration {
-	return max(c.cfg.KeepAliveTime, 10*time.Second)
-}
-
 // Close ends all connections.
 func (c *Cluster) Close() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for ep, cl := range c.clients {
-		_ = cl.Close() // only reports that the context ended
-		delete(c.clients, ep)
-	}
+	c.conns.close()
 	return nil
 }

@@ -79,7 +79,8 @@ func (c *Cluster) Defragment(ctx context.Context, o DefragOptions) (DefragReport
 	if o.Log == nil {
 		o.Log = c.cfg.Log
 	}
-	survey, err := c.defragSurvey(ctx)
+	d := &defrag{conns: c.conns, surveyor: c.surveyor, o: o, done: make(map[backup.MemberID]bool)}
+	survey, err := d.survey(ctx)
 	var unfit *unfitError
 	if errors.As(err, &unfit) {
 		refused := &backup.RefusedError{Reason: "defragment: " + err.Error()}
@@ -88,17 +89,17 @@ func (c *Cluster) Defragment(ctx context.Context, o DefragOptions) (DefragReport
 	if err != nil {
 		return DefragReport{}, fmt.Errorf("defragment: %w", err)
 	}
-	d := &defrag{cluster: c, o: o, done: make(map[backup.MemberID]bool)}
 	err = d.run(ctx, survey)
 	return d.report, err
 }
 
 // defrag is one run of Defragment.
 type defrag struct {
-	cluster *Cluster
-	o       DefragOptions
-	done    map[backup.MemberID]bool // defragmented or skipped
-	report  DefragReport
+	conns    *connections
+	surveyor *surveyor
+	o        DefragOptions
+	done     map[backup.MemberID]bool // defragmented or skipped
+	report   DefragReport
 }
 
 func (d *defrag) run(ctx context.Context, survey *Survey) error {
@@ -159,7 +160,7 @@ func (d *defrag) next(s *Survey) (Candidate, bool) {
 func (d *defrag) member(ctx context.Context, c Candidate, m *DefragMember) (*Survey, error) {
 	d.o.Log.Info("defragmenting member", "member", c.String(), "bytes", m.Before, "inUse", m.InUse)
 	began := time.Now()
-	err := d.cluster.do(ctx, c.Endpoint, func(cl *clientv3.Client) error {
+	err := d.conns.do(ctx, c.Endpoint, func(cl *clientv3.Client) error {
 		_, err := pb.NewMaintenanceClient(cl.ActiveConnection()).Defragment(ctx, &pb.DefragmentRequest{})
 		return explain(err)
 	})
@@ -192,7 +193,7 @@ func (d *defrag) settled(ctx context.Context) (*Survey, error) {
 	var latest *Survey
 	last := errors.New("no answer yet")
 	for {
-		survey, err := d.cluster.defragSurvey(limited)
+		survey, err := d.survey(limited)
 		if survey != nil {
 			latest = survey
 		}
@@ -221,10 +222,10 @@ func unfit(hint, format string, args ...any) error {
 	return &unfitError{fmt.Sprintf(format, args...), hint}
 }
 
-// defragSurvey is a survey of a cluster that can do without one member for a
-// while. It is an error if the cluster cannot.
-func (c *Cluster) defragSurvey(ctx context.Context) (*Survey, error) {
-	s, err := c.Survey(ctx)
+// survey is a survey of a cluster that can do without one member for a while. It
+// is an error if the cluster cannot.
+func (d *defrag) survey(ctx context.Context) (*Survey, error) {
+	s, err := d.surveyor.survey(ctx)
 	var none *NoMemberError
 	if errors.As(err, &none) {
 		return nil, unfit("bring the members back first", "%v", err)

@@ -29,7 +29,7 @@ func (c *Cluster) HashKV(ctx context.Context, endpoint string, rev backup.Revisi
 	ctx, cancel := context.WithTimeout(ctx, hashTimeout)
 	defer cancel()
 	var resp *pb.HashKVResponse
-	err := c.do(ctx, endpoint, func(cl *clientv3.Client) (err error) {
+	err := c.conns.do(ctx, endpoint, func(cl *clientv3.Client) (err error) {
 		resp, err = hashKV(ctx, pb.NewMaintenanceClient(cl.ActiveConnection()), rev)
 		return err
 	})
@@ -64,7 +64,7 @@ func hashKV(ctx context.Context, remote pb.MaintenanceClient, rev backup.Revisio
 func (c *Cluster) Identify(ctx context.Context, endpoint string) (backup.MemberID, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
 	defer cancel()
-	st, err := c.status(ctx, endpoint)
+	st, err := c.surveyor.status(ctx, endpoint)
 	if err != nil {
 		return 0, fmt.Errorf("ask %s for its status: %w", endpoint, err)
 	}

@@ -64,9 +64,9 @@ type Stream struct {
 // the first bytes have come. The caller must close the stream.
 func (c *Cluster) Stream(ctx context.Context, endpoint string) (s *Stream, err error) {
 	asked := false
-	err = c.do(ctx, endpoint, func(cl *clientv3.Client) (err error) {
+	err = c.conns.do(ctx, endpoint, func(cl *clientv3.Client) (err error) {
 		asked = true
-		s, err = c.stream(ctx, endpoint, cl)
+		s, err = openStream(ctx, cl, endpoint, c.cfg.StallTimeout)
 		return err
 	})
 	if err != nil && !asked {
@@ -75,8 +75,10 @@ func (c *Cluster) Stream(ctx context.Context, endpoint string) (s *Stream, err e
 	return s, err
 }
 
-func (c *Cluster) stream(ctx context.Context, endpoint string, cl *clientv3.Client) (*Stream, error) {
-	s := &Stream{endpoint: endpoint, stall: c.cfg.StallTimeout, sum: sha256.New()}
+func openStream(
+	ctx context.Context, cl *clientv3.Client, endpoint string, stall time.Duration,
+) (*Stream, error) {
+	s := &Stream{endpoint: endpoint, stall: stall, sum: sha256.New()}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	s.timer = time.AfterFunc(s.stall, func() {
 		s.cancel(&StallError{Endpoint: endpoint, After: s.n.Load(), Timeout: s.stall})

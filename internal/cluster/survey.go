@@ -119,7 +119,16 @@ type answer struct {
 // Survey asks every endpoint for its status and ranks those that can serve a
 // snapshot. It returns a [*NoMemberError] if none can. Endpoints of different
 // clusters are an error: a snapshot must not depend on which one answers first.
-func (c *Cluster) Survey(ctx context.Context) (*Survey, error) {
+func (c *Cluster) Survey(ctx context.Context) (*Survey, error) { return c.surveyor.survey(ctx) }
+
+// surveyor asks the members about themselves.
+type surveyor struct {
+	conns     *connections
+	endpoints []string
+	timeout   time.Duration // of one request
+}
+
+func (c *surveyor) survey(ctx context.Context) (*Survey, error) {
 	s := &Survey{Began: time.Now().UTC()}
 	answers := c.askAll(ctx)
 	if ctx.Err() != nil {
@@ -163,7 +172,7 @@ const grace = 1500 * time.Millisecond
 
 var errLate = fmt.Errorf("no answer within %v of another member's", grace)
 
-func (c *Cluster) askAll(ctx context.Context) []answer {
+func (c *surveyor) askAll(ctx context.Context) []answer {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	answers := make([]answer, len(c.endpoints))
@@ -181,8 +190,8 @@ func (c *Cluster) askAll(ctx context.Context) []answer {
 	return answers
 }
 
-func (c *Cluster) ask(ctx context.Context, endpoint string) answer {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
+func (c *surveyor) ask(ctx context.Context, endpoint string) answer {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	st, err := c.status(ctx, endpoint)
 	if err != nil && context.Cause(ctx) == errLate {
@@ -191,13 +200,13 @@ func (c *Cluster) ask(ctx context.Context, endpoint string) answer {
 	return answer{endpoint, st, err}
 }
 
-func (c *Cluster) status(ctx context.Context, endpoint string) (st *pb.StatusResponse, err error) {
-	err = c.do(ctx, endpoint, func(cl *clientv3.Client) (err error) {
+func (c *surveyor) status(ctx context.Context, endpoint string) (st *pb.StatusResponse, err error) {
+	err = c.conns.do(ctx, endpoint, func(cl *clientv3.Client) (err error) {
 		st, err = pb.NewMaintenanceClient(cl.ActiveConnection()).Status(ctx, &pb.StatusRequest{})
 		if status.Code(err) == codes.Unavailable {
 			// After a failure a connection pauses for up to two minutes before it
 			// tries again. A member that is back should be seen at once.
-			c.forget(endpoint, cl)
+			c.conns.forget(endpoint, cl)
 		}
 		return explain(err)
 	})
@@ -249,7 +258,7 @@ func (s *Survey) addAlarms(statusErrors []string) {
 // membership asks the candidates, one after the other, for the list of members. A
 // learner does not serve it, and a user without permission does not get it: then
 // the list stays empty, and MembersErr says why.
-func (c *Cluster) membership(ctx context.Context, s *Survey) {
+func (c *surveyor) membership(ctx context.Context, s *Survey) {
 	var errs []error
 	for _, cand := range s.Candidates {
 		list, err := c.membersBy(ctx, cand.Endpoint)
@@ -262,11 +271,11 @@ func (c *Cluster) membership(ctx context.Context, s *Survey) {
 	s.MembersErr = errors.Join(errs...)
 }
 
-func (c *Cluster) membersBy(ctx context.Context, endpoint string) ([]backup.Member, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
+func (c *surveyor) membersBy(ctx context.Context, endpoint string) ([]backup.Member, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	var list *clientv3.MemberListResponse
-	err := c.do(ctx, endpoint, func(cl *clientv3.Client) (err error) {
+	err := c.conns.do(ctx, endpoint, func(cl *clientv3.Client) (err error) {
 		list, err = cl.MemberList(ctx, clientv3.WithSerializable())
 		return explain(err)
 	})

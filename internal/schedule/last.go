@@ -3,6 +3,8 @@ package schedule
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"sync"
 	"time"
 )
 
@@ -18,28 +20,11 @@ func (s *Scheduler) ask(e *entry) {
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
 	e.asking = cancel
+	q := &question{mu: &s.mu, e: e, wall: s.Wall, log: s.log, name: e.job.Name}
 	s.wg.Go(func() {
 		defer cancel()
-		pauses := NewBackoff(0)
-		for {
-			last, err := s.last(ctx, e)
-			if ctx.Err() != nil {
-				return
-			}
-			if err == nil {
-				s.answer(ctx, e, last)
-				return
-			}
-			pause := min(pauses.NextBackOff(), maxPause)
-			s.log.Warn("cannot find out when a job was last done: its schedule goes on, and a missed run is caught up later",
-				"job", e.job.Name, "again_in", pause.Round(time.Millisecond), "error", err)
-			timer := time.NewTimer(pause)
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				timer.Stop()
-				return
-			}
+		if last, ok := q.ask(ctx); ok {
+			s.answer(ctx, e, last)
 		}
 	})
 }
@@ -51,19 +36,53 @@ func (e *entry) stopAsking() {
 	}
 }
 
-// last asks the current job: Set may have replaced it since ask was called.
-func (s *Scheduler) last(ctx context.Context, e *entry) (last time.Time, err error) {
-	s.mu.Lock()
-	ask, name := e.job.Last, e.job.Name
-	s.mu.Unlock()
+// question is one question when a job was last done.
+type question struct {
+	mu   *sync.Mutex // the one that guards e
+	e    *entry
+	wall func() time.Time
+	log  *slog.Logger
+	name string
+}
+
+// ask asks until there is an answer. It returns false if ctx has ended.
+func (q *question) ask(ctx context.Context) (last time.Time, ok bool) {
+	pauses := NewBackoff(0)
+	for {
+		last, err := q.try(ctx)
+		if ctx.Err() != nil {
+			return time.Time{}, false
+		}
+		if err == nil {
+			return last, true
+		}
+		pause := min(pauses.NextBackOff(), maxPause)
+		q.log.Warn("cannot find out when a job was last done: its schedule goes on, and a missed run is caught "+
+			"up later",
+			"job", q.name, "again_in", pause.Round(time.Millisecond), "error", err)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return time.Time{}, false
+		}
+	}
+}
+
+// try asks the current job: Set may have replaced it since the question was put.
+func (q *question) try(ctx context.Context) (last time.Time, err error) {
+	q.mu.Lock()
+	ask := q.e.job.Last
+	q.mu.Unlock()
 	if ask == nil {
-		return s.Wall(), nil
+		return q.wall(), nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	defer func() {
 		if v := recover(); v != nil {
-			s.logPanic(name, v)
+			logPanic(q.log, q.name, v)
 			err = fmt.Errorf("panic: %v", v)
 		}
 	}()
@@ -101,5 +120,5 @@ func (s *Scheduler) answer(ctx context.Context, e *entry, last time.Time) {
 		s.start(e, CaughtUp)
 	}
 	s.mu.Unlock()
-	s.nudge()
+	s.wake.ring()
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -16,9 +15,6 @@ const (
 	// its clock stops while the host is suspended, and does not notice when the
 	// wall clock is set.
 	poll = 30 * time.Second
-	// jump is the drift between the two clocks in one poll that counts as a jump
-	// of the wall clock.
-	jump = time.Minute
 	// grace is how late a slot may run without asking whether it was missed.
 	grace = 5 * time.Minute
 )
@@ -33,7 +29,7 @@ type Scheduler struct {
 	Wall func() time.Time
 
 	log  *slog.Logger
-	wake chan struct{}
+	wake bell
 	wg   sync.WaitGroup // runs, and questions for Last
 
 	mu      sync.Mutex // guards all below and what entries hold
@@ -42,25 +38,7 @@ type Scheduler struct {
 	started bool // Run was called
 	entries map[string]*entry
 	turns   turns
-
-	// When tick last looked, by both clocks.
-	sawWall time.Time
-	sawMono time.Time
-}
-
-// entry is a job and its state.
-type entry struct {
-	job     Job
-	removed bool          // Set left it out, but its last run has not ended
-	slot    time.Time     // the next one; zero is none
-	due     time.Time     // slot with jitter
-	begun   time.Time     // when the newest run began
-	busy    bool          // a run waits for its turn, runs or pauses
-	run     Run           // does that run; nil before its first try
-	turn    *turn         // of that run, granted or not
-	kick    chan struct{} // not nil in a pause: closing it ends the pause
-	asking  context.CancelFunc
-	state   State
+	clock   clock
 }
 
 // New returns a scheduler without jobs. It runs at most limit jobs at once; a
@@ -69,7 +47,7 @@ func New(limit int, log *slog.Logger) *Scheduler {
 	return &Scheduler{
 		log:     log,
 		Wall:    func() time.Time { return time.Now().Round(0) },
-		wake:    make(chan struct{}, 1),
+		wake:    make(bell, 1),
 		entries: map[string]*entry{},
 		turns:   turns{limit: max(1, limit), groups: map[string]bool{}},
 	}
@@ -124,7 +102,7 @@ func (s *Scheduler) Set(jobs []Job) {
 		}
 	}
 	s.mu.Unlock()
-	s.nudge()
+	s.wake.ring()
 }
 
 // remove takes a job out, now or when its run ends. The mutex is held.
@@ -152,9 +130,10 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.ctx, s.started, s.running = ctx, true, true
-	s.sawWall, s.sawMono = s.Wall(), time.Now()
+	now := s.Wall()
+	s.clock = clock{now, time.Now()}
 	for _, e := range s.entries {
-		e.plan(e.job.Line.Next(s.sawWall))
+		e.plan(e.job.Line.Next(now))
 		s.ask(e)
 	}
 	s.mu.Unlock()
@@ -210,23 +189,13 @@ func (s *Scheduler) tick() (wait time.Duration) {
 // watchClock plans all jobs again if the wall clock was set forward or back, or
 // the host was suspended.
 func (s *Scheduler) watchClock(now time.Time) {
-	mono := time.Now()
-	by := now.Sub(s.sawWall) - mono.Sub(s.sawMono)
-	s.sawWall, s.sawMono = now, mono
-	if by.Abs() < jump {
+	by := s.clock.jumped(now)
+	if by == 0 {
 		return
 	}
 	s.log.Warn("the clock has jumped, or the host was suspended", "by", by.Round(time.Second))
 	for _, e := range s.entries {
-		// After a jump forward, fire deals with the slots that are due now. After
-		// a jump back, a slot must not move away as far as the clock was set back.
-		if by < 0 && !e.slot.IsZero() {
-			if e.job.Line.every > 0 {
-				e.plan(e.slot.Add(by))
-			} else {
-				e.plan(e.job.Line.Next(now))
-			}
-		}
+		e.follow(by, now)
 		s.ask(e)
 	}
 }
@@ -248,21 +217,6 @@ func (s *Scheduler) fire(e *entry, now time.Time) {
 		s.log.Warn("a slot was missed", "job", e.job.Name, "slot", slot)
 	default:
 		s.ask(e)
-	}
-}
-
-// plan sets the next slot.
-func (e *entry) plan(slot time.Time) {
-	e.slot, e.due = slot, slot
-	if slot.IsZero() {
-		return
-	}
-	jitter := e.job.Jitter
-	if after := e.job.Line.Next(slot); !after.IsZero() {
-		jitter = min(jitter, after.Sub(slot)-1)
-	}
-	if jitter > 0 {
-		e.due = slot.Add(rand.N(jitter + 1))
 	}
 }
 
@@ -312,11 +266,14 @@ func (s *Scheduler) States() []State {
 	return out
 }
 
-// nudge makes the loop look at the slots again. Two calls may have the effect of
+// bell wakes the loop of a scheduler.
+type bell chan struct{}
+
+// ring makes the loop look at the slots again. Two calls may have the effect of
 // one.
-func (s *Scheduler) nudge() {
+func (b bell) ring() {
 	select {
-	case s.wake <- struct{}{}:
+	case b <- struct{}{}:
 	default:
 	}
 }

@@ -3,7 +3,6 @@ package storage
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"strings"
 	"time"
@@ -18,9 +17,6 @@ const probePart = 16 << 20
 // ProbePrefix begins the folder of a probe. No cluster can have such a name, so
 // no object in there is ever taken for a part of a repository.
 const ProbePrefix = ".backupd-probe-"
-
-// maxSkew is how much the clocks may differ before it is worth a warning.
-const maxSkew = time.Minute
 
 // Probe finds out by trying whether s keeps the contract of a [Store]: it creates,
 // reads, lists and deletes objects in a folder of its own at the root of s, and
@@ -43,9 +39,9 @@ type probe struct {
 	folder    string
 	partBytes int64
 
-	created  []string // keys
-	listing  bool     // the store lists
-	findings []backup.Finding
+	created []string // keys
+	listing bool     // the store lists
+	report
 }
 
 func (p *probe) run(ctx context.Context) {
@@ -54,7 +50,7 @@ func (p *probe) run(ctx context.Context) {
 		return // nothing else can be tried
 	}
 	content := p.createAgain(ctx, small)
-	p.read(ctx, small, content)
+	p.read(ctx, written{small, content, smallSize})
 	p.missing(ctx)
 	p.list(ctx)
 	p.large(ctx)
@@ -66,32 +62,6 @@ func (p *probe) run(ctx context.Context) {
 	if ctx.Err() != nil {
 		p.fail("probe", "", "the probe was stopped before its end: %v", context.Cause(ctx))
 	}
-}
-
-func (p *probe) ok(step, format string, args ...any) {
-	p.findings = append(p.findings, backup.Finding{Subject: step, Level: backup.LevelOK, Text: fmt.Sprintf(format, args...)})
-}
-
-func (p *probe) warn(step, todo, format string, args ...any) {
-	p.findings = append(p.findings, backup.Finding{Subject: step, Level: backup.LevelWarning, Text: fmt.Sprintf(format, args...), Hint: todo})
-}
-
-func (p *probe) fail(step, todo, format string, args ...any) {
-	p.findings = append(p.findings, backup.Finding{Subject: step, Level: backup.LevelFailure, Text: fmt.Sprintf(format, args...), Hint: todo})
-}
-
-// failed is fail for an error of the store. Missing permission comes first; then
-// the error's own advice.
-func (p *probe) failed(step string, err error, permission string) {
-	var hint *backup.HintError
-	todo := ""
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		todo = "the credentials must be allowed to " + permission
-	case errors.As(err, &hint):
-		todo = hint.Hint
-	}
-	p.fail(step, todo, "%v", err)
 }
 
 func (p *probe) create(ctx context.Context, key string) bool {
@@ -122,33 +92,6 @@ func (p *probe) stat(ctx context.Context, key string, began, ended time.Time) {
 	}
 	p.ok(step, "the store reports the size")
 	p.clock(obj.ModTime, began, ended)
-}
-
-func (p *probe) clock(made, began, ended time.Time) {
-	const step, todo = "clock", "synchronize both clocks (NTP): backupd needs them to know the age of an object"
-	switch skew := skew(made, began, ended); {
-	case made.IsZero():
-		p.warn(step, "", "the store does not report when an object was created")
-	case skew > maxSkew:
-		p.warn(step, todo, "the store's clock is %v ahead of this machine's", skew.Round(time.Second))
-	case skew < -maxSkew:
-		p.warn(step, todo, "the store's clock is %v behind this machine's", -skew.Round(time.Second))
-	default:
-		p.ok(step, "this machine and the store agree on the time, to a minute")
-	}
-}
-
-// skew is how far a time is outside of an interval. Stores cut off fractions of
-// seconds.
-func skew(t, from, to time.Time) time.Duration {
-	from = from.Truncate(time.Second)
-	switch {
-	case t.Before(from):
-		return t.Sub(from)
-	case t.After(to):
-		return t.Sub(to)
-	}
-	return 0
 }
 
 // createAgain returns the seed of what the object holds afterwards, as far as
@@ -230,7 +173,7 @@ func (p *probe) removed(ctx context.Context, step string) {
 		p.fail(step, "", "deleting an object that does not exist is an error: %v", err)
 		return
 	}
-	_, err := p.open(ctx, key, 0, -1)
+	_, err := readRange(ctx, p.s, key, 0, -1)
 	switch {
 	case err == nil:
 		p.fail(step, "", "an object that was deleted can be read")

@@ -39,9 +39,9 @@ func patternAt(s seed, offset, n int64) []byte {
 }
 
 // read reads the small object whole and in ranges.
-func (p *probe) read(ctx context.Context, key string, content seed) {
+func (p *probe) read(ctx context.Context, small written) {
 	const permission = "read below the repository's prefix (s3:GetObject)"
-	if err := p.readRange(ctx, key, content, smallSize, 0, -1); err != nil {
+	if err := small.compare(ctx, p.s, 0, -1); err != nil {
 		p.failed("read", err, permission)
 		return
 	}
@@ -49,7 +49,7 @@ func (p *probe) read(ctx context.Context, key string, content seed) {
 	for _, r := range []struct{ offset, length int64 }{
 		{0, 10}, {500, 100}, {smallSize - 1, 1}, {900, -1}, {990, 100}, {smallSize, 10}, {smallSize + 5, 10},
 	} {
-		if err := p.readRange(ctx, key, content, smallSize, r.offset, r.length); err != nil {
+		if err := small.compare(ctx, p.s, r.offset, r.length); err != nil {
 			p.failed("read ranges", err, permission)
 			return
 		}
@@ -57,25 +57,51 @@ func (p *probe) read(ctx context.Context, key string, content seed) {
 	p.ok("read ranges", "ranges at the start, in the middle, across the end and past it are correct")
 }
 
-// readRange compares a range of an object with what it should hold.
-func (p *probe) readRange(ctx context.Context, key string, content seed, size, offset, length int64) error {
-	got, err := p.open(ctx, key, offset, length)
+// written is an object that a probe has created, with what it should hold.
+type written struct {
+	key     string
+	content seed
+	size    int64
+}
+
+// compare compares a range of the object with what it should hold.
+func (w written) compare(ctx context.Context, s Store, offset, length int64) error {
+	got, err := readRange(ctx, s, w.key, offset, length)
 	if err != nil {
 		return err
 	}
-	start, n, err := Range(size, offset, length)
+	start, n, err := Range(w.size, offset, length)
 	if err != nil {
 		return err
 	}
-	if want := patternAt(content, start, n); !bytes.Equal(got, want) {
+	if want := patternAt(w.content, start, n); !bytes.Equal(got, want) {
 		return fmt.Errorf("%s: got other bytes than were stored: "+
-			"asked for %d bytes from %d on, got %d bytes that differ", key, n, offset, len(got))
+			"asked for %d bytes from %d on, got %d bytes that differ", w.key, n, offset, len(got))
 	}
 	return nil
 }
 
-func (p *probe) open(ctx context.Context, key string, offset, length int64) ([]byte, error) {
-	r, err := p.s.Open(ctx, key, offset, length)
+// compareLarge reads a large object whole, and a range over the border of its
+// parts.
+func (w written) compareLarge(ctx context.Context, s Store, partBytes int64) (err error) {
+	r, err := s.Open(ctx, w.key, 0, -1)
+	if err != nil {
+		return err
+	}
+	got, want := sha256.New(), sha256.New()
+	n, err := io.Copy(got, r)
+	if err := errors.Join(err, r.Close()); err != nil {
+		return fmt.Errorf("read %s: %w", w.key, err)
+	}
+	_, _ = io.Copy(want, newPattern(w.content, w.size)) // never fails
+	if !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
+		return fmt.Errorf("%s: got other bytes than were stored: %d came, %d were sent", w.key, n, w.size)
+	}
+	return w.compare(ctx, s, partBytes-50, 51)
+}
+
+func readRange(ctx context.Context, s Store, key string, offset, length int64) ([]byte, error) {
+	r, err := s.Open(ctx, key, offset, length)
 	if err != nil {
 		return nil, err
 	}
@@ -145,12 +171,13 @@ func (p *probe) listFrom(ctx context.Context, folder, prefix, after string) bool
 func (p *probe) large(ctx context.Context) {
 	const step, again = "large object", "large object if absent"
 	key, size := p.folder+"/large", p.partBytes+1
+	large := written{key, seedFirst, size}
 	if err := p.s.Create(ctx, key, newPattern(seedFirst, size)); err != nil {
 		p.failed(step, err, "write below the repository's prefix, in parts too (s3:PutObject, s3:AbortMultipartUpload)")
 		return
 	}
 	p.created = append(p.created, key)
-	if err := p.compareLarge(ctx, key, size); err != nil {
+	if err := large.compareLarge(ctx, p.s, p.partBytes); err != nil {
 		p.failed(step, err, "read below the repository's prefix (s3:GetObject)")
 		return
 	}
@@ -170,29 +197,10 @@ func (p *probe) large(ctx context.Context) {
 			"write below the repository's prefix, in parts too (s3:PutObject, s3:AbortMultipartUpload)")
 		return
 	}
-	if err := p.readRange(ctx, key, seedFirst, size, size-100, -1); err != nil {
+	if err := large.compare(ctx, p.s, size-100, -1); err != nil {
 		p.failed(again, fmt.Errorf("after an attempt to replace it: %w", err),
 			"read below the repository's prefix (s3:GetObject)")
 		return
 	}
 	p.ok(again, "an existing large object is not replaced")
-}
-
-// compareLarge reads a large object whole, and a range over the border of its
-// parts.
-func (p *probe) compareLarge(ctx context.Context, key string, size int64) (err error) {
-	r, err := p.s.Open(ctx, key, 0, -1)
-	if err != nil {
-		return err
-	}
-	got, want := sha256.New(), sha256.New()
-	n, err := io.Copy(got, r)
-	if err := errors.Join(err, r.Close()); err != nil {
-		return fmt.Errorf("read %s: %w", key, err)
-	}
-	_, _ = io.Copy(want, newPattern(seedFirst, size)) // never fails
-	if !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
-		return fmt.Errorf("%s: got other bytes than were stored: %d came, %d were sent", key, n, size)
-	}
-	return p.readRange(ctx, key, seedFirst, size, p.partBytes-50, 51)
 }

@@ -22,68 +22,75 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// connect makes the client. In spite of its name it connects to nothing.
-func (s *Store) connect(ctx context.Context) error {
-	cfg, err := s.config(ctx)
+// connect makes the bucket of o with its client. In spite of its name it
+// connects to nothing.
+func connect(ctx context.Context, o *Options) (*bucket, error) {
+	cfg, err := o.config(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	client, err := newHTTPClient(s.o.CAFile, s.log, func(pool *x509.CertPool) aws.HTTPClient {
-		return transport(cfg.HTTPClient, pool, s.o.ProgressTimeout)
+	client, err := newHTTPClient(o.CAFile, o.Logger, func(pool *x509.CertPool) aws.HTTPClient {
+		return transport(cfg.HTTPClient, pool, o.ProgressTimeout)
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
+	b := newBucket(o)
 	var endpoint string
-	s.client = s3.NewFromConfig(cfg, func(o *s3.Options) {
-		if s.o.Endpoint != "" {
-			o.BaseEndpoint = &s.o.Endpoint
+	b.client = s3.NewFromConfig(cfg, func(so *s3.Options) {
+		if o.Endpoint != "" {
+			so.BaseEndpoint = &o.Endpoint
 		}
-		endpoint = aws.ToString(o.BaseEndpoint) // may also come from the environment
-		o.UsePathStyle = s.o.PathStyle == PathStyleOn || s.o.PathStyle == "" && endpoint != ""
-		if o.Region == "" && endpoint != "" {
-			o.Region = "us-east-1" // of no meaning there, but part of the signature
+		endpoint = aws.ToString(so.BaseEndpoint) // may also come from the environment
+		so.UsePathStyle = o.PathStyle == PathStyleOn || o.PathStyle == "" && endpoint != ""
+		if so.Region == "" && endpoint != "" {
+			so.Region = "us-east-1" // of no meaning there, but part of the signature
 		}
-		cfg.Region = o.Region
-		o.Credentials = &guardedCredentials{inner: o.Credentials, log: s.log}
-		o.HTTPClient = client
-		o.Retryer = s.retryer()
+		cfg.Region = so.Region
+		so.Credentials = &guardedCredentials{inner: so.Credentials, log: o.Logger}
+		so.HTTPClient = client
+		so.Retryer = b.attempts.retryer()
 		// Each body gets an explicit checksum. By itself the SDK would send chunked
 		// bodies with trailers, which many services refuse.
-		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
-		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
-		o.DisableLogOutputChecksumValidationSkipped = true
-		o.APIOptions = append(o.APIOptions, unsignAcceptEncoding, s.limitAttempts)
+		so.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+		so.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+		so.DisableLogOutputChecksumValidationSkipped = true
+		so.APIOptions = append(so.APIOptions, unsignAcceptEncoding, b.attempts.limit)
 	})
 	if err := checkEndpoint(endpoint); err != nil {
-		return err
+		return nil, err
 	}
 	if cfg.Region == "" {
-		err := fmt.Errorf("no region for bucket %q", s.o.Bucket)
-		return backup.WithHint(err, "set the region, AWS_REGION, or an endpoint")
+		err := fmt.Errorf("no region for bucket %q", o.Bucket)
+		return nil, backup.WithHint(err, "set the region, AWS_REGION, or an endpoint")
 	}
-	if s.o.SSECKeyFile == "" {
-		return nil
-	}
-	if strings.HasPrefix(endpoint, "http://") {
-		return fmt.Errorf("a customer key would travel unprotected to %s: want https", endpoint)
-	}
-	s.ssec, err = readCustomerKey(s.o.SSECKeyFile)
-	return err
+	b.ssec, err = o.customerKey(endpoint)
+	return b, err
 }
 
-func (s *Store) config(ctx context.Context) (aws.Config, error) {
-	opts := []func(*config.LoadOptions) error{config.WithAppID("backupd")}
-	if s.o.Region != "" {
-		opts = append(opts, config.WithRegion(s.o.Region))
+// customerKey returns nil if there is none.
+func (o *Options) customerKey(endpoint string) (*customerKey, error) {
+	if o.SSECKeyFile == "" {
+		return nil, nil
 	}
-	if s.o.CredentialsFile == "" {
-		if s.o.Profile != "" {
-			opts = append(opts, config.WithSharedConfigProfile(s.o.Profile))
+	if strings.HasPrefix(endpoint, "http://") {
+		return nil, fmt.Errorf("a customer key would travel unprotected to %s: want https", endpoint)
+	}
+	return readCustomerKey(o.SSECKeyFile)
+}
+
+func (o *Options) config(ctx context.Context) (aws.Config, error) {
+	opts := []func(*config.LoadOptions) error{config.WithAppID("backupd")}
+	if o.Region != "" {
+		opts = append(opts, config.WithRegion(o.Region))
+	}
+	if o.CredentialsFile == "" {
+		if o.Profile != "" {
+			opts = append(opts, config.WithSharedConfigProfile(o.Profile))
 		}
 		return load(ctx, opts)
 	}
-	file := &fileCredentials{path: s.o.CredentialsFile, profile: s.o.Profile}
+	file := &fileCredentials{path: o.CredentialsFile, profile: o.Profile}
 	// A mistake in the file should be known now and not in the night.
 	if _, err := file.Retrieve(ctx); err != nil {
 		return aws.Config{}, err

@@ -60,8 +60,8 @@ func (e *requestError) Unwrap() []error {
 	return []error{e.kind, e.err}
 }
 
-// explain translates an error of the SDK. It returns nil for nil.
-func (s *Store) explain(err error) error {
+// explain translates an error of the SDK about a bucket. It returns nil for nil.
+func explain(bucket string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -69,7 +69,7 @@ func (s *Store) explain(err error) error {
 	e := &requestError{err: err}
 	switch {
 	case code == "NoSuchBucket":
-		e.kind, e.text = fs.ErrNotExist, fmt.Sprintf("bucket %s does not exist", s.o.Bucket)
+		e.kind, e.text = fs.ErrNotExist, fmt.Sprintf("bucket %s does not exist", bucket)
 		return e
 	case status == http.StatusNotFound:
 		e.kind = fs.ErrNotExist
@@ -87,7 +87,7 @@ func (s *Store) explain(err error) error {
 	if errors.As(err, &gaveUp) {
 		e.text += fmt.Sprintf(" (%d attempts)", gaveUp.Attempt)
 	}
-	if hint := s.hint(err, code, status); hint != "" {
+	if hint := hintFor(err, code, status); hint != "" {
 		return backup.WithHint(e, "%s", hint)
 	}
 	return e
@@ -149,7 +149,7 @@ func causeText(err error) string {
 	return err.Error()
 }
 
-func (s *Store) hint(err error, code string, status int) string {
+func hintFor(err error, code string, status int) string {
 	var (
 		creds *credentialsError
 		cert  *tls.CertificateVerificationError

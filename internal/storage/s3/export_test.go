@@ -13,13 +13,13 @@ import (
 
 // Hurry makes the pauses between attempts short.
 func (s *Store) Hurry() *Store {
-	s.delay = backoff{time.Millisecond, 5 * time.Millisecond}
+	s.bucket.attempts.delay = backoff{time.Millisecond, 5 * time.Millisecond}
 	return s
 }
 
 // LimitParts is for tests that cannot upload ten thousand parts.
 func (s *Store) LimitParts(n int) *Store {
-	s.maxParts = n
+	s.parts.most = n
 	return s
 }
 
@@ -40,5 +40,5 @@ func FileCredentials(path string) aws.CredentialsProvider {
 
 // ListPages lists in pages of a few keys.
 func (s *Store) ListPages(ctx context.Context, prefix, after string, pageKeys int32) iter.Seq2[storage.Object, error] {
-	return s.list(ctx, prefix, after, pageKeys)
+	return s.bucket.list(ctx, prefix, after, pageKeys)
 }

@@ -3,8 +3,10 @@ package s3
 import (
 	"crypto/md5" //nolint:gosec // some services want no better one
 	"encoding/base64"
+	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 )
@@ -15,7 +17,28 @@ type features struct {
 	conditional bool   // If-None-Match on uploads
 }
 
-func (s *Store) currentFeatures() features {
+// service is what uploads have found out about the service so far.
+type service struct {
+	bucket   string
+	checksum string // Options.Checksum
+	log      *slog.Logger
+
+	mu       sync.Mutex
+	features features // guarded by mu
+}
+
+func newService(o *Options) *service {
+	s := &service{
+		bucket: o.Bucket, checksum: o.Checksum, log: o.Logger,
+		features: features{checksum: o.Checksum, conditional: true},
+	}
+	if o.Checksum == ChecksumAuto {
+		s.features.checksum = ChecksumSHA256
+	}
+	return s
+}
+
+func (s *service) currentFeatures() features {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.features
@@ -32,9 +55,9 @@ var (
 )
 
 // withFeatures calls do, and again with fewer features as long as the service
-// refuses one that is not necessary. This Store does not try a refused feature
+// refuses one that is not necessary. This store does not try a refused feature
 // again.
-func (s *Store) withFeatures(in scope, do func(features) error) error {
+func (s *service) withFeatures(in scope, do func(features) error) error {
 	for {
 		used := s.currentFeatures()
 		err := do(used)
@@ -46,7 +69,7 @@ func (s *Store) withFeatures(in scope, do func(features) error) error {
 
 // concede reports whether a refused request is worth another attempt with other
 // features than those it used.
-func (s *Store) concede(err error, in scope, used features) bool {
+func (s *service) concede(err error, in scope, used features) bool {
 	refused := refusal(err)
 	refusesChecksum, refusesCondition := refused.checksum && in.checksum, refused.condition && in.condition
 	s.mu.Lock()
@@ -59,11 +82,11 @@ func (s *Store) concede(err error, in scope, used features) bool {
 	case refusesCondition && used.conditional:
 		s.features.conditional = false
 		s.log.Warn("the S3 service has no create-if-absent (If-None-Match): asking before each upload instead",
-			"err", s.explain(err))
+			"err", explain(s.bucket, err))
 		return true
-	case refusesChecksum && used.checksum == ChecksumSHA256 && s.o.Checksum == ChecksumAuto:
+	case refusesChecksum && used.checksum == ChecksumSHA256 && s.checksum == ChecksumAuto:
 		s.features.checksum = ChecksumMD5
-		s.log.Warn("the S3 service knows no SHA-256 checksum: using Content-MD5", "err", s.explain(err))
+		s.log.Warn("the S3 service knows no SHA-256 checksum: using Content-MD5", "err", explain(s.bucket, err))
 		return true
 	}
 	return false

@@ -21,18 +21,25 @@ const inspectTimeout = 20 * time.Second
 // whether listings of several pages work, and versioning and object lock of the
 // bucket.
 func (s *Store) Inspect(ctx context.Context, folder string) []backup.Finding {
+	i := &inspector{bucket: s.bucket, features: s.service.currentFeatures()}
 	return []backup.Finding{
-		s.inspectCondition(),
-		s.inspectChecksum(),
-		s.inspectPages(ctx, folder+"/"),
-		s.inspectVersioning(ctx),
-		s.inspectLock(ctx),
+		i.condition(),
+		i.checksum(),
+		i.pages(ctx, folder+"/"),
+		i.versioning(ctx),
+		i.lock(ctx),
 	}
 }
 
-func (s *Store) inspectCondition() backup.Finding {
+// inspector is one Inspect. Each of its methods finds out one thing.
+type inspector struct {
+	bucket   *bucket
+	features features
+}
+
+func (i *inspector) condition() backup.Finding {
 	const step = "conditional writes"
-	if s.currentFeatures().conditional {
+	if i.features.conditional {
 		return backup.Finding{
 			Subject: step, Level: backup.LevelOK, Text: "uploads require that the key is absent (If-None-Match)",
 		}
@@ -45,9 +52,9 @@ func (s *Store) inspectCondition() backup.Finding {
 	}
 }
 
-func (s *Store) inspectChecksum() backup.Finding {
+func (i *inspector) checksum() backup.Finding {
 	f := backup.Finding{Subject: "checksums", Level: backup.LevelOK}
-	switch s.currentFeatures().checksum {
+	switch i.features.checksum {
 	case ChecksumSHA256:
 		f.Text = "uploads carry a SHA-256 (x-amz-checksum-sha256)"
 	case ChecksumMD5:
@@ -60,18 +67,18 @@ func (s *Store) inspectChecksum() backup.Finding {
 	return f
 }
 
-// inspectPages compares a listing in one page with one of many.
-func (s *Store) inspectPages(ctx context.Context, prefix string) backup.Finding {
+// pages compares a listing in one page with one of many.
+func (i *inspector) pages(ctx context.Context, prefix string) backup.Finding {
 	const step = "list pages"
 	var listings [2][]string
-	for i, pageKeys := range []int32{0, 2} {
-		for o, err := range s.list(ctx, prefix, "", pageKeys) {
+	for n, pageKeys := range []int32{0, 2} {
+		for o, err := range i.bucket.list(ctx, prefix, "", pageKeys) {
 			if err != nil {
 				return backup.Finding{
 					Subject: step, Level: backup.LevelFailure, Text: err.Error(), Hint: todoOf(err, "s3:ListBucket"),
 				}
 			}
-			listings[i] = append(listings[i], o.Key)
+			listings[n] = append(listings[n], o.Key)
 		}
 	}
 	if !slices.Equal(listings[0], listings[1]) {
@@ -83,19 +90,20 @@ func (s *Store) inspectPages(ctx context.Context, prefix string) backup.Finding 
 		}
 	}
 	return backup.Finding{
-		Subject: step, Level: backup.LevelOK, Text: "a listing in many pages names the same keys as one in a single page",
+		Subject: step, Level: backup.LevelOK,
+		Text: "a listing in many pages names the same keys as one in a single page",
 	}
 }
 
-func (s *Store) inspectVersioning(ctx context.Context) backup.Finding {
+func (i *inspector) versioning(ctx context.Context) backup.Finding {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
 	f := backup.Finding{Subject: "versioning", Level: backup.LevelOK}
-	out, err := s.client.GetBucketVersioning(ctx, &s3.GetBucketVersioningInput{Bucket: &s.o.Bucket})
+	out, err := i.bucket.client.GetBucketVersioning(ctx, &s3.GetBucketVersioningInput{Bucket: &i.bucket.name})
 	switch {
 	case err != nil:
-		f.Text = fmt.Sprintf("not known: %v", s.explain(err))
-		f.Hint = todoOf(s.explain(err), "s3:GetBucketVersioning")
+		f.Text = fmt.Sprintf("not known: %v", i.bucket.explain(err))
+		f.Hint = todoOf(i.bucket.explain(err), "s3:GetBucketVersioning")
 	case out.Status == types.BucketVersioningStatusEnabled:
 		f.Text = "on: deleted objects can be restored, and go on taking space"
 		f.Hint = "let a life-cycle rule of the bucket remove old versions and delete markers"
@@ -107,11 +115,11 @@ func (s *Store) inspectVersioning(ctx context.Context) backup.Finding {
 	return f
 }
 
-func (s *Store) inspectLock(ctx context.Context) backup.Finding {
+func (i *inspector) lock(ctx context.Context) backup.Finding {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
 	f := backup.Finding{Subject: "object lock", Level: backup.LevelOK}
-	out, err := s.client.GetObjectLockConfiguration(ctx, &s3.GetObjectLockConfigurationInput{Bucket: &s.o.Bucket})
+	out, err := i.bucket.client.GetObjectLockConfiguration(ctx, &s3.GetObjectLockConfigurationInput{Bucket: &i.bucket.name})
 	if err == nil && out.ObjectLockConfiguration == nil {
 		out.ObjectLockConfiguration = &types.ObjectLockConfiguration{}
 	}
@@ -119,8 +127,8 @@ func (s *Store) inspectLock(ctx context.Context) backup.Finding {
 	case codeOf(err) == "ObjectLockConfigurationNotFoundError":
 		f.Text = "off"
 	case err != nil:
-		f.Text = fmt.Sprintf("not known: %v", s.explain(err))
-		f.Hint = todoOf(s.explain(err), "s3:GetBucketObjectLockConfiguration")
+		f.Text = fmt.Sprintf("not known: %v", i.bucket.explain(err))
+		f.Hint = todoOf(i.bucket.explain(err), "s3:GetBucketObjectLockConfiguration")
 	case out.ObjectLockConfiguration.ObjectLockEnabled != types.ObjectLockEnabledEnabled:
 		f.Text = "off"
 	default:

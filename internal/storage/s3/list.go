@@ -13,7 +13,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
-	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -21,7 +20,7 @@ import (
 // that no Store can have, such as "folder/", are left out.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[storage.Object, error] {
 	return func(yield func(storage.Object, error) bool) {
-		for o, err := range s.list(ctx, prefix, after, 0) {
+		for o, err := range s.bucket.list(ctx, prefix, after, 0) {
 			if err != nil {
 				yield(storage.Object{}, fmt.Errorf("list %s: %w", prefix, orContext(ctx, err)))
 				return
@@ -35,7 +34,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[storag
 
 // list yields what [Store.List] does, from pages of at most pageKeys keys, or
 // of as many as the service likes if it is 0.
-func (s *Store) list(ctx context.Context, prefix, after string, pageKeys int32) iter.Seq2[storage.Object, error] {
+func (b *bucket) list(ctx context.Context, prefix, after string, pageKeys int32) iter.Seq2[storage.Object, error] {
 	return func(yield func(storage.Object, error) bool) {
 		start, possible := storage.ListStart(prefix, after)
 		if !possible {
@@ -45,12 +44,12 @@ func (s *Store) list(ctx context.Context, prefix, after string, pageKeys int32) 
 			return
 		}
 		previous := ""
-		for o, err := range s.pages(ctx, prefix, start, pageKeys) {
+		for o, err := range b.pages(ctx, prefix, start, pageKeys) {
 			if err != nil {
 				yield(storage.Object{}, fmt.Errorf("list objects: %w", err))
 				return
 			}
-			key := strings.TrimPrefix(aws.ToString(o.Key), s.prefix)
+			key := strings.TrimPrefix(aws.ToString(o.Key), b.prefix)
 			if key <= previous && previous != "" {
 				// A service that repeats a page for ever ends here as well.
 				yield(storage.Object{}, fmt.Errorf("list objects: the service lists %q after %q", key, previous))
@@ -71,22 +70,22 @@ func (s *Store) list(ctx context.Context, prefix, after string, pageKeys int32) 
 }
 
 // pages yields what the service lists, as it lists it.
-func (s *Store) pages(ctx context.Context, prefix, start string, pageKeys int32) iter.Seq2[types.Object, error] {
+func (b *bucket) pages(ctx context.Context, prefix, start string, pageKeys int32) iter.Seq2[types.Object, error] {
 	return func(yield func(types.Object, error) bool) {
-		in := &s3.ListObjectsV2Input{Bucket: &s.o.Bucket, Prefix: aws.String(s.key(prefix))}
+		in := &s3.ListObjectsV2Input{Bucket: &b.name, Prefix: aws.String(b.key(prefix))}
 		if start != "" {
-			in.StartAfter = aws.String(s.key(start))
+			in.StartAfter = aws.String(b.key(start))
 		}
 		if pageKeys > 0 {
 			in.MaxKeys = &pageKeys
 		}
 		for {
-			page, err := s.client.ListObjectsV2(ctx, in)
+			page, err := b.client.ListObjectsV2(ctx, in)
 			if err != nil {
-				yield(types.Object{}, s.explain(err))
+				yield(types.Object{}, b.explain(err))
 				return
 			}
-			s.bucketSeen.Store(true)
+			b.seen.Store(true)
 			for _, o := range page.Contents {
 				if !yield(o, nil) {
 					return
@@ -111,13 +110,13 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	if err := storage.CheckKey(key); err != nil {
 		return err
 	}
-	full := s.key(key)
-	_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.o.Bucket, Key: &full})
+	full := s.bucket.key(key)
+	_, err := s.bucket.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.bucket.name, Key: &full})
 	if statusOf(err) == http.StatusNotFound && codeOf(err) != "NoSuchBucket" {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("delete %s: %w", key, orContext(ctx, fmt.Errorf("delete object: %w", s.explain(err))))
+		return fmt.Errorf("delete %s: %w", key, orContext(ctx, fmt.Errorf("delete object: %w", s.bucket.explain(err))))
 	}
 	return nil
 }
@@ -128,18 +127,18 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 func (s *Store) AbortStaleUploads(ctx context.Context, olderThan time.Duration) (int, error) {
 	aborted := 0
 	limit := time.Now().Add(-olderThan)
-	in := &s3.ListMultipartUploadsInput{Bucket: &s.o.Bucket, Prefix: &s.prefix}
+	in := &s3.ListMultipartUploadsInput{Bucket: &s.bucket.name, Prefix: &s.bucket.prefix}
 	for {
-		page, err := s.client.ListMultipartUploads(ctx, in)
+		page, err := s.bucket.client.ListMultipartUploads(ctx, in)
 		if err != nil {
-			return aborted, fmt.Errorf("list multipart uploads: %w", orContext(ctx, s.explain(err)))
+			return aborted, fmt.Errorf("list multipart uploads: %w", orContext(ctx, s.bucket.explain(err)))
 		}
 		for _, u := range page.Uploads {
 			full := aws.ToString(u.Key)
-			if !s.ours(full) || u.Initiated == nil || u.Initiated.After(limit) {
+			if !s.bucket.ours(full) || u.Initiated == nil || u.Initiated.After(limit) {
 				continue
 			}
-			if err := s.abort(ctx, full, aws.ToString(u.UploadId)); err != nil {
+			if err := s.bucket.abort(ctx, full, aws.ToString(u.UploadId)); err != nil {
 				return aborted, fmt.Errorf("abort multipart upload of %s: %w", full, orContext(ctx, err))
 			}
 			aborted++
@@ -153,17 +152,4 @@ func (s *Store) AbortStaleUploads(ctx context.Context, olderThan time.Duration) 
 		}
 		in.KeyMarker, in.UploadIdMarker = page.NextKeyMarker, page.NextUploadIdMarker
 	}
-}
-
-// ours reports whether a key of the bucket is one that backupd would write.
-func (s *Store) ours(full string) bool {
-	key, ok := strings.CutPrefix(full, s.prefix)
-	if !ok {
-		return false
-	}
-	if key == backup.MarkerKey {
-		return true
-	}
-	_, err := backup.ParseKey(key)
-	return err == nil
 }

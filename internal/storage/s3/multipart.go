@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -13,15 +14,36 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// multipart uploads first and the rest of src. It owns first.
-func (u *upload) multipart(ctx context.Context, first *[]byte, src *source) error {
-	m := &multipart{upload: u, free: make(chan *[]byte, u.s.o.Concurrency+1)}
+// parts are how large objects are cut, with the buffers that uploads share.
+type parts struct {
+	concurrency int       // parts in flight of one upload
+	bytes       int64     // of one part
+	most        int       // of one object, by the service's rule
+	buffers     sync.Pool // of *[]byte, bytes long, between uploads
+}
+
+func newParts(o *Options) *parts {
+	p := &parts{concurrency: o.Concurrency, bytes: o.PartBytes, most: 10_000}
+	p.buffers.New = func() any {
+		buf := make([]byte, p.bytes)
+		return &buf
+	}
+	return p
+}
+
+func (p *parts) buffer() *[]byte { return p.buffers.Get().(*[]byte) }
+
+func (p *parts) put(buf *[]byte) { p.buffers.Put(buf) }
+
+// sendParts uploads first and the rest of src. It owns first.
+func sendParts(ctx context.Context, u *upload, p *parts, first *[]byte, src *source) error {
+	m := &multipart{upload: u, cut: p, free: make(chan *[]byte, p.concurrency+1)}
 	defer m.release()
-	for range u.s.o.Concurrency {
+	for range p.concurrency {
 		m.free <- nil // made when it is first needed
 	}
 	if err := m.begin(ctx); err != nil {
-		u.s.buffers.Put(first)
+		p.put(first)
 		return err
 	}
 	err := m.send(ctx, first, src)
@@ -36,6 +58,7 @@ func (u *upload) multipart(ctx context.Context, first *[]byte, src *source) erro
 
 type multipart struct {
 	*upload
+	cut   *parts
 	id    string
 	free  chan *[]byte           // the buffers; nil is one that is not made yet
 	parts []*types.CompletedPart // by number; each filled in by its own goroutine
@@ -44,22 +67,22 @@ type multipart struct {
 
 func (m *multipart) begin(ctx context.Context) error {
 	var out *s3.CreateMultipartUploadOutput
-	err := m.s.withFeatures(inParts, func(f features) (err error) {
+	err := m.service.withFeatures(inParts, func(f features) (err error) {
 		in := &s3.CreateMultipartUploadInput{
-			Bucket: &m.s.o.Bucket, Key: &m.key,
+			Bucket: &m.bucket.name, Key: &m.key,
 			Metadata:     map[string]string{nonceKey: m.nonce},
-			StorageClass: types.StorageClass(m.s.o.StorageClass),
+			StorageClass: types.StorageClass(m.attrs.class),
 		}
 		if f.checksum == ChecksumSHA256 {
 			in.ChecksumAlgorithm = types.ChecksumAlgorithmSha256
 		}
-		in.ServerSideEncryption, in.SSEKMSKeyId, in.BucketKeyEnabled = m.s.encryption()
-		in.SSECustomerAlgorithm, in.SSECustomerKey, in.SSECustomerKeyMD5 = m.s.ssec.headers()
-		out, err = m.s.client.CreateMultipartUpload(ctx, in)
+		in.ServerSideEncryption, in.SSEKMSKeyId, in.BucketKeyEnabled = m.attrs.encryption()
+		in.SSECustomerAlgorithm, in.SSECustomerKey, in.SSECustomerKeyMD5 = m.bucket.ssec.headers()
+		out, err = m.bucket.client.CreateMultipartUpload(ctx, in)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("create multipart upload: %w", m.s.explain(err))
+		return fmt.Errorf("create multipart upload: %w", m.bucket.explain(err))
 	}
 	m.id = aws.ToString(out.UploadId)
 	return nil
@@ -71,7 +94,7 @@ func (m *multipart) send(ctx context.Context, buf *[]byte, src *source) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	group, inFlight := errgroup.WithContext(ctx)
-	group.SetLimit(m.s.o.Concurrency)
+	group.SetLimit(m.cut.concurrency)
 	err := m.readParts(inFlight, buf, src, group)
 	if err != nil {
 		cancel() // the object has failed: do not wait for its parts
@@ -86,10 +109,10 @@ func (m *multipart) send(ctx context.Context, buf *[]byte, src *source) error {
 func (m *multipart) readParts(inFlight context.Context, buf *[]byte, src *source, group *errgroup.Group) error {
 	n, last := len(*buf), false
 	for number := 1; ; number++ {
-		if number > m.s.maxParts {
+		if number > m.cut.most {
 			m.free <- buf
 			return fmt.Errorf("object of more than %d parts of %d bytes: larger parts are needed",
-				m.s.maxParts, m.s.o.PartBytes)
+				m.cut.most, m.cut.bytes)
 		}
 		body := (*buf)[:n]
 		m.size += int64(n)
@@ -108,7 +131,7 @@ func (m *multipart) readParts(inFlight context.Context, buf *[]byte, src *source
 			return nil
 		}
 		if buf == nil {
-			buf = m.s.buffers.Get().(*[]byte)
+			buf = m.cut.buffer()
 		}
 		var err error
 		if n, last, err = src.next(*buf); err != nil {
@@ -121,21 +144,21 @@ func (m *multipart) readParts(inFlight context.Context, buf *[]byte, src *source
 // part uploads body and fills in part, which finish sends.
 func (m *multipart) part(ctx context.Context, part *types.CompletedPart, body []byte) error {
 	sum := sha256.Sum256(body)
-	err := m.s.withFeatures(inParts, func(f features) error {
+	err := m.service.withFeatures(inParts, func(f features) error {
 		in := &s3.UploadPartInput{
-			Bucket: &m.s.o.Bucket, Key: &m.key, UploadId: &m.id, PartNumber: part.PartNumber,
+			Bucket: &m.bucket.name, Key: &m.key, UploadId: &m.id, PartNumber: part.PartNumber,
 			Body: bytes.NewReader(body), ContentLength: aws.Int64(int64(len(body))),
 			ChecksumSHA256: f.checksumSHA256(sum), ContentMD5: f.contentMD5(body),
 		}
-		in.SSECustomerAlgorithm, in.SSECustomerKey, in.SSECustomerKeyMD5 = m.s.ssec.headers()
-		out, err := m.s.client.UploadPart(ctx, in, signPayload(sum))
+		in.SSECustomerAlgorithm, in.SSECustomerKey, in.SSECustomerKeyMD5 = m.bucket.ssec.headers()
+		out, err := m.bucket.client.UploadPart(ctx, in, signPayload(sum))
 		if err == nil {
 			part.ETag, part.ChecksumSHA256 = out.ETag, in.ChecksumSHA256
 		}
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("upload part %d: %w", *part.PartNumber, m.s.explain(err))
+		return fmt.Errorf("upload part %d: %w", *part.PartNumber, m.bucket.explain(err))
 	}
 	return nil
 }
@@ -148,17 +171,17 @@ func (m *multipart) finish(ctx context.Context) error {
 	for i, p := range m.parts {
 		parts[i] = *p
 	}
-	err := m.s.withFeatures(inComplete, func(f features) error {
+	err := m.service.withFeatures(inComplete, func(f features) error {
 		if err := m.absent(ctx, f); err != nil {
 			return err
 		}
 		in := &s3.CompleteMultipartUploadInput{
-			Bucket: &m.s.o.Bucket, Key: &m.key, UploadId: &m.id,
+			Bucket: &m.bucket.name, Key: &m.key, UploadId: &m.id,
 			IfNoneMatch:     f.ifNoneMatch(),
 			MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 		}
-		in.SSECustomerAlgorithm, in.SSECustomerKey, in.SSECustomerKeyMD5 = m.s.ssec.headers()
-		_, err := m.s.client.CompleteMultipartUpload(ctx, in)
+		in.SSECustomerAlgorithm, in.SSECustomerKey, in.SSECustomerKeyMD5 = m.bucket.ssec.headers()
+		_, err := m.bucket.client.CompleteMultipartUpload(ctx, in)
 		return err
 	})
 	return m.settle(ctx, "complete multipart upload", err, m.size)
@@ -168,26 +191,26 @@ func (m *multipart) finish(ctx context.Context) error {
 func (m *multipart) abort(ctx context.Context) error {
 	fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
 	defer cancel()
-	if err := m.s.abort(fresh, m.key, m.id); err != nil {
+	if err := m.bucket.abort(fresh, m.key, m.id); err != nil {
 		return fmt.Errorf("abort multipart upload: %w", err)
 	}
 	return nil
 }
 
-func (s *Store) abort(ctx context.Context, key, id string) error {
-	in := &s3.AbortMultipartUploadInput{Bucket: &s.o.Bucket, Key: &key, UploadId: &id}
-	_, err := s.client.AbortMultipartUpload(ctx, in)
+func (b *bucket) abort(ctx context.Context, key, id string) error {
+	in := &s3.AbortMultipartUploadInput{Bucket: &b.name, Key: &key, UploadId: &id}
+	_, err := b.client.AbortMultipartUpload(ctx, in)
 	if codeOf(err) == "NoSuchUpload" {
 		return nil
 	}
-	return s.explain(err)
+	return b.explain(err)
 }
 
 // release gives the buffers back when all parts have ended.
 func (m *multipart) release() {
 	for range len(m.free) {
 		if buf := <-m.free; buf != nil {
-			m.s.buffers.Put(buf)
+			m.cut.put(buf)
 		}
 	}
 }

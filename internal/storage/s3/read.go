@@ -23,31 +23,31 @@ func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.
 	if err := storage.CheckKey(key); err != nil {
 		return nil, err
 	}
-	r, err := s.get(ctx, key, offset, length)
+	r, err := s.bucket.get(ctx, key, offset, length)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", key, orContext(ctx, err))
 	}
 	return r, nil
 }
 
-func (s *Store) get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+func (b *bucket) get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
 	if offset < 0 {
 		return nil, fmt.Errorf("offset %d: %w", offset, fs.ErrInvalid)
 	}
 	if length == 0 || offset == math.MaxInt64 {
-		return s.empty(ctx, key) // there is no way to ask for no bytes
+		return b.empty(ctx, key) // there is no way to ask for no bytes
 	}
-	full := s.key(key)
-	in := &s3.GetObjectInput{Bucket: &s.o.Bucket, Key: &full, Range: rangeHeader(offset, length)}
-	in.SSECustomerAlgorithm, in.SSECustomerKey, in.SSECustomerKeyMD5 = s.ssec.headers()
-	out, err := s.client.GetObject(ctx, in)
+	full := b.key(key)
+	in := &s3.GetObjectInput{Bucket: &b.name, Key: &full, Range: rangeHeader(offset, length)}
+	in.SSECustomerAlgorithm, in.SSECustomerKey, in.SSECustomerKeyMD5 = b.ssec.headers()
+	out, err := b.client.GetObject(ctx, in)
 	if statusOf(err) == http.StatusRequestedRangeNotSatisfiable {
-		return s.empty(ctx, key) // the range starts at or past the end
+		return b.empty(ctx, key) // the range starts at or past the end
 	}
 	if err != nil {
-		return nil, fmt.Errorf("get object: %w", s.explainRead(err))
+		return nil, fmt.Errorf("get object: %w", b.explainRead(err))
 	}
-	s.bucketSeen.Store(true)
+	b.seen.Store(true)
 	n, err := promised(out, offset, length)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("get object: %w", err), out.Body.Close())
@@ -56,8 +56,8 @@ func (s *Store) get(ctx context.Context, key string, offset, length int64) (io.R
 }
 
 // empty returns a reader of no bytes of an object, which must exist.
-func (s *Store) empty(ctx context.Context, key string) (io.ReadCloser, error) {
-	o, err := s.stat(ctx, key)
+func (b *bucket) empty(ctx context.Context, key string) (io.ReadCloser, error) {
+	o, err := b.stat(ctx, key)
 	if err != nil {
 		return nil, err
 	}
@@ -133,23 +133,23 @@ func (s *Store) Stat(ctx context.Context, key string) (storage.Object, error) {
 	if err := storage.CheckKey(key); err != nil {
 		return storage.Object{}, err
 	}
-	o, err := s.stat(ctx, key)
+	o, err := s.bucket.stat(ctx, key)
 	if err != nil {
 		return storage.Object{}, fmt.Errorf("stat %s: %w", key, orContext(ctx, err))
 	}
 	return o, nil
 }
 
-func (s *Store) stat(ctx context.Context, key string) (storage.Object, error) {
-	found, err := s.head(ctx, s.key(key))
+func (b *bucket) stat(ctx context.Context, key string) (storage.Object, error) {
+	found, err := b.head(ctx, b.key(key))
 	if statusOf(err) == http.StatusNotFound {
 		// An answer to HEAD has no body that would name the missing thing.
-		if err := s.bucketMissing(ctx); err != nil {
+		if err := b.missing(ctx); err != nil {
 			return storage.Object{}, err
 		}
 	}
 	if err != nil {
-		return storage.Object{}, fmt.Errorf("head object: %w", s.explainRead(err))
+		return storage.Object{}, fmt.Errorf("head object: %w", b.explainRead(err))
 	}
 	found.Key = key
 	return found.Object, nil
@@ -157,8 +157,8 @@ func (s *Store) stat(ctx context.Context, key string) (storage.Object, error) {
 
 // explainRead adds that a service hides missing keys if the credentials may not
 // list the bucket.
-func (s *Store) explainRead(err error) error {
-	explained := s.explain(err)
+func (b *bucket) explainRead(err error) error {
+	explained := b.explain(err)
 	var hint *backup.HintError
 	if statusOf(err) == http.StatusForbidden && !errors.As(explained, &hint) {
 		return backup.WithHint(explained, "either the credentials may not read the object, "+
@@ -167,18 +167,18 @@ func (s *Store) explainRead(err error) error {
 	return explained
 }
 
-// bucketMissing returns an error if it is the bucket that does not exist. It
+// missing returns an error if it is the bucket that does not exist. It
 // asks once.
-func (s *Store) bucketMissing(ctx context.Context) error {
-	if s.bucketSeen.Load() {
+func (b *bucket) missing(ctx context.Context) error {
+	if b.seen.Load() {
 		return nil
 	}
-	_, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.o.Bucket})
+	_, err := b.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &b.name})
 	if statusOf(err) == http.StatusNotFound {
-		return fmt.Errorf("bucket %s does not exist: %w", s.o.Bucket, fs.ErrNotExist)
+		return fmt.Errorf("bucket %s does not exist: %w", b.name, fs.ErrNotExist)
 	}
 	if err == nil {
-		s.bucketSeen.Store(true)
+		b.seen.Store(true)
 	}
 	return nil // another error does not mean that the bucket is missing
 }
@@ -190,14 +190,14 @@ type found struct {
 }
 
 // head asks for a key of the bucket. Its errors are the SDK's.
-func (s *Store) head(ctx context.Context, full string) (found, error) {
-	in := &s3.HeadObjectInput{Bucket: &s.o.Bucket, Key: &full}
-	in.SSECustomerAlgorithm, in.SSECustomerKey, in.SSECustomerKeyMD5 = s.ssec.headers()
-	out, err := s.client.HeadObject(ctx, in)
+func (b *bucket) head(ctx context.Context, full string) (found, error) {
+	in := &s3.HeadObjectInput{Bucket: &b.name, Key: &full}
+	in.SSECustomerAlgorithm, in.SSECustomerKey, in.SSECustomerKeyMD5 = b.ssec.headers()
+	out, err := b.client.HeadObject(ctx, in)
 	if err != nil {
 		return found{}, err
 	}
-	s.bucketSeen.Store(true)
+	b.seen.Store(true)
 	return found{
 		Object: storage.Object{
 			Size: aws.ToInt64(out.ContentLength), ModTime: aws.ToTime(out.LastModified), ETag: cleanETag(out.ETag),

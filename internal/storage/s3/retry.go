@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"time"
@@ -35,20 +36,38 @@ func (b backoff) pause(attempt int) time.Duration {
 	return rand.N(limit)
 }
 
+// attempts are how a request is tried: the pauses between attempts, and how long
+// one may take.
+type attempts struct {
+	delay   backoff
+	timeout time.Duration // of one attempt, apart from its body
+	bucket  string
+	log     *slog.Logger
+}
+
+func newAttempts(o *Options) attempts {
+	return attempts{
+		delay:   backoff{250 * time.Millisecond, 30 * time.Second},
+		timeout: o.ProgressTimeout,
+		bucket:  o.Bucket,
+		log:     o.Logger,
+	}
+}
+
 // retryer is the SDK's, with more patience and without its token bucket, which
 // is empty after a long outage and then lets every call fail at once.
-func (s *Store) retryer() aws.Retryer {
+func (a *attempts) retryer() aws.Retryer {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = maxAttempts
 		o.RateLimiter = ratelimit.None
 		o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(isRetryable)}, o.Retryables...)
 		o.Backoff = retry.BackoffDelayerFunc(func(attempt int, err error) (time.Duration, error) {
-			say := s.log.Debug
+			say := a.log.Debug
 			if attempt > 2 {
-				say = s.log.Warn // by now it is noticed
+				say = a.log.Warn // by now it is noticed
 			}
-			say("S3 request failed, trying again", "attempt", attempt, "err", s.explain(err))
-			return s.delay.pause(attempt), nil
+			say("S3 request failed, trying again", "attempt", attempt, "err", explain(a.bucket, err))
+			return a.delay.pause(attempt), nil
 		})
 	})
 }
@@ -95,9 +114,9 @@ func isRetryable(err error) aws.Ternary {
 // flight share the line, so this is far below the speed of any useful line.
 const slowestBytes = 32 << 10
 
-// limitAttempts ends an attempt that moves, but too slowly, so that another one
+// limit ends an attempt that moves, but too slowly, so that another one
 // is made. It spares GetObject, whose answer is read after the attempt.
-func (s *Store) limitAttempts(stack *middleware.Stack) error {
+func (a *attempts) limit(stack *middleware.Stack) error {
 	return stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("LimitAttempt", func(
 		ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler,
 	) (middleware.FinalizeOutput, middleware.Metadata, error) {
@@ -108,7 +127,7 @@ func (s *Store) limitAttempts(stack *middleware.Stack) error {
 		case "CompleteMultipartUpload":
 			limit = 10 * time.Minute // some services copy everything now
 		default:
-			limit = s.o.ProgressTimeout
+			limit = a.timeout
 			if req, ok := in.Request.(*smithyhttp.Request); ok && req.ContentLength > 0 {
 				limit += time.Duration(req.ContentLength) * time.Second / slowestBytes
 			}

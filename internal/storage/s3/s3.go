@@ -21,11 +21,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
-
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
@@ -96,19 +92,10 @@ type Options struct {
 
 // Store implements [storage.Store].
 type Store struct {
-	o      Options
-	prefix string // empty or ends in a slash
-	client *s3.Client
-	ssec   *customerKey
-	log    *slog.Logger
-	delay  backoff
-
-	maxParts   int         // of one object
-	bucketSeen atomic.Bool // the bucket has answered: a 404 is about the key
-	buffers    sync.Pool   // of *[]byte, PartBytes long, between uploads
-
-	mu       sync.Mutex
-	features features // guarded by mu
+	bucket  *bucket
+	service *service
+	attrs   attributes
+	parts   *parts
 }
 
 var (
@@ -125,27 +112,16 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	if err := o.complete(); err != nil {
 		return nil, fmt.Errorf("configure s3 store: %w", err)
 	}
-	s := &Store{
-		o:        o,
-		log:      o.Logger,
-		delay:    backoff{250 * time.Millisecond, 30 * time.Second},
-		maxParts: 10_000, // the service's rule
-		features: features{checksum: o.Checksum, conditional: true},
-	}
-	if prefix := strings.Trim(o.Prefix, "/"); prefix != "" {
-		s.prefix = prefix + "/"
-	}
-	if o.Checksum == ChecksumAuto {
-		s.features.checksum = ChecksumSHA256
-	}
-	s.buffers.New = func() any {
-		buf := make([]byte, o.PartBytes)
-		return &buf
-	}
-	if err := s.connect(ctx); err != nil {
+	b, err := connect(ctx, &o)
+	if err != nil {
 		return nil, fmt.Errorf("configure s3 store: %w", err)
 	}
-	return s, nil
+	return &Store{
+		bucket:  b,
+		service: newService(&o),
+		attrs:   attributes{class: o.StorageClass, sse: o.SSE, kmsKeyID: o.SSEKMSKeyID},
+		parts:   newParts(&o),
+	}, nil
 }
 
 // complete fills in defaults and refuses invalid values.
@@ -191,6 +167,4 @@ func setDefault[T comparable](field *T, value T) {
 }
 
 // Bucket returns the bucket's name.
-func (s *Store) Bucket() string { return s.o.Bucket }
-
-func (s *Store) key(key string) string { return s.prefix + key }
+func (s *Store) Bucket() string { return s.bucket.name }

@@ -36,21 +36,17 @@ func (s *Store) Create(ctx context.Context, key string, r io.Reader) error {
 	if err := storage.CheckKey(key); err != nil {
 		return err
 	}
-	u := &upload{s: s, key: s.key(key), nonce: backup.RandomName(26)}
-	if err := u.run(ctx, &source{r: storage.ReaderContext(ctx, r)}); err != nil {
+	u := &upload{
+		bucket: s.bucket, service: s.service, attrs: s.attrs, key: s.bucket.key(key), nonce: backup.RandomName(26),
+	}
+	if err := s.send(ctx, u, &source{r: storage.ReaderContext(ctx, r)}); err != nil {
 		return fmt.Errorf("create %s: %w", key, orContext(ctx, err))
 	}
 	return nil
 }
 
-// upload is one Create.
-type upload struct {
-	s     *Store
-	key   string // in the bucket
-	nonce string
-}
-
-func (u *upload) run(ctx context.Context, src *source) error {
+// send uploads src in one request, or in parts if it is larger than one part.
+func (s *Store) send(ctx context.Context, u *upload, src *source) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -62,17 +58,26 @@ func (u *upload) run(ctx context.Context, src *source) error {
 	if last {
 		return u.put(ctx, small[:n])
 	}
-	buf := u.s.buffers.Get().(*[]byte)
+	buf := s.parts.buffer()
 	n = copy(*buf, small)
 	more, last, err := src.next((*buf)[n:])
 	if err != nil || last {
-		defer u.s.buffers.Put(buf)
+		defer s.parts.put(buf)
 		if err != nil {
 			return err
 		}
 		return u.put(ctx, (*buf)[:n+more])
 	}
-	return u.multipart(ctx, buf, src)
+	return sendParts(ctx, u, s.parts, buf, src)
+}
+
+// upload makes one object.
+type upload struct {
+	bucket  *bucket
+	service *service
+	attrs   attributes
+	key     string // in the bucket
+	nonce   string
 }
 
 // put uploads a whole object in one request.
@@ -81,19 +86,19 @@ func (u *upload) put(ctx context.Context, body []byte) error {
 		return err
 	}
 	sum := sha256.Sum256(body)
-	err := u.s.withFeatures(inPut, func(f features) error {
+	err := u.service.withFeatures(inPut, func(f features) error {
 		if err := u.absent(ctx, f); err != nil {
 			return err
 		}
 		in := &s3.PutObjectInput{
-			Bucket: &u.s.o.Bucket, Key: &u.key, Body: bytes.NewReader(body), ContentLength: aws.Int64(int64(len(body))),
+			Bucket: &u.bucket.name, Key: &u.key, Body: bytes.NewReader(body), ContentLength: aws.Int64(int64(len(body))),
 			IfNoneMatch: f.ifNoneMatch(), ChecksumSHA256: f.checksumSHA256(sum), ContentMD5: f.contentMD5(body),
 			Metadata:     map[string]string{nonceKey: u.nonce},
-			StorageClass: types.StorageClass(u.s.o.StorageClass),
+			StorageClass: types.StorageClass(u.attrs.class),
 		}
-		in.ServerSideEncryption, in.SSEKMSKeyId, in.BucketKeyEnabled = u.s.encryption()
-		in.SSECustomerAlgorithm, in.SSECustomerKey, in.SSECustomerKeyMD5 = u.s.ssec.headers()
-		_, err := u.s.client.PutObject(ctx, in, signPayload(sum))
+		in.ServerSideEncryption, in.SSEKMSKeyId, in.BucketKeyEnabled = u.attrs.encryption()
+		in.SSECustomerAlgorithm, in.SSECustomerKey, in.SSECustomerKeyMD5 = u.bucket.ssec.headers()
+		_, err := u.bucket.client.PutObject(ctx, in, signPayload(sum))
 		return err
 	})
 	return u.settle(ctx, "put object", err, int64(len(body)))
@@ -104,7 +109,7 @@ func (u *upload) absent(ctx context.Context, f features) error {
 	if f.conditional {
 		return nil
 	}
-	_, err := u.s.head(ctx, u.key)
+	_, err := u.bucket.head(ctx, u.key)
 	switch {
 	case err == nil:
 		return fs.ErrExist
@@ -122,7 +127,7 @@ func (u *upload) absent(ctx context.Context, f features) error {
 // asks for the object: with our nonce and our size it is ours, and whole.
 func (u *upload) settle(ctx context.Context, what string, err error, size int64) error {
 	if err == nil {
-		u.s.bucketSeen.Store(true)
+		u.bucket.seen.Store(true)
 		return nil
 	}
 	if errors.Is(err, fs.ErrExist) || !leavesDoubt(err) {
@@ -132,7 +137,7 @@ func (u *upload) settle(ctx context.Context, what string, err error, size int64)
 	// was cancelled too late it has succeeded.
 	fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
 	defer cancel()
-	found, herr := u.s.head(fresh, u.key)
+	found, herr := u.bucket.head(fresh, u.key)
 	switch {
 	case herr == nil && found.nonce == u.nonce && found.Size == size:
 		return nil
@@ -147,7 +152,7 @@ func (u *upload) explain(what string, err error) error {
 	if errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return fmt.Errorf("%s: %w", what, u.s.explain(err))
+	return fmt.Errorf("%s: %w", what, u.bucket.explain(err))
 }
 
 // leavesDoubt reports whether the object may be there in spite of err: always,
@@ -167,16 +172,19 @@ func leavesDoubt(err error) bool {
 	return status < 400 || status >= 500 && status != http.StatusNotImplemented
 }
 
-func (s *Store) encryption() (types.ServerSideEncryption, *string, *bool) {
+// attributes are those of new objects.
+type attributes struct{ class, sse, kmsKeyID string }
+
+func (a attributes) encryption() (types.ServerSideEncryption, *string, *bool) {
 	switch {
-	case s.o.SSE == "":
+	case a.sse == "":
 		return "", nil, nil
-	case s.o.SSE == SSES3:
+	case a.sse == SSES3:
 		return SSES3, nil, nil
-	case s.o.SSEKMSKeyID == "":
+	case a.kmsKeyID == "":
 		return SSEKMS, nil, aws.Bool(true) // one call of KMS for many objects
 	}
-	return SSEKMS, &s.o.SSEKMSKeyID, aws.Bool(true)
+	return SSEKMS, &a.kmsKeyID, aws.Bool(true)
 }
 
 // source reads an object's bytes part by part. It looks one byte ahead, to
