@@ -110,7 +110,8 @@ func (d *Daemon) warn(old, conf *config.Config) {
 	}
 	for _, p := range waiting {
 		c := p.Capture
-		guarded := slices.ContainsFunc(conf.Clusters, func(known config.Cluster) bool { return known.Name == c.Cluster })
+		guarded := slices.ContainsFunc(conf.Clusters,
+			func(known config.Cluster) bool { return known.Name == c.Cluster })
 		if !guarded || old.Daemon.Spool.Folder != conf.Daemon.Spool.Folder {
 			d.log.Error("a snapshot that waits in the spool is not stored under the new configuration",
 				"cluster", c.Cluster, "path", p.Path, "since", c.StartedAt)

@@ -36,7 +36,8 @@ func (d *Daemon) tellSystemd(ctx context.Context) error {
 			if silent := d.opts.Now().Sub(*d.beat.Load()); silent < beatWithin {
 				status = sd.SdNotifyWatchdog + "\n" + status
 			} else {
-				d.log.Error("the scheduler does not look at the clock any more; this is a bug of backupd", "silent", silent)
+				d.log.Error("the scheduler does not look at the clock any more; this is a bug of backupd", "silent",
+					silent)
 			}
 			d.notifySystemd(status)
 		}

@@ -138,7 +138,8 @@ func (b *Backup) taker(run Run) (*snapshot.Taker, error) {
 		return nil, err
 	}
 	return &snapshot.Taker{
-		Source: b.Etcd, Codec: codec, Spool: b.Spool, Hashes: b.Hashes, Tool: b.Tool, Log: b.Log, Progress: run.Progress,
+		Source: b.Etcd, Codec: codec, Spool: b.Spool, Hashes: b.Hashes, Tool: b.Tool, Log: b.Log,
+		Progress: run.Progress,
 	}, nil
 }
 

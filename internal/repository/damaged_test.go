@@ -53,7 +53,8 @@ func TestRecord(t *testing.T) {
 	record(t, s, newest, defectOf(backup.Truncated, newest))
 	record(t, s, newest, defectOf(backup.Content, newest)) // a second one changes nothing
 	p, err := prod(s).FindMark(t.Context(), newest.ID, backup.MarkDamaged)
-	if err != nil || p == nil || p.Defect != backup.Truncated || p.Reason != "it was flipped" || p.By != "verify on host" {
+	if err != nil || p == nil || p.Defect != backup.Truncated || p.Reason != "it was flipped" ||
+		p.By != "verify on host" {
 		t.Errorf("got mark %+v, %v", p, err)
 	}
 	checkDamaged := func(kind backup.DefectKind) {
@@ -205,7 +206,8 @@ func TestChoose_Damaged(t *testing.T) {
 		var refused *backup.RefusedError
 		_, err := prod(s).Choose(t.Context(), repository.Latest, a, later())
 		if !errors.As(err, &choice) || !errors.As(err, &refused) || refused.Override != "" || choice.Suspect != nil ||
-			len(choice.Others) != 1 || choice.Others[0].ID != furthest.ID || !strings.Contains(err.Error(), string(newest.ID)) ||
+			len(choice.Others) != 1 || choice.Others[0].ID != furthest.ID ||
+			!strings.Contains(err.Error(), string(newest.ID)) ||
 			!strings.Contains(err.Error(), "it was flipped") {
 			t.Errorf("latest: got %v, %+v", err, choice)
 		}

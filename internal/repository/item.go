@@ -93,11 +93,13 @@ func (i *Item) Defect() error {
 		return &backup.DefectError{Kind: backup.ManifestDamaged, Key: key,
 			Err: backup.Corruptf("another manifest names the same data")}
 	case len(i.Data) == 0:
-		return &backup.DefectError{Kind: backup.DataMissing, Key: key, Err: backup.Corruptf("its data object is not there")}
+		return &backup.DefectError{Kind: backup.DataMissing, Key: key,
+			Err: backup.Corruptf("its data object is not there")}
 	case i.defect != nil:
 		return i.defect
 	case i.Marked(backup.MarkDamaged):
-		return &backup.DefectError{Kind: backup.Changed, Key: key, Err: backup.Corruptf("a verification found it damaged")}
+		return &backup.DefectError{Kind: backup.Changed, Key: key,
+			Err: backup.Corruptf("a verification found it damaged")}
 	}
 	return nil
 }

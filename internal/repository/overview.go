@@ -177,7 +177,8 @@ func (o *Overview) Judged(id backup.SnapshotID, defect error) *Overview {
 			continue
 		}
 		i.defect = defect
-		i.Marks = slices.DeleteFunc(slices.Clone(i.Marks), func(k backup.MarkKind) bool { return k == backup.MarkDamaged })
+		i.Marks = slices.DeleteFunc(slices.Clone(i.Marks),
+			func(k backup.MarkKind) bool { return k == backup.MarkDamaged })
 		if defect != nil {
 			i.Marks = append(i.Marks, backup.MarkDamaged)
 		}

@@ -76,7 +76,8 @@ func (r *pruning) run(ctx context.Context, plan *PrunePlan) error {
 		}
 		if deleted {
 			r.Marks = append(r.Marks, k)
-			r.log.Info("removed mark of a snapshot that is gone", "cluster", k.Cluster, "snapshot", k.ID, "mark", k.Mark)
+			r.log.Info("removed mark of a snapshot that is gone", "cluster", k.Cluster, "snapshot", k.ID, "mark",
+				k.Mark)
 		}
 	}
 	for _, o := range plan.Litter {
@@ -104,7 +105,8 @@ func (r *pruning) warn(plan *PrunePlan) {
 		}
 	}
 	if len(doubts) > 0 { // one line, were it thousands
-		r.log.Warn("snapshots do not count as verified", "cluster", plan.Cluster, "count", len(doubts), "newest", doubts[0])
+		r.log.Warn("snapshots do not count as verified", "cluster", plan.Cluster, "count", len(doubts), "newest",
+			doubts[0])
 	}
 }
 

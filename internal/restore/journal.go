@@ -103,7 +103,8 @@ func (j *journal) finish(c changer) error {
 	for _, m := range j.Moves {
 		if err := m.do(c); err != nil {
 			return backup.WithHint(fmt.Errorf("put %s into place: %w", m.To, err),
-				"the same command again goes on from here; %s lists the moves", filepath.Join(j.Staging[0], journalName))
+				"the same command again goes on from here; %s lists the moves", filepath.Join(j.Staging[0],
+					journalName))
 		}
 	}
 	for _, m := range j.Moves {
@@ -213,7 +214,8 @@ func (f *folder) checkJournal() error {
 		}
 		if j != nil {
 			return backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf(
-				"a restore of %s into %s was interrupted and must be finished first", j.Source, strings.Join(j.Dirs, ", "))},
+				"a restore of %s into %s was interrupted and must be finished first", j.Source,
+				strings.Join(j.Dirs, ", "))},
 				"a restore into the same folder, not as a dry run, begins with that")
 		}
 	}

@@ -58,9 +58,11 @@ func recordedMembers(recorded []backup.Member) (members []backup.Member, left []
 	for _, m := range recorded {
 		switch {
 		case m.Learner:
-			left = append(left, fmt.Sprintf("member %s (%s) was a learner: add it again after the restore", m.Name, m.ID))
+			left = append(left, fmt.Sprintf("member %s (%s) was a learner: add it again after the restore", m.Name,
+				m.ID))
 		case m.Name == "":
-			left = append(left, fmt.Sprintf("member %s was added but never started: add it again after the restore", m.ID))
+			left = append(left, fmt.Sprintf("member %s was added but never started: add it again after the restore",
+				m.ID))
 		default:
 			members = append(members, backup.Member{Name: m.Name, PeerURLs: m.PeerURLs})
 		}

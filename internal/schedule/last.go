@@ -31,7 +31,8 @@ func (s *Scheduler) ask(e *entry) {
 				return
 			}
 			pause := min(pauses.NextBackOff(), maxPause)
-			s.log.Warn("cannot find out when a job was last done: its schedule goes on, and a missed run is caught up later",
+			s.log.Warn("cannot find out when a job was last done: its schedule goes on, and a missed run is caught "+
+				"up later",
 				"job", e.job.Name, "again_in", pause.Round(time.Millisecond), "error", err)
 			timer := time.NewTimer(pause)
 			select {

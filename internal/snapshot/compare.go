@@ -178,8 +178,9 @@ func (c *comparison) at(ctx context.Context, compact backup.Revision) (backup.Ha
 	// Asked for the very revision of its last compaction, a server answers with
 	// the hash it made then, of records that are gone by now.
 	if compact < c.facts.HashKV.CompactRevision {
-		return backup.HashKV{}, fmt.Errorf("the member answered for compact revision %d, the snapshot is compacted at %d",
-			compact, c.facts.HashKV.CompactRevision)
+		return backup.HashKV{},
+			fmt.Errorf("the member answered for compact revision %d, the snapshot is compacted at %d",
+				compact, c.facts.HashKV.CompactRevision)
 	}
 	h, err := etcddb.HashAt(ctx, c.path, c.facts.HashKV.Revision, compact)
 	if err != nil {

@@ -109,7 +109,8 @@ func (v *Verifier) full(ctx context.Context, m *backup.Manifest) error {
 
 func (v *Verifier) fullBy(ctx context.Context, m *backup.Manifest, file *spool.File) error {
 	progress := v.progress()
-	r, err := v.Cluster.Open(ctx, m, v.Identities, func(done, total int64) { progress(backup.StageVerify, done, total) })
+	r, err := v.Cluster.Open(ctx, m, v.Identities,
+		func(done, total int64) { progress(backup.StageVerify, done, total) })
 	if errors.Is(err, codec.ErrNoIdentity) {
 		// A damaged header looks like a wrong key. The stored bytes tell.
 		if derr := v.diagnose(ctx, m, v.Cluster.ReadBack(ctx, m.DataKey(), m.Stored, progress)); derr != nil {

@@ -185,7 +185,8 @@ func checkOurs(spool string) error {
 		st, ok := info.Sys().(*syscall.Stat_t)
 		if !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 || !ok || int(st.Uid) != os.Geteuid() {
 			return fmt.Errorf("%s has mode %v: "+
-				"want a file that belongs to this process's user and that nobody else may read or write", path, info.Mode())
+				"want a file that belongs to this process's user and that nobody else may read or "+
+				"write", path, info.Mode())
 		}
 	}
 	return nil

@@ -69,15 +69,18 @@ func (p *probe) run(ctx context.Context) {
 }
 
 func (p *probe) ok(step, format string, args ...any) {
-	p.findings = append(p.findings, backup.Finding{Subject: step, Level: backup.LevelOK, Text: fmt.Sprintf(format, args...)})
+	p.findings = append(p.findings, backup.Finding{Subject: step, Level: backup.LevelOK,
+		Text: fmt.Sprintf(format, args...)})
 }
 
 func (p *probe) warn(step, todo, format string, args ...any) {
-	p.findings = append(p.findings, backup.Finding{Subject: step, Level: backup.LevelWarning, Text: fmt.Sprintf(format, args...), Hint: todo})
+	p.findings = append(p.findings, backup.Finding{Subject: step, Level: backup.LevelWarning,
+		Text: fmt.Sprintf(format, args...), Hint: todo})
 }
 
 func (p *probe) fail(step, todo, format string, args ...any) {
-	p.findings = append(p.findings, backup.Finding{Subject: step, Level: backup.LevelFailure, Text: fmt.Sprintf(format, args...), Hint: todo})
+	p.findings = append(p.findings, backup.Finding{Subject: step, Level: backup.LevelFailure,
+		Text: fmt.Sprintf(format, args...), Hint: todo})
 }
 
 // failed is fail for an error of the store. Missing permission comes first; then

@@ -83,7 +83,8 @@ func (s *Store) inspectPages(ctx context.Context, prefix string) backup.Finding 
 		}
 	}
 	return backup.Finding{
-		Subject: step, Level: backup.LevelOK, Text: "a listing in many pages names the same keys as one in a single page",
+		Subject: step, Level: backup.LevelOK,
+		Text: "a listing in many pages names the same keys as one in a single page",
 	}
 }
 
