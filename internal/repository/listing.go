@@ -15,23 +15,24 @@ import (
 )
 
 // Items yields everything that is stored of the cluster, the oldest first:
-// snapshots, and the rest of some. It reads names only, page by page, and holds
-// no more than what was begun in one second. An error ends it: it is yielded
-// once, last.
+// snapshots, and the rests of some. It reads names only, page by page, and holds
+// no more than the objects that were begun in one second. After an error it ends:
+// the error is yielded once, last.
 func (c *Cluster) Items(ctx context.Context) iter.Seq2[Item, error] {
 	return c.itemsFrom(ctx, "")
 }
 
-// itemsFrom yields what was begun in the given second or later. It joins three
-// listings, all of which sort by time.
+// itemsFrom yields the items that were begun in the given second or later. It
+// joins three listings, all of which sort by time.
 func (c *Cluster) itemsFrom(ctx context.Context, second string) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		if err := backup.CheckClusterName(c.name); err != nil {
 			yield(Item{}, err)
 			return
 		}
-		// Data first: a backup that ends meanwhile then shows its manifest, or
-		// nothing, rather than data that looks abandoned.
+		// Data first: if a backup ends meanwhile, its manifest is listed without
+		// data, which confirm corrects, or not at all. Data without its manifest
+		// would look abandoned.
 		data := c.newListing(ctx, backup.DataPrefix(c.name), second)
 		defer data.stop()
 		manifests := c.newListing(ctx, backup.ManifestPrefix(c.name), second)
@@ -40,7 +41,7 @@ func (c *Cluster) itemsFrom(ctx context.Context, second string) iter.Seq2[Item, 
 		defer marks.stop()
 		for {
 			second := min(data.second(), manifests.second(), marks.second())
-			items := join(data.take(second), manifests.take(second), marks.take(second))
+			items := join(data.pop(second), manifests.pop(second), marks.pop(second))
 			err := cmp.Or(data.err, manifests.err, marks.err)
 			if err == nil {
 				err = c.confirm(ctx, items)
@@ -61,8 +62,8 @@ func (c *Cluster) itemsFrom(ctx context.Context, second string) iter.Seq2[Item, 
 	}
 }
 
-// Newest returns the n newest snapshots, the newest first: of all, or of those
-// before one that is given. It costs a few pages of listings, however many
+// Newest returns the n newest snapshots, the newest first. If before is not empty,
+// only snapshots before it count. It costs a few pages of listings, however many
 // snapshots and other objects there are: it looks at windows of time that end now
 // and grow, until one holds enough.
 func (c *Cluster) Newest(ctx context.Context, n int, before backup.SnapshotID, now time.Time) ([]Item, error) {
@@ -92,12 +93,12 @@ func (c *Cluster) Newest(ctx context.Context, n int, before backup.SnapshotID, n
 	return out[:min(n, len(out))], nil
 }
 
-// ancient is before the first snapshot that anybody can have taken.
+// ancient is a time before any snapshot can have been taken.
 var ancient = time.Date(2010, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// since returns the second from which on to list so that n snapshots before end
-// are found, and not many more: it looks for the smallest window of time that
-// holds enough. It is empty where all have to be listed.
+// since returns the second at which a listing must begin to find n snapshots
+// before end, and not many more: the start of the smallest window of time that
+// holds enough. It is empty if everything has to be listed.
 func (c *Cluster) since(ctx context.Context, n int, end backup.SnapshotID) (string, error) {
 	start := func(window time.Duration) string { return backup.TimeOf(end.Time().Add(-window)) }
 	all := end.Time().Sub(ancient)
@@ -124,8 +125,8 @@ func (c *Cluster) since(ctx context.Context, n int, end backup.SnapshotID) (stri
 	return start(many), nil
 }
 
-// hasBetween reports whether there are n snapshots from a second on and before
-// end.
+// hasBetween reports whether n snapshots were begun at or after from and come
+// before end.
 func (c *Cluster) hasBetween(ctx context.Context, n int, from string, end backup.SnapshotID) (bool, error) {
 	prefix := backup.ManifestPrefix(c.name)
 	for obj, err := range c.list(ctx, prefix, prefix+from) {
@@ -143,7 +144,8 @@ func (c *Cluster) hasBetween(ctx context.Context, n int, from string, end backup
 	return n <= 0, nil
 }
 
-// list yields the objects of ours with a prefix and with their parsed names.
+// list yields our objects below a prefix, with their parsed names. It passes over
+// foreign ones.
 func (c *Cluster) list(ctx context.Context, prefix, after string) iter.Seq2[named, error] {
 	return func(yield func(named, error) bool) {
 		for obj, err := range c.store().List(ctx, prefix, after) {
@@ -158,7 +160,7 @@ func (c *Cluster) list(ctx context.Context, prefix, after string) iter.Seq2[name
 	}
 }
 
-// collect returns all objects of ours with a prefix.
+// collect returns all our objects below a prefix.
 func (c *Cluster) collect(ctx context.Context, prefix string) ([]named, error) {
 	var out []named
 	for obj, err := range c.list(ctx, prefix, "") {
@@ -189,7 +191,7 @@ func secondOf(name string) string {
 	return second
 }
 
-// listing is a listing of one kind of objects that looks at one in advance.
+// listing yields the objects of one kind, and shows the next one in advance.
 type listing struct {
 	pull func() (named, error, bool)
 	stop func()
@@ -219,7 +221,7 @@ func (l *listing) advance() {
 // atEnd is after every second.
 const atEnd = "end"
 
-// second is that of the next object.
+// second returns the second of the next object.
 func (l *listing) second() string {
 	if l.head == nil {
 		return atEnd
@@ -227,8 +229,8 @@ func (l *listing) second() string {
 	return l.head.second()
 }
 
-// take returns all objects of one second, which come next or not at all.
-func (l *listing) take(second string) []named {
+// pop returns the next objects if they are of that second, and removes them.
+func (l *listing) pop(second string) []named {
 	var out []named
 	for l.head != nil && l.head.second() == second {
 		out = append(out, *l.head)
@@ -262,7 +264,7 @@ func join(data, manifests, marks []named) []Item {
 		i.stored, i.clash = m.ModTime, owners[i.Name] > 1
 		out = append(out, i)
 	}
-	for name := range owners { // has all of them shown
+	for name := range owners { // the data of snapshots: all of it is in their items
 		delete(objects, name)
 	}
 	for _, m := range manifests {
@@ -285,13 +287,14 @@ func join(data, manifests, marks []named) []Item {
 	return out
 }
 
-// confirm looks again for data that seems to be missing: its backup may have
-// ended between the listings. Data that is missing for long is not looked for
-// again and again.
+// confirm looks again for data that seems to be missing: its backup may have ended
+// between the listings. Data of an old manifest is not looked for again on each
+// listing.
 func (c *Cluster) confirm(ctx context.Context, items []Item) error {
 	for i := range items {
 		it := &items[i]
-		// The manifest's age, not the name's: a spool may wait long for its store.
+		// The age of the manifest counts, not that of the name: a spool may wait
+		// long for its store.
 		if !it.Exists || len(it.Data) > 0 || time.Since(it.stored) > LitterAge {
 			continue
 		}
@@ -303,9 +306,9 @@ func (c *Cluster) confirm(ctx context.Context, items []Item) error {
 	return nil
 }
 
-// dataOf lists a snapshot's data objects. They are found by name, not by what
-// the manifest says, so that one whose manifest is damaged or gone can still be
-// deleted.
+// dataOf lists the data objects of a snapshot. It finds them by name and does not
+// need the manifest, so that a snapshot whose manifest is damaged or gone can
+// still be deleted.
 func (c *Cluster) dataOf(ctx context.Context, name backup.DataName) ([]storage.Object, error) {
 	all, err := c.collect(ctx, backup.DataPrefix(c.name)+string(name))
 	var out []storage.Object
@@ -317,7 +320,7 @@ func (c *Cluster) dataOf(ctx context.Context, name backup.DataName) ([]storage.O
 	return out, err
 }
 
-// manifestsOf lists the manifests that name a data object: one or none, unless
+// manifestsOf lists the manifests that refer to a data object: one or none, unless
 // somebody copied objects.
 func (c *Cluster) manifestsOf(ctx context.Context, name backup.DataName) ([]backup.Key, error) {
 	all, err := c.collect(ctx, backup.ManifestPrefix(c.name)+secondOf(string(name))+"-r")

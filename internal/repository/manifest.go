@@ -37,15 +37,17 @@ func (c *Cluster) readManifest(ctx context.Context, key backup.Key) (*backup.Man
 	if err != nil {
 		return nil, fmt.Errorf("read manifest %s: %w", key, err)
 	}
-	// A manifest under another's name would restore what nobody asked for.
+	// A manifest under the name of another would restore a snapshot that nobody
+	// asked for.
 	if m.Cluster != key.Cluster || m.ID != key.ID {
 		return nil, &backup.DefectError{Kind: backup.Swapped, Key: key.String(),
 			Err: backup.Corruptf("this is the manifest %s", m.Key())}
 	}
-	// And listings, and what is decided by them, go by the name.
+	// Listings, and decisions that rest on them, use the name. So it must agree
+	// with the content.
 	if m.ObjectKey() != key {
 		return nil, &backup.DefectError{Kind: backup.ManifestDamaged, Key: key.String(),
-			Err: backup.Corruptf("by what it says its name is %s", m.Key())}
+			Err: backup.Corruptf("by its content its name is %s", m.Key())}
 	}
 	return m, nil
 }
@@ -59,7 +61,7 @@ func (c *Cluster) readRaw(ctx context.Context, key string, limit int64) ([]byte,
 	return raw, errors.Join(err, r.Close())
 }
 
-// Read is a snapshot with its manifest, or with why that cannot be read.
+// Read is a snapshot with its manifest, or with the error of reading that.
 type Read struct {
 	Item
 	Manifest *backup.Manifest
@@ -107,8 +109,8 @@ func (c *Cluster) FirstReadable(ctx context.Context, items []Item) (*backup.Mani
 }
 
 // Previous returns the manifest of the snapshot that the next one may continue:
-// the furthest of the history that goes on now or, if that cannot be read, the
-// newest that can. It is nil where there is none.
+// the furthest of the current history or, if that cannot be read, the newest that
+// can. It is nil if there is none.
 func (c *Cluster) Previous(ctx context.Context, now time.Time) (*backup.Manifest, error) {
 	items, err := c.names(ctx, "")
 	if err != nil {
@@ -117,7 +119,8 @@ func (c *Cluster) Previous(ctx context.Context, now time.Time) (*backup.Manifest
 	return c.previous(ctx, items, nil, now)
 }
 
-// previous does not read again what is in known.
+// previous is [Cluster.Previous] of a listing. It does not read a manifest again
+// that known has.
 func (c *Cluster) previous(
 	ctx context.Context, items []Item, known []*backup.Manifest, now time.Time,
 ) (*backup.Manifest, error) {
@@ -135,15 +138,15 @@ func (c *Cluster) previous(
 	return c.FirstReadable(ctx, append([]Item{*head}, order...))
 }
 
-// Commit creates the manifest of a snapshot whose data is stored. Until it is
-// there the data object is litter, and after it is there the data must be too:
-// so the manifest goes last. Commit deletes the data where it can be sure that
-// there will be no manifest.
+// Commit creates the manifest of a snapshot whose data is stored. Without the
+// manifest the data is litter; with it the data must be there. So the manifest
+// goes last. Commit deletes the data if it is certain that there will be no
+// manifest.
 func (c *Cluster) Commit(ctx context.Context, m *backup.Manifest) error {
 	if m.Cluster != c.name {
 		return fmt.Errorf("create manifest: it is of cluster %s, not of %s", m.Cluster, c.name)
 	}
-	// Up to here nobody can have seen the data; from here on it must stay.
+	// Until now nobody can have seen the data. From now on it must stay.
 	if ctx.Err() != nil {
 		c.Discard(ctx, m.DataKey())
 		return fmt.Errorf("create manifest: %w", context.Cause(ctx))
@@ -157,9 +160,9 @@ func (c *Cluster) Commit(ctx context.Context, m *backup.Manifest) error {
 	if err == nil {
 		return nil
 	}
-	// The answer may have been lost on its way, not the manifest. Only the
-	// object itself can tell. The data stays: if the manifest does turn up
-	// later it must find it, and if not it is litter, which prune collects.
+	// Perhaps only the answer was lost. The object itself can tell. The data
+	// stays: the manifest may still turn up, and then needs it. If it does not,
+	// the data is litter, which prune removes.
 	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
 	if found, rerr := c.readManifest(asking, m.ObjectKey()); rerr == nil && found.Stored == m.Stored {

@@ -14,7 +14,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// MarkedError is returned where a mark of that kind is there already.
+// MarkedError is returned if the snapshot has a mark of that kind already.
 type MarkedError struct{ backup.Mark }
 
 func (e *MarkedError) Error() string {
@@ -24,7 +24,7 @@ func (e *MarkedError) Error() string {
 // Is makes it match [fs.ErrExist].
 func (e *MarkedError) Is(target error) bool { return target == fs.ErrExist }
 
-// stateOf is how a snapshot with a mark is called.
+// stateOf returns the word for a snapshot with a mark.
 func stateOf(kind backup.MarkKind) string {
 	if kind == backup.MarkPin {
 		return "pinned"
@@ -57,8 +57,9 @@ func (c *Cluster) Mark(ctx context.Context, i Item, m backup.Mark) error {
 	if err != nil {
 		return fmt.Errorf("create mark: %w", err)
 	}
-	// A prune that had looked for the mark before may be deleting now. It looks
-	// again after it deleted the manifest: one of the two sees the other.
+	// A prune that looked for the mark before it was created may be deleting now.
+	// After it deleted the manifest it looks again. So one of the two sees the
+	// other.
 	if err := c.stillThere(ctx, i); err != nil {
 		return fmt.Errorf("%s too late: %w", stateOf(m.Kind), err)
 	}
@@ -74,7 +75,7 @@ func (c *Cluster) stillThere(ctx context.Context, i Item) error {
 	return err
 }
 
-// has reports whether an object is there, whatever it says.
+// has reports whether an object exists. It does not read it.
 func (c *Cluster) has(ctx context.Context, k backup.Key) (bool, error) {
 	_, err := c.store().Stat(ctx, k.String())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -86,15 +87,14 @@ func (c *Cluster) has(ctx context.Context, k backup.Key) (bool, error) {
 	return true, nil
 }
 
-// Pin keeps a snapshot until [Cluster.Unmark], whatever the retention policy
-// says. The reason is for people who ask later; by names who it was, as far as
-// that is known.
+// Pin protects a snapshot from retention until [Cluster.Unmark]. The reason is for
+// people who ask later; by names the person, as far as that is known.
 func (c *Cluster) Pin(ctx context.Context, i Item, reason, by string) error {
 	return c.Mark(ctx, i, backup.Mark{Kind: backup.MarkPin, Reason: reason, By: by})
 }
 
-// Unmark takes a mark away from a snapshot, which need not be there any more. It
-// returns a [*NotFoundError] if there is no such mark.
+// Unmark deletes a mark of a snapshot, which need not exist any longer. It returns
+// a [*NotFoundError] if there is no such mark.
 func (c *Cluster) Unmark(ctx context.Context, id backup.SnapshotID, kind backup.MarkKind) error {
 	m, err := c.FindMark(ctx, id, kind)
 	if err != nil {
@@ -109,8 +109,8 @@ func (c *Cluster) Unmark(ctx context.Context, id backup.SnapshotID, kind backup.
 	return nil
 }
 
-// FindMark returns the mark of that kind of a snapshot, or nil if there is none.
-// A mark that cannot be parsed counts all the same.
+// FindMark returns the mark of that kind of a snapshot, or nil if there is none. A
+// mark that cannot be parsed counts too.
 func (c *Cluster) FindMark(ctx context.Context, id backup.SnapshotID, kind backup.MarkKind) (*backup.Mark, error) {
 	raw, err := c.readRaw(ctx, markKey(c.name, id, kind).String(), backup.MaxMarkBytes)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -126,18 +126,17 @@ func (c *Cluster) FindMark(ctx context.Context, id backup.SnapshotID, kind backu
 	return m, nil
 }
 
-// Whole reports whether the result of a verification says that what is stored is
-// what was stored. That a snapshot is suspect since it was taken is said of one
-// that is whole.
+// Whole reports whether a verification found the snapshot stored as it was taken.
+// A snapshot that was suspect when it was taken is whole if its bytes are.
 func Whole(result error) bool {
 	var defect *backup.DefectError
 	return result == nil || errors.As(result, &defect) && defect.Kind == backup.Doubted
 }
 
-// Record keeps the result of a verification in the repository: a defect as a
-// mark, which everything that judges a snapshot reads, or that there is none any
-// more. by names who found it. A mark that says so already is no error, and a
-// snapshot that was deleted meanwhile needs none.
+// Record writes the result of a verification into the repository. A defect becomes
+// a mark, which [Item.State] heeds; if the snapshot is whole, such a mark is
+// deleted. by names the finder. It is no error if the mark exists already or the
+// snapshot was deleted meanwhile.
 func (c *Cluster) Record(ctx context.Context, i Item, result error, by string) error {
 	var defect *backup.DefectError
 	var err error
@@ -152,11 +151,11 @@ func (c *Cluster) Record(ctx context.Context, i Item, result error, by string) e
 	if err == nil || errors.As(err, new(*MarkedError)) || errors.As(err, new(*NotFoundError)) {
 		return nil
 	}
-	return fmt.Errorf("record the verification of snapshot %s: %w", i.ID, err)
+	return fmt.Errorf("mark the result of verifying snapshot %s: %w", i.ID, err)
 }
 
-// readMarks reads the marks of snapshots, but for those that known has: marks are
-// written once.
+// readMarks returns the marks of snapshots. It does not read those that known has,
+// because marks are never changed.
 func (c *Cluster) readMarks(
 	ctx context.Context, items []Item, known map[backup.Key]backup.Mark,
 ) (map[backup.Key]backup.Mark, error) {
