@@ -50,7 +50,8 @@ var stairs = map[string]int{
 
 // testOnly packages may be imported by tests alone, and may import anything.
 var testOnly = []string{
-	"internal/testserver", "internal/testserver/rounds", "internal/storage/storagetest", "internal/storage/storagetest/mem",
+	"internal/testserver", "internal/testserver/rounds", "internal/storage/storagetest",
+	"internal/storage/storagetest/mem",
 	"test/e2e", "bench",
 }
 
@@ -61,10 +62,20 @@ var walls = []struct {
 	why        string
 }{
 	{"github.com/aws/", []string{"internal/storage/s3"}, "a store's SDK stays behind the Store port"},
-	{"go.etcd.io/", []string{"internal/cluster", "internal/etcddb", "internal/restore", "internal/drill"}, "etcd's modules change between minors; few places must follow"},
-	{"go.uber.org/zap", []string{"internal/cluster", "internal/etcddb", "internal/restore", "internal/drill", "cmd/backupd"}, "our code logs by slog; zap is where etcd's libraries ask for it"},
+	{
+		"go.etcd.io/", []string{"internal/cluster", "internal/etcddb", "internal/restore", "internal/drill"},
+		"etcd's modules change between minors; few places must follow",
+	},
+	{
+		"go.uber.org/zap",
+		[]string{"internal/cluster", "internal/etcddb", "internal/restore", "internal/drill", "cmd/backupd"},
+		"our code logs by slog; zap is where etcd's libraries ask for it",
+	},
 	{"github.com/spf13/cobra", []string{"cmd/backupd"}, "commands are the only users of flags"},
-	{"github.com/prometheus/client_golang", []string{"internal/server", "internal/daemon"}, "metrics are the daemon's; what it runs returns values"},
+	{
+		"github.com/prometheus/client_golang", []string{"internal/server", "internal/daemon"},
+		"metrics are the daemon's; what it runs returns values",
+	},
 	{"filippo.io/age", []string{"internal/codec"}, "one place knows how bytes are encrypted"},
 	{"github.com/klauspost/compress", []string{"internal/codec"}, "one place knows how bytes are compressed"},
 	{"testing", []string{"internal/testserver", "internal/storage/storagetest"}, "no testing in what ships"},
@@ -85,7 +96,8 @@ func goFiles(t *testing.T) []file {
 		}
 		if d.IsDir() {
 			// Modules of their own are not part of the house.
-			if _, err := os.Stat(filepath.Join(path, "go.mod")); err == nil && path != "." || d.Name() == "testdata" || d.Name() == ".git" {
+			if _, err := os.Stat(filepath.Join(path, "go.mod")); err == nil && path != "." || d.Name() == "testdata" ||
+				d.Name() == ".git" {
 				return fs.SkipDir
 			}
 			return nil
@@ -136,7 +148,8 @@ func TestImportsGoDownTheStairs(t *testing.T) {
 			}
 			// An implementation of the port may import the port.
 			if stairs[below] >= stair && !strings.HasPrefix(f.path, below+"/") {
-				t.Errorf("%s (stair %d) imports %s (stair %d): imports go down only", f.path, stair, below, stairs[below])
+				t.Errorf("%s (stair %d) imports %s (stair %d): imports go down only", f.path, stair, below,
+					stairs[below])
 			}
 		}
 	}

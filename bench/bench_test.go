@@ -211,7 +211,8 @@ rm s.db s.db.zst`))
 }
 
 func (w *world) benchRestore(b *testing.B) {
-	flags := "--name default --initial-cluster default=http://127.0.0.1:1 --initial-advertise-peer-urls http://127.0.0.1:1"
+	flags := "--name default --initial-cluster default=http://127.0.0.1:1 " +
+		"--initial-advertise-peer-urls http://127.0.0.1:1"
 	var ours, theirs []time.Duration
 	var peak result
 	for b.Loop() {

@@ -59,7 +59,8 @@ func newDaemonWorld(b *testing.B) *daemonWorld {
 		server.Endpoint, server.Region)
 	for i, c := range clusters {
 		fmt.Fprintf(&conf,
-			"  - name: cluster-%d\n    endpoints: [%s]\n    snapshot: {schedule: \"@every 20s\", jitter: 15s, max-age: 0s}\n"+
+			"  - name: cluster-%d\n    endpoints: [%s]\n"+
+				"    snapshot: {schedule: \"@every 20s\", jitter: 15s, max-age: 0s}\n"+
 				"    retention: {keep-last: 100000}\n", i, c.Endpoints()[0])
 	}
 	fmt.Fprintf(&conf, "daemon:\n  server: {listen: %q}\n  log: {level: warn}\n",

@@ -18,8 +18,8 @@ type Revision int64
 // String returns the decimal number.
 func (r Revision) String() string { return strconv.FormatInt(int64(r), 10) }
 
-// Position is how far one cluster was seen to have come in its history: its id,
-// and the newest revision that any member served.
+// Position is how far the history of one cluster had come when it was seen: its
+// id, and the newest revision that any member served.
 type Position struct {
 	ClusterID MemberID
 	Revision  Revision
@@ -118,9 +118,9 @@ func (d *Digest) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Checksum tells two sequences of bytes apart that a disk or a program damaged:
-// their length and their CRC-32C. It costs a tenth of a SHA-256, and is no proof
-// against anybody who means it.
+// Checksum is the length and the CRC-32C of a sequence of bytes. It shows the
+// damage that a disk or a program does, at a tenth of the cost of a SHA-256. It
+// does not show a change that somebody made on purpose.
 type Checksum struct {
 	Bytes  int64
 	CRC32C uint32

@@ -55,14 +55,16 @@ func TestDigest_Text(t *testing.T) {
 func TestSnapshotID(t *testing.T) {
 	at := time.Date(2026, 11, 20, 10, 15, 0, 999, time.FixedZone("", 3600))
 	name := backup.NewDataName(at)
-	if got, err := backup.ParseDataName(string(name)); err != nil || got != name || !strings.HasPrefix(string(name), "20261120T091500Z-") {
+	if got, err := backup.ParseDataName(string(name)); err != nil || got != name ||
+		!strings.HasPrefix(string(name), "20261120T091500Z-") {
 		t.Errorf("got %s, %v", name, err)
 	}
 	id := name.WithRevision(123456)
 	if got, err := backup.ParseSnapshotID(string(id)); err != nil || got != id {
 		t.Errorf("got %v, %v", got, err)
 	}
-	if id.DataName() != name || id.Revision() != 123456 || !id.Time().Equal(at.Truncate(time.Second)) || !name.Time().Equal(id.Time()) {
+	if id.DataName() != name || id.Revision() != 123456 || !id.Time().Equal(at.Truncate(time.Second)) ||
+		!name.Time().Equal(id.Time()) {
 		t.Errorf("got %s, %d, %v", id.DataName(), id.Revision(), id.Time())
 	}
 	if a, b := backup.NewDataName(at), backup.NewDataName(at); a == b {
@@ -77,28 +79,34 @@ func TestSnapshotID(t *testing.T) {
 
 func TestSnapshotID_Malformed(t *testing.T) {
 	for _, bad := range []string{
-		"", "latest", "20261120T101500Z-k7q2xd", "20261120T101500Z-r-k7q2xd", "20261120T101500Z-r01-k7q2xd", "20261120T101500Z-r-1-k7q2xd",
-		"20261320T101500Z-r1-k7q2xd", "20261120T250000Z-r1-k7q2xd", "20261120T101500Z-r1-k7q2x", "20261120T101500Z-r1-K7Q2XD", "20261120T101500Z-r1-k7q2x1",
-		"20261120T101500Z-r9999999999999999999-k7q2xd", "20261120T101500Z-r9223372036854775808-k7q2xd", "20261120T101500Z-r1-k7q2xd\n", "../20261120T101500Z-r1-k7q2xd",
+		"", "latest", "20261120T101500Z-k7q2xd", "20261120T101500Z-r-k7q2xd", "20261120T101500Z-r01-k7q2xd",
+		"20261120T101500Z-r-1-k7q2xd",
+		"20261320T101500Z-r1-k7q2xd", "20261120T250000Z-r1-k7q2xd", "20261120T101500Z-r1-k7q2x",
+		"20261120T101500Z-r1-K7Q2XD", "20261120T101500Z-r1-k7q2x1",
+		"20261120T101500Z-r9999999999999999999-k7q2xd", "20261120T101500Z-r9223372036854775808-k7q2xd",
+		"20261120T101500Z-r1-k7q2xd\n", "../20261120T101500Z-r1-k7q2xd",
 	} {
 		if id, err := backup.ParseSnapshotID(bad); err == nil || id != "" {
 			t.Errorf("%q: got %v", bad, id)
 		}
 	}
-	for _, bad := range []string{"", "20261120T101500Z-r1-k7q2xd", "20260230T101500Z-k7q2xd", "20261120T101500Z-", "20261120T101500Z-k7q2xd.db"} {
+	for _, bad := range []string{"", "20261120T101500Z-r1-k7q2xd", "20260230T101500Z-k7q2xd", "20261120T101500Z-",
+		"20261120T101500Z-k7q2xd.db"} {
 		if name, err := backup.ParseDataName(bad); err == nil || name != "" {
 			t.Errorf("%q: got %v", bad, name)
 		}
 	}
 	// What was never parsed yields nothing rather than something wrong.
-	if id := backup.SnapshotID("x"); id.Revision() != 0 || !id.Time().IsZero() || id.DataName() != "" || backup.DataName("x").WithRevision(1) != "" {
+	if id := backup.SnapshotID("x"); id.Revision() != 0 || !id.Time().IsZero() || id.DataName() != "" ||
+		backup.DataName("x").WithRevision(1) != "" {
 		t.Error("a malformed id tells something")
 	}
 }
 
 func TestParseKey(t *testing.T) {
 	for _, s := range []string{
-		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.json", "prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.suspect.json",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.json",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.suspect.json",
 		"prod/marks/20261120T101500Z-r1-k7q2xd.pin.json", "prod/marks/20261120T101500Z-r1-k7q2xd.damaged.json",
 		"a.b_c-D9/data/20261120T101500Z-k7q2xd.db", "prod/data/20261120T101500Z-k7q2xd.db.zst",
 		"prod/data/20261120T101500Z-k7q2xd.db.age", "prod/data/20261120T101500Z-k7q2xd.db.zst.age",
@@ -108,16 +116,27 @@ func TestParseKey(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{
-		"", "backupd.json", "prod", "prod/snapshots", "prod/snapshots/", "prod/snapshots/x.json", "prod/snapshots/20261120T101500Z-r1-k7q2xd",
-		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.json/x", "/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.json", "../snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.json",
-		".hidden/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.json", "prod/data/20261120T101500Z-k7q2xd", "prod/data/20261120T101500Z-k7q2xd.db.gz",
-		"prod/data/20261120T101500Z-k7q2xd.db.age.zst", "prod/data/20261120T101500Z-r1-k7q2xd.db", "prod/other/20261120T101500Z-r1-k7q2xd.json",
+		"", "backupd.json", "prod", "prod/snapshots", "prod/snapshots/", "prod/snapshots/x.json",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.json/x",
+		"/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.json",
+		"../snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.json",
+		".hidden/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.json", "prod/data/20261120T101500Z-k7q2xd",
+		"prod/data/20261120T101500Z-k7q2xd.db.gz",
+		"prod/data/20261120T101500Z-k7q2xd.db.age.zst", "prod/data/20261120T101500Z-r1-k7q2xd.db",
+		"prod/other/20261120T101500Z-r1-k7q2xd.json",
 		"backupd.json/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.json", "a b/data/20261120T101500Z-k7q2xd.db",
-		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.suspect.suspect.json", "prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.suspect",
-		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.Suspect.json", "prod/snapshots/20261120T101500Z-r1-k7q2xd.json",
-		"prod/snapshots/20261120T101500Z-r1-k7q2xd.suspect.json", "prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi1.json",
-		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi.json", "prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.x.json", "prod/marks/20261120T101500Z-r1-k7q2xd.Pin.json", "prod/marks/20261120T101500Z-r1-k7q2xd.json",
-		"prod/marks/20261120T101500Z-r1-k7q2xd.pin", "prod/marks/20261120T101500Z-k7q2xd.pin.json", "prod/data/20261120T101500Z-k7q2xd.suspect.db",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.suspect.suspect.json",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.suspect",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.Suspect.json",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.json",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.suspect.json",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi1.json",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi.json",
+		"prod/snapshots/20261120T101500Z-r1-k7q2xd.a2cdefghi7.x.json", "prod/marks/20261120T101500Z-r1-k7q2xd.Pin.json",
+		"prod/marks/20261120T101500Z-r1-k7q2xd.json",
+		"prod/marks/20261120T101500Z-r1-k7q2xd.pin", "prod/marks/20261120T101500Z-k7q2xd.pin.json",
+		"prod/data/20261120T101500Z-k7q2xd.suspect.db",
 	} {
 		if k, err := backup.ParseKey(bad); err == nil {
 			t.Errorf("%q: got %+v", bad, k)
@@ -128,7 +147,8 @@ func TestParseKey(t *testing.T) {
 // TestCompareIDs: text alone would put revision 99 after 100.
 func TestCompareIDs(t *testing.T) {
 	want := []backup.SnapshotID{
-		"20261120T101500Z-r99-zzzzzz", "20261120T101500Z-r100-aaaaaa", "20261120T101500Z-r100-bbbbbb", "20261120T101501Z-r1-aaaaaa",
+		"20261120T101500Z-r99-zzzzzz", "20261120T101500Z-r100-aaaaaa", "20261120T101500Z-r100-bbbbbb",
+		"20261120T101501Z-r1-aaaaaa",
 	}
 	got := slices.Clone(want)
 	slices.Reverse(got)
@@ -165,8 +185,10 @@ func TestMark(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	for want, change := range map[string]func(*backup.Mark){
-		"needs a reason": func(m *backup.Mark) { m.Reason = " " }, "501 characters": func(m *backup.Mark) { m.Reason = strings.Repeat("ä", 501) },
-		"one line": func(m *backup.Mark) { m.Reason = "a\nb" }, "kind of mark": func(m *backup.Mark) { m.Kind = "../x" },
+		"needs a reason":    func(m *backup.Mark) { m.Reason = " " },
+		"501 characters":    func(m *backup.Mark) { m.Reason = strings.Repeat("ä", 501) },
+		"one line":          func(m *backup.Mark) { m.Reason = "a\nb" },
+		"kind of mark":      func(m *backup.Mark) { m.Kind = "../x" },
 		"parse snapshot id": func(m *backup.Mark) { m.ID = "x" }, "format": func(m *backup.Mark) { m.Format = "x" },
 	} {
 		m := mark()
@@ -183,7 +205,8 @@ func TestCheckClusterName(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for _, bad := range []string{"", ".", "..", "-a", "_a", "a/b", "a b", "ä", strings.Repeat("a", 64), backup.MarkerKey} {
+	for _, bad := range []string{"", ".", "..", "-a", "_a", "a/b", "a b", "ä", strings.Repeat("a", 64),
+		backup.MarkerKey} {
 		if err := backup.CheckClusterName(bad); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
@@ -198,7 +221,8 @@ func TestErrors(t *testing.T) {
 	}
 	hinted := backup.WithHint(err, "do %s", "this")
 	var hint *backup.HintError
-	if !errors.As(hinted, &hint) || hint.Hint != "do this" || !errors.Is(hinted, cause) || hinted.Error() != err.Error() {
+	if !errors.As(hinted, &hint) || hint.Hint != "do this" || !errors.Is(hinted, cause) ||
+		hinted.Error() != err.Error() {
 		t.Errorf("got %v", hinted)
 	}
 	if backup.WithHint(nil, "x") != nil {

@@ -10,9 +10,9 @@ const (
 	LevelFailure Level = "failure" // it does not work, or will not when it is needed
 )
 
-// Finding is what one check found, of whatever is checked.
+// Finding is one result of a check.
 type Finding struct {
-	Section string `json:"section"` // such as the kind of thing that is checked
+	Section string `json:"section"` // the kind of thing that is checked
 	// Subject is the one thing in the section: the name of a cluster or of a
 	// repository, the path of a key, a step.
 	Subject string `json:"subject"`

@@ -114,8 +114,8 @@ func (id SnapshotID) Revision() Revision {
 // Skew is how far ahead of ours another host's clock may be.
 const Skew = 5 * time.Minute
 
-// Future reports whether the snapshot was begun by a clock that was ahead of now
-// by more than [Skew]: by one that was wrong, or is.
+// Future reports whether the time in the id is ahead of now by more than [Skew].
+// Then a clock is wrong, or it was when the snapshot was begun.
 func (id SnapshotID) Future(now time.Time) bool { return id.Time().After(now.Add(Skew)) }
 
 // CompareIDs orders the snapshots of one cluster: by the time in their ids, then
@@ -140,5 +140,6 @@ func RandomName(n int) string {
 	return string(raw)
 }
 
-// TimeOf returns a time as the ids of snapshots that are begun then begin.
+// TimeOf returns t as an id spells it: the id of a snapshot that is begun at t
+// begins with it.
 func TimeOf(t time.Time) string { return t.UTC().Format(idTimeLayout) }

@@ -141,7 +141,8 @@ var clusterNamePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 // underscores, beginning with a letter or digit.
 func CheckClusterName(name string) error {
 	if !clusterNamePattern.MatchString(name) {
-		return fmt.Errorf("cluster name %q: want 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit",
+		return fmt.Errorf("cluster name %q: want 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter "+
+			"or digit",
 			name)
 	}
 	if name == MarkerKey {

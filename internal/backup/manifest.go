@@ -80,8 +80,8 @@ func (c *Capture) Position() Position { return Position{c.ClusterID, c.HighWater
 // Verified reports whether nothing speaks against the content.
 func (c *Capture) Verified() bool { return len(c.Suspect) == 0 }
 
-// ParseSuffix returns the encoding that a data object's suffix tells of: all but
-// the recipients.
+// ParseSuffix returns the encoding that the suffix of a data object names. A
+// suffix does not name the recipients.
 func ParseSuffix(suffix string) Encoding {
 	var e Encoding
 	if strings.Contains(suffix, ".zst") {

@@ -16,7 +16,8 @@ import (
 func full() *backup.Manifest {
 	at := time.Date(2026, 11, 20, 10, 15, 0, 123, time.UTC)
 	hash := backup.HashKV{Hash: 4, Revision: 123456, CompactRevision: 100}
-	member := backup.Member{ID: 0xab, Name: "m1", PeerURLs: []string{"http://h:2380"}, ClientURLs: []string{"http://h:2379"}, Learner: true}
+	member := backup.Member{ID: 0xab, Name: "m1", PeerURLs: []string{"http://h:2380"},
+		ClientURLs: []string{"http://h:2379"}, Learner: true}
 	return &backup.Manifest{
 		Format: backup.ManifestFormat, ID: "20261120T101500Z-r123456-k7q2xd", Timeline: "abcdefghij",
 		Capture: backup.Capture{
@@ -27,7 +28,8 @@ func full() *backup.Manifest {
 				{MemberID: 0xab, Endpoint: "http://h:2379", Result: backup.HashDiffers, Answer: &hash, Detail: "d"},
 			},
 			Suspect: []string{"why"}, Keys: 5, Leases: 6, Alarms: []backup.Alarm{{MemberID: 0xab, Type: "NOSPACE"}},
-			AuthEnabled: true, RaftTerm: 7, RaftIndex: 8, Plain: backup.Blob{Bytes: 9, SHA256: backup.Digest{1}}, Tool: "v1",
+			AuthEnabled: true, RaftTerm: 7, RaftIndex: 8, Plain: backup.Blob{Bytes: 9, SHA256: backup.Digest{1}},
+			Tool: "v1",
 		},
 		FinishedAt: at.Add(time.Second), Stored: backup.Blob{Bytes: 10, SHA256: backup.Digest{2}},
 		Encoding: backup.Encoding{Compression: "zstd", Encryption: "age", Recipients: []string{"age1x"}},
@@ -138,7 +140,8 @@ func TestParseManifest_Format(t *testing.T) {
 	if !errors.As(err, &unknown) || unknown.Format != "backupd/snapshot/v2" || errors.Is(err, backup.ErrCorrupt) {
 		t.Errorf("got %v", err)
 	}
-	for _, bad := range []string{"", "null", "{}", "[]", "7", `{"format": 7}`, `{"format": ""}`, `{"format": "backupd/snapshot/v1"}`} {
+	for _, bad := range []string{"", "null", "{}", "[]", "7", `{"format": 7}`, `{"format": ""}`,
+		`{"format": "backupd/snapshot/v1"}`} {
 		if _, err := backup.ParseManifest([]byte(bad)); !errors.Is(err, backup.ErrCorrupt) {
 			t.Errorf("%s: got %v", bad, err)
 		}

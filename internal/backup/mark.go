@@ -32,8 +32,8 @@ const (
 )
 
 // Mark is a small object beside a snapshot that states something about it. It is
-// written once and never changed; to take the statement back is to delete it.
-// The presence of the object counts. The content is for people.
+// written once and never changed. Deleting it takes the statement back. Its
+// presence counts; its content explains it to people.
 type Mark struct {
 	Format string     `json:"format"`
 	Kind   MarkKind   `json:"kind"`
@@ -45,7 +45,7 @@ type Mark struct {
 	Defect DefectKind `json:"defect,omitempty"`
 }
 
-// Validate reports what in the mark cannot be, or nil.
+// Validate checks that m is complete and does not contradict itself.
 func (m *Mark) Validate() error {
 	if m.Format != MarkFormat {
 		return fmt.Errorf("format %q: want %q", m.Format, MarkFormat)
@@ -72,7 +72,8 @@ func CheckReason(text string) error {
 	return nil
 }
 
-// ReasonOf makes the reason of a mark of an error: one line, and not too long.
+// ReasonOf turns an error into the reason of a mark: one line of at most
+// [MaxReason] characters.
 func ReasonOf(err error) string {
 	line := []rune(strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {

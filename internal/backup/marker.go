@@ -39,8 +39,8 @@ func (m *Marker) Marshal() ([]byte, error) {
 // ParseMarker decodes and validates a marker. Its errors wrap [ErrCorrupt], but
 // for another format, which is refused by name.
 func ParseMarker(raw []byte) (Marker, error) {
-	// The format is looked at before the rest: a newer one may mean anything
-	// by the other fields.
+	// The format is checked first: in a newer format the other fields may mean
+	// anything.
 	var head struct {
 		Format string `json:"format"`
 	}

@@ -51,7 +51,8 @@ func sealPlace(raw []byte) ([]byte, bool) {
 	return raw[from : from+sealLen], true
 }
 
-// checkSeal reports whether raw has a seal, and how it is broken.
+// checkSeal reports whether raw has a seal. It returns an error if the seal does
+// not fit the bytes.
 func checkSeal(raw []byte) (has bool, err error) {
 	raw = bytes.Clone(raw)
 	place, ok := sealPlace(raw)

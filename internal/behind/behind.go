@@ -99,14 +99,14 @@ func (w *Writer) err() error {
 	return nil
 }
 
-// take waits for a buffer to fill, unless one is being filled.
+// take waits for a free buffer, unless one is being filled.
 func (w *Writer) take() {
 	if w.buf == nil {
 		w.buf = <-w.free
 	}
 }
 
-// hand lets the bytes in the buffer be worked on.
+// hand passes the bytes in the buffer on to the work.
 func (w *Writer) hand() {
 	if w.buf != nil {
 		w.full <- w.buf

@@ -1,5 +1,5 @@
-// Package certs reads certificates and other secrets from files, once or for as
-// long as a daemon runs: such files are renewed under its feet.
+// Package certs reads certificates and other secrets from files. It reads them
+// once, or again while a daemon runs, because such files are renewed in place.
 package certs
 
 import (
@@ -18,7 +18,7 @@ import (
 var errNone = errors.New("it holds no certificate in PEM")
 
 // ParsePool returns the authorities in a bundle. A bundle whose last certificate
-// is cut off is an error: it is being written just now.
+// is cut off is an error: somebody is just writing it.
 func ParsePool(bundle []byte) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(bundle) {
@@ -118,10 +118,10 @@ func FirstExpiry(all []*x509.Certificate) time.Time {
 // warnBefore is how long before its end people should hear of a certificate.
 const warnBefore = 30 * 24 * time.Hour
 
-// RenewBy returns the time at which people should hear that a certificate is not
+// RenewBy returns the time from which people should hear that a certificate is not
 // renewed yet: 30 days before it expires. A certificate that lives for days is
-// renewed by a program, in the last third or so of its life: for such a
-// certificate it is the beginning of the last quarter.
+// renewed by a program in about the last third of its life. For such a certificate
+// it is the beginning of the last quarter.
 func RenewBy(cert *x509.Certificate) time.Time {
 	return cert.NotAfter.Add(-min(warnBefore, cert.NotAfter.Sub(cert.NotBefore)/4))
 }

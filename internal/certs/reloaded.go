@@ -10,12 +10,12 @@ import (
 	"sync"
 )
 
-// Reloaded is a value that some files hold, and follows their changes. The files
-// are read on each use, which costs microseconds, and parsed when their bytes
-// have changed: so no change is missed that keeps the size and the time, or that
-// swaps a symbolic link. While the new contents are bad or missing, because they
-// are just being written for example, the old value stays, with a line in the
-// log. It may be used by several goroutines at once.
+// Reloaded is a value that is parsed from files and follows their changes. The
+// files are read on each use, which costs microseconds, and are parsed when their
+// bytes have changed. So it sees a change that keeps the size and the time, or
+// that swaps a symbolic link. While the new contents are bad or missing, for
+// example because somebody is just writing them, the old value stays, with a line
+// in the log. Several goroutines may use it at once.
 type Reloaded[T any] struct {
 	files []string
 	parse func(contents [][]byte) (T, error)

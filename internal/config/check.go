@@ -117,7 +117,8 @@ func checkS3(d *decoder, path string, s *s3.Options) {
 			d.hide(d.at[path+".endpoint"].line, d.at[path+".endpoint"].column)
 			d.add(path+".endpoint", "%v", err)
 		} else if d.given(path+".sse-c-key-file") && strings.HasPrefix(text, "http://") {
-			d.add(path+".sse-c-key-file", "the customer key would be sent unencrypted: it needs an endpoint with https://")
+			d.add(path+".sse-c-key-file",
+				"the customer key would be sent unencrypted: it needs an endpoint with https://")
 		}
 	}
 	if d.given(path+".sse-kms-key-id") && s.SSE != "aws:kms" {
@@ -268,7 +269,8 @@ func checkTimes(d *decoder, path string, c *Cluster) {
 	}
 	if line, err := schedule.Parse(c.Snapshot.Schedule, time.UTC); err == nil && d.usable(path+".snapshot.jitter") {
 		if shortest := line.Shortest(checkFrom); c.Snapshot.Jitter >= shortest {
-			d.add(path+".snapshot.jitter", "must be less than the shortest time between two runs, which is %s", shortest)
+			d.add(path+".snapshot.jitter", "must be less than the shortest time between two runs, which is %s",
+				shortest)
 		}
 	}
 	for key, value := range map[string]time.Duration{

@@ -39,7 +39,8 @@ func checkServer(d *decoder, path string, s *Server) {
 		d.add(at, "%v: want an address such as 127.0.0.1:9387, or off", err)
 		return
 	}
-	guarded := d.given(path+".client-ca-file") || d.given(path+".read-tokens-file") || d.given(path+".operate-tokens-file")
+	guarded := d.given(path+".client-ca-file") || d.given(path+".read-tokens-file") ||
+		d.given(path+".operate-tokens-file")
 	if !isLoopback(s.Listen) && (!d.given(path+".cert-file") || !guarded) {
 		d.add(at, "other hosts can reach %s: that needs cert-file and key-file, "+
 			"and read-tokens-file, operate-tokens-file or client-ca-file", s.Listen)

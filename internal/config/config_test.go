@@ -14,5 +14,6 @@ func noEnvironment(string) (string, bool) { return "", false }
 
 func parse(t *testing.T, text string, env map[string]string) (*config.Config, error) {
 	t.Helper()
-	return config.Parse("test.yaml", []byte(text), func(name string) (string, bool) { v, ok := env[name]; return v, ok })
+	return config.Parse("test.yaml", []byte(text),
+		func(name string) (string, bool) { v, ok := env[name]; return v, ok })
 }

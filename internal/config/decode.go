@@ -229,7 +229,8 @@ func (d *decoder) pairs(n *yaml.Node, path string) func(yield func(key, value *y
 			case key.Kind != yaml.ScalarNode || key.Style&yaml.TaggedStyle != 0 || key.Value == "":
 				problem = "a key must be a plain word"
 			case key.Value == "<<":
-				problem = "merge keys (<<) are not part of YAML 1.2: use an alias for the whole section, or write it out"
+				problem = "merge keys (<<) are not part of YAML 1.2: use an alias for the whole section, or write it " +
+					"out"
 			case first[key.Value] > 0:
 				problem = fmt.Sprintf("the key %q is used twice: first in line %d", key.Value, first[key.Value])
 			}

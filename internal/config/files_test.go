@@ -123,7 +123,8 @@ func TestCheckFiles(t *testing.T) {
 		"repositories.offsite.s3.credentials-file s3-credentials", "repositories.offsite.s3.sse-c-key-file sse-c.key",
 		"clusters[0].tls.key-file client.key", "clusters[0].password-file prod-password",
 		"clusters[0].verify.identity-files identity.txt",
-		"daemon.notifications[2].webhook.bearer-token-file webhook-token", "daemon.notifications[0].slack.url-file slack-url",
+		"daemon.notifications[2].webhook.bearer-token-file webhook-token",
+		"daemon.notifications[0].slack.url-file slack-url",
 		"daemon.notifications[1].healthchecks.url-file healthchecks-url",
 		"daemon.server.key-file server.key", "daemon.server.read-tokens-file read-tokens",
 		"daemon.server.operate-tokens-file operate-tokens",
@@ -212,8 +213,9 @@ func TestConversions(t *testing.T) {
 	}
 	want := cluster.Config{
 		Endpoints: prod.Endpoints, CAFile: dir + "/ca.crt", CertFile: dir + "/client.crt", KeyFile: dir + "/client.key",
-		Username: "backup", PasswordFile: dir + "/prod-password", InsecureTransport: true, RequestTimeout: 5 * time.Second,
-		StallTimeout: 30 * time.Second,
+		Username: "backup", PasswordFile: dir + "/prod-password", InsecureTransport: true,
+		RequestTimeout: 5 * time.Second,
+		StallTimeout:   30 * time.Second,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)

@@ -148,7 +148,8 @@ func syntaxProblem(src *source, err error) *Problem {
 	mark, message := e.Mark, e.Message
 	switch {
 	case strings.Contains(message, "unknown anchor"):
-		message = "a value that begins with * is an alias, and there is no anchor of this name: put quotes around the text"
+		message = "a value that begins with * is an alias, and there is no anchor of this name: put quotes around " +
+			"the text"
 		src.hide(mark.Line, mark.Column)
 	case mark.Line > len(src.lines) || strings.Contains(message, "end of stream"):
 		// The end of the file says little. Point to the part that was not closed.

@@ -60,17 +60,22 @@ func TestProblems(t *testing.T) {
 		{"file", "", []string{"0:0: : the file is empty: 'backupd config example' prints one to begin with"}},
 		{"file", "# only a comment\n---\n",
 			[]string{"0:0: : the file is empty: 'backupd config example' prints one to begin with"}},
-		{"file", minimal + "\n---\na: 1\n", []string{"4:1: : a second YAML document begins here: the file must hold one"}},
+		{
+			"file", minimal + "\n---\na: 1\n",
+			[]string{"4:1: : a second YAML document begins here: the file must hold one"},
+		},
 		{"file", "a:\n\tb: 1", []string{"2:1: : not YAML: the line is indented by a tab: use spaces"}},
 		{"file", "a: \xff", []string{"1:4: : the file must be UTF-8: this byte is not"}},
 		{"file", "a: b\nä: \x00", []string{"2:4: : the file must not hold the control character U+0000"}},
 		{"file", strings.Repeat("#", 1<<20+1), []string{"0:0: : the file has more than 1048576 bytes"}},
 		{"file", "a: [1, 2\nb: 3\n",
-			[]string{"2:2: : not YAML: did not find expected ',' or ']' (while parsing a flow sequence that begins in line 1)"}},
+			[]string{"2:2: : not YAML: did not find expected ',' or ']' (while parsing a flow sequence that begins " +
+				"in line 1)"}},
 		{"file", "a: \"abc\nb: 1\n",
 			[]string{"1:4: : not YAML: found unexpected end of stream (while scanning a quoted scalar)"}},
-		{"file", "a: *hunter2", []string{"1:4: : not YAML: a value that begins with * is an alias, and there is no anchor " +
-			"of this name: put quotes around the text"}},
+		{"file", "a: *hunter2",
+			[]string{"1:4: : not YAML: a value that begins with * is an alias, and there is no anchor " +
+				"of this name: put quotes around the text"}},
 		{"file", "clusters: &a [*a]", []string{
 			"1:1: repositories: is missing",
 			"1:15: clusters[0]: want a section with keys, not a list"}},
@@ -83,7 +88,8 @@ func TestProblems(t *testing.T) {
 			[]string{"1:6: : not YAML: found unexpected end of stream (while scanning a quoted scalar)"}},
 		{"file", "a:\n  - token: 'hunter2: b'c", []string{"2:24: : not YAML: did not find expected key"}},
 		{"file", "bearer-token: |-\n hunter2\nx: *hunter2",
-			[]string{"3:4: : not YAML: a value that begins with * is an alias, and there is no anchor of this name: put " +
+			[]string{"3:4: : not YAML: a value that begins with * is an alias, and there is no anchor of this name: " +
+				"put " +
 				"quotes " +
 				"" +
 				"around the text"}},
@@ -105,7 +111,8 @@ func TestProblems(t *testing.T) {
 		{"snapshot", "retries: 1\nretries: 2\n",
 			[]string{`11:5: clusters[0].snapshot: the key "retries" is used twice: first in line 10`}},
 		{"snapshot", "<<: {retries: 1}\n",
-			[]string{"10:5: clusters[0].snapshot: merge keys (<<) are not part of YAML 1.2: use an alias for the whole " +
+			[]string{"10:5: clusters[0].snapshot: merge keys (<<) are not part of YAML 1.2: use an alias for the " +
+				"whole " +
 				"section, or write it out"}},
 		{"snapshot", "[a]: 1\n? {b: c}\n: 1\n", []string{"10:5: clusters[0].snapshot: a key must be a plain word",
 			"11:7: clusters[0].snapshot: a key must be a plain word"}},
@@ -115,7 +122,10 @@ func TestProblems(t *testing.T) {
 			`max-age, request-timeout, retries, schedule, stall-timeout or timeout`}},
 		// Kinds of values.
 		{"snapshot", "retries: two\n", []string{"10:14: clusters[0].snapshot.retries: want a whole number"}},
-		{"snapshot", "retries: 010\n", []string{"10:14: clusters[0].snapshot.retries: a number must not begin with a zero"}},
+		{
+			"snapshot", "retries: 010\n",
+			[]string{"10:14: clusters[0].snapshot.retries: a number must not begin with a zero"},
+		},
 		{"snapshot", "retries: 0x10\n", []string{"10:14: clusters[0].snapshot.retries: want a whole number"}},
 		{"snapshot", "retries: 1.5\n", []string{"10:14: clusters[0].snapshot.retries: want a whole number"}},
 		{"snapshot", "retries: -1\n", []string{"10:14: clusters[0].snapshot.retries: must not be negative"}},
@@ -123,7 +133,10 @@ func TestProblems(t *testing.T) {
 			[]string{"10:14: clusters[0].snapshot.retries: the number is too large: want at most 2147483647"}},
 		{"snapshot", "retries: '3'\n",
 			[]string{"10:14: clusters[0].snapshot.retries: want the value without quotes: it is not a text"}},
-		{"snapshot", "retries: [3]\n", []string{"10:14: clusters[0].snapshot.retries: want a single value, not a list"}},
+		{
+			"snapshot", "retries: [3]\n",
+			[]string{"10:14: clusters[0].snapshot.retries: want a single value, not a list"},
+		},
 		{"snapshot", "retries:\n",
 			[]string{"10:13: clusters[0].snapshot.retries: has no value: give it one, or remove the key"}},
 		{"snapshot", "retries: ~\n",
@@ -144,14 +157,18 @@ func TestProblems(t *testing.T) {
 		{"daemon", "spool: {max-bytes: -1}\n", []string{"11:22: daemon.spool.max-bytes: must not be negative"}},
 		{"daemon", "log: json\n", []string{"11:8: daemon.log: want a section with keys, not a single value"}},
 		{"daemon", "log: {level: warning}\n",
-			[]string{`11:16: daemon.log.level: "warning" is not known: want debug, info, warn or error: did you mean "warn"?`}},
+			[]string{`11:16: daemon.log.level: "warning" is not known: want debug, info, warn or error: did you mean ` +
+				`"warn"?`}},
 		{"daemon", "log:\n", []string{"11:7: daemon.log: has no value: give it one, or remove the key"}},
 		{"daemon", "concurrency: 0\n", []string{"11:16: daemon.concurrency: must be at least 1"}},
 		{"cluster", "defragment: {schedule: '@daily', threshold: 1.5}\n",
 			[]string{"8:47: clusters[0].defragment.threshold: want a number from 0 to 1"}},
 		{"cluster", "defragment: {threshold: .nan}\n",
 			[]string{"8:27: clusters[0].defragment.threshold: want a number from 0 to 1"}},
-		{"cluster", "labels: [a]\n", []string{"8:11: clusters[0].labels: want a section with names as keys, not a list"}},
+		{
+			"cluster", "labels: [a]\n",
+			[]string{"8:11: clusters[0].labels: want a section with names as keys, not a list"},
+		},
 		// The environment.
 		{"snapshot", "retries: ${NOPE}\n",
 			[]string{"10:14: clusters[0].snapshot.retries: the environment variable NOPE is not set"}},
@@ -161,7 +178,8 @@ func TestProblems(t *testing.T) {
 		{"cluster", "labels: {a: $N, b: '${', c: '${N:-x}', d: a$}\n", []string{
 			"8:15: clusters[0].labels.a: write $$ for a dollar sign, and ${NAME} for a variable of the environment",
 			"8:22: clusters[0].labels.b: ${ has no closing brace",
-			"8:31: clusters[0].labels.c: ${N:-x} does not name a variable of the environment: want letters, digits and " +
+			"8:31: clusters[0].labels.c: ${N:-x} does not name a variable of the environment: want letters, digits " +
+				"and " +
 				"underscores",
 			"8:45: clusters[0].labels.d: write $$ for a dollar sign, and ${NAME} for a variable of the environment"}},
 		{"snapshot", "retries: ${WORD}\n", []string{"10:14: clusters[0].snapshot.retries: want a whole number"}},
@@ -169,28 +187,34 @@ func TestProblems(t *testing.T) {
 		{"cluster", "repository: ${WORD}\n",
 			[]string{`8:15: clusters[0].repository: there is no repository "${WORD}": want main`}},
 		{"cluster", "local-endpoint: ${YAML}\n",
-			[]string{`8:19: clusters[0].local-endpoint: "${YAML}" has no port from 0 to 65535: want an endpoint such as ` +
+			[]string{`8:19: clusters[0].local-endpoint: "${YAML}" has no port from 0 to 65535: want an endpoint such ` +
+				`as ` +
 				`https://10.0.0.1:2379`}},
 		// Repositories.
 		{"file", strings.Replace(minimal, "file:///backups", "ftp://x", 1),
 			[]string{`1:28: repositories.main.url: "ftp://x" is not known: want file:///path or s3://bucket/prefix`}},
 		{"file", strings.Replace(minimal, "file:///backups", "file://backups", 1),
-			[]string{"1:28: repositories.main.url: file://backups: want an absolute path, with three slashes: file:///path"}},
+			[]string{"1:28: repositories.main.url: file://backups: want an absolute path, with three slashes: " +
+				"file:///path"}},
 		{"file", strings.Replace(minimal, "file:///backups", "s3://key:hunter2@bucket", 1),
-			[]string{"1:28: repositories.main.url: the URL must not hold credentials: use s3.credentials-file, or AWS_* " +
+			[]string{"1:28: repositories.main.url: the URL must not hold credentials: use s3.credentials-file, or " +
+				"AWS_* " +
 				"variables"}},
 		{"file", strings.Replace(minimal, "'file:///backups'", "'file:///x', s3: {region: x}", 1),
-			[]string{"1:45: repositories.main.s3: has no effect on a repository in a folder: remove it, or make the URL " +
+			[]string{"1:45: repositories.main.s3: has no effect on a repository in a folder: remove it, or make the " +
+				"URL " +
 				"s3://bucket/prefix"}},
 		{"file", strings.Replace(minimal, "main:", "'a b':", 1),
-			[]string{`1:23: repositories.a b: repository name "a b": want 1 to 63 letters, digits, '.', '_' or '-', beginning ` +
+			[]string{`1:23: repositories.a b: repository name "a b": want 1 to 63 letters, digits, '.', '_' or '-', ` +
+				`beginning ` +
 				`with a letter or digit`}},
 		{"repository", "s3: {sse: AES256, sse-kms-key-id: k, sse-c-key-file: /k}\n", []string{
 			"4:39: repositories.main.s3.sse-kms-key-id: needs sse: aws:kms",
 			"4:58: repositories.main.s3.sse-c-key-file: a customer key and sse exclude each other: choose one"}},
 		{"repository", "s3: {endpoint: 'http://h', sse-c-key-file: k}\n", []string{
 			`4:48: repositories.main.s3.sse-c-key-file: "k" is a relative path: want an absolute one`,
-			"4:48: repositories.main.s3.sse-c-key-file: the customer key would be sent unencrypted: it needs an endpoint with " +
+			"4:48: repositories.main.s3.sse-c-key-file: the customer key would be sent unencrypted: it needs an " +
+				"endpoint with " +
 				"https://"}},
 		{"repository", "s3: {endpoint: 'https://u:p@h'}\n",
 			[]string{"4:20: repositories.main.s3.endpoint: the URL must not hold a user or a password"}},
@@ -201,9 +225,11 @@ func TestProblems(t *testing.T) {
 			"4:18: repositories.main.recipients[0]: this is not an age public key: want age1... or age1pq1...",
 			"4:32: repositories.main.recipients[1]: this is not an age public key: want age1... or age1pq1..."}},
 		// Clusters.
-		{"file", repositories + "clusters:\n- {name: a, repository: a" + snapshot + "\n- {name: a, repository: c" + snapshot,
+		{"file", repositories + "clusters:\n- {name: a, repository: a" + snapshot + "\n- {name: a, repository: c" +
+			snapshot,
 			[]string{
-				`4:10: clusters[1].name: "a" is already the name of clusters[0], in line 3: every cluster needs its own`,
+				`4:10: clusters[1].name: "a" is already the name of clusters[0], in line 3: every cluster needs its ` +
+					`own`,
 				`4:25: clusters[1].repository: there is no repository "c": did you mean "a"?`}},
 		{"file", repositories + "clusters:\n- {name: a" + snapshot,
 			[]string{"3:3: clusters[0].repository: is missing: there are several, so say which: a or b"}},
@@ -212,7 +238,8 @@ func TestProblems(t *testing.T) {
 			"3:3: clusters[0].snapshot: is missing",
 			"4:3: clusters[1]: want a section with keys, not a single value"}},
 		{"file", strings.Replace(minimal, "prod", "-x", 1),
-			[]string{`3:10: clusters[0].name: cluster name "-x": want 1 to 63 letters, digits, '.', '_' or '-', beginning ` +
+			[]string{`3:10: clusters[0].name: cluster name "-x": want 1 to 63 letters, digits, '.', '_' or '-', ` +
+				`beginning ` +
 				`with ` +
 				`a letter or digit`}},
 		{"cluster", "tls: {cert-file: /c}\nuser: u\n", []string{"8:20: clusters[0].tls.cert-file: needs key-file too",
@@ -221,21 +248,26 @@ func TestProblems(t *testing.T) {
 			`8:18: clusters[0].tls.ca-file: "ca.crt" is a relative path: want an absolute one`,
 			"8:48: clusters[0].tls.insecure-skip-verify: excludes ca-file: certificates are either verified or not"}},
 		{"file", strings.Replace(minimal, "'127.0.0.1:2379'",
-			"h, 'h:99999', 'https://h', 'https://h:1/x', 'ftp://h:1', 'https://u:hunter2@h:1', 'http://h:1', 'http://h:1', "+
+			"h, 'h:99999', 'https://h', 'https://h:1/x', 'ftp://h:1', 'https://u:hunter2@h:1', 'http://h:1', "+
+				"'http://h:1', "+
 				"'unix://', ''", 1), []string{
-			`3:28: clusters[0].endpoints[0]: "h" is not a host with a port: want an endpoint such as https://10.0.0.1:2379`,
+			`3:28: clusters[0].endpoints[0]: "h" is not a host with a port: want an endpoint such as ` +
+				`https://10.0.0.1:2379`,
 			`3:31: clusters[0].endpoints[1]: "h:99999" has no port from 0 to 65535: want an endpoint such as ` +
 				`https://10.0.0.1:2379`,
-			`3:42: clusters[0].endpoints[2]: "https://h": want an endpoint such as https://10.0.0.1:2379, with its port and ` +
+			`3:42: clusters[0].endpoints[2]: "https://h": want an endpoint such as https://10.0.0.1:2379, with its ` +
+				`port and ` +
 				`no ` +
 				`path`,
-			`3:55: clusters[0].endpoints[3]: "https://h:1/x": want an endpoint such as https://10.0.0.1:2379, with its port ` +
+			`3:55: clusters[0].endpoints[3]: "https://h:1/x": want an endpoint such as https://10.0.0.1:2379, with ` +
+				`its port ` +
 				`and no path`,
 			"3:72: clusters[0].endpoints[4]: want a URL that begins with http:// or https://",
 			"3:85: clusters[0].endpoints[5]: the URL must not hold a user or a password",
 			"3:124: clusters[0].endpoints[7]: is listed twice",
 			"3:138: clusters[0].endpoints[8]: the endpoint names no socket",
-			`3:149: clusters[0].endpoints[9]: "" is not a host with a port: want an endpoint such as https://10.0.0.1:2379`}},
+			`3:149: clusters[0].endpoints[9]: "" is not a host with a port: want an endpoint such as ` +
+				`https://10.0.0.1:2379`}},
 		{"cluster", "local-endpoint: http://127.0.0.1:2379\ntls: {ca-file: /ca}\n",
 			[]string{"8:19: clusters[0].local-endpoint: the endpoint has no TLS, but tls is given: write https:// or " +
 				"unixs://, " +
@@ -243,46 +275,59 @@ func TestProblems(t *testing.T) {
 				"or remove tls"}},
 		// Schedules.
 		{"snapshot", "jitter: 1h\n",
-			[]string{"10:13: clusters[0].snapshot.jitter: must be less than the shortest time between two runs, which is " +
+			[]string{"10:13: clusters[0].snapshot.jitter: must be less than the shortest time between two runs, " +
+				"which is " +
 				"1h0m0s"}},
 		{"snapshot", "timeout: 0s\n", []string{"10:14: clusters[0].snapshot.timeout: must be more than 0"}},
 		{"cluster", "verify: {schedule: '0 0 31 2 *'}\ndefragment: {schedule: 'CRON_TZ=UTC'}\n", []string{
-			`8:22: clusters[0].verify.schedule: schedule "0 0 31 2 *": no such date ever comes: check the day and the month`,
-			`9:26: clusters[0].defragment.schedule: schedule "CRON_TZ=UTC": it is empty: want five fields (minute hour day ` +
-				`month weekday), a sixth for seconds in front, or @hourly, @daily, @weekly, @monthly, @yearly, or @every with a ` +
+			`8:22: clusters[0].verify.schedule: schedule "0 0 31 2 *": no such date ever comes: check the day and ` +
+				`the month`,
+			`9:26: clusters[0].defragment.schedule: schedule "CRON_TZ=UTC": it is empty: want five fields (minute ` +
+				`hour day ` +
+				`month weekday), a sixth for seconds in front, or @hourly, @daily, @weekly, @monthly, @yearly, or ` +
+				`@every with a ` +
 				`duration such as 6h30m`}},
 		// Retention.
 		{"cluster", "retention: {min-verified: 0, time-zone: Europe/Berlim}\n", []string{
 			"8:29: clusters[0].retention.min-verified: must be at least 1",
-			"8:43: clusters[0].retention.time-zone: unknown time zone Europe/Berlim: want a name such as Europe/Berlin"}},
+			"8:43: clusters[0].retention.time-zone: unknown time zone Europe/Berlim: want a name such as " +
+				"Europe/Berlin"}},
 		{"cluster", "retention: {max-bytes: 1GB}\n",
-			[]string{"8:26: clusters[0].retention.max-bytes: has no effect: nothing is ever removed without a keep rule, such " +
+			[]string{"8:26: clusters[0].retention.max-bytes: has no effect: nothing is ever removed without a keep " +
+				"rule, such " +
 				"as keep-last"}},
 		// The daemon.
 		{"daemon", "server: {listen: 0.0.0.0:9387}\n",
-			[]string{"11:20: daemon.server.listen: other hosts can reach 0.0.0.0:9387: that needs cert-file and key-file, and " +
+			[]string{"11:20: daemon.server.listen: other hosts can reach 0.0.0.0:9387: that needs cert-file and " +
+				"key-file, and " +
 				"read-tokens-file, operate-tokens-file or client-ca-file"}},
 		{"daemon", "server: {listen: ':9387', cert-file: /c, key-file: /k}\n",
-			[]string{"11:20: daemon.server.listen: other hosts can reach :9387: that needs cert-file and key-file, and " +
+			[]string{"11:20: daemon.server.listen: other hosts can reach :9387: that needs cert-file and key-file, " +
+				"and " +
 				"read-tokens-file, operate-tokens-file or client-ca-file"}},
 		{"daemon", "server: {listen: nonsense, client-ca-file: /c}\n", []string{
-			`11:20: daemon.server.listen: "nonsense" is not a host with a port: want an address such as 127.0.0.1:9387, or off`,
-			"11:46: daemon.server.client-ca-file: needs cert-file and key-file: there are no client certificates without TLS"}},
-		{"daemon", "notifications:\n- on: [failure]\n- {slack: {url: 'https://h/x'}, command: [x]}\n- {clusters: [prot], " +
-			"on: [failed, start, start], command: []}\n", []string{
-			"12:5: daemon.notifications[0]: has no receiver: give it webhook, slack, healthchecks or command",
-			"13:5: daemon.notifications[1]: has the receivers slack and command: make one notification of each",
-			`14:17: daemon.notifications[2].clusters[0]: there is no cluster "prot": did you mean "prod"?`,
-			`14:29: daemon.notifications[2].on[0]: "failed" is not known: want failure, recovery, success or start`,
-			`14:44: daemon.notifications[2].on[2]: "start" is listed twice`,
-			"14:61: daemon.notifications[2].command: names no program"}},
-		{"daemon", "notifications:\n- on: failure\n  slack: {}\n- webhook: {url: 'x', url-file: /x, template: '{{'}\n- " +
-			"healthchecks: {url: 'ftp://x'}\n", []string{
-			"12:9: daemon.notifications[0].on: want a list, not a single value",
-			"13:12: daemon.notifications[0].slack: needs url or url-file",
-			"14:14: daemon.notifications[1].webhook: has both url and url-file: give one",
-			"14:49: daemon.notifications[1].webhook.template: webhook template: template: webhook:1: unclosed action",
-			"15:25: daemon.notifications[2].healthchecks.url: want a URL that begins with https:// or http://"}},
+			`11:20: daemon.server.listen: "nonsense" is not a host with a port: want an address such as ` +
+				`127.0.0.1:9387, or off`,
+			"11:46: daemon.server.client-ca-file: needs cert-file and key-file: there are no client certificates " +
+				"without TLS"}},
+		{"daemon",
+			"notifications:\n- on: [failure]\n- {slack: {url: 'https://h/x'}, command: [x]}\n- {clusters: [prot], " +
+				"on: [failed, start, start], command: []}\n", []string{
+				"12:5: daemon.notifications[0]: has no receiver: give it webhook, slack, healthchecks or command",
+				"13:5: daemon.notifications[1]: has the receivers slack and command: make one notification of each",
+				`14:17: daemon.notifications[2].clusters[0]: there is no cluster "prot": did you mean "prod"?`,
+				`14:29: daemon.notifications[2].on[0]: "failed" is not known: want failure, recovery, success or start`,
+				`14:44: daemon.notifications[2].on[2]: "start" is listed twice`,
+				"14:61: daemon.notifications[2].command: names no program"}},
+		{"daemon",
+			"notifications:\n- on: failure\n  slack: {}\n- webhook: {url: 'x', url-file: /x, template: '{{'}\n- " +
+				"healthchecks: {url: 'ftp://x'}\n", []string{
+				"12:9: daemon.notifications[0].on: want a list, not a single value",
+				"13:12: daemon.notifications[0].slack: needs url or url-file",
+				"14:14: daemon.notifications[1].webhook: has both url and url-file: give one",
+				"14:49: daemon.notifications[1].webhook.template: webhook template: template: webhook:1: unclosed " +
+					"action",
+				"15:25: daemon.notifications[2].healthchecks.url: want a URL that begins with https:// or http://"}},
 	} {
 		text := with(tt.part, tt.yaml)
 		_, err := parse(t, text, env)
@@ -335,7 +380,8 @@ func TestDefaults(t *testing.T) {
 
 // A value in the file overrides the default, even if it is zero.
 func TestValues(t *testing.T) {
-	env := map[string]string{"N": "5", "SLACK": "https://hooks.example/secret", "HOME": "/h", "EMPTY": "", "TRUE": "true"}
+	env := map[string]string{"N": "5", "SLACK": "https://hooks.example/secret", "HOME": "/h", "EMPTY": "",
+		"TRUE": "true"}
 	text := `repositories: &all
   main: {url: 'file://${HOME}/a%20b', compression: ''}
 clusters:
@@ -372,7 +418,8 @@ daemon:
 		c.Clusters[0].Labels); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
-	if r := c.Repositories["main"]; r.URL != "file:///h/a%20b" || r.Compression != "zstd" || c.Clusters[0].Name != "prod" {
+	if r := c.Repositories["main"]; r.URL != "file:///h/a%20b" || r.Compression != "zstd" ||
+		c.Clusters[0].Name != "prod" {
 		t.Errorf("got %+v, %s", r, c.Clusters[0].Name)
 	}
 	d := c.Daemon

@@ -181,14 +181,18 @@ func TestBoard_Progress(t *testing.T) {
 	h.etcd = testserver.StartCluster(t, testserver.Options{}) // with more to receive than others need
 	h.configure("@yearly", "")
 	for range 8 {
-		if _, err := h.etcd.Client(t).Put(t.Context(), "large", backup.RandomName(1<<20)); err != nil { // hard to compress
+		// hard to compress
+		if _, err := h.etcd.Client(t).Put(t.Context(), "large", backup.RandomName(1<<20)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	d, _ := h.protected()
 	r := h.subscribe(d)
 	got := h.verify(d, server.Latest)
-	await(t, "the end", func() bool { told := r.of(got.ID); return len(told) > 0 && told[len(told)-1].State == got.State })
+	await(t, "the end", func() bool {
+		told := r.of(got.ID)
+		return len(told) > 0 && told[len(told)-1].State == got.State
+	})
 	stages := map[string]int{}
 	for _, j := range r.of(got.ID) {
 		stages[j.Stage]++

@@ -1,6 +1,6 @@
-// Package daemon guards etcd clusters for years: it wires schedules, snapshots,
-// retention, notifications and the HTTP side together. It keeps nothing but a
-// spool: what it knows of the past it reads from the repositories.
+// Package daemon protects etcd clusters for years. It wires schedules, duties,
+// notifications and the HTTP server together. It stores nothing but spools: it
+// reads the past from the repositories.
 package daemon
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/server"
 )
 
-// Version is what the daemon tells of itself.
+// Version is the version that the daemon reports.
 type Version struct {
 	Tool     string // as in manifests
 	Version  string
@@ -30,28 +30,29 @@ type Version struct {
 	Go       string
 }
 
-// Options are what a daemon is made of.
+// Options configure a daemon.
 type Options struct {
 	Config *config.Config
 	// Path is the configuration's file, for reloads.
 	Path string
-	// Watcher, if not nil, tells when the file changes. It was made before the
+	// Watcher, if not nil, reports changes of the file. It was made before the
 	// file was read, so that no change is missed.
 	Watcher *config.Watcher
 	Version Version
-	// Hint tells what a person can do about an error, or "".
+	// Hint returns what a person can do about an error, or "".
 	Hint func(error) string
 	Log  *slog.Logger
-	// Now tells the time by which protection is judged and slots come due. Nil
-	// means time.Now. Pauses and time-outs run by timers all the same.
+	// Now returns the time by which protection is judged and slots come due. Nil
+	// means time.Now. Pauses and time-outs use timers instead.
 	Now func() time.Time
-	// LookEvery is how often the repositories are looked at for what others did
-	// there, and for whether one that was away is back. Zero means 15 minutes.
+	// LookEvery is the time between two looks at each repository. A look finds
+	// what others did there, and whether a store that was down is back. Zero means
+	// 15 minutes.
 	LookEvery time.Duration
 }
 
-// Daemon guards the clusters of one configuration. Its methods may be called
-// concurrently; Run only once.
+// Daemon protects the clusters of one configuration. Its methods may be called
+// concurrently, Run only once.
 type Daemon struct {
 	opts      Options
 	log       *slog.Logger
@@ -61,7 +62,7 @@ type Daemon struct {
 	notifier  *notify.Notifier
 	loaded    reloads
 	beat      atomic.Pointer[time.Time] // when the scheduler last looked at the clock
-	reloading sync.Mutex                // held over a reload: a later one must find what the one before has done
+	reloading sync.Mutex                // held during a reload: a later one must see the result of the earlier one
 
 	mu     sync.Mutex // guards what a reload replaces
 	conf   *config.Config
@@ -102,8 +103,8 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 	return d, nil
 }
 
-// Run guards the clusters until ctx is done, then waits for what is running to
-// end: uploads are stopped and stay pending in the spool.
+// Run protects the clusters until ctx is done. Then it waits for the running jobs
+// to end: uploads are stopped, and their snapshots stay pending in the spool.
 func (d *Daemon) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if err := d.begin(ctx); err != nil {
@@ -130,13 +131,13 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return nil
 }
 
-// notify delivers notifications until the function it returns is called, which
-// waits for the last: it is told of what still happens while everything else
-// ends.
+// notify delivers notifications until the returned function is called. That
+// function waits for the last one: what still happens while everything else ends
+// is reported too.
 func (d *Daemon) notify(ctx context.Context) (end func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
-	running.Go(func() { _ = d.notifier.Run(ctx) }) // it ends as it is told to
+	running.Go(func() { _ = d.notifier.Run(ctx) }) // it ends without an error when its context does
 	return func() {
 		cancel()
 		running.Wait()
@@ -145,7 +146,7 @@ func (d *Daemon) notify(ctx context.Context) (end func()) {
 
 // begin plans all jobs.
 func (d *Daemon) begin(ctx context.Context) error {
-	d.reloading.Lock() // one before Run may not have set its jobs yet
+	d.reloading.Lock() // a reload before Run may not have set its jobs yet
 	defer d.reloading.Unlock()
 	d.mu.Lock()
 	again := d.ctx != nil
@@ -164,11 +165,11 @@ func (d *Daemon) begin(ctx context.Context) error {
 // Metrics serves the daemon's metrics to Prometheus.
 func (d *Daemon) Metrics() http.Handler { return d.metrics.handler() }
 
-// wall is the time by the wall clock alone: the other one stands still while the
-// host is suspended.
+// wall returns the time of the wall clock alone: the monotonic clock stops while
+// the host is suspended.
 func (d *Daemon) wall() time.Time { return d.opts.Now().Round(0) }
 
-// stopping tells whether Run is to end.
+// stopping reports whether Run is to end.
 func (d *Daemon) stopping() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -184,7 +185,7 @@ func (d *Daemon) Trigger() {
 	}
 }
 
-// all returns the guards as they are now.
+// all returns the current guards.
 func (d *Daemon) all() []*guard {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -201,7 +202,7 @@ func (d *Daemon) guard(key duty.Key) (*guard, error) {
 	return nil, fmt.Errorf("cluster %s: %w", key, server.ErrNotFound)
 }
 
-// enter returns the guard of a key, which must be left again.
+// enter returns the guard of a key. The caller must call leave on it.
 func (d *Daemon) enter(key duty.Key) (*guard, error) {
 	d.mu.Lock() // so that it is not replaced and retired in between
 	defer d.mu.Unlock()
@@ -213,7 +214,7 @@ func (d *Daemon) enter(key duty.Key) (*guard, error) {
 	return nil, fmt.Errorf("cluster %s is no longer guarded", key)
 }
 
-// config returns the configuration as it is now.
+// config returns the current configuration.
 func (d *Daemon) config() *config.Config {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -222,10 +223,10 @@ func (d *Daemon) config() *config.Config {
 
 func (d *Daemon) close() { retire(d.all(), nil) }
 
-// refreshEvery is how often the repositories are looked at by default.
+// refreshEvery is the default of [Options.LookEvery].
 const refreshEvery = 15 * time.Minute
 
-// refresh keeps what is known of the repositories current.
+// refresh looks at the repositories from time to time.
 func (d *Daemon) refresh(ctx context.Context) error {
 	tick := time.NewTicker(d.opts.LookEvery)
 	defer tick.Stop()

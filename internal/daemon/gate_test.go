@@ -108,7 +108,8 @@ func (r *rule) release() {
 	r.gate.mu.Lock()
 	defer r.gate.mu.Unlock()
 	before := len(r.gate.rules)
-	if r.gate.rules = slices.DeleteFunc(r.gate.rules, func(o *rule) bool { return o == r }); len(r.gate.rules) < before {
+	if r.gate.rules = slices.DeleteFunc(r.gate.rules,
+		func(o *rule) bool { return o == r }); len(r.gate.rules) < before {
 		close(r.open)
 	}
 }

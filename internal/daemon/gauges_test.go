@@ -26,7 +26,8 @@ func TestGauges_Unknown(t *testing.T) {
 		}
 	}
 	h.must(os.Remove(h.folder()))
-	await(t, "the repository to be read", func() bool { return len(series(t, d, "backupd_repository_snapshots{")) == 3 })
+	await(t, "the repository to be read",
+		func() bool { return len(series(t, d, "backupd_repository_snapshots{")) == 3 })
 	h.backup(d, server.JobSucceeded)
 	h.unreadable()
 	h.troubled(d, server.ClusterWarning, "cannot be read")

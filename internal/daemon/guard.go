@@ -15,12 +15,12 @@ import (
 // Kinds of jobs.
 const (
 	kindBackup     = "backup"
-	kindUpload     = "upload" // of what waits in the spool; a backup for everybody else
+	kindUpload     = "upload" // of pending snapshots; reported as a backup
 	kindVerify     = "verify"
 	kindDefragment = "defragment"
 )
 
-// guard holds the duties of one cluster as one configuration says.
+// guard holds the duties of one protected cluster under one configuration.
 type guard struct {
 	daemon *Daemon
 	conf   config.Cluster
@@ -36,10 +36,10 @@ type guard struct {
 
 	mu      sync.Mutex // guards what follows
 	inside  int        // jobs that run
-	retired bool       // the connections end with the last of them
+	retired bool       // the connections are closed after the last of them
 }
 
-// enter is called when a job begins; it returns false when none may any more.
+// enter is called when a job begins. It returns false if the guard is retired.
 func (g *guard) enter() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -60,7 +60,7 @@ func (g *guard) leave() {
 	}
 }
 
-// retire lets go of the guard once its running jobs have ended.
+// retire closes the guard after its running jobs have ended.
 func (g *guard) retire() {
 	g.mu.Lock()
 	last := g.inside == 0 && !g.retired
@@ -73,13 +73,14 @@ func (g *guard) retire() {
 
 func (g *guard) close() {
 	_ = g.Etcd.Close() // nothing is in progress
-	// Not before: its last run still counted.
+	// Only now, because its last run still counted.
 	g.daemon.forget(g.Key)
 }
 
 func jobName(kind string, key duty.Key) string { return kind + "/" + key.String() }
 
-// jobs are what the scheduler runs for this cluster, never two at once.
+// jobs returns the jobs of this cluster. The scheduler never runs two of them at
+// once.
 func (g *guard) jobs() []schedule.Job {
 	backup := g.job(kindBackup, g.backup.Line)
 	backup.Jitter, backup.Retries = g.conf.Snapshot.Jitter, g.conf.Snapshot.Retries
@@ -93,7 +94,7 @@ func (g *guard) jobs() []schedule.Job {
 	}
 	jobs := []schedule.Job{
 		backup,
-		g.job(kindUpload, schedule.Line{}), // when something waits
+		g.job(kindUpload, schedule.Line{}), // triggered when snapshots are pending
 		g.job(kindVerify, g.verifyLine),    // also by hand
 		g.job(kindDefragment, g.defragLine),
 	}
@@ -103,9 +104,9 @@ func (g *guard) jobs() []schedule.Job {
 	return jobs
 }
 
-// job is one of the cluster's jobs. It belongs to the cluster and not to this
-// guard, which a reload may replace before the job runs. Its time is bounded,
-// because the cluster's other jobs wait for it.
+// job makes one job of the cluster. It finds the guard when it runs, because a
+// reload may have replaced this one by then. It has a time-out, because the other
+// jobs of the cluster wait for it.
 func (g *guard) job(kind string, line schedule.Line) schedule.Job {
 	d, key := g.daemon, g.Key
 	return schedule.Job{
@@ -114,7 +115,7 @@ func (g *guard) job(kind string, line schedule.Line) schedule.Job {
 	}
 }
 
-// do does a duty once.
+// do makes one try of a duty.
 func (g *guard) do(ctx context.Context, kind string, r duty.Run) duty.Outcome {
 	switch kind {
 	case kindBackup:
@@ -127,13 +128,14 @@ func (g *guard) do(ctx context.Context, kind string, r duty.Run) duty.Outcome {
 	return g.defrag.Do(ctx, r)
 }
 
-// uploads reports whether an upload has something to do. A backup that pauses
-// stores what waits when it is tried again.
+// uploads reports whether an upload has something to do. It has nothing to do
+// while a backup runs or pauses between tries, because that stores the pending
+// snapshots itself.
 func (g *guard) uploads() bool {
 	return !g.daemon.plan()[jobName(kindBackup, g.Key)].Running && len(g.backup.Waiting()) > 0
 }
 
-// ended reports what a run came to after its last try.
+// ended reports the result of a run after its last try.
 func (g *guard) ended(kind string, o duty.Outcome, err error) {
 	switch {
 	case kind == kindBackup, kind == kindUpload && o.Result != duty.Passed && (err == nil || schedule.IsPermanent(err)):
@@ -141,7 +143,7 @@ func (g *guard) ended(kind string, o duty.Outcome, err error) {
 			g.notify(kindBackup, string(id), err)
 		}
 	case kind == kindUpload:
-		// That it still waits was reported by the backup.
+		// The backup has reported that the snapshot is pending.
 	case o.Result != duty.Passed:
 		g.notify(kind, "", err)
 	}
@@ -150,7 +152,7 @@ func (g *guard) ended(kind string, o duty.Outcome, err error) {
 // notify notifies of the result of a job.
 func (g *guard) notify(kind, snapshotID string, err error) {
 	if err != nil && g.daemon.stopping() {
-		return // the run was stopped, and is made up for after the next start
+		return // the daemon stopped the run, and catches up after the next start
 	}
 	e := notify.Event{Job: kind, Snapshot: snapshotID}
 	if err != nil {
@@ -171,13 +173,14 @@ func (g *guard) complete(e *notify.Event) {
 	e.Repository, e.Cluster, e.Labels, e.Time = g.Repository, g.Cluster, g.conf.Labels, time.Now().UTC()
 }
 
-// lookIn looks at the repository, and has stored what waits for it.
+// lookIn looks at the repository and, if it can be read, triggers the upload of
+// pending snapshots.
 func (g *guard) lookIn(ctx context.Context) {
 	if _, err := g.Look(ctx, g.backup.Policy); err != nil || len(g.backup.Waiting()) == 0 {
 		return // the knowledge has the error
 	}
 	err := g.daemon.scheduler.Trigger(jobName(kindUpload, g.Key), nil)
 	if err != nil && !errors.Is(err, schedule.ErrRunning) && ctx.Err() == nil {
-		g.Log.Info("what waits in the spool is stored later", "err", err)
+		g.Log.Info("pending snapshots are stored later", "err", err)
 	}
 }

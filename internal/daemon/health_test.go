@@ -201,6 +201,6 @@ func TestHealth_Gone(t *testing.T) {
 	h.ok(d)
 	judged(t, d, server.ClusterOK, "")
 	h.remove(m.Key(), m.DataKey())
-	h.troubled(d, server.ClusterFailure, "the repository holds no good snapshot any more")
-	judged(t, d, server.ClusterFailure, "the repository holds no good snapshot any more")
+	h.troubled(d, server.ClusterFailure, "the repository no longer holds a verified snapshot")
+	judged(t, d, server.ClusterFailure, "the repository no longer holds a verified snapshot")
 }

@@ -59,7 +59,7 @@ func TestLook(t *testing.T) {
 		t.Errorf("the newest was removed, and still counts: %+v", c)
 	}
 	h.remove(older.Key(), older.DataKey())
-	if c := h.troubled(d, server.ClusterFailure, "no good snapshot any more"); c.Snapshot != "" ||
+	if c := h.troubled(d, server.ClusterFailure, "no longer holds a verified snapshot"); c.Snapshot != "" ||
 		!c.LastSuccess.IsZero() {
 		t.Errorf("all are gone: %+v", c)
 	}

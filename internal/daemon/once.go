@@ -13,16 +13,16 @@ import (
 	"github.com/etcd-backupd/backupd/internal/server"
 )
 
-// Outcome is what became of one cluster's backup.
+// Outcome is the result of the backup of one cluster.
 type Outcome struct {
 	duty.Key
 	duty.Outcome
 }
 
 // Once backs up the named clusters, or all, as a slot of the schedule would,
-// and returns what became of each. A name means that cluster in every repository
-// that keeps it. It is for a CronJob: nothing listens, and
-// notifications are delivered before it returns.
+// and returns the result of each. A name means that cluster in every repository
+// that keeps it. It is for a CronJob: it serves no HTTP, and delivers notifications
+// before it returns.
 func (d *Daemon) Once(ctx context.Context, names []string) ([]Outcome, error) {
 	defer d.close()
 	guards, err := d.chosen(names)
@@ -43,7 +43,7 @@ func (d *Daemon) Once(ctx context.Context, names []string) ([]Outcome, error) {
 	return out, nil
 }
 
-// once does what the scheduler does with a job: retries, within a time.
+// once runs the backup as the scheduler does: with retries and a time-out.
 func (g *guard) once(ctx context.Context) duty.Outcome {
 	r := &run{daemon: g.daemon, key: g.Key, kind: kindBackup, began: time.Now().Round(0)}
 	var ended error // in a pause

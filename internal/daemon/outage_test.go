@@ -19,7 +19,7 @@ func TestOutage(t *testing.T) {
 	d, _ := h.protected()
 	h.put("a")
 	h.away()
-	if got := h.backup(d, server.JobFailed); !strings.Contains(got.Error, "is kept in") {
+	if got := h.backup(d, server.JobFailed); !strings.Contains(got.Error, "waits in") {
 		t.Fatalf("without the store: %+v", got)
 	}
 	h.looked(d) // still away

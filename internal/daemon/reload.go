@@ -14,7 +14,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/config"
 )
 
-// reloads remembers what became of the last reload.
+// reloads remembers the result of the last reload.
 type reloads struct {
 	mu   sync.Mutex
 	ok   bool
@@ -48,8 +48,8 @@ func (d *Daemon) reloadOnChange(ctx context.Context) error {
 	return nil
 }
 
-// Reload reads the configuration's file again. One that is not valid changes
-// nothing but a metric and a line in the log.
+// Reload reads the file of the configuration again. An invalid one changes nothing
+// but a metric, and is logged.
 func (d *Daemon) Reload(ctx context.Context) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
@@ -72,7 +72,7 @@ func (d *Daemon) reload(ctx context.Context) error {
 		return err
 	}
 	if problems := conf.CheckFiles(); len(problems) > 0 {
-		return &config.Error{Problems: problems} // a restart would end in it, too
+		return &config.Error{Problems: problems} // a restart would fail with it too
 	}
 	guards, err := d.newGuards(ctx, conf, d.all())
 	if err != nil {
@@ -98,7 +98,8 @@ func (d *Daemon) reload(ctx context.Context) error {
 	return nil
 }
 
-// warn tells what a reload does not do, and what is left behind by it.
+// warn logs the changes that a reload does not make, and the pending snapshots
+// that it leaves behind.
 func (d *Daemon) warn(old, conf *config.Config) {
 	if !reflect.DeepEqual(old.Daemon.Server, conf.Daemon.Server) || old.Daemon.Log != conf.Daemon.Log {
 		d.log.Warn("changes of daemon.server and daemon.log take effect when the daemon is started again")
@@ -106,11 +107,12 @@ func (d *Daemon) warn(old, conf *config.Config) {
 	folder := d.spool(old)
 	waiting, err := folder.Waiting()
 	if err != nil {
-		return // the next backup says so
+		return // the next backup reports it
 	}
 	for _, p := range waiting {
 		c := p.Capture
-		guarded := slices.ContainsFunc(conf.Clusters, func(known config.Cluster) bool { return known.Name == c.Cluster })
+		guarded := slices.ContainsFunc(conf.Clusters,
+			func(known config.Cluster) bool { return known.Name == c.Cluster })
 		if !guarded || old.Daemon.Spool.Folder != conf.Daemon.Spool.Folder {
 			d.log.Error("a snapshot that waits in the spool is not stored under the new configuration",
 				"cluster", c.Cluster, "path", p.Path, "since", c.StartedAt)

@@ -18,9 +18,9 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// newGuards makes the guards of a configuration. Those of old whose part of it
-// has not changed are taken over as they are: what they know and what they run
-// goes on.
+// newGuards makes the guards of a configuration. A guard of old whose part of the
+// configuration has not changed is used again, with its knowledge and its running
+// jobs.
 func (d *Daemon) newGuards(ctx context.Context, conf *config.Config, old []*guard) ([]*guard, error) {
 	stores, err := d.openRepositories(ctx, conf)
 	if err != nil {
@@ -47,7 +47,7 @@ func (d *Daemon) newGuards(ctx context.Context, conf *config.Config, old []*guar
 	return out, nil
 }
 
-// inherit takes over what is known of the same cluster in the same place.
+// inherit takes over the knowledge of the same cluster in the same repository.
 func (g *guard) inherit(old []*guard) {
 	for _, before := range old {
 		if before.Key == g.Key && reflect.DeepEqual(before.repo, g.repo) {
@@ -89,7 +89,7 @@ func (d *Daemon) newGuard(c config.Cluster, conf *config.Config, store storage.S
 	return g, err
 }
 
-// assign makes the duties of the configuration.
+// assign makes the duties of the cluster from its configuration.
 func (g *guard) assign() (err error) {
 	c, d := g.conf, g.daemon
 	policy := c.Retention.Policy()
@@ -105,7 +105,7 @@ func (g *guard) assign() (err error) {
 	if g.backup.Line, err = c.Snapshot.Line(); err != nil {
 		return err
 	}
-	g.backup.Longest = g.backup.Line.Longest(time.Now()) // it takes milliseconds to find out
+	g.backup.Longest = g.backup.Line.Longest(time.Now()) // computed once: it takes milliseconds
 	if g.verifyLine, err = c.Verify.Line(); err != nil {
 		return err
 	}
@@ -119,17 +119,17 @@ func (g *guard) assign() (err error) {
 	return err
 }
 
-// spool is the folder that databases are received in.
+// spool returns the folder into which databases are received.
 func (d *Daemon) spool(conf *config.Config) spool.Folder {
 	return spool.Folder{Dir: conf.Daemon.Spool.Folder, Limit: conf.Daemon.Spool.MaxBytes, Keep: true, Log: d.log}
 }
 
-// observe counts what is asked of a repository.
+// observe counts the requests to a repository.
 func (d *Daemon) observe(s storage.Store, repository string) storage.Store {
 	return storage.WithObserver(s, func(e storage.Event) { d.metrics.store(repository, e) })
 }
 
-// jobs are those of all clusters.
+// jobs returns the jobs of all clusters.
 func (d *Daemon) jobs() []schedule.Job {
 	var out []schedule.Job
 	for _, g := range d.all() {
@@ -138,7 +138,7 @@ func (d *Daemon) jobs() []schedule.Job {
 	return out
 }
 
-// replace puts the guards of a configuration in the place of those before.
+// replace sets the guards of a new configuration and returns the old ones.
 func (d *Daemon) replace(conf *config.Config, guards []*guard) (before []*guard) {
 	for _, g := range guards {
 		d.metrics.prepare(g.Key)
@@ -157,7 +157,7 @@ func (d *Daemon) replace(conf *config.Config, guards []*guard) (before []*guard)
 	return before
 }
 
-// retire lets go of the guards that are not used any more.
+// retire retires the guards of old that are not in current.
 func retire(old, current []*guard) {
 	for _, g := range old {
 		if !slices.Contains(current, g) {
@@ -166,7 +166,7 @@ func retire(old, current []*guard) {
 	}
 }
 
-// forget drops the counters of a cluster unless it is guarded.
+// forget deletes the counters of a cluster that is no longer protected.
 func (d *Daemon) forget(k duty.Key) {
 	if _, err := d.guard(k); err != nil {
 		d.metrics.forget(k)

@@ -8,12 +8,11 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 )
 
-// tellSystemd says that the daemon is up, feeds the watchdog and says when it
-// stops. Without systemd it does nothing.
+// tellSystemd reports the start and the stop of the daemon to systemd, and feeds
+// its watchdog. Without systemd it does nothing.
 //
-// The watchdog is about the process alone: its locks, and the scheduler. That a
-// backup fails is no reason to restart the daemon: it would only lose what it
-// knows.
+// The watchdog watches the process alone: its locks, and the scheduler. A failing
+// backup is no reason to restart the daemon, which would only lose its knowledge.
 func (d *Daemon) tellSystemd(ctx context.Context) error {
 	d.notifySystemd(sd.SdNotifyReady + "\nSTATUS=" + d.summary())
 	interval, err := sd.SdWatchdogEnabled(false)
@@ -31,23 +30,24 @@ func (d *Daemon) tellSystemd(ctx context.Context) error {
 			d.notifySystemd(sd.SdNotifyStopping)
 			return nil
 		case <-tick.C:
-			// A lock that is never given back stops the heartbeat here.
+			// A lock that is never released stops the heartbeat here.
 			status := "STATUS=" + d.summary()
 			if silent := d.opts.Now().Sub(*d.beat.Load()); silent < beatWithin {
 				status = sd.SdNotifyWatchdog + "\n" + status
 			} else {
-				d.log.Error("the scheduler does not look at the clock any more; this is a bug of backupd", "silent", silent)
+				d.log.Error("the scheduler no longer reads the clock; this is a bug in backupd", "silent",
+					silent)
 			}
 			d.notifySystemd(status)
 		}
 	}
 }
 
-// beatWithin is how long the scheduler may be silent, which looks at the clock
-// twice a minute.
+// beatWithin is the longest time between two heartbeats of a healthy scheduler,
+// which reads the clock twice a minute.
 const beatWithin = 3 * time.Minute
 
-// summary is one line for 'systemctl status'.
+// summary returns one line for 'systemctl status'.
 func (d *Daemon) summary() string {
 	good, all := 0, d.Clusters()
 	for _, c := range all {
@@ -60,6 +60,6 @@ func (d *Daemon) summary() string {
 
 func (d *Daemon) notifySystemd(state string) {
 	if _, err := sd.SdNotify(false, state); err != nil {
-		d.log.Warn("systemd does not listen", "err", err)
+		d.log.Warn("cannot notify systemd", "err", err)
 	}
 }

@@ -28,7 +28,8 @@ func TestVerify(t *testing.T) {
 		t.Helper()
 		seen := time.Now()
 		return h.job(d, which, func(j server.Job) bool {
-			return j.Kind == "verify" && j.Reason == "scheduled" && j.State != server.JobRunning && j.Started.After(seen) &&
+			return j.Kind == "verify" && j.Reason == "scheduled" && j.State != server.JobRunning &&
+				j.Started.After(seen) &&
 				ok(j)
 		})
 	}
@@ -87,7 +88,8 @@ func TestVerify_Unchanged(t *testing.T) {
 			got := h.job(d, "another one", func(j server.Job) bool {
 				return j.Kind == "backup" && j.State == server.JobSucceeded && j.Snapshot != first.Snapshot
 			})
-			if m := h.manifest(d, got.Snapshot); m.Revision != damaged.Revision || d.Clusters()[0].Snapshot != got.Snapshot {
+			if m := h.manifest(d, got.Snapshot); m.Revision != damaged.Revision ||
+				d.Clusters()[0].Snapshot != got.Snapshot {
 				t.Errorf("got %+v", m)
 			}
 			h.job(d, "a slot without changes", func(j server.Job) bool { return j.State == server.JobSkipped })

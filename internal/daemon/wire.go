@@ -19,7 +19,7 @@ func newNotifier(conf *config.Config, log *slog.Logger, m *metrics) (*notify.Not
 	return n, nil
 }
 
-// notifyTargets are the receivers of a configuration.
+// notifyTargets makes the receivers of a configuration.
 func notifyTargets(conf *config.Config) ([]*notify.Target, error) {
 	var out []*notify.Target
 	for i := range conf.Daemon.Notifications {
@@ -32,8 +32,8 @@ func notifyTargets(conf *config.Config) ([]*notify.Target, error) {
 	return out, nil
 }
 
-// newServer makes the HTTP side, or nil where nothing is to listen. It takes
-// the address.
+// newServer makes the HTTP server and binds its address. It returns nil if the
+// daemon is not to listen.
 func (d *Daemon) newServer() (*server.Server, error) {
 	c := d.opts.Config.Daemon.Server
 	if c.Listen == "" {

@@ -81,9 +81,9 @@ func Remove(path string) error {
 	return nil
 }
 
-// OpenRegular opens a regular file that exists: no link, and nothing that the
-// opening itself could wait for, such as a pipe. It is meant for folders in
-// which other users may make files. flag is as in [os.OpenFile].
+// OpenRegular opens a regular file that exists. It refuses links, and does not
+// block on a file such as a pipe. It is for folders in which other users may make
+// files. flag is as in [os.OpenFile].
 func OpenRegular(path string, flag int) (*os.File, error) {
 	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {

@@ -27,10 +27,10 @@ const (
 )
 
 // TryLock locks an open file with flock(2), without waiting, and makes sure that
-// the file still has the name it was opened by. The lock is advisory, and
-// it ends when f is closed or the process ends. The error wraps [ErrInUse] or
-// [ErrGone], or says why the file system could not lock. After an error f is
-// not locked, but for [ErrGone]; the caller closes it.
+// the file still has the name it was opened by. The lock is advisory, and it ends
+// when f is closed or the process ends. The error wraps [ErrInUse] or [ErrGone],
+// or says why the file system could not lock. After [ErrGone] f is locked all the
+// same, after any other error it is not. The caller closes f.
 //
 // A process that removes a locked file must remove it before it closes it. The next
 // one to lock the file then finds that it is gone.

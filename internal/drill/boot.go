@@ -1,5 +1,5 @@
-// Package drill boots etcd members in this process on data directories, to
-// prove that a restored cluster runs and holds the same data as its source.
+// Package drill boots etcd members in this process on data directories. It proves
+// that a restored cluster runs and holds the same data as its source.
 package drill
 
 import (
@@ -127,7 +127,7 @@ func (m Member) config(all []Member, token string) (*embed.Config, error) {
 	conf.ListenClientUrls, conf.AdvertiseClientUrls = []url.URL{*client}, []url.URL{*client}
 	conf.InitialCluster, conf.InitialClusterToken = strings.Join(initial, ","), token
 	conf.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	conf.UnsafeNoFsync = true // all data of a drill is thrown away
+	conf.UnsafeNoFsync = true // the data of a drill is deleted in the end
 	return conf, nil
 }
 

@@ -57,8 +57,8 @@ func (c *Cluster) Observe(ctx context.Context, rev backup.Revision) (*State, err
 	return s, nil
 }
 
-// Diff reports the first difference between two states: in HashKV of any
-// member, or in any field of any key. It returns nil when there is none.
+// Diff returns the first difference between two states: in HashKV of any member,
+// or in any field of any key. It returns nil if there is none.
 func Diff(want, got *State) error {
 	for i, h := range slices.Concat(want.Hashes, got.Hashes) {
 		if h != want.Hashes[0] {

@@ -12,7 +12,8 @@ import (
 )
 
 func state() *drill.State {
-	kv := &mvccpb.KeyValue{Key: []byte("k"), Value: []byte("v"), CreateRevision: 2, ModRevision: 3, Version: 2, Lease: 7}
+	kv := &mvccpb.KeyValue{Key: []byte("k"), Value: []byte("v"), CreateRevision: 2, ModRevision: 3, Version: 2,
+		Lease: 7}
 	h := backup.HashKV{Hash: 1, Revision: 3, CompactRevision: -1}
 	return &drill.State{Revision: 3, Hashes: []backup.HashKV{h, h}, Keys: []*mvccpb.KeyValue{kv}}
 }

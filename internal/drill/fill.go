@@ -7,7 +7,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Fill writes that many keys, with a history that has everything a restore could
+// Fill writes that many keys, with a history of everything that a restore could
 // get wrong: new versions, deletions, transactions, leases.
 func (c *Cluster) Fill(ctx context.Context, keys int) error {
 	cl := c.clients[0]

@@ -16,24 +16,25 @@ import (
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
 
-// Backup keeps a verified snapshot of the cluster as it is now.
+// Backup is the duty to have a verified snapshot of the cluster as it is now.
 type Backup struct {
 	*Subject
 	Line schedule.Line
-	// Longest is the longest time between two slots, Jitter the most that one is
-	// delayed.
+	// Longest is the longest time between two slots. Jitter is the longest delay
+	// of one.
 	Longest, Jitter time.Duration
-	// MaxAge is how old the newest snapshot may get, even if nothing changes.
+	// MaxAge is the greatest age of the newest snapshot. An older one is replaced
+	// even if nothing has changed.
 	MaxAge time.Duration
 	Policy retention.Policy
 	Hashes snapshot.HashPolicy
-	// Codec says how new snapshots are encoded. It is asked each time: recipients
-	// come and go.
+	// Codec returns the encoding of new snapshots. It is called for each, because
+	// recipients come and go.
 	Codec func() (codec.Options, error)
 	Tool  string
 }
 
-// Do is one try to have a verified snapshot of the cluster as it is now.
+// Do makes one try to have a verified snapshot of the cluster as it is now.
 func (b *Backup) Do(ctx context.Context, run Run) Outcome {
 	b.Known.change(func(f *Facts) { f.Attempted = b.Now() })
 	overview, down := b.Look(ctx, b.Policy)
@@ -41,15 +42,15 @@ func (b *Backup) Do(ctx context.Context, run Run) Outcome {
 		return failed(context.Cause(ctx))
 	}
 	if down != nil {
-		// Not an end: the database can be received and kept until the store is back.
+		// The try goes on: the database can wait in the spool until the store is back.
 		b.Log.Warn("repository cannot be read", "err", down)
 	}
 	taker, err := b.taker(run)
 	if err != nil {
 		return failed(err)
 	}
-	// Pending spools are stored first. That needs no etcd, and a spool belongs to
-	// this daemon even when another sidecar takes the snapshot.
+	// Pending snapshots are stored first. That needs no etcd, and a spool belongs
+	// to this daemon even if another sidecar takes the snapshot.
 	late := b.storePending(ctx, taker, overview, down, run)
 	if late.own != nil || late.err != nil {
 		return b.settle(ctx, late, late.outcome())
@@ -71,7 +72,7 @@ func (b *Backup) take(
 	}
 	current := down == nil && run.Why != schedule.Manual && b.unchanged(overview, survey, b.Now())
 	if current {
-		// Also where another sidecar works: what it finds is true here, too.
+		// This holds even if another sidecar does the work.
 		b.Known.change(func(f *Facts) { f.Confirmed = b.Now() })
 	}
 	switch {
@@ -99,8 +100,8 @@ func (b *Backup) take(
 	return stored(m)
 }
 
-// unchanged reports whether the newest verified snapshot holds everything that
-// the cluster has, and will be young enough until the next slot.
+// unchanged reports whether the newest verified snapshot holds everything that the
+// cluster has, and will not be too old before the next slot.
 func (b *Backup) unchanged(o *repository.Overview, survey *cluster.Survey, now time.Time) bool {
 	if o == nil {
 		return false
@@ -110,15 +111,15 @@ func (b *Backup) unchanged(o *repository.Overview, survey *cluster.Survey, now t
 		b.Line.Next(now).Sub(m.StartedAt) <= b.MaxAge
 }
 
-// target is where a snapshot goes: into a repository that is made if there was
-// none, or into the spool while a known one is down.
+// target returns where a snapshot goes: into the repository, which is made if
+// there is none, or into the spool while a known repository is down.
 func (b *Backup) target(ctx context.Context, o *repository.Overview, down error) (snapshot.Target, error) {
 	known := b.Known.Now().RepositoryID
 	if down != nil {
 		if known == "" || errors.Is(down, backup.ErrCorrupt) {
 			return snapshot.Target{}, fmt.Errorf("open repository: %w", down)
 		}
-		b.Log.Warn("the repository is down, the snapshot will be kept in the spool", "err", down)
+		b.Log.Warn("the repository is down, the snapshot will wait in the spool", "err", down)
 		return snapshot.Target{Cluster: repository.At(b.Store, known).Cluster(b.Cluster), Down: down}, nil
 	}
 	if o != nil {
@@ -138,11 +139,12 @@ func (b *Backup) taker(run Run) (*snapshot.Taker, error) {
 		return nil, err
 	}
 	return &snapshot.Taker{
-		Source: b.Etcd, Codec: codec, Spool: b.Spool, Hashes: b.Hashes, Tool: b.Tool, Log: b.Log, Progress: run.Progress,
+		Source: b.Etcd, Codec: codec, Spool: b.Spool, Hashes: b.Hashes, Tool: b.Tool, Log: b.Log,
+		Progress: run.Progress,
 	}, nil
 }
 
-// settle does what follows when the repository has got snapshots: it prunes, by
+// settle completes the outcome of a try. If snapshots were stored it prunes, by
 // the overview that is known now.
 func (b *Backup) settle(ctx context.Context, late late, o Outcome) Outcome {
 	o.Late = late.others
@@ -155,13 +157,13 @@ func (b *Backup) settle(ctx context.Context, late late, o Outcome) Outcome {
 	return o
 }
 
-// prune removes what the policy says. That it fails is reported, and is no fault
-// of the backup before it.
+// prune removes the snapshots that the policy does not keep. Its error is
+// reported, but the backup before it has succeeded all the same.
 func (b *Backup) prune(ctx context.Context) *PruneOutcome {
 	removed, err := b.pruneNow(ctx)
 	switch {
 	case err != nil && errors.Is(ctx.Err(), context.Canceled):
-		err = nil // the next one does the rest
+		err = nil // the next prune does the rest
 	case err == nil:
 		b.Known.change(func(f *Facts) { f.Pruned = b.Now() })
 	default:
@@ -174,7 +176,7 @@ func (b *Backup) prune(ctx context.Context) *PruneOutcome {
 func (b *Backup) pruneNow(ctx context.Context) (removed int, err error) {
 	known := b.Known.Now()
 	o := known.Overview
-	if o == nil { // this snapshot made the repository, or it could not be read before
+	if o == nil { // the repository was made just now, or could not be read before
 		if o, err = b.Look(ctx, b.Policy); err != nil || o == nil {
 			return 0, err
 		}
@@ -190,11 +192,11 @@ func (b *Backup) pruneNow(ctx context.Context) (removed int, err error) {
 	return len(result.Removed), err
 }
 
-// Ended is called with the outcome of a run after its last try, whose error may
-// say more than the outcome's. It reports whether somebody should hear of it: a
-// run that was passed to another sidecar is a success only as far as the
-// repository shows one. It may be failing there, and a success from here would
-// hide that.
+// Ended is called after the last try of a run, with the outcome of that try and
+// the error of the run, which may say more. It returns whether the end should be
+// reported, and the newest verified snapshot. A run that was passed to another
+// sidecar counts as a success only if the repository shows one: the other sidecar
+// may be failing, and a report of success from here would hide that.
 func (b *Backup) Ended(o Outcome, err error) (report bool, id backup.SnapshotID) {
 	now := b.Now()
 	b.Known.change(func(f *Facts) {
@@ -214,8 +216,8 @@ func (b *Backup) Ended(o Outcome, err error) (report bool, id backup.SnapshotID)
 	return report, id
 }
 
-// LastDone returns when the cluster was last protected, by what the repository
-// says: a daemon that was down knows of nothing else.
+// LastDone returns when the cluster was last protected, according to the
+// repository. A daemon that was down has no other way to know.
 func (b *Backup) LastDone(ctx context.Context) (time.Time, error) {
 	if _, err := b.Look(ctx, b.Policy); err != nil {
 		return time.Time{}, err

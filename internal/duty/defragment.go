@@ -6,14 +6,16 @@ import (
 	"github.com/etcd-backupd/backupd/internal/cluster"
 )
 
-// Defragment gives the free pages of the members' databases back.
+// Defragment is the duty to return the free pages of the members' databases to the
+// file system.
 type Defragment struct {
 	*Subject
 	// Threshold is the part of a database that must be free, 0 to 1.
 	Threshold float64
 }
 
-// Do defragments one member after the other, where that is worth it.
+// Do defragments the members whose databases have enough free pages, one after the
+// other.
 func (d *Defragment) Do(ctx context.Context, run Run) Outcome {
 	if d.LocalEndpoint != "" {
 		survey, err := d.Etcd.Survey(ctx)

@@ -1,8 +1,8 @@
-// Package duty is what has to be done for a cluster again and again: back it up,
-// verify what is stored, defragment its members. A duty says what one run came to
-// as a value, an [Outcome]; who runs it, when, and who hears of it is the
-// caller's business. What is known of a cluster's protection, and the judgement
-// of it, are here too: see [Health].
+// Package duty holds the work that recurs for a cluster: to back it up, to verify
+// its stored snapshots, to defragment its members. A duty returns the result of
+// one try as a value, an [Outcome]. The caller decides when to run a duty, and who
+// hears of the result. The package also holds what is known of the protection of a
+// cluster, and judges it: see [Health].
 package duty
 
 import (
@@ -19,22 +19,23 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// Key names one protected cluster: the repository and the cluster in it, as the
-// configuration names them. A cluster may be kept in several repositories.
+// Key names one protected cluster by the names of its repository and of the
+// cluster in the configuration. A cluster may have snapshots in several
+// repositories.
 type Key struct{ Repository, Cluster string }
 
-// String is the key in logs and names of jobs.
+// String returns the key for logs and names of jobs.
 func (k Key) String() string { return k.Repository + "/" + k.Cluster }
 
-// Subject is what all duties of one protected cluster work on.
+// Subject is the protected cluster that a duty works on.
 type Subject struct {
 	Key
 	Etcd  *cluster.Cluster
 	Store storage.Store
 	Spool spool.Folder
-	// LocalEndpoint is the member that this process is the sidecar of; empty where
-	// it is alone. Then runs that are not asked for by hand are divided among the
-	// sidecars.
+	// LocalEndpoint is the member that this process is the sidecar of. It is empty
+	// if the process is no sidecar. Sidecars divide the runs among them, except
+	// those that are requested by hand.
 	LocalEndpoint string
 	Known         *Knowledge
 	Log           *slog.Logger
@@ -42,44 +43,45 @@ type Subject struct {
 	Now func() time.Time
 }
 
-// Run is one try of a duty.
+// Run describes one try of a run of a duty.
 type Run struct {
 	Why schedule.Reason
-	// Began is when the first try of the run began, or the run was asked for by hand.
+	// Began is when the first try of the run began, or when the run was requested
+	// by hand.
 	Began    time.Time
 	Progress backup.Progress
 	// Started is called when a snapshot is going to be taken; nil is allowed.
 	Started func()
-	// Snapshot refers to the one to verify; empty means the newest.
+	// Snapshot is a reference to the snapshot to verify; empty means the newest.
 	Snapshot string
 }
 
-// Result says in a word what a run came to.
+// Result is the result of a try in one word.
 type Result string
 
 // Results.
 const (
 	Succeeded Result = "succeeded"
 	Suspect   Result = "suspect" // a snapshot was stored, and something speaks against it
-	Skipped   Result = "skipped" // nothing is needed, and that is as good as done
-	Passed    Result = "passed"  // this run was another's, or there was nothing to do: it says nothing
+	Skipped   Result = "skipped" // nothing was needed: this counts as a success
+	Passed    Result = "passed"  // another sidecar does the run, or there was nothing to do: this says nothing
 	Failed    Result = "failed"
 )
 
-// Outcome is what one run came to.
+// Outcome is the result of one try.
 type Outcome struct {
 	Result   Result
-	Snapshot backup.SnapshotID // that it made or looked at
+	Snapshot backup.SnapshotID // that was made or verified
 	Manifest *backup.Manifest  // of a snapshot that was stored
 	Reason   string            // why it was skipped or passed
 	Err      error
-	// Late are snapshots of earlier runs that were stored now.
+	// Late are the snapshots of earlier runs that were stored in this try.
 	Late []*backup.Manifest
-	// Prune is what became of the prune that followed; nil: there was none.
+	// Prune is the result of the prune that followed; nil if there was none.
 	Prune *PruneOutcome
 }
 
-// PruneOutcome is what became of a prune.
+// PruneOutcome is the result of a prune.
 type PruneOutcome struct {
 	Removed int
 	Err     error
@@ -87,7 +89,7 @@ type PruneOutcome struct {
 
 func failed(err error) Outcome { return Outcome{Result: Failed, Err: err} }
 
-// stored is the outcome of a run that has a snapshot.
+// stored is the outcome of a try that stored a snapshot.
 func stored(m *backup.Manifest) Outcome {
 	o := Outcome{Result: Succeeded, Snapshot: m.ID, Manifest: m}
 	if !m.Verified() {
@@ -96,22 +98,22 @@ func stored(m *backup.Manifest) Outcome {
 	return o
 }
 
-// doubted is the error of a snapshot that is stored, but in doubt. Another try
-// would store the same doubts once more.
+// doubted is the error for a snapshot that was stored as suspect. It is permanent:
+// another try would store a snapshot with the same doubts.
 func doubted(m *backup.Manifest) error {
 	return schedule.Permanent(backup.WithHint(
 		backup.Corruptf("snapshot %s is stored, but suspect: %s", m.ID, m.Suspect[0]),
 		"keep older snapshots; find out which member is right (etcdctl endpoint hashkv --cluster)"))
 }
 
-// elsewhere returns why a run is another sidecar's, or "".
+// elsewhere returns why the run belongs to another sidecar, or "".
 func (s *Subject) elsewhere(ctx context.Context, survey *cluster.Survey, why schedule.Reason) (string, error) {
 	if s.LocalEndpoint == "" || why == schedule.Manual {
 		return "", nil
 	}
 	id := cluster.Worker(survey)
 	if id == 0 {
-		return "", nil // no member is preferred, so all work rather than none
+		return "", nil // no member is preferred: every sidecar works rather than none
 	}
 	own, err := s.Etcd.Identify(ctx, s.LocalEndpoint)
 	if err != nil {

@@ -21,12 +21,13 @@ const (
 	Failure Level = "failure"
 )
 
-// Health is a judgement of how a cluster is protected, with what to do.
+// Health says how well a cluster is protected and, if there is a problem, how to
+// solve it.
 type Health struct {
 	Level   Level
 	Problem string // one line
 	Hint    string
-	Err     error // that is the problem's cause; nil where there is none
+	Err     error // the cause of the problem; may be nil
 }
 
 // Health judges how the cluster is protected.
@@ -64,7 +65,7 @@ func (b *Backup) Health(now time.Time) Health {
 	return Health{Level: OK}
 }
 
-// damage judges what is stored.
+// damage judges the stored snapshots.
 func (b *Backup) damage(s repository.Summary) Health {
 	if n := s.Newest; n != nil && n.State() == backup.Suspect {
 		h := problem(Failure, fmt.Sprintf("the newest snapshot, %s, is suspect", n.ID), nil)
@@ -93,25 +94,26 @@ func (b *Backup) damage(s repository.Summary) Health {
 	return h
 }
 
-// overdue reports whether backups fail to come. Two slots may pass without a
-// success: one is missed, the next may still be running.
+// overdue judges whether backups are missing. Two slots may pass without a
+// success: the first is missed, and the run of the second may still go on.
 func (b *Backup) overdue(f *Facts, now time.Time) Health {
 	limit := now.Add(-2*b.Longest - b.Jitter)
 	why := cmp.Or(f.Failed, f.ReadErr)
 	switch {
 	case f.Confirmed.IsZero() && f.Protected:
-		return problem(Failure, "the repository holds no good snapshot any more", why)
+		return problem(Failure, "the repository no longer holds a verified snapshot", why)
 	case f.Confirmed.IsZero() && f.Since.Before(limit):
 		return problem(Failure, "there is no verified snapshot", why)
 	case f.Confirmed.IsZero():
-	case f.Confirmed.Before(limit) && f.Changed.Before(limit): // a new schedule has yet to begin
+	case f.Confirmed.Before(limit) && f.Changed.Before(limit): // a new schedule gets the same time
 		return problem(Failure,
 			fmt.Sprintf("the last verified snapshot is %v old", now.Sub(f.Confirmed).Round(time.Second)), why)
 	}
 	return Health{Level: OK}
 }
 
-// problem puts an error, if there is one, behind what is wrong.
+// problem makes the health of a problem. The error, if there is one, follows the
+// text.
 func problem(level Level, text string, err error) Health {
 	if err != nil {
 		// One line, for tables.

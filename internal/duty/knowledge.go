@@ -9,47 +9,48 @@ import (
 	"github.com/etcd-backupd/backupd/internal/repository"
 )
 
-// Knowledge is what is known of a cluster's protection, for everybody who works
-// on it or asks. It outlives a change of the configuration. Its times are of the
-// wall clock alone: the monotonic one stops while the host is suspended.
+// Knowledge is what is known of the protection of a cluster. Everything that works
+// on the cluster or reports on it shares it. It outlives a change of the
+// configuration. Its times are of the wall clock alone: the monotonic clock stops
+// while the host is suspended.
 type Knowledge struct {
-	looking sync.Mutex // held over a look at the repository: an older one must not have the last word
+	looking sync.Mutex // held during a look: an older look must not overwrite a newer one
 
 	mu    sync.Mutex // guards what follows
 	facts Facts
-	fresh []change // since the look that is under way began
+	fresh []change // made since the current look began
 }
 
-// change is what this process did to a repository, as a change of its overview.
+// change applies to an overview what this process did to the repository.
 type change func(*repository.Overview) *repository.Overview
 
 // Facts are what is known at one moment.
 type Facts struct {
 	Since   time.Time // when the cluster's protection began
-	Changed time.Time // when it was given another schedule since; zero: never
+	Changed time.Time // when its schedule was last changed; zero: never
 
 	RepositoryID string               // empty while the repository was never reached
 	Read         time.Time            // when it was last read; zero: never
 	ReadErr      error                // why it could not be read the last time
 	Overview     *repository.Overview // nil: it was never read
 
-	// Confirmed is the newest moment of which is known that a verified snapshot
-	// holds everything the cluster had; zero: none does. Protected says that one
-	// ever was known.
+	// Confirmed is the newest time at which a verified snapshot is known to have
+	// held everything in the cluster; zero: there is none. Protected says that
+	// there ever was one.
 	Confirmed time.Time
 	Protected bool
 
 	Attempted time.Time // when a backup last began
-	Failed    error     // of the last run of the backup; nil when it was good
-	Failing   time.Time // when the first of the runs ended that have failed since; zero: the last did not
+	Failed    error     // why the last run of the backup failed; nil if it succeeded
+	Failing   time.Time // when the first of the current series of failed runs ended; zero: the last run succeeded
 
 	Verified     time.Time // when a snapshot was last verified here
-	Verification error     // what that found, or why it failed
+	Verification error     // the defect that it found, or why it failed
 	Pruned       time.Time // when a prune last succeeded
 	PruneErr     error
 }
 
-// NewKnowledge begins to know of a cluster.
+// NewKnowledge returns the knowledge of a cluster that is protected since then.
 func NewKnowledge(since time.Time) *Knowledge { return &Knowledge{facts: Facts{Since: since}} }
 
 // Now returns what is known now.
@@ -66,7 +67,7 @@ func (k *Knowledge) change(f func(*Facts)) {
 	f(&k.facts)
 }
 
-// Reschedule says that the cluster was given another schedule.
+// Reschedule notes that the schedule of the cluster was changed.
 func (k *Knowledge) Reschedule(at time.Time) { k.change(func(f *Facts) { f.Changed = at }) }
 
 // Newest is the manifest of the newest verified snapshot, or nil.
@@ -77,7 +78,7 @@ func (f *Facts) Newest() *backup.Manifest {
 	return f.Overview.Newest()
 }
 
-// begin begins a look at the repository and returns what was known before.
+// begin notes that a look begins, and returns what was known before.
 func (k *Knowledge) begin() Facts {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -85,12 +86,13 @@ func (k *Knowledge) begin() Facts {
 	return k.facts
 }
 
-// saw takes over what a look found.
+// saw notes the result of a look. It returns the overview with the changes that
+// this process made during the look.
 func (k *Knowledge) saw(id string, o *repository.Overview, now time.Time) *repository.Overview {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	// The look may have begun before a snapshot was stored or a defect was found,
-	// and must not take that back.
+	// The look may have begun before a snapshot was stored or a defect was found.
+	// It must not undo that.
 	for _, c := range k.fresh {
 		o = c(o)
 	}
@@ -123,8 +125,7 @@ func (f *Facts) confirm(began time.Time) {
 	}
 }
 
-// did takes over a change at once, also where the repository is too slow to be
-// read.
+// did applies a change at once, because the next look may take long.
 func (k *Knowledge) did(c change) {
 	k.fresh = append(k.fresh, c)
 	if k.facts.Overview != nil {
@@ -142,7 +143,7 @@ func (k *Knowledge) holds(m *backup.Manifest, now time.Time) {
 	}
 }
 
-// judged notes what a verification found of a snapshot: a defect, or nil.
+// judged notes the result of a verification: a defect, another error, or nil.
 func (k *Knowledge) judged(id backup.SnapshotID, defect error, at time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -12,16 +12,17 @@ import (
 )
 
 const (
-	// reachTime bounds the wait for a repository to say that it is there. A store
-	// that is down tries for minutes.
+	// reachTime bounds the wait for a repository to answer at all. The client of a
+	// store that is down would try for minutes.
 	reachTime = 20 * time.Second
-	// lookTime bounds one look at a repository that is there.
+	// lookTime bounds one look at a repository that has answered.
 	lookTime = 5 * time.Minute
 )
 
-// Look reads what the repository says of the cluster: three listings and a few
-// small objects. Its error is kept in the knowledge as well. The overview is nil
-// without an error where there is no repository yet: the first backup makes it.
+// Look reads the repository of the cluster into an overview: three listings and a
+// few small objects. It also notes its error in the knowledge. If there is no
+// repository yet it returns neither an overview nor an error: the first backup
+// makes the repository.
 func (s *Subject) Look(ctx context.Context, p retention.Policy) (*repository.Overview, error) {
 	s.Known.looking.Lock()
 	defer s.Known.looking.Unlock()
@@ -36,12 +37,12 @@ func (s *Subject) Look(ctx context.Context, p retention.Policy) (*repository.Ove
 		o, err = look(ctx, repo.Cluster(s.Cluster), repository.Vouch(p), before.Overview, s.Now())
 	}
 	if err == nil && before.Overview != nil && len(o.Items) < len(before.Overview.Items) {
-		// A folder that goes away during the look lists nothing more, without an
-		// error.
+		// A folder that is unmounted during the look lists nothing more, without
+		// an error.
 		_, err = s.open(ctx, repo.ID())
 	}
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx) // it says nothing about the repository
+		return nil, context.Cause(ctx) // the error says nothing about the repository
 	}
 	if err != nil {
 		s.Known.change(func(f *Facts) { f.ReadErr = err })
@@ -58,8 +59,8 @@ func look(
 	return c.Look(ctx, vouch, before, now)
 }
 
-// open opens the repository. One that was known and is not there any more, or is
-// another, is an error: its disk may not be mounted.
+// open opens the repository. known is the id that it had before: see
+// [repository.Open].
 func (s *Subject) open(ctx context.Context, known string) (*repository.Repository, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, reachTime, fmt.Errorf("no answer within %v", reachTime))
 	defer cancel()
@@ -70,8 +71,7 @@ func (s *Subject) open(ctx context.Context, known string) (*repository.Repositor
 	return repo, err
 }
 
-// Open returns the cluster's part of the repository, for somebody who wants to
-// read it.
+// Open opens the repository and returns the part of the cluster.
 func (s *Subject) Open(ctx context.Context) (*repository.Cluster, error) {
 	repo, err := s.open(ctx, s.Known.Now().RepositoryID)
 	if err != nil {

@@ -12,12 +12,12 @@ import (
 	"github.com/etcd-backupd/backupd/internal/spool"
 )
 
-// late is what became of snapshots that were pending.
+// late is what became of the pending snapshots.
 type late struct {
-	own      *backup.Manifest   // the one that the run is for
+	own      *backup.Manifest   // the snapshot of this run
 	others   []*backup.Manifest // of earlier runs
 	overview *repository.Overview
-	err      error // why the run's own is still pending
+	err      error // why the snapshot of this run is still pending
 }
 
 func (l late) outcome() Outcome {
@@ -27,9 +27,9 @@ func (l late) outcome() Outcome {
 	return failed(l.err)
 }
 
-// storePending stores what earlier tries left in the spool. A database that was
-// received in this run is the run's snapshot: while it cannot be stored, etcd is
-// not asked for it once more.
+// storePending stores the pending snapshots. A database that was received in this
+// run is the snapshot of this run: while it cannot be stored, etcd is not asked
+// for another one.
 func (b *Backup) storePending(
 	ctx context.Context, taker *snapshot.Taker, o *repository.Overview, down error, run Run,
 ) late {
@@ -40,7 +40,7 @@ func (b *Backup) storePending(
 	}
 	err := down
 	if err == nil {
-		out.take(b.storeAll(ctx, taker, &err), func(m *backup.Manifest) bool { return b.ofThisRun(m.StartedAt, run) })
+		out.sort(b.storeAll(ctx, taker, &err), func(m *backup.Manifest) bool { return b.ofThisRun(m.StartedAt, run) })
 		out.overview = b.Known.Now().Overview
 	}
 	if out.own != nil || err == nil {
@@ -48,16 +48,16 @@ func (b *Backup) storePending(
 	}
 	for _, p := range b.Waiting() {
 		if b.ofThisRun(p.Capture.StartedAt, run) {
-			out.err = fmt.Errorf("the snapshot of this slot waits in the spool: %w", err)
+			out.err = fmt.Errorf("the snapshot of this run waits in the spool: %w", err)
 			return out
 		}
 	}
-	b.Log.Warn("what waits in the spool is not stored yet", "err", err)
+	b.Log.Warn("pending snapshots are not stored yet", "err", err)
 	return out
 }
 
-// take sorts what was stored: the last one of the run itself is its own.
-func (l *late) take(stored []*backup.Manifest, ofThisRun func(*backup.Manifest) bool) {
+// sort divides the stored snapshots: the last one of this run is its own.
+func (l *late) sort(stored []*backup.Manifest, ofThisRun func(*backup.Manifest) bool) {
 	for _, m := range stored {
 		if !ofThisRun(m) {
 			l.others = append(l.others, m)
@@ -76,23 +76,24 @@ func (b *Backup) storeAll(ctx context.Context, taker *snapshot.Taker, err *error
 	stored, *err = taker.StorePending(ctx, repository.At(b.Store, id).Cluster(b.Cluster))
 	for _, m := range stored {
 		b.Known.holds(m, b.Now())
-		b.Log.Info("snapshot stored from the spool", "snapshot", m.ID, "revision", int64(m.Revision), "verified", m.Verified())
+		b.Log.Info("snapshot stored from the spool", "snapshot", m.ID, "revision", int64(m.Revision), "verified",
+			m.Verified())
 	}
 	return stored
 }
 
-// ofThisRun reports whether a snapshot that was begun then is the one this run is
-// for. A catch-up run also accepts a snapshot taken after the missed slot, even
-// by a previous process.
+// ofThisRun reports whether a snapshot that was begun then is the snapshot of this
+// run. A catch-up run also accepts a snapshot taken after the missed slot, even by
+// a previous process.
 func (b *Backup) ofThisRun(begun time.Time, run Run) bool {
 	return !begun.Before(run.Began) || run.Why == schedule.CaughtUp && b.Line.Next(begun).After(b.Now())
 }
 
-// Waiting lists the cluster's snapshots that wait in the spool for its repository.
+// Waiting lists the pending snapshots of the cluster that are for its repository.
 func (b *Backup) Waiting() []spool.Pending {
 	all, err := b.Spool.Waiting()
 	if err != nil {
-		b.Log.Warn("cannot look for what waits in the spool", "err", err)
+		b.Log.Warn("cannot list the pending snapshots", "err", err)
 		return nil
 	}
 	var out []spool.Pending
@@ -105,10 +106,10 @@ func (b *Backup) Waiting() []spool.Pending {
 	return out
 }
 
-// Upload stores what waits in the spool as soon as the repository is seen to be
-// back: the next slot of the backup may be a day away.
+// Upload stores the pending snapshots as soon as the repository is back. The next
+// slot of the backup may be a day away.
 func (b *Backup) Upload(ctx context.Context, run Run) Outcome {
-	nothing := Outcome{Result: Passed, Reason: "nothing waits in the spool"}
+	nothing := Outcome{Result: Passed, Reason: "no snapshot waits in the spool"}
 	if len(b.Waiting()) == 0 {
 		return nothing
 	}
@@ -120,7 +121,7 @@ func (b *Backup) Upload(ctx context.Context, run Run) Outcome {
 	switch {
 	case err != nil:
 		return b.settle(ctx, late{others: manifests}, failed(err))
-	case len(manifests) == 0: // another process was quicker, or it was damaged
+	case len(manifests) == 0: // another process was quicker, or the spool was damaged
 		return nothing
 	}
 	last := len(manifests) - 1

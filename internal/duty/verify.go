@@ -13,16 +13,16 @@ import (
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
 
-// Verify reads stored snapshots back as a whole.
+// Verify is the duty to read stored snapshots back as a whole.
 type Verify struct {
 	*Subject
 	Policy     retention.Policy
 	Identities codec.Identities
 }
 
-// Do verifies one snapshot: the newest that is not suspect, unless another is
-// asked for. What it finds is recorded in the repository, where everything reads
-// it: a defect stays until the snapshot is verified again, or is gone.
+// Do verifies one snapshot: the one that the run names, else the newest that is
+// not suspect. It marks a defect in the repository, where everything heeds it
+// until the snapshot is verified again or deleted.
 func (v *Verify) Do(ctx context.Context, run Run) Outcome {
 	in, item, err := v.find(ctx, run.Snapshot)
 	if run.Snapshot == "" && errors.As(err, new(*repository.NotFoundError)) {
@@ -35,7 +35,7 @@ func (v *Verify) Do(ctx context.Context, run Run) Outcome {
 	}
 	err = v.verify(ctx, in, item, run.Progress)
 	if !errors.Is(err, backup.ErrCorrupt) && errors.Is(ctx.Err(), context.Canceled) {
-		return Outcome{Result: Failed, Snapshot: item.ID, Err: err} // it says nothing about the snapshot
+		return Outcome{Result: Failed, Snapshot: item.ID, Err: err} // the error says nothing about the snapshot
 	}
 	v.ended(ctx, item.ID, err)
 	if err != nil {
@@ -82,22 +82,23 @@ func (v *Verify) verify(ctx context.Context, in *repository.Cluster, item reposi
 		verifier.Depth = snapshot.StoredOnly // only the stored bytes can be compared here
 	}
 	_, err = verifier.Verify(ctx, item)
-	// A defect is known even where it cannot be recorded; that failure is one more.
+	// The defect counts even if it cannot be marked. Then both errors are
+	// returned.
 	return errors.Join(err, verifier.Record(ctx, item, err, Host("backupd")))
 }
 
-// ended keeps what a verification found, so that nothing counts on a snapshot that
-// was found damaged.
+// ended notes the result, so that nothing counts on a snapshot that was found
+// damaged.
 func (v *Verify) ended(ctx context.Context, id backup.SnapshotID, err error) {
 	var defect *backup.DefectError
 	if errors.As(err, &defect) && defect.Kind == backup.Doubted {
-		return // its name says so already
+		return // the name of its manifest says so already
 	}
 	v.Known.judged(id, err, v.Now())
 	if !errors.As(err, &defect) {
 		return
 	}
-	// An older one counts now, and nobody may have read it yet.
+	// Now an older snapshot counts, whose manifest may not have been read yet.
 	if _, err := v.Look(ctx, v.Policy); err != nil {
 		v.Log.Warn("repository cannot be read", "err", err)
 	}

@@ -94,7 +94,8 @@ func objects(t testing.TB, total int64) string {
 				} else {
 					keys++
 				}
-				put(tx, rev, 0, create, version, fmt.Sprintf("/registry/pods/namespace-%d/pod-%09d", id%100, id), noise[at:at+n])
+				put(tx, rev, 0, create, version, fmt.Sprintf("/registry/pods/namespace-%d/pod-%09d", id%100, id),
+					noise[at:at+n])
 				total -= int64(n)
 			}
 			return nil

@@ -21,7 +21,10 @@ func TestExplainDeath(t *testing.T) {
 		{"BusError", "kill -BUS $$", true, "bus error"},
 		{"SegmentationFault", "kill -SEGV $$", true, "segmentation fault"},
 		{"GoFault", "echo 'fatal error: fault\n[signal SIGBUS: bus error code=0x2]' >&2; exit 2", true, "SIGBUS"},
-		{"GoSegfault", "echo 'panic: runtime error\n[signal SIGSEGV: segmentation violation]' >&2; exit 2", true, "SIGSEGV"},
+		{
+			"GoSegfault", "echo 'panic: runtime error\n[signal SIGSEGV: segmentation violation]' >&2; exit 2", true,
+			"SIGSEGV",
+		},
 		{"BboltPanic", "echo 'panic: assertion failed: page 3\ngo.etcd.io/bbolt.(*Tx).page' >&2; exit 2", true,
 			"assertion failed"},
 		{"OurPanic", "echo 'panic: index out of range\nmain.main()' >&2; exit 2", false, "index out of range"},
@@ -35,7 +38,8 @@ func TestExplainDeath(t *testing.T) {
 			cmd.Stderr = stderr
 			err := explainDeath(cmd.Run(), stderr.buf.String())
 			if errors.Is(err, backup.ErrCorrupt) != c.corrupt || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("error %q (corrupt: %v), want %q (corrupt: %v)", err, errors.Is(err, backup.ErrCorrupt), c.want, c.corrupt)
+				t.Errorf("error %q (corrupt: %v), want %q (corrupt: %v)", err, errors.Is(err, backup.ErrCorrupt),
+					c.want, c.corrupt)
 			}
 		})
 	}

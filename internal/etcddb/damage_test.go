@@ -57,7 +57,8 @@ func mutations(data []byte, seed uint64) []mutation {
 		cut := rng.IntN(pages) * page
 		add(fmt.Sprintf("truncate to %d", cut), func(d []byte) []byte { return d[:cut] })
 	}
-	for _, cut := range []int{len(data) - 32, len(data) - 1, len(data) - 512, len(data) - 544, 512 * 11, 512*11 + 32, 100,
+	for _, cut := range []int{len(data) - 32, len(data) - 1, len(data) - 512, len(data) - 544, 512 * 11, 512*11 + 32,
+		100,
 		32, 1, 0} {
 		add(fmt.Sprintf("truncate to %d", cut), func(d []byte) []byte { return d[:cut] })
 	}

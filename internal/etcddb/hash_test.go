@@ -142,7 +142,8 @@ func TestHashKV_RandomHistories(t *testing.T) {
 		facts, err := etcddb.Inspect(t.Context(), path)
 		must(t, err)
 		if want := h.hash(0); facts.HashKV != want || int64(facts.Revision) != h.rev {
-			t.Fatalf("seed %d: HashKV %+v at revision %d, etcd says %+v at %d", seed, facts.HashKV, facts.Revision, want, h.rev)
+			t.Fatalf("seed %d: HashKV %+v at revision %d, etcd says %+v at %d", seed, facts.HashKV, facts.Revision,
+				want, h.rev)
 		}
 		for range 2 { // the history goes on and is compacted meanwhile
 			compacted := max(int64(facts.CompactRevision), 0)

@@ -137,7 +137,8 @@ func TestInspect_EveryByte(t *testing.T) {
 				case got.StatusHash != want.StatusHash:
 					hashed++
 				default:
-					t.Fatalf("byte %d: %d instead of %d changed the facts and not the status hash:\n%+v\n%+v", i, data[i], old, got,
+					t.Fatalf("byte %d: %d instead of %d changed the facts and not the status hash:\n%+v\n%+v", i,
+						data[i], old, got,
 						want)
 				}
 				data[i] = old
@@ -217,7 +218,10 @@ func TestInspect_BrokenPages(t *testing.T) {
 		{"FreeListGone", "free list: page", func(t *testing.T, im *image) {
 			order.PutUint16(findFlags(t, im, freelistPage).body[8:], leafPage)
 		}},
-		{"MetaHeader", "should be a meta page", func(_ *testing.T, im *image) { bytesOf(im)[im.pageBytes+8] = leafPage }},
+		{
+			"MetaHeader", "should be a meta page",
+			func(_ *testing.T, im *image) { bytesOf(im)[im.pageBytes+8] = leafPage },
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			im := openBytes(t, smallDatabase(t, true))

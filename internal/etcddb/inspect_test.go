@@ -35,8 +35,14 @@ func TestInspect_Defects(t *testing.T) {
 			v := tx.Bucket([]byte("key")).Get(revisionKey(8, 0))
 			store(tx, "key", revisionKey(9, 1), v)
 		}},
-		{"CreatedLater", "record 5_0: says that the key was created", func(tx *bolt.Tx) { put(tx, 5, 0, 6, 1, "k", nil) }},
-		{"NeverCreated", "record 5_0: says that the key was created", func(tx *bolt.Tx) { put(tx, 5, 0, 0, 1, "k", nil) }},
+		{
+			"CreatedLater", "record 5_0: says that the key was created",
+			func(tx *bolt.Tx) { put(tx, 5, 0, 6, 1, "k", nil) },
+		},
+		{
+			"NeverCreated", "record 5_0: says that the key was created",
+			func(tx *bolt.Tx) { put(tx, 5, 0, 0, 1, "k", nil) },
+		},
 		{"NoVersion", "record 5_0: version 0", func(tx *bolt.Tx) { put(tx, 5, 0, 5, 0, "k", nil) }},
 		{"NoKey", "record 5_0: names no key", func(tx *bolt.Tx) { put(tx, 5, 0, 5, 1, "", nil) }},
 		{"EmptyWithSub", "record 5_2: names no key", func(tx *bolt.Tx) { store(tx, "key", revisionKey(5, 2), nil) }},

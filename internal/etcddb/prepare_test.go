@@ -200,7 +200,8 @@ func TestPrepare_Damaged(t *testing.T) {
 		must(t, err)
 		must(t, file.Close())
 		err = etcddb.Prepare(t.Context(), path, etcddb.PrepareOptions{From: from})
-		if _, ierr := etcddb.Inspect(t.Context(), copyFile(t, path)); err != nil && !errors.Is(err, backup.ErrCorrupt) ||
+		if _, ierr := etcddb.Inspect(t.Context(), copyFile(t, path)); err != nil &&
+			!errors.Is(err, backup.ErrCorrupt) ||
 			ierr != nil && err == nil {
 			t.Errorf("page %d: %v (inspection says %v)", page, err, ierr)
 		}

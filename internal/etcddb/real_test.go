@@ -98,7 +98,8 @@ func TestInspect_RealServers(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			c := testserver.StartCluster(t, testserver.Options{Version: version})
 			client := c.Client(t)
-			if _, f := inspectLive(t, c); f.TotalKeys != 0 || f.Revision != 1 || f.CompactRevision != etcddb.NeverCompacted {
+			if _, f := inspectLive(t, c); f.TotalKeys != 0 || f.Revision != 1 ||
+				f.CompactRevision != etcddb.NeverCompacted {
 				t.Errorf("facts of an empty cluster: %+v", f)
 			}
 			filled := testserver.Fill(t, client, testserver.FillOptions{Keys: 150, ValueBytes: 700, Seed: 1})
@@ -106,7 +107,8 @@ func TestInspect_RealServers(t *testing.T) {
 			_, err := client.Compact(t.Context(), filled.Revision*2/3, clientv3.WithCompactPhysical())
 			must(t, err)
 			_, f := inspectLive(t, c)
-			if f.CompactRevision != backup.Revision(filled.Revision*2/3) || f.FinishedCompactRevision != f.CompactRevision {
+			if f.CompactRevision != backup.Revision(filled.Revision*2/3) ||
+				f.FinishedCompactRevision != f.CompactRevision {
 				t.Errorf("compact revision %d (finished %d), want %d", f.CompactRevision, f.FinishedCompactRevision,
 					filled.Revision*2/3)
 			}

@@ -123,7 +123,8 @@ func mail(t *testing.T, command []string) string {
 		}
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	deliver(t, notify.Command{Args: append([]string{script}, command[1:]...)}, nil, documented()).want(t, "command sent")
+	deliver(t, notify.Command{Args: append([]string{script}, command[1:]...)}, nil, documented()).want(t,
+		"command sent")
 	b, err := os.ReadFile(sent)
 	if err != nil {
 		t.Fatal(err)
@@ -146,7 +147,8 @@ func TestDocumentedAlertmanager(t *testing.T) {
 			continue
 		}
 		failed, recovered := documented(), documented()
-		recovered.Kind, recovered.Error, recovered.Hint, recovered.Time = notify.Recovered, "", "", failed.Time.Add(time.Hour)
+		recovered.Kind, recovered.Error, recovered.Hint = notify.Recovered, "", ""
+		recovered.Time = failed.Time.Add(time.Hour)
 		deliver(t, notify.Webhook{URL: r.URL, Template: n.Webhook.Template}, nil, failed, recovered)
 	}
 	var got [][]alert

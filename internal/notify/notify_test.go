@@ -220,7 +220,8 @@ func TestHealthchecks(t *testing.T) {
 		"GET /ping/uuid/start?create=1 ",
 		"POST /ping/uuid?create=1 Backup of cluster prod in repository main succeeded",
 		"POST /ping/uuid?create=1 Backup of cluster prod in repository main works again",
-		"POST /ping/uuid/fail?create=1 Verification of cluster prod in repository main failed: dial \"10.0.0.1\": <refused> & gone\nHint: is " +
+		"POST /ping/uuid/fail?create=1 Verification of cluster prod in repository main failed: dial \"10.0.0.1\": " +
+			"<refused> & gone\nHint: is " +
 			"etcd up?",
 	}
 	if diff := cmp.Diff(want, r.got[:4]); diff != "" {
@@ -278,7 +279,8 @@ func TestCommandsThatFail(t *testing.T) {
 
 func TestCommandThatHangsIsKilledWithItsChildren(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pid")
-	one := target(t, notify.Command{Args: []string{"sh", "-c", `sleep 1000 & echo $! > "$0.new"; mv "$0.new" "$0"; wait`,
+	one := target(t, notify.Command{Args: []string{"sh", "-c",
+		`sleep 1000 & echo $! > "$0.new"; mv "$0.new" "$0"; wait`,
 		file}})
 	var b []byte
 	// A busy machine may need longer until the child lives.
@@ -332,8 +334,10 @@ func TestTriesAgain(t *testing.T) {
 
 func TestGivesUp(t *testing.T) {
 	for name, answer := range map[string]func(w http.ResponseWriter, r *http.Request){
-		"not found":         func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) },
-		"the secret echoed": func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no such path "+r.URL.Path, 404) },
+		"not found": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) },
+		"the secret echoed": func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, "no such path "+r.URL.Path, 404)
+		},
 		"the token echoed": func(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, r.Header.Get("Authorization"), http.StatusUnauthorized)
 		},
@@ -344,8 +348,8 @@ func TestGivesUp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newReceiver(t, func(_ int, w http.ResponseWriter, r *http.Request) { answer(w, r) })
-			got := deliver(t, notify.Webhook{URL: r.URL + "/hooks/S3CRET?key=S4CRET", TokenFile: write(t, "T0KEN")}, nil,
-				failure())
+			hook := notify.Webhook{URL: r.URL + "/hooks/S3CRET?key=S4CRET", TokenFile: write(t, "T0KEN")}
+			got := deliver(t, hook, nil, failure())
 			got.want(t, "webhook dropped")
 			for _, secret := range []string{"S3CRET", "S4CRET", "T0KEN"} {
 				if strings.Contains(got.logs, secret) {
@@ -406,14 +410,15 @@ func TestRedirects(t *testing.T) {
 
 func TestBadReceivers(t *testing.T) {
 	for want, r := range map[string]notify.Receiver{
-		"want an http or https URL":               notify.Webhook{URL: "hooks.example.com/S3CRET"},
-		"slack: want an http or https URL":        notify.Slack{URL: "http://[::1/S3CRET"},
-		"healthchecks: want an http":              notify.Healthchecks{},
-		"a URL and a file":                        notify.Slack{URL: "https://a/S3CRET", URLFile: "/b"},
-		"read url: open /does/not/exist":          notify.Slack{URLFile: "/does/not/exist"},
-		"does not hold an http or https URL":      notify.Healthchecks{URLFile: write(t, "S3CRET")},
-		"read bearer token: open":                 notify.Webhook{URL: "https://a", TokenFile: "/does/not/exist"},
-		"does not hold a bearer token":            notify.Webhook{URL: "https://a", TokenFile: write(t, "S3CRET or not")},
+		"want an http or https URL":          notify.Webhook{URL: "hooks.example.com/S3CRET"},
+		"slack: want an http or https URL":   notify.Slack{URL: "http://[::1/S3CRET"},
+		"healthchecks: want an http":         notify.Healthchecks{},
+		"a URL and a file":                   notify.Slack{URL: "https://a/S3CRET", URLFile: "/b"},
+		"read url: open /does/not/exist":     notify.Slack{URLFile: "/does/not/exist"},
+		"does not hold an http or https URL": notify.Healthchecks{URLFile: write(t, "S3CRET")},
+		"read bearer token: open":            notify.Webhook{URL: "https://a", TokenFile: "/does/not/exist"},
+		"does not hold a bearer token": notify.Webhook{URL: "https://a",
+			TokenFile: write(t, "S3CRET or not")},
 		"bad character U+007D":                    notify.Webhook{URL: "https://a", Template: "{{.Kind}"},
 		"can't evaluate field Clutser":            notify.Webhook{URL: "https://a", Template: "{{json .Clutser}}"},
 		"tried with a failure: the result is not": notify.Webhook{URL: "https://a", Template: `{"text":"{{.Error}}"}`},
@@ -543,7 +548,8 @@ func TestTime(t *testing.T) {
 	bubble(t, "the end is bounded", func(t *testing.T) {
 		inBubble(t, http.NotFoundHandler())
 		results := map[string]int{}
-		n, stop := run(t, func(_, result string) { results[result]++ }, target(t, notify.Slack{URL: "http://down.example"}))
+		n, stop := run(t, func(_, result string) { results[result]++ },
+			target(t, notify.Slack{URL: "http://down.example"}))
 		for range 5 {
 			n.Notify(failure())
 		}
@@ -601,7 +607,8 @@ func TestTime(t *testing.T) {
 	bubble(t, "a receiver that is down disturbs no other, nor a reload", func(t *testing.T) {
 		var got []string
 		inBubble(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got = append(got, r.Host) }))
-		down, up := target(t, notify.Slack{URL: "http://down.example"}), target(t, notify.Slack{URL: "http://up.example"})
+		down := target(t, notify.Slack{URL: "http://down.example"})
+		up := target(t, notify.Slack{URL: "http://up.example"})
 		n, stop := run(t, func(string, string) {}, down, up)
 		n.Notify(failure())
 		synctest.Wait()
@@ -616,7 +623,8 @@ func TestTime(t *testing.T) {
 	bubble(t, "events before Run are kept", func(t *testing.T) {
 		got := 0
 		inBubble(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { got++ }))
-		n := notify.New([]*notify.Target{target(t, notify.Slack{URL: "http://up.example"})}, slog.New(slog.DiscardHandler))
+		n := notify.New([]*notify.Target{target(t, notify.Slack{URL: "http://up.example"})},
+			slog.New(slog.DiscardHandler))
 		n.Notify(failure())
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -730,7 +738,8 @@ func TestOutcome(t *testing.T) {
 		return fmt.Sprintf("POST / %q", fmt.Sprintf("%s %s %s", at(hours), kind, s))
 	}
 	want := []string{
-		line(0, "success", 0), line(1, "failure", 1), line(26, "failure", 1), line(28, "recovery", 1), line(29, "success", 0),
+		line(0, "success", 0), line(1, "failure", 1), line(26, "failure", 1), line(28, "recovery", 1),
+		line(29, "success", 0),
 		line(30, "failure", 30), line(-100, "failure", 30), line(-99, "recovery", 30),
 		fmt.Sprintf("POST / %q", fmt.Sprintf("%s failure %s", noon, noon)),
 		fmt.Sprintf("POST / %q", fmt.Sprintf("%s recovery %s", noon, noon)), line(0, "success", 0),

@@ -64,8 +64,10 @@ func samples() []Event {
 	started, succeeded, failed, recovered := e, e, e, e
 	started.Kind, succeeded.Kind, failed.Kind, recovered.Kind = Started, Succeeded, Failed, Recovered
 	succeeded.Snapshot, succeeded.Revision = "20261121T030000Z-r123456-0123456789ab", 123456
-	recovered.Snapshot, recovered.Revision, recovered.Since = succeeded.Snapshot, succeeded.Revision, now.Add(-time.Hour)
-	failed.Error, failed.Hint, failed.Since = "dial \"10.0.0.1:2379\":\n\tconnection refused \\ <&>", "is etcd\nup?", now
+	recovered.Snapshot, recovered.Revision = succeeded.Snapshot, succeeded.Revision
+	recovered.Since = now.Add(-time.Hour)
+	failed.Error, failed.Hint, failed.Since = "dial \"10.0.0.1:2379\":\n\tconnection refused \\ <&>",
+		"is etcd\nup?", now
 	return []Event{started, succeeded, failed, recovered}
 }
 
@@ -111,7 +113,8 @@ func (h *hook) body(e Event) ([]byte, error) {
 		return nil, err
 	}
 	if !json.Valid(b.Bytes()) {
-		return nil, errors.New("the result is not JSON: write values with json and without quotes, as in {{json .Error}}")
+		return nil, errors.New("the result is not JSON: write values with json and without quotes, " +
+			"as in {{json .Error}}")
 	}
 	return b.Bytes(), nil
 }

@@ -12,21 +12,22 @@ import (
 	"github.com/etcd-backupd/backupd/internal/repository/catalog"
 )
 
-// Latest as a reference means the furthest snapshot of the history that goes on
-// now, whatever its state and whatever the clocks said.
+// Latest is the reference to the furthest snapshot of the current history,
+// whatever its state and whatever the clocks said.
 const Latest = "latest"
 
-// Allow says what a caller takes although something speaks against it.
+// Allow says which snapshots [Cluster.Choose] may return although something speaks
+// against them.
 type Allow struct{ Suspect bool }
 
-// ChoiceError is returned where a reference could mean more than one snapshot, or
-// means one that cannot be restored while another can. Nothing is guessed: who
-// asked must name one by its id.
+// ChoiceError is returned if a reference could mean more than one snapshot, or
+// means one that cannot be restored while another can. Nothing is guessed: the
+// caller must name a snapshot by its id.
 type ChoiceError struct {
 	Reason string
 	// Suspect is the snapshot that needs [Allow], or nil.
 	Suspect *Item
-	// Others are snapshots that can be taken by their ids, the best first.
+	// Others are snapshots that can be restored by their ids, the best first.
 	Others []Item
 }
 
@@ -41,9 +42,10 @@ func (e *ChoiceError) Unwrap() error {
 	return r
 }
 
-// Find returns the snapshot that ref names, of one cluster or, if cluster is
-// empty, of all: an id, the beginning of one, or [Latest], which needs a cluster
-// unless there is only one. It does not judge: see [Cluster.Choose].
+// Find returns the snapshot that ref names: by its id, by the beginning of its id,
+// or as [Latest]. It looks in one cluster or, if cluster is empty, in all of them;
+// [Latest] then needs a repository with only one cluster. It does not judge: see
+// [Cluster.Choose].
 func (r *Repository) Find(ctx context.Context, cluster, ref string, now time.Time) (*Cluster, Item, error) {
 	if cluster != "" {
 		return r.find(ctx, []string{cluster}, ref, now)
@@ -117,16 +119,16 @@ func (r *Repository) findLatest(
 		len(in), strings.Join(in, ", "))
 }
 
-// matching lists the snapshots whose ids begin with ref, each once: should an id
-// have several manifests, which backupd never makes, they clash.
+// matching lists the snapshots whose ids begin with ref, each id once. An id with
+// several manifests, which backupd never makes, is one snapshot that clashes.
 func matching(ctx context.Context, in catalog.Catalog, ref string) ([]Item, error) {
 	items, err := names(ctx, in, ref)
 	items = slices.DeleteFunc(items, func(i Item) bool { return !strings.HasPrefix(string(i.ID), ref) })
 	return slices.CompactFunc(items, func(a, b Item) bool { return a.ID == b.ID }), err
 }
 
-// latestOf needs the names of all manifests, for only they tell how far each
-// snapshot of the history is.
+// latestOf returns the snapshot that [Latest] names. It lists all manifests, because
+// only their names tell how far each snapshot of the history is.
 func latestOf(ctx context.Context, c *Cluster, now time.Time) (Item, error) {
 	items, err := names(ctx, c.objects, "")
 	if err != nil {
@@ -138,16 +140,16 @@ func latestOf(ctx context.Context, c *Cluster, now time.Time) (Item, error) {
 		return Item{}, &NotFoundError{"no such snapshot: the repository holds none of cluster " + c.Name()}
 	case len(rivals) > 0:
 		return Item{}, &ChoiceError{
-			Reason: fmt.Sprintf("nobody knows which snapshot is the latest: %s and %s are of different histories, "+
-				"and the clock of one was wrong", head.ID, rivals[0].ID),
+			Reason: fmt.Sprintf("the latest snapshot is not known: %s and %s are of different histories, "+
+				"and one of them was taken under a wrong clock", head.ID, rivals[0].ID),
 			Others: append([]Item{*head}, rivals...),
 		}
 	}
 	return existing(ctx, c, head.ID)
 }
 
-// existing is [Cluster.Item] of what must be a snapshot. It was listed a moment
-// ago, and may have been deleted since.
+// existing returns a snapshot that was listed a moment ago, with its data and
+// marks. It returns a [*NotFoundError] if the snapshot was deleted since.
 func existing(ctx context.Context, c *Cluster, id backup.SnapshotID) (Item, error) {
 	i, err := c.Item(ctx, id)
 	if err == nil && !i.Exists {
@@ -156,8 +158,9 @@ func existing(ctx context.Context, c *Cluster, id backup.SnapshotID) (Item, erro
 	return i, err
 }
 
-// Item returns what is stored under the id of a snapshot, or what is left of it:
-// see [Item.Exists]. It returns a [*NotFoundError] where nothing is.
+// Item returns everything that is stored under the id of a snapshot. If the
+// manifest is gone, it returns the rest of the snapshot: see [Item.Exists]. It
+// returns a [*NotFoundError] if there is nothing.
 func (c *Cluster) Item(ctx context.Context, id backup.SnapshotID) (Item, error) {
 	second := catalog.SecondOf(string(id))
 	var found []Item
@@ -175,7 +178,7 @@ func (c *Cluster) Item(ctx context.Context, id backup.SnapshotID) (Item, error) 
 	if len(found) == 0 {
 		return Item{}, noSuch(id)
 	}
-	i := found[len(found)-1] // several clash, and each says so
+	i := found[len(found)-1] // if there are several they clash, and each of them says so
 	i.ID = id
 	if !i.Marked(backup.MarkDamaged) {
 		return i, nil
@@ -185,11 +188,11 @@ func (c *Cluster) Item(ctx context.Context, id backup.SnapshotID) (Item, error) 
 	return i, err
 }
 
-// Choose returns the snapshot that ref names and that may be restored. It is the
-// only place that decides so. A snapshot that is damaged as far as anybody knows
-// is an error that wraps [backup.ErrCorrupt]; one that is suspect is refused
-// unless allowed. Where [Latest] names such a snapshot the error is a
-// [*ChoiceError] that names the newest one that can be taken.
+// Choose returns the snapshot that ref names, if it may be restored. No other code
+// decides this. A snapshot that is known to be damaged is an error that wraps
+// [backup.ErrCorrupt]; a suspect one is refused unless it is allowed. If [Latest]
+// names such a snapshot, the error is a [*ChoiceError] that names the furthest
+// verified one of the same history.
 func (c *Cluster) Choose(ctx context.Context, ref string, a Allow, now time.Time) (Item, error) {
 	i, err := c.Find(ctx, ref, now)
 	if err != nil {
@@ -218,8 +221,8 @@ func (c *Cluster) Choose(ctx context.Context, ref string, a Allow, now time.Time
 	return Item{}, refusal
 }
 
-// Choose is [Cluster.Choose] in one cluster or, if cluster is empty, in the one that
-// the reference names.
+// Choose is [Cluster.Choose] in one cluster or, if cluster is empty, in the
+// cluster in which [Repository.Find] finds ref.
 func (r *Repository) Choose(
 	ctx context.Context, cluster, ref string, a Allow, now time.Time,
 ) (*Cluster, Item, error) {
@@ -234,7 +237,7 @@ func (r *Repository) Choose(
 	return c, i, err
 }
 
-// against says what speaks against a snapshot.
+// against returns the reason not to restore a snapshot.
 func against(ctx context.Context, c *Cluster, i Item) (string, error) {
 	if defect := i.Defect(); defect != nil {
 		return fmt.Sprintf("snapshot %s is damaged: %v", i.ID, defect), nil
@@ -246,8 +249,8 @@ func against(ctx context.Context, c *Cluster, i Item) (string, error) {
 	return fmt.Sprintf("snapshot %s is suspect: %s", i.ID, m.Suspect[0]), nil
 }
 
-// alternatives returns the furthest verified snapshot of the history of i, or
-// nothing where there is none.
+// alternatives returns the furthest verified snapshot of the history of i, if
+// there is one.
 func alternatives(ctx context.Context, c *Cluster, i Item, now time.Time) ([]Item, error) {
 	o, err := c.Look(ctx, 1, nil, now)
 	if err != nil {

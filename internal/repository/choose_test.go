@@ -43,7 +43,8 @@ func TestFind(t *testing.T) {
 	if _, _, err := find("", "2026112"); err == nil || !strings.Contains(err.Error(), "beginning of 2") {
 		t.Errorf("ambiguous: got %v", err)
 	}
-	for _, ref := range []string{"2027", "prod", string(first.ID) + "x", string(first.ID) + "." + line1, "../snapshots"} {
+	for _, ref := range []string{"2027", "prod", string(first.ID) + "x", string(first.ID) + "." + line1,
+		"../snapshots"} {
 		if _, _, err := find("", ref); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: got %v", ref, err)
 		}
@@ -63,7 +64,8 @@ func TestFind(t *testing.T) {
 	check("prefix tells the cluster", lab, "", "20261122")
 	for _, cluster := range []string{"none", "litter"} {
 		_, _, err := find(cluster, "latest")
-		if !errors.As(err, new(*repository.NotFoundError)) || !strings.Contains(err.Error(), "none of cluster "+cluster) {
+		if !errors.As(err, new(*repository.NotFoundError)) ||
+			!strings.Contains(err.Error(), "none of cluster "+cluster) {
 			t.Errorf("cluster without snapshots: got %v", err)
 		}
 	}

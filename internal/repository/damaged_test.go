@@ -205,7 +205,8 @@ func TestChoose_Damaged(t *testing.T) {
 		var refused *backup.RefusedError
 		_, err := prod(s).Choose(t.Context(), repository.Latest, a, later())
 		if !errors.As(err, &choice) || !errors.As(err, &refused) || refused.Override != "" || choice.Suspect != nil ||
-			len(choice.Others) != 1 || choice.Others[0].ID != furthest.ID || !strings.Contains(err.Error(), string(newest.ID)) ||
+			len(choice.Others) != 1 || choice.Others[0].ID != furthest.ID ||
+			!strings.Contains(err.Error(), string(newest.ID)) ||
 			!strings.Contains(err.Error(), "it was flipped") {
 			t.Errorf("latest: got %v, %+v", err, choice)
 		}

@@ -22,22 +22,24 @@ func (d Data) Key(name backup.DataName, e backup.Encoding) string {
 	return backup.Key{Cluster: d.objects.Cluster, Kind: backup.KindData, Data: name, Suffix: e.Suffix()}.String()
 }
 
-// Put stores everything that r yields as a new data object. When it fails the
-// object may be there all the same, if the store could not say so.
+// Put stores everything that r yields as a new data object. After an error the
+// object may exist all the same, because the answer of the store may have been
+// lost.
 func (d Data) Put(ctx context.Context, key string, r io.Reader) error {
 	return d.objects.Store.Create(ctx, key, r)
 }
 
-// Discard deletes a data object that no manifest will name. Its error is of no
-// use to anyone: what stays is litter, which prune collects.
+// Discard deletes a data object that no manifest will name. It returns no error,
+// for nobody could do more: an object that stays is litter, which prune removes.
 func (d Data) Discard(ctx context.Context, key string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
 	_ = d.objects.Store.Delete(ctx, key)
 }
 
-// ReadBack proves that the store gives back exactly what it was given: want, as
-// the object key. It returns a [*backup.DefectError] where it does not.
+// ReadBack reads the object key and compares it with want, the bytes that were
+// stored. It returns a [*backup.DefectError] if the object is missing or has
+// another length, and an error that wraps [backup.ErrCorrupt] if its bytes differ.
 func (d Data) ReadBack(ctx context.Context, key string, want backup.Blob, progress backup.Progress) error {
 	r, err := openStored(ctx, d.objects.Store, key, want, func(done, total int64) { progress(backup.StageVerify, done, total) })
 	if err != nil {

@@ -9,11 +9,11 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// Delete removes a snapshot: it stops existing before it stops being whole, so
-// the manifest goes first. Deleting again what was deleted in part removes the
-// rest; err is a [*NotFoundError] only when neither was there. A pin does not
-// hold Delete up: the caller must have looked, see [Marks.Find]. Marks go
-// last: a pin still holds what an interrupted deletion leaves.
+// Delete removes a snapshot. The manifest goes first, so that the snapshot stops
+// existing before it stops being whole. The marks go last, so that a pin still
+// holds the data that an interrupted deletion leaves. To delete again removes the
+// rest; the error is a [*NotFoundError] only if neither manifest nor data was
+// there. Delete ignores pins: the caller must have looked with [Marks.Find].
 func (c *Cluster) Delete(ctx context.Context, id backup.SnapshotID) error {
 	data, err := c.objects.Data(ctx, id.DataName())
 	if err != nil {
@@ -35,7 +35,7 @@ func (c *Cluster) Delete(ctx context.Context, id backup.SnapshotID) error {
 		}
 	}
 	if slices.ContainsFunc(manifests, func(m backup.Key) bool { return m.ID != id }) {
-		return nil // somebody copied a manifest under another name: the data is its too
+		return nil // somebody copied the manifest under another name: the copy refers to the same data
 	}
 	for _, o := range data {
 		if err := c.objects.Store.Delete(ctx, o.Key); err != nil {

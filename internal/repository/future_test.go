@@ -151,8 +151,9 @@ func TestHead_Model(t *testing.T) {
 			at := now.Add(time.Duration(minutes) * time.Minute).Format("20060102T150405Z")
 			rev := rapid.IntRange(1, 4).Draw(rt, "revision")
 			o.Items = append(o.Items, repository.Item{
-				Cluster: "prod", Exists: true, Timeline: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "timeline"),
-				ID: backup.SnapshotID(fmt.Sprintf("%s-r%d-aaaaa%c", at, rev, 'a'+n)),
+				Cluster: "prod", Exists: true,
+				Timeline: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "timeline"),
+				ID:       backup.SnapshotID(fmt.Sprintf("%s-r%d-aaaaa%c", at, rev, 'a'+n)),
 			})
 		}
 		slices.SortFunc(o.Items, func(a, b repository.Item) int { return backup.CompareIDs(a.ID, b.ID) })

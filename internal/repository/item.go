@@ -12,12 +12,12 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// LitterAge is how old data without a manifest must be to be more than a
-// backup in progress.
+// LitterAge is the age from which data without a manifest is litter. Younger data
+// may belong to a backup in progress.
 const LitterAge = 24 * time.Hour
 
-// Item is one snapshot as the names and sizes of its objects tell it, or the
-// rest of one: data without a manifest, or marks about nothing.
+// Item is one snapshot as the names and sizes of its objects describe it, or the
+// rest of a snapshot: data without a manifest, or marks without either.
 type Item struct {
 	Cluster string
 	ID      backup.SnapshotID // empty for data that neither a manifest nor a mark names
@@ -31,12 +31,12 @@ type Item struct {
 	// Marks are the kinds of marks that are there.
 	Marks []backup.MarkKind
 
-	stored time.Time // when the manifest was
+	stored time.Time // when the manifest was stored
 	clash  bool      // another manifest names the same data, which backupd never makes
 	defect error     // found by reading the manifest or a mark
 }
 
-// itemOf makes an item of the name of a manifest or of a mark.
+// itemOf makes an item from the name of a manifest or of a mark.
 func itemOf(k backup.Key) Item {
 	return Item{
 		Cluster: k.Cluster, ID: k.ID, Name: k.ID.DataName(), Exists: k.Kind == backup.KindManifest,
@@ -44,7 +44,7 @@ func itemOf(k backup.Key) Item {
 	}
 }
 
-// newItem is one that was stored a moment ago.
+// newItem makes the item of a snapshot that was stored a moment ago.
 func newItem(m *backup.Manifest) Item {
 	i := itemOf(m.ObjectKey())
 	i.Data, i.stored = []storage.Object{{Key: m.DataKey(), Size: m.Stored.Bytes}}, m.FinishedAt
@@ -73,7 +73,7 @@ func (i *Item) StoredBytes() int64 {
 	return n
 }
 
-// Encoding names how the data is encoded, or nothing where it is missing.
+// Encoding names the encoding of the data; it is empty if the data is missing.
 func (i *Item) Encoding() string {
 	var out []string
 	for _, o := range i.Data {
@@ -84,25 +84,27 @@ func (i *Item) Encoding() string {
 	return strings.Join(out, ",")
 }
 
-// Defect returns why the snapshot cannot be restored as it is stored, as far as
-// its names, sizes, marks and the manifests that were read tell: a
-// [*backup.DefectError], or nil.
+// Defect returns why the snapshot cannot be restored, as far as its names, sizes
+// and marks, and the manifests that were read, tell: a [*backup.DefectError], or
+// nil.
 func (i *Item) Defect() error {
 	switch key := i.Key().String(); {
 	case i.clash:
 		return &backup.DefectError{Kind: backup.ManifestDamaged, Key: key,
 			Err: backup.Corruptf("another manifest names the same data")}
 	case len(i.Data) == 0:
-		return &backup.DefectError{Kind: backup.DataMissing, Key: key, Err: backup.Corruptf("its data object is not there")}
+		return &backup.DefectError{Kind: backup.DataMissing, Key: key,
+			Err: backup.Corruptf("its data object is not there")}
 	case i.defect != nil:
 		return i.defect
 	case i.Marked(backup.MarkDamaged):
-		return &backup.DefectError{Kind: backup.Changed, Key: key, Err: backup.Corruptf("a verification found it damaged")}
+		return &backup.DefectError{Kind: backup.Changed, Key: key,
+			Err: backup.Corruptf("a verification found it damaged")}
 	}
 	return nil
 }
 
-// State is the judgement that everything goes by.
+// State judges the snapshot. No other code does.
 func (i *Item) State() backup.State {
 	switch {
 	case i.Defect() != nil:
@@ -113,17 +115,19 @@ func (i *Item) State() backup.State {
 	return backup.Verified
 }
 
-// Future reports whether the snapshot was begun by a clock that was ahead of now.
+// Future reports whether the snapshot is from the future: see
+// [backup.SnapshotID.Future].
 func (i *Item) Future(now time.Time) bool { return i.ID.Future(now) }
 
-// Litter returns the data of what is no snapshot and belongs to no backup in
-// progress: it was begun long ago, and nothing of it was stored lately.
+// Litter returns data without a manifest that belongs to no backup in progress:
+// the backup began long ago, and none of its objects was stored lately.
 func (i *Item) Litter(now time.Time) []storage.Object {
 	if i.Exists {
 		return nil
 	}
 	for _, o := range i.Data {
-		// A backup may wait long for a store that is down.
+		// The age of the name is not enough: a backup may wait long for a store
+		// that is down.
 		if min(now.Sub(i.Name.Time()), now.Sub(o.ModTime)) < LitterAge {
 			return nil
 		}
@@ -143,7 +147,7 @@ func compareProgress(a, b Item) int {
 	return cmp.Or(cmp.Compare(a.ID.Revision(), b.ID.Revision()), compareItems(a, b))
 }
 
-// NotFoundError is returned where no snapshot is what was asked for.
+// NotFoundError is returned if no such snapshot or mark exists.
 type NotFoundError struct{ Reason string }
 
 func (e *NotFoundError) Error() string { return e.Reason }
@@ -151,8 +155,8 @@ func (e *NotFoundError) Error() string { return e.Reason }
 // Is makes it match [fs.ErrNotExist].
 func (e *NotFoundError) Is(target error) bool { return target == fs.ErrNotExist }
 
-// damagedBy reports whether reading a manifest failed because of what is stored,
-// and not because it could not be read.
+// damagedBy reports whether reading failed because the stored object is bad.
+// Otherwise the store could not be read.
 func damagedBy(err error) bool {
 	return errors.Is(err, backup.ErrCorrupt) || errors.As(err, new(*backup.UnknownFormatError))
 }

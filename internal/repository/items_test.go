@@ -138,7 +138,8 @@ func TestItems(t *testing.T) {
 	want := []string{
 		"prod 20261118T000000Z-aaaaaa 20261118T000000Z-r5-aaaaaa 7 bytes zstd manifest of aaaaaaaaaa",
 		"prod 20261118T010000Z-cccccc 20261118T010000Z-r99-cccccc 1 bytes age manifest pinned damaged of aaaaaaaaaa",
-		"prod 20261118T010000Z-bbbbbb 20261118T010000Z-r100-bbbbbb 9 bytes zstd+age manifest suspect damaged of aaaaaaaaaa",
+		"prod 20261118T010000Z-bbbbbb 20261118T010000Z-r100-bbbbbb 9 bytes zstd+age manifest suspect damaged of " +
+			"aaaaaaaaaa",
 		"prod 20261118T020000Z-dddddd  4 bytes zstd",
 		"prod 20261118T030000Z-eeeeee 20261118T030000Z-r5-eeeeee 0 bytes  manifest missing of aaaaaaaaaa",
 		"prod 20261118T040000Z-ffffff 20261118T040000Z-r5-ffffff 0 bytes  pinned",
@@ -304,7 +305,9 @@ func TestItems_Random(t *testing.T) {
 			}
 		}
 		for _, m := range []map[string]*about{naive, got} {
-			maps.DeleteFunc(m, func(_ string, a *about) bool { return len(a.manifests)+len(a.pins) == 0 && a.data == 0 })
+			maps.DeleteFunc(m, func(_ string, a *about) bool {
+				return len(a.manifests)+len(a.pins) == 0 && a.data == 0
+			})
 			for _, a := range m {
 				slices.Sort(a.manifests)
 				slices.Sort(a.pins)

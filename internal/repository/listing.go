@@ -13,14 +13,15 @@ import (
 )
 
 // Items yields everything that is stored of the cluster, the oldest first:
-// snapshots, and the rest of some. It reads names only, page by page, and holds
-// no more than what was begun in one second. An error ends it: it is yielded
-// once, last.
+// snapshots, and the rests of some. It reads names only, page by page, and holds
+// no more than the objects that were begun in one second. After an error it ends:
+// the error is yielded once, last.
 func (c *Cluster) Items(ctx context.Context) iter.Seq2[Item, error] {
 	return itemsFrom(ctx, c.objects, "")
 }
 
-// itemsFrom yields what was begun in the given second or later.
+// itemsFrom yields the items that were begun in the given second or later. It
+// joins three listings, all of which sort by time.
 func itemsFrom(ctx context.Context, in catalog.Catalog, second string) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		if err := backup.CheckClusterName(in.Cluster); err != nil {
@@ -46,8 +47,8 @@ func itemsFrom(ctx context.Context, in catalog.Catalog, second string) iter.Seq2
 	}
 }
 
-// Newest returns the n newest snapshots, the newest first: of all, or of those
-// before one that is given. It costs a few pages of listings, however many
+// Newest returns the n newest snapshots, the newest first. If before is not empty,
+// only snapshots before it count. It costs a few pages of listings, however many
 // snapshots and other objects there are: it looks at windows of time that end now
 // and grow, until one holds enough.
 func (c *Cluster) Newest(ctx context.Context, n int, before backup.SnapshotID, now time.Time) ([]Item, error) {
@@ -102,7 +103,7 @@ func join(in catalog.Second) []Item {
 		i.stored, i.clash = m.ModTime, owners[i.Name] > 1
 		out = append(out, i)
 	}
-	for name := range owners { // has all of them shown
+	for name := range owners { // the data of snapshots: all of it is in their items
 		delete(objects, name)
 	}
 	for _, m := range in.Manifests {
@@ -125,13 +126,14 @@ func join(in catalog.Second) []Item {
 	return out
 }
 
-// confirm looks again for data that seems to be missing: its backup may have
-// ended between the listings. Data that is missing for long is not looked for
-// again and again.
+// confirm looks again for data that seems to be missing: its backup may have ended
+// between the listings. Data of an old manifest is not looked for again on each
+// listing.
 func confirm(ctx context.Context, in catalog.Catalog, items []Item) error {
 	for i := range items {
 		it := &items[i]
-		// The manifest's age, not the name's: a spool may wait long for its store.
+		// The age of the manifest counts, not that of the name: a spool may wait
+		// long for its store.
 		if !it.Exists || len(it.Data) > 0 || time.Since(it.stored) > LitterAge {
 			continue
 		}
@@ -143,8 +145,8 @@ func confirm(ctx context.Context, in catalog.Catalog, items []Item) error {
 	return nil
 }
 
-// names lists the snapshots by the names of their manifests alone, the oldest
-// first: without data and marks.
+// names lists the snapshots, the oldest first, by the names of their manifests
+// alone. The items have no data and no marks.
 func names(ctx context.Context, in catalog.Catalog, prefix string) ([]Item, error) {
 	if err := backup.CheckClusterName(in.Cluster); err != nil {
 		return nil, err

@@ -36,20 +36,22 @@ func readManifest(ctx context.Context, in catalog.Catalog, key backup.Key) (*bac
 	if err != nil {
 		return nil, fmt.Errorf("read manifest %s: %w", key, err)
 	}
-	// A manifest under another's name would restore what nobody asked for.
+	// A manifest under the name of another would restore a snapshot that nobody
+	// asked for.
 	if m.Cluster != key.Cluster || m.ID != key.ID {
 		return nil, &backup.DefectError{Kind: backup.Swapped, Key: key.String(),
 			Err: backup.Corruptf("this is the manifest %s", m.Key())}
 	}
-	// And listings, and what is decided by them, go by the name.
+	// Listings, and decisions that rest on them, use the name. So it must agree
+	// with the content.
 	if m.ObjectKey() != key {
 		return nil, &backup.DefectError{Kind: backup.ManifestDamaged, Key: key.String(),
-			Err: backup.Corruptf("by what it says its name is %s", m.Key())}
+			Err: backup.Corruptf("by its content its name is %s", m.Key())}
 	}
 	return m, nil
 }
 
-// Read is a snapshot with its manifest, or with why that cannot be read.
+// Read is a snapshot with its manifest, or with the error of reading that.
 type Read struct {
 	Item
 	Manifest *backup.Manifest
@@ -96,15 +98,15 @@ func FirstReadable(ctx context.Context, c *Cluster, items []Item) (*backup.Manif
 	return nil, nil
 }
 
-// Commit creates the manifest of a snapshot whose data is stored. Until it is
-// there the data object is litter, and after it is there the data must be too:
-// so the manifest goes last. Commit deletes the data where it can be sure that
-// there will be no manifest.
+// Commit creates the manifest of a snapshot whose data is stored. Without the
+// manifest the data is litter; with it the data must be there. So the manifest
+// goes last. Commit deletes the data if it is certain that there will be no
+// manifest.
 func (c *Cluster) Commit(ctx context.Context, m *backup.Manifest) error {
 	if m.Cluster != c.Name() {
 		return fmt.Errorf("create manifest: it is of cluster %s, not of %s", m.Cluster, c.Name())
 	}
-	// Up to here nobody can have seen the data; from here on it must stay.
+	// Until now nobody can have seen the data. From now on it must stay.
 	if ctx.Err() != nil {
 		c.Data().Discard(ctx, m.DataKey())
 		return fmt.Errorf("create manifest: %w", context.Cause(ctx))
@@ -118,9 +120,9 @@ func (c *Cluster) Commit(ctx context.Context, m *backup.Manifest) error {
 	if err == nil {
 		return nil
 	}
-	// The answer may have been lost on its way, not the manifest. Only the
-	// object itself can tell. The data stays: if the manifest does turn up
-	// later it must find it, and if not it is litter, which prune collects.
+	// Perhaps only the answer was lost. The object itself can tell. The data
+	// stays: the manifest may still turn up, and then needs it. If it does not,
+	// the data is litter, which prune removes.
 	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
 	if found, rerr := readManifest(asking, c.objects, m.ObjectKey()); rerr == nil && found.Stored == m.Stored {

@@ -222,7 +222,8 @@ func TestDelete_Marks(t *testing.T) {
 		if !errors.Is(err, errFault) {
 			t.Errorf("operation %d: got %v", n, err)
 		}
-		if err := prod(s).Delete(t.Context(), m.ID); err != nil && !errors.Is(err, fs.ErrNotExist) || len(keys(t, s)) != 0 {
+		if err := prod(s).Delete(t.Context(), m.ID); err != nil && !errors.Is(err, fs.ErrNotExist) ||
+			len(keys(t, s)) != 0 {
 			t.Errorf("operation %d: again: got %v, left %v", n, err, keys(t, s))
 		}
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/repository/catalog"
 )
 
-// MarkedError is returned where a mark of that kind is there already.
+// MarkedError is returned if the snapshot has a mark of that kind already.
 type MarkedError struct{ backup.Mark }
 
 func (e *MarkedError) Error() string {
@@ -25,7 +25,7 @@ func (e *MarkedError) Error() string {
 // Is makes it match [fs.ErrExist].
 func (e *MarkedError) Is(target error) bool { return target == fs.ErrExist }
 
-// stateOf is how a snapshot with a mark is called.
+// stateOf returns the word for a snapshot with a mark.
 func stateOf(kind backup.MarkKind) string {
 	if kind == backup.MarkPin {
 		return "pinned"
@@ -41,7 +41,7 @@ func markKey(cluster string, id backup.SnapshotID, kind backup.MarkKind) backup.
 type Marks struct{ objects catalog.Catalog }
 
 // Add states something about a snapshot until [Marks.Remove]. The format and
-// the time of mark are filled in. It returns a [*NotFoundError] if there is no such
+// the time of m are filled in. It returns a [*NotFoundError] if there is no such
 // snapshot, and a [*MarkedError] if it has a mark of that kind already.
 func (m Marks) Add(ctx context.Context, i Item, mark backup.Mark) error {
 	mark.Format, mark.ID, mark.At = backup.MarkFormat, i.ID, time.Now().UTC().Truncate(time.Second)
@@ -78,15 +78,14 @@ func stillThere(ctx context.Context, in catalog.Catalog, i Item) error {
 	return err
 }
 
-// Pin keeps a snapshot until [Marks.Remove], whatever the retention policy
-// says. The reason is for people who ask later; by names who it was, as far as
-// that is known.
+// Pin protects a snapshot from retention until [Marks.Remove]. The reason is for
+// people who ask later; by names the person, as far as that is known.
 func (m Marks) Pin(ctx context.Context, i Item, reason, by string) error {
 	return m.Add(ctx, i, backup.Mark{Kind: backup.MarkPin, Reason: reason, By: by})
 }
 
-// Remove takes a mark away from a snapshot, which need not be there any more. It
-// returns a [*NotFoundError] if there is no such mark.
+// Remove deletes a mark of a snapshot, which need not exist any longer. It returns
+// a [*NotFoundError] if there is no such mark.
 func (m Marks) Remove(ctx context.Context, id backup.SnapshotID, kind backup.MarkKind) error {
 	mark, err := m.Find(ctx, id, kind)
 	if err != nil {
@@ -116,7 +115,7 @@ func (m Marks) deleteAll(ctx context.Context, id backup.SnapshotID) error {
 }
 
 // Find returns the mark of that kind of a snapshot, or nil if there is none. A
-// mark that cannot be parsed counts all the same.
+// mark that cannot be parsed counts too.
 func (m Marks) Find(ctx context.Context, id backup.SnapshotID, kind backup.MarkKind) (*backup.Mark, error) {
 	raw, err := m.objects.Read(ctx, markKey(m.objects.Cluster, id, kind).String(), backup.MaxMarkBytes)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -132,18 +131,17 @@ func (m Marks) Find(ctx context.Context, id backup.SnapshotID, kind backup.MarkK
 	return mark, nil
 }
 
-// Whole reports whether the result of a verification says that what is stored is
-// what was stored. That a snapshot is suspect since it was taken is said of one
-// that is whole.
+// Whole reports whether a verification found the snapshot stored as it was taken.
+// A snapshot that was suspect when it was taken is whole if its bytes are.
 func Whole(result error) bool {
 	var defect *backup.DefectError
 	return result == nil || errors.As(result, &defect) && defect.Kind == backup.Doubted
 }
 
-// Record keeps the result of a verification in the repository: a defect as a
-// mark, which everything that judges a snapshot reads, or that there is none any
-// more. by names who found it. A mark that says so already is no error, and a
-// snapshot that was deleted meanwhile needs none.
+// Record writes the result of a verification into the repository. A defect becomes
+// a mark, which [Item.State] heeds; if the snapshot is whole, such a mark is
+// deleted. by names the finder. It is no error if the mark exists already or the
+// snapshot was deleted meanwhile.
 func (m Marks) Record(ctx context.Context, i Item, result error, by string) error {
 	var defect *backup.DefectError
 	var err error
@@ -158,11 +156,11 @@ func (m Marks) Record(ctx context.Context, i Item, result error, by string) erro
 	if err == nil || errors.As(err, new(*MarkedError)) || errors.As(err, new(*NotFoundError)) {
 		return nil
 	}
-	return fmt.Errorf("record the verification of snapshot %s: %w", i.ID, err)
+	return fmt.Errorf("mark the result of verifying snapshot %s: %w", i.ID, err)
 }
 
-// read reads the marks of snapshots, but for those that known has: marks are
-// written once.
+// read returns the marks of snapshots. It does not read those that known has,
+// because marks are never changed.
 func (m Marks) read(
 	ctx context.Context, items []Item, known map[backup.Key]backup.Mark,
 ) (map[backup.Key]backup.Mark, error) {

@@ -88,7 +88,9 @@ func crowds(now time.Time) map[string][]backup.SnapshotID {
 			}
 			return now.AddDate(-1, 0, 0).Add(-time.Duration(i) * time.Hour)
 		}),
-		"NothingForAYear": make(func(i int) time.Time { return now.AddDate(-1, 0, 0).Add(-time.Duration(i) * time.Hour) }),
+		"NothingForAYear": make(func(i int) time.Time {
+			return now.AddDate(-1, 0, 0).Add(-time.Duration(i) * time.Hour)
+		}),
 		"ManyInOneSecond": make(func(i int) time.Time { return now.Add(-time.Duration(i/7) * 10 * time.Minute) }),
 		"Future": make(func(i int) time.Time {
 			if i < 30 {

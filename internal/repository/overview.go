@@ -11,32 +11,31 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// Overview is what a repository held of one cluster when it was looked at. All
-// that it says is computed from what was listed; only [Cluster.Look] reads.
+// Overview is what a repository held of one cluster at one look. Everything in it
+// is computed from the listings; only [Cluster.Look] reads.
 type Overview struct {
 	Cluster string
 	// Items are the snapshots, the oldest first.
 	Items []Item
-	// Rest is what is left of others: data that no manifest names, marks about
-	// nothing.
+	// Rest is data that no manifest names, and marks of snapshots that are gone.
 	Rest []Item
-	// Good are the manifests of the newest verified snapshots that were read, the
-	// newest first.
+	// Good are the manifests of the newest verified snapshots, the newest first:
+	// at least as many as [Cluster.Look] was asked to vouch for, if there are.
 	Good []*backup.Manifest
 	// Previous is the manifest of the snapshot that the next one may continue, or
 	// nil: the furthest of the history that goes on now
 	// or, if that cannot be read, the newest that can.
 	Previous *backup.Manifest
 
-	vouched int // how many good ones were looked for
+	vouched int // how many good ones the look was asked for
 	marks   map[backup.Key]backup.Mark
 }
 
-// Look lists what is stored of the cluster, reads its marks and the manifests of
-// the newest verified snapshots until as many as vouch are good: nothing must
-// count on one whose manifest is damaged or whose data is cut. Of older ones
-// names have to do. known is an earlier overview, or nil: marks that it has are
-// not read again.
+// Look lists everything that is stored of the cluster. It reads the marks, and the
+// manifests of the newest verified snapshots until vouch of them are good: nothing
+// may count on a snapshot whose manifest is damaged or whose data has another
+// size. Older snapshots are judged by name. known is an earlier overview, or nil:
+// its marks are not read again.
 func (c *Cluster) Look(ctx context.Context, vouch int, known *Overview, now time.Time) (*Overview, error) {
 	o := &Overview{Cluster: c.Name(), vouched: vouch}
 	for i, err := range c.Items(ctx) {
@@ -67,7 +66,7 @@ func (c *Cluster) Look(ctx context.Context, vouch int, known *Overview, now time
 	return o, err
 }
 
-// explain puts what a mark says of the damage into the item's defect.
+// explain turns a mark of damage into the defect of the item.
 func (i *Item) explain(marks map[backup.Key]backup.Mark) {
 	if m, ok := marks[markKey(i.Cluster, i.ID, backup.MarkDamaged)]; ok && i.Marked(backup.MarkDamaged) {
 		kind := m.Defect
@@ -96,7 +95,7 @@ func vouchFor(ctx context.Context, c *Cluster, o *Overview, n int, now time.Time
 		case err == nil:
 			o.Good = append(o.Good, m)
 		case errors.Is(err, fs.ErrNotExist):
-			gone[i.Key()] = true // a moment ago
+			gone[i.Key()] = true // it was deleted since the listing
 		case damagedBy(err):
 			i.defect = err
 		default:
@@ -107,8 +106,9 @@ func vouchFor(ctx context.Context, c *Cluster, o *Overview, n int, now time.Time
 	return nil
 }
 
-// Previous returns the manifest of the snapshot that the next one may continue,
-// as [Overview] says it, without looking at more than that takes.
+// Previous returns the manifest of the snapshot that the next one may continue:
+// the furthest of the current history or, if that cannot be read, the newest that
+// can. It is nil if there is none.
 func Previous(ctx context.Context, c *Cluster, now time.Time) (*backup.Manifest, error) {
 	items, err := names(ctx, c.objects, "")
 	if err != nil {
@@ -135,7 +135,7 @@ func previousOf(
 	return FirstReadable(ctx, c, append([]Item{*head}, order...))
 }
 
-// compare compares the data, as it was listed, with the manifest.
+// compare returns a defect if the listed data does not fit the manifest.
 func (i *Item) compare(m *backup.Manifest) error {
 	n := slices.IndexFunc(i.Data, func(o storage.Object) bool { return o.Key == m.DataKey() })
 	if n < 0 {
@@ -145,8 +145,8 @@ func (i *Item) compare(m *backup.Manifest) error {
 	return compareSize(i.Data[n], m.Stored)
 }
 
-// Newest is the manifest of the newest verified snapshot, or nil where none was
-// found.
+// Newest returns the manifest of the newest verified snapshot, or nil if there is
+// none.
 func (o *Overview) Newest() *backup.Manifest {
 	if len(o.Good) == 0 {
 		return nil
@@ -172,8 +172,8 @@ func (o *Overview) Trusts(id backup.SnapshotID) bool {
 	return slices.ContainsFunc(o.Items, func(i Item) bool { return i.ID == id && i.State() == backup.Verified })
 }
 
-// With returns the overview as it is once m was committed. It is o itself where m
-// was listed already.
+// With returns the overview as it is after m was committed. It returns o itself if
+// m was listed already.
 func (o *Overview) With(m *backup.Manifest, now time.Time) *Overview {
 	if o.Holds(m.ID) {
 		return o
@@ -186,7 +186,8 @@ func (o *Overview) With(m *backup.Manifest, now time.Time) *Overview {
 		out.Good = append(slices.Clone(o.Good), m)
 		slices.SortFunc(out.Good, func(a, b *backup.Manifest) int { return backup.CompareIDs(b.ID, a.ID) })
 	}
-	// The manifest of the head may not be readable: then the newest that is counts.
+	// If the manifest of the head cannot be read, the newest readable one is
+	// Previous: see [Cluster.Previous].
 	head := out.Head(now).Key()
 	if p := o.Previous; p == nil || head == m.ObjectKey() ||
 		head != p.ObjectKey() && backup.CompareIDs(p.ID, m.ID) < 0 {
@@ -195,8 +196,8 @@ func (o *Overview) With(m *backup.Manifest, now time.Time) *Overview {
 	return &out
 }
 
-// Judged returns the overview as it is once a verification found a defect of a
-// snapshot, or, if defect is nil, that it is whole.
+// Judged returns the overview as it is after a verification found a defect of a
+// snapshot or, if defect is nil, found it whole.
 func (o *Overview) Judged(id backup.SnapshotID, defect error) *Overview {
 	out := *o
 	out.Items = slices.Clone(o.Items)
@@ -206,7 +207,8 @@ func (o *Overview) Judged(id backup.SnapshotID, defect error) *Overview {
 			continue
 		}
 		i.defect = defect
-		i.Marks = slices.DeleteFunc(slices.Clone(i.Marks), func(k backup.MarkKind) bool { return k == backup.MarkDamaged })
+		i.Marks = slices.DeleteFunc(slices.Clone(i.Marks),
+			func(k backup.MarkKind) bool { return k == backup.MarkDamaged })
 		if defect != nil {
 			i.Marks = append(i.Marks, backup.MarkDamaged)
 		}
@@ -217,8 +219,8 @@ func (o *Overview) Judged(id backup.SnapshotID, defect error) *Overview {
 	return &out
 }
 
-// Without returns the overview as it is once snapshots were removed. Previous
-// stays: it tells how far the history had come, stored or not.
+// Without returns the overview as it is after snapshots were removed. Previous
+// stays: it tells how far the history had come, even if the snapshot is gone.
 func (o *Overview) Without(ids []backup.SnapshotID) *Overview {
 	out := *o
 	gone := func(id backup.SnapshotID) bool { return slices.Contains(ids, id) }
@@ -227,17 +229,18 @@ func (o *Overview) Without(ids []backup.SnapshotID) *Overview {
 	return &out
 }
 
-// Head is the furthest snapshot of the history that goes on now, whatever the
-// clocks said; nil where there is none.
+// Head returns the furthest snapshot of the current history, whatever the clocks
+// said, or nil if there is none.
 func (o *Overview) Head(now time.Time) *Item {
 	head, _ := headOf(o.Items, now)
 	return head
 }
 
-// headOf returns the furthest of the timeline of the newest snapshot that is not
-// from the future. A snapshot from the future that is of another timeline may be
-// of a history that came after, or of one that came before: the clock that could
-// say so was wrong. Such rivals are returned too, the furthest of each timeline.
+// headOf returns the furthest snapshot of the current history: of the timeline of
+// the newest snapshot that is not from the future. A snapshot from the future on
+// another timeline may belong to a later history or to an earlier one, and no
+// clock can tell which. Such rivals are returned too, the furthest of each
+// timeline.
 func headOf(items []Item, now time.Time) (head *Item, rivals []Item) {
 	furthest := map[string]*Item{}
 	var present *Item
@@ -269,17 +272,17 @@ func headOf(items []Item, now time.Time) (head *Item, rivals []Item) {
 	return furthest[current], rivals
 }
 
-// Summary is what an overview comes to, for metrics and health.
+// Summary holds the figures of an overview, for metrics and health.
 type Summary struct {
 	Verified, Suspect, Damaged int
 	StoredBytes                int64
-	Newest                     *Item // of all but those of the future
-	NewestVerified             *Item // of those
+	Newest                     *Item // that is not from the future
+	NewestVerified             *Item // that is not from the future
 	NewestDamaged              *Item
 	Future                     *Item // the newest that is from the future
 }
 
-// Summary counts the snapshots, and names those that matter most.
+// Summary counts the snapshots, and finds the newest of each kind.
 func (o *Overview) Summary(now time.Time) Summary {
 	var s Summary
 	for n := range o.Items {

@@ -48,7 +48,8 @@ func see(t *testing.T, o *repository.Overview, vouch int, now time.Time) seen {
 		out.Head = head.Key().String()
 	}
 	sum := o.Summary(now)
-	out.Summary = fmt.Sprint(sum.Verified, sum.Suspect, sum.Damaged, sum.StoredBytes, sum.Newest == nil, sum.Future == nil)
+	out.Summary = fmt.Sprint(sum.Verified, sum.Suspect, sum.Damaged, sum.StoredBytes, sum.Newest == nil,
+		sum.Future == nil)
 	pl, err := o.PlanPrune(retention.Policy{Last: 2, MinVerified: vouch}, now)
 	if err != nil {
 		t.Fatal(err)

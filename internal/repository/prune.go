@@ -13,50 +13,50 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// PruneResult is what a prune has done.
+// PruneResult says which objects a prune removed, and which it could not remove.
 type PruneResult struct {
 	Removed []backup.SnapshotID
 	// Bytes is the size of the data that was removed, litter included.
 	Bytes int64
-	// Skipped are snapshots that were to go and did not, with why: they were pinned
-	// or removed by somebody else since the plan was made.
+	// Skipped are snapshots of the plan that were not removed, with the reason:
+	// since the plan was made somebody pinned or removed them.
 	Skipped []SkippedSnapshot
 	// Locked are objects that a lock of the store holds.
 	Locked []string
 	Litter []string     // data objects
 	Marks  []backup.Key // about snapshots that are gone
-	// Uploads is how many uploads were aborted that had been left unfinished, of any
+	// Uploads is the number of unfinished uploads that were aborted, of any
 	// cluster of the repository.
 	Uploads int
 }
 
-// SkippedSnapshot is one that was to go and did not.
+// SkippedSnapshot is a snapshot that the plan removes and the prune did not.
 type SkippedSnapshot struct {
 	ID     backup.SnapshotID
 	Reason string
 }
 
-// Prune does what the plan says, and nothing beyond it. Before the first
-// deletion it looks for the snapshots that must always stay, and before each
-// whether the snapshot is pinned and there. What is locked is skipped; the first
-// other failure ends the run, for with a store in trouble deleting more is no
-// answer. The result says what was done in either case.
+// Prune does what the plan says and nothing else. Before the first deletion it
+// makes sure that the snapshots that must always stay are there. Before each it
+// makes sure that the snapshot is there and not pinned. It skips locked objects.
+// Any other failure ends it, because it is wrong to go on deleting in a store that
+// is in trouble. The result is complete in either case.
 func (c *Cluster) Prune(ctx context.Context, plan *PrunePlan, log *slog.Logger) (*PruneResult, error) {
 	r := &pruning{cluster: c, log: log}
 	if plan.Cluster != c.Name() {
 		return &r.PruneResult, fmt.Errorf("the plan is for cluster %s, not for %s", plan.Cluster, c.Name())
 	}
-	return &r.PruneResult, r.run(ctx, plan)
+	return &r.PruneResult, r.apply(ctx, plan)
 }
 
-// pruning is one run.
+// pruning is one prune in progress.
 type pruning struct {
 	cluster *Cluster
 	log     *slog.Logger
 	PruneResult
 }
 
-func (r *pruning) run(ctx context.Context, plan *PrunePlan) error {
+func (r *pruning) apply(ctx context.Context, plan *PrunePlan) error {
 	r.warn(plan)
 	if err := r.checkFloor(ctx, plan); err != nil {
 		return err
@@ -76,7 +76,8 @@ func (r *pruning) run(ctx context.Context, plan *PrunePlan) error {
 		}
 		if deleted {
 			r.Marks = append(r.Marks, k)
-			r.log.Info("removed mark of a snapshot that is gone", "cluster", k.Cluster, "snapshot", k.ID, "mark", k.Mark)
+			r.log.Info("removed mark of a snapshot that is gone", "cluster", k.Cluster, "snapshot", k.ID, "mark",
+				k.Mark)
 		}
 	}
 	for _, o := range plan.Litter {
@@ -92,7 +93,7 @@ func (r *pruning) run(ctx context.Context, plan *PrunePlan) error {
 	return r.abortUploads(ctx)
 }
 
-// warn logs what is wrong and prevents removals.
+// warn logs faults of the repository that prevent removals.
 func (r *pruning) warn(plan *PrunePlan) {
 	for _, id := range plan.Orphans {
 		r.log.Warn("a pinned snapshot has lost its manifest, its data is kept", "cluster", plan.Cluster, "snapshot", id)
@@ -103,20 +104,21 @@ func (r *pruning) warn(plan *PrunePlan) {
 			doubts = append(doubts, defect)
 		}
 	}
-	if len(doubts) > 0 { // one line, were it thousands
-		r.log.Warn("snapshots do not count as verified", "cluster", plan.Cluster, "count", len(doubts), "newest", doubts[0])
+	if len(doubts) > 0 { // one line for all: there may be thousands
+		r.log.Warn("snapshots do not count as verified", "cluster", plan.Cluster, "count", len(doubts), "newest",
+			doubts[0])
 	}
 }
 
-// checkFloor refuses a plan that is out of date: somebody has removed a snapshot
-// on which it counts.
+// checkFloor refuses a plan that is out of date: somebody removed a snapshot that
+// must stay.
 func (r *pruning) checkFloor(ctx context.Context, plan *PrunePlan) error {
 	if !plan.Removes() {
 		return nil
 	}
 	for _, i := range plan.floor {
 		if err := stillThere(ctx, r.cluster.objects, i); err != nil {
-			return fmt.Errorf("nothing was removed, for a snapshot that must stay is not there: %w", err)
+			return fmt.Errorf("nothing was removed: a snapshot that must stay is missing: %w", err)
 		}
 	}
 	return nil
@@ -136,7 +138,7 @@ func (r *pruning) remove(ctx context.Context, d PruneDecision) error {
 	manifest, err := r.cluster.objects.Read(ctx, key, backup.MaxManifestBytes)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		r.skip(d, "it was removed by somebody else") // who removes the data too, or it becomes litter
+		r.skip(d, "it was removed by somebody else") // the other removes the data too, or it becomes litter
 		return nil
 	case err != nil:
 		return fmt.Errorf("read manifest: %w", err)
@@ -148,8 +150,8 @@ func (r *pruning) remove(ctx context.Context, d PruneDecision) error {
 	if deleted, err := r.delete(ctx, key); !deleted {
 		return err
 	}
-	// A pin that is made from now on finds no manifest, and fails. One that was
-	// made just before was reported as done.
+	// A pin that begins now finds no manifest, and fails. A pin that was made just
+	// before was reported to its user as made: it must hold.
 	pinned, err = r.cluster.objects.Has(ctx, pin)
 	if err != nil || pinned {
 		if err == nil {
@@ -171,7 +173,7 @@ func (r *pruning) remove(ctx context.Context, d PruneDecision) error {
 	return r.removeMarks(ctx, d.Item)
 }
 
-// removeMarks removes what was stated about a snapshot that is gone.
+// removeMarks removes the marks of a snapshot that is gone.
 func (r *pruning) removeMarks(ctx context.Context, i Item) error {
 	for _, kind := range i.Marks {
 		if _, err := r.delete(ctx, markKey(r.cluster.Name(), i.ID, kind).String()); err != nil {
@@ -186,8 +188,8 @@ func (r *pruning) skip(d PruneDecision, reason string) {
 	r.log.Info("skipped snapshot", "cluster", r.cluster.Name(), "snapshot", d.ID, "reason", reason)
 }
 
-// delete reports whether the object is gone now. It is not, without an error, if
-// it is locked.
+// delete reports whether the object is gone now. For a locked object it returns
+// false without an error.
 func (r *pruning) delete(ctx context.Context, key string) (bool, error) {
 	err := r.cluster.objects.Store.Delete(ctx, key)
 	if errors.Is(err, storage.ErrLocked) {
@@ -198,19 +200,19 @@ func (r *pruning) delete(ctx context.Context, key string) (bool, error) {
 	return err == nil, err
 }
 
-// putBack makes a snapshot exist again whose manifest was just deleted.
+// putBack creates the manifest again that was just deleted.
 func (r *pruning) putBack(ctx context.Context, key string, manifest []byte) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
 	err := r.cluster.objects.Store.Create(ctx, key, bytes.NewReader(manifest))
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return backup.WithHint(fmt.Errorf("put the manifest back of a snapshot that was pinned meanwhile: %w", err),
+		return backup.WithHint(fmt.Errorf("snapshot was pinned meanwhile: create its manifest again: %w", err),
 			"its data is still there: create %s with the manifest from another copy of the repository", key)
 	}
 	return nil
 }
 
-// removeLitter makes sure that this is our data by its exact name.
+// removeLitter deletes a data object if its exact name says that it is our data.
 func (r *pruning) removeLitter(ctx context.Context, o storage.Object) (bool, error) {
 	k, err := backup.ParseKey(o.Key)
 	if err != nil || k.Kind != backup.KindData || k.Cluster != r.cluster.Name() {
@@ -219,8 +221,8 @@ func (r *pruning) removeLitter(ctx context.Context, o storage.Object) (bool, err
 	return r.removeRest(ctx, o.Key, k.Data)
 }
 
-// removeRest deletes what is left of a snapshot, unless that exists by now: the
-// slowest of backups may have ended meanwhile.
+// removeRest deletes the rest of a snapshot, unless the snapshot exists now: a
+// very slow backup may have ended meanwhile.
 func (r *pruning) removeRest(ctx context.Context, key string, of backup.DataName) (bool, error) {
 	manifests, err := r.cluster.objects.Manifests(ctx, of)
 	if err != nil || len(manifests) > 0 {
@@ -229,14 +231,14 @@ func (r *pruning) removeRest(ctx context.Context, key string, of backup.DataName
 	return r.delete(ctx, key)
 }
 
-// abortUploads removes what no listing shows: parts of uploads that never ended.
+// abortUploads removes the parts of unfinished uploads, which no listing shows.
 func (r *pruning) abortUploads(ctx context.Context) error {
 	n, err := r.cluster.repo.AbortStaleUploads(ctx)
 	r.Uploads = n
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		// A life-cycle rule of the bucket does it as well.
-		r.log.Warn("unfinished uploads cannot be looked for", "err", err)
+		r.log.Warn("unfinished uploads cannot be listed", "err", err)
 	case err != nil:
 		return fmt.Errorf("remove unfinished uploads: %w", err)
 	}

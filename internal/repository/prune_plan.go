@@ -9,7 +9,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// PrunePlan is what a prune does, decided before anything is touched.
+// PrunePlan says what a prune will remove. It is made before anything is touched.
 type PrunePlan struct {
 	Cluster string
 	// Decisions about every snapshot, the newest first.
@@ -17,22 +17,22 @@ type PrunePlan struct {
 	// Litter is data that no manifest names, old enough to belong to no backup in
 	// progress.
 	Litter []storage.Object
-	// Marks are those about snapshots that are gone.
+	// Marks are the marks of snapshots that are gone.
 	Marks []backup.Key
-	// Orphans are snapshots that are marked and have lost their manifest: their data
-	// is kept.
+	// Orphans are pinned snapshots that have lost their manifest. Their data
+	// stays.
 	Orphans []backup.SnapshotID
 
 	floor []Item // must be there when the first snapshot is removed
 }
 
-// PruneDecision is what becomes of one snapshot, with the reasons.
+// PruneDecision says whether one snapshot stays, with the reasons.
 type PruneDecision struct {
 	retention.Decision
 	Item Item
 }
 
-// KeptBytes returns the size of the data of what is kept.
+// KeptBytes returns the size of the data that stays.
 func (p *PrunePlan) KeptBytes() int64 {
 	n := int64(0)
 	for _, d := range p.Decisions {
@@ -43,7 +43,7 @@ func (p *PrunePlan) KeptBytes() int64 {
 	return n
 }
 
-// Removes reports whether a snapshot is to go.
+// Removes reports whether the plan removes any snapshot.
 func (p *PrunePlan) Removes() bool {
 	for _, d := range p.Decisions {
 		if !d.Keep {
@@ -53,9 +53,9 @@ func (p *PrunePlan) Removes() bool {
 	return false
 }
 
-// PlanPrune decides what goes by a policy. Nothing is read and nothing is
-// changed. The overview must vouch for as many snapshots as the policy keeps
-// always: see [Vouch].
+// PlanPrune decides by the policy which snapshots to remove. It reads nothing and
+// changes nothing. The overview must vouch for as many snapshots as the policy
+// always keeps: see [Vouch].
 func (o *Overview) PlanPrune(policy retention.Policy, now time.Time) (*PrunePlan, error) {
 	if err := policy.Check(); err != nil {
 		return nil, fmt.Errorf("retention policy: %w", err)
@@ -69,7 +69,7 @@ func (o *Overview) PlanPrune(policy retention.Policy, now time.Time) (*PrunePlan
 		switch {
 		case len(i.Data) > 0 && i.Pinned():
 			plan.Orphans = append(plan.Orphans, i.ID)
-		case len(i.Data) > 0: // its marks go when it is gone
+		case len(i.Data) > 0: // its marks go later, when the data is gone
 			plan.Litter = append(plan.Litter, i.Litter(now)...)
 		default:
 			for _, kind := range i.Marks {
@@ -84,19 +84,19 @@ func (o *Overview) PlanPrune(policy retention.Policy, now time.Time) (*PrunePlan
 	return plan, nil
 }
 
-// Vouch is how many snapshots an overview must vouch for so that a prune by the
-// policy can be planned.
+// Vouch returns how many snapshots an overview must vouch for before a prune by
+// the policy can be planned.
 func Vouch(policy retention.Policy) int { return max(policy.MinVerified, 1) }
 
 func (p *PrunePlan) decide(policy retention.Policy, o *Overview, now time.Time) {
 	var snapshots []retention.Snapshot
-	byID := map[backup.SnapshotID][]Item{} // several only where somebody copied manifests
+	byID := map[backup.SnapshotID][]Item{} // several only if somebody copied manifests
 	for _, i := range o.Items {
 		s := retention.Snapshot{ID: i.ID, Suspect: i.State() != backup.Verified, StoredBytes: i.StoredBytes()}
 		if pin := o.Mark(i.ID, backup.MarkPin); pin != nil {
 			s.Pinned = pin.Reason
 		} else if i.Pinned() {
-			s.Pinned = "just now" // after the pins were read
+			s.Pinned = "just now" // it was pinned after the marks were read
 		}
 		snapshots = append(snapshots, s)
 		byID[i.ID] = append(byID[i.ID], i)

@@ -149,7 +149,8 @@ func TestPrune_Refuses(t *testing.T) {
 		t.Error("no cluster: no error")
 	}
 	// Who looked at too few cannot know what counts.
-	if _, err := look(t, prod(s), 1, later()).PlanPrune(retention.Policy{Last: 1, MinVerified: 2}, later()); err == nil {
+	if _, err := look(t, prod(s), 1, later()).PlanPrune(retention.Policy{Last: 1, MinVerified: 2},
+		later()); err == nil {
 		t.Error("an overview that vouches for too few: no error")
 	}
 	pl := plan(t, newPruner(s, retention.Policy{Last: 1}))
@@ -224,7 +225,8 @@ func TestPrune_Leftovers(t *testing.T) {
 	lost.ID = "20200101T000000Z-r5-bbbbbb"                 // its data is there
 	back := manifest("prod", started.AddDate(0, 0, -9), 5) // and comes back meanwhile
 	lostData := "prod/data/20200101T000000Z-bbbbbb.db"
-	for _, key := range []string{pinKey(gone), damagedKey(gone), pinKey(lost), damagedKey(lost), lostData, pinKey(back)} {
+	for _, key := range []string{pinKey(gone), damagedKey(gone), pinKey(lost), damagedKey(lost), lostData,
+		pinKey(back)} {
 		create(t, s, key, []byte("x"))
 	}
 	uploads := &staleUploads{Store: s}

@@ -1,7 +1,7 @@
-// Package repository is what a store holds of etcd clusters: who it is, which
-// snapshots are in it and whether each is whole, what is marked, which of them
-// may be restored, and which may go. It is the only judge of a stored snapshot
-// and the only place that orders them.
+// Package repository is the part of a store that belongs to backupd: its identity,
+// the snapshots in it, and the marks about them. It judges stored snapshots and
+// orders them, and decides which may be restored and which may be removed. No
+// other package does.
 //
 // A snapshot exists when its manifest does. The manifest is created last, after
 // everything else was checked, and deleted first.
@@ -22,8 +22,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// cleanUpTime bounds what is done for tidiness after a failure, when the
-// caller's context may have ended already.
+// cleanUpTime bounds the cleaning up after a failure. It runs even if the context
+// of the caller has ended.
 const cleanUpTime = 10 * time.Second
 
 // Repository is one root of a store, marked as ours, with any number of clusters.
@@ -34,15 +34,16 @@ type Repository struct {
 }
 
 // Open opens the repository at the root of s. known is the id that it had before,
-// or empty: a repository that is not there any more, or has another id, is an
-// error, for its disk may not be mounted. Where there is no repository and none
-// was known the error wraps fs.ErrNotExist. A marker that does not parse is
-// backup.ErrCorrupt, and one of another format is refused by name.
+// or empty. If there is no longer a repository of that id, the error does not say
+// that it does not exist: its disk may not be mounted. If none was known and there
+// is none, the error wraps fs.ErrNotExist. A marker that does not parse is
+// backup.ErrCorrupt, and an unknown format is refused by name.
 func Open(ctx context.Context, s storage.Store, known string) (*Repository, error) {
 	m, err := readMarker(ctx, s)
 	switch {
 	case known != "" && errors.Is(err, fs.ErrNotExist):
-		// Down, and not absent: the cause is kept as text.
+		// The cause is added as text, so that the error does not match
+		// fs.ErrNotExist: a missing marker here means that the repository is down.
 		err = replaced(fmt.Errorf("repository %s is not at its address any more: %v", known, err))
 	case err == nil && known != "" && m.ID != known:
 		err = replaced(fmt.Errorf("another repository (%s) is at the address of repository %s", m.ID, known))
@@ -55,12 +56,12 @@ func Open(ctx context.Context, s storage.Store, known string) (*Repository, erro
 
 func replaced(err error) error {
 	return backup.WithHint(err,
-		"mount its disk or look who removed it; if it was replaced on purpose, restart the daemon")
+		"mount its disk, or find out who removed it; if it was replaced on purpose, restart the daemon")
 }
 
 // Create opens the repository at the root of s, and makes it if there is none.
 func Create(ctx context.Context, s storage.Store) (*Repository, error) {
-	// Looking first is more than a shortcut: a store that silently ignores
+	// To open it first is more than a shortcut: a store that silently ignores
 	// create-if-absent would give an old repository a new identity.
 	r, err := Open(ctx, s, "")
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -81,14 +82,14 @@ func Create(ctx context.Context, s storage.Store) (*Repository, error) {
 	return &Repository{s, m.ID, m.CreatedAt}, nil
 }
 
-// At returns the repository of a known id at the root of s without looking at it:
-// it may be down.
+// At returns the repository of a known id at the root of s without reading
+// anything, because it may be down.
 func At(s storage.Store, id string) *Repository { return &Repository{store: s, id: id} }
 
 // ID is the random id of the repository. It is empty only if [At] got none.
 func (r *Repository) ID() string { return r.id }
 
-// Created is when the repository was made; zero where it was not looked at.
+// Created is when the repository was made; it is zero after [At].
 func (r *Repository) Created() time.Time { return r.created }
 
 // Clusters returns the names of all clusters, sorted.
@@ -113,18 +114,19 @@ func (r *Repository) Clusters(ctx context.Context) ([]string, error) {
 	return out, nil
 }
 
-// Cluster returns the part of the repository that one cluster has, which may be
-// empty. A name that cannot be a cluster's is refused by every method.
+// Cluster returns the part of the repository that belongs to one cluster; it may
+// be empty. Every method refuses a name that cannot be the name of a cluster.
 func (r *Repository) Cluster(name string) *Cluster {
 	return &Cluster{r, catalog.Catalog{Store: r.store, Cluster: name}}
 }
 
-// AbortStaleUploads removes what uploads left that never finished, of any cluster.
+// AbortStaleUploads removes the parts of uploads that never finished, of all
+// clusters.
 func (r *Repository) AbortStaleUploads(ctx context.Context) (int, error) {
 	return storage.AbortStaleUploads(ctx, r.store, LitterAge)
 }
 
-// Cluster is what a repository holds of one cluster.
+// Cluster is the part of a repository that belongs to one cluster.
 type Cluster struct {
 	repo    *Repository
 	objects catalog.Catalog

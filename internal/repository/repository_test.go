@@ -30,7 +30,8 @@ func TestRepository(t *testing.T) {
 	if err := json.Unmarshal(readObject(t, s, backup.MarkerKey), &marker); err != nil {
 		t.Fatal(err)
 	}
-	if marker.Format != backup.MarkerFormat || len(marker.ID) < 16 || marker.CreatedAt.IsZero() || marker.ID != made.ID() {
+	if marker.Format != backup.MarkerFormat || len(marker.ID) < 16 || marker.CreatedAt.IsZero() ||
+		marker.ID != made.ID() {
 		t.Fatalf("got %+v, id %s", marker, made.ID())
 	}
 	for name, open := range map[string]func(context.Context, storage.Store) (*repository.Repository, error){

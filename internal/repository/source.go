@@ -11,14 +11,14 @@ import (
 	"github.com/etcd-backupd/backupd/internal/restore"
 )
 
-// restorable is a stored snapshot as a source of a restore.
+// restorable is a stored snapshot as the source of a restore.
 type restorable struct {
 	from     Data
 	manifest *backup.Manifest
 	ids      codec.Identities
 }
 
-// Source makes a source of a restore of a stored snapshot. Its bytes are
+// Source returns a stored snapshot as the source of a restore. Its bytes are
 // verified against the manifest while they stream into place.
 func (d Data) Source(m *backup.Manifest, ids codec.Identities) restore.Source {
 	return &restorable{d, m, ids}

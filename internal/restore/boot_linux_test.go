@@ -66,7 +66,8 @@ func TestExecute_Boots(t *testing.T) {
 					}
 				}
 				if len(got) != size || backup.MemberID(list.Header.ClusterId) != p.ClusterID {
-					t.Errorf("cluster %x of %d members, planned was %s of %d", list.Header.ClusterId, len(got), p.ClusterID, size)
+					t.Errorf("cluster %x of %d members, planned was %s of %d", list.Header.ClusterId, len(got),
+						p.ClusterID, size)
 				}
 				resp, err := client.Put(t.Context(), "after", "restore")
 				if err != nil || resp.Header.Revision != int64(f.hash.Revision)+1 {
@@ -147,7 +148,8 @@ func TestExecute_Auth(t *testing.T) {
 
 	members, initial := plannedMembers(t, t.TempDir(), 1)
 	p := restoreFile(t, path, request{
-		Site: restore.Site{OutputDir: filepath.Dir(members[0].DataDir)}, Request: restore.Request{InitialCluster: initial},
+		Site:    restore.Site{OutputDir: filepath.Dir(members[0].DataDir)},
+		Request: restore.Request{InitialCluster: initial},
 	})
 	if notes := strings.Join(p.Notes, "\n"); !strings.Contains(notes, "auth is enabled") {
 		t.Errorf("the plan does not mention auth: %s", notes)

@@ -19,7 +19,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/etcddb"
 )
 
-// Options are how a restore is executed. The zero value is usable.
+// Options configure how a restore is executed. The zero value is usable.
 type Options struct {
 	// EtcdLog is the logger for etcd's own restore code.
 	EtcdLog  *zap.Logger
@@ -29,8 +29,8 @@ type Options struct {
 	InitialMmapBytes uint64
 }
 
-// Execute builds every target from src in its staging folder and puts it into
-// place. When it fails before that, it leaves nothing behind.
+// Execute builds every target from src in its staging folder, and then puts all of
+// them into place. After an error before that it leaves nothing behind.
 func (w *Work) Execute(ctx context.Context, src Source, o Options) error {
 	return w.execute(ctx, src, o, changer{})
 }
@@ -59,8 +59,8 @@ func (w *Work) execute(ctx context.Context, src Source, o Options, c changer) (e
 	return w.publish(shop)
 }
 
-// publish puts everything built into place, unless a target has changed since
-// it was checked.
+// publish puts everything built into place, unless a target has changed since it
+// was checked.
 func (w *Work) publish(shop *workshop) error {
 	if err := recheck(w.folders()); err != nil {
 		return err
@@ -69,13 +69,13 @@ func (w *Work) publish(shop *workshop) error {
 	if err != nil {
 		return err
 	}
-	// From here on the restore is finished whatever happens, by this run or by
-	// the next one.
+	// From here on the restore will be finished, by this process or by the next
+	// one.
 	return shop.publish(j)
 }
 
-// checkSource refuses another database than the one that was planned with: the
-// plan may have been read from a file.
+// checkSource refuses a database other than the one that the plan was made for.
+// The plan may have been read from a file.
 func (w *Work) checkSource(got Origin) error {
 	want := w.Plan.Source
 	if got.Revision == want.Revision && got.Bytes == want.Bytes {
@@ -152,8 +152,8 @@ func (t Target) buildMember(p *Plan, lg *zap.Logger) error {
 	return errors.Join(os.Rename(t.database(), t.membership()), os.Remove(skeleton))
 }
 
-// memberLog passes on warnings of etcd's code, and its lines about members. Its
-// other lines are about the skeleton and would mislead.
+// memberLog passes on the warnings of etcd's code and its lines about members. Its
+// other lines describe the database without content, and would mislead.
 func memberLog(lg *zap.Logger) *zap.Logger {
 	return lg.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core { return &memberCore{c} }))
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
-// changer makes the changes by which a restore becomes visible. Tests can stop
-// it before each of them.
+// changer makes the visible changes of a restore. Tests can stop it before each of
+// them.
 type changer struct {
 	// before, when not nil, is called before each change. If it returns an
 	// error, the change is not made.
@@ -59,8 +59,8 @@ func (c changer) exchange(a, b string) error {
 	})
 }
 
-// cannotExchange reports whether err says that a file system has no such
-// operation.
+// cannotExchange reports whether err says that the file system cannot exchange two
+// names.
 func cannotExchange(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP)
 }

@@ -19,7 +19,7 @@ import (
 )
 
 // walReserve is the space of a new WAL: etcd allocates a segment of 64 MiB, and
-// the next one ahead of need.
+// the next segment in advance.
 const walReserve = 128 << 20
 
 // checkTarget refuses a target where a restore would put data at risk.
@@ -52,7 +52,7 @@ func (f *folder) occupied() error {
 		reason = fmt.Sprintf("wal-dir %q exists and is not empty", f.dir)
 	}
 	return backup.WithHint(&backup.RefusedError{Reason: reason, Override: "--replace"},
-		"--replace moves the data there aside (it is never deleted), or name another folder")
+		"--replace moves the data there aside (it is never deleted); or choose another folder")
 }
 
 // checkLocks refuses a folder that a running etcd holds: it locks its database
@@ -107,8 +107,8 @@ func (f *folder) held(file string) error {
 		"stop the etcd server that uses %s first", f.dir)
 }
 
-// checkListening refuses while something listens on the member's own peer
-// address on this host. Most likely it is the member that is to be replaced.
+// checkListening refuses while something listens on the peer address of the member
+// on this host. Most likely it is the member that is to be replaced.
 func (s *Site) checkListening(ctx context.Context, m backup.Member) error {
 	if s.AllowRunning {
 		return nil
@@ -129,7 +129,7 @@ func (s *Site) checkListening(ctx context.Context, m backup.Member) error {
 		_ = conn.Close()
 		return backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf(
 			"a server listens on %s, the peer URL of member %s", raw, m.Name), Override: "--allow-running"},
-			"stop it first; --allow-running restores all the same, for data that is started elsewhere or later")
+			"stop it first; --allow-running restores all the same, if the new data will be started elsewhere or later")
 	}
 	return nil
 }
@@ -159,8 +159,8 @@ func isLocal(ctx context.Context, host string) bool {
 	return false
 }
 
-// checkSpace adds up the needs of each file system, with a database of that
-// size for every target.
+// checkSpace checks each file system for the space of all targets in it, with a
+// database of that size for each.
 func checkSpace(targets []Target, database int64) error {
 	type device struct {
 		root       string
@@ -189,7 +189,7 @@ func checkSpace(targets []Target, database int64) error {
 	return nil
 }
 
-// needs is the space that will be built in f.
+// needs returns the space that will be built in f.
 func (t Target) needs(f *folder, database int64) int64 {
 	switch {
 	case f.kind == walFolder:
@@ -200,8 +200,7 @@ func (t Target) needs(f *folder, database int64) int64 {
 	return database + walReserve
 }
 
-// checkOwner refuses early a change of owner that chown(2) would refuse at the
-// end.
+// checkOwner refuses a change of owner that chown(2) would refuse at the end.
 func (s *Site) checkOwner(t Target, f *folder) error {
 	want := s.ownerOf(t, f)
 	if os.Geteuid() == 0 || want.UID == os.Geteuid() && want.GID == os.Getegid() {

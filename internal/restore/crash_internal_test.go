@@ -170,7 +170,8 @@ func (s *site) read(path string) string {
 }
 
 func (s *site) segments() string {
-	found, first, second := map[string]bool{}, s.read(filepath.Join(s.wal, "0.wal")), s.read(filepath.Join(s.wal, "1.wal"))
+	found := map[string]bool{}
+	first, second := s.read(filepath.Join(s.wal, "0.wal")), s.read(filepath.Join(s.wal, "1.wal"))
 	for _, is := range []string{first, second} {
 		if is != "none" {
 			found[is] = true

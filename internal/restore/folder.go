@@ -33,15 +33,15 @@ const (
 // usualWAL is where etcd has its WAL in a data directory.
 var usualWAL = filepath.Join("member", "wal")
 
-// place is where a folder goes and how it is used.
+// place is a folder in the file system and its use.
 type place struct {
-	kind folderKind
-	dir  string
-	wal  string // where the WAL is, below dir
-	keep string // an entry of dir that stays there: a mount point
+	kind  folderKind
+	dir   string
+	wal   string // where the WAL is, below dir
+	stays string // an entry of dir that is not moved: a mount point
 }
 
-// contents is a folder as it was found.
+// contents describes a folder as it was found.
 type contents struct {
 	exists bool
 	bare   bool     // it exists and has no entry at all
@@ -63,17 +63,17 @@ type folder struct {
 }
 
 func newFolder(p place, mounts []string) (*folder, error) {
-	found, err := p.look()
+	found, err := p.read()
 	if err != nil {
 		return nil, err
 	}
 	f := &folder{place: p, contents: found}
 	for _, m := range mounts {
-		if m != p.dir && within(m, p.dir) && (p.keep == "" || !within(m, filepath.Join(p.dir, p.keep))) {
+		if m != p.dir && within(m, p.dir) && (p.stays == "" || !within(m, filepath.Join(p.dir, p.stays))) {
 			f.nested = m
 		}
 	}
-	f.inside = p.keep != "" || found.exists &&
+	f.inside = p.stays != "" || found.exists &&
 		(slices.Contains(mounts, p.dir) || unix.Access(filepath.Dir(p.dir), unix.W_OK) != nil)
 	return f, nil
 }
@@ -93,7 +93,7 @@ func resolve(dir string) (string, error) {
 			return filepath.Join(real, rest), nil
 		}
 		if _, lerr := os.Lstat(d); lerr == nil {
-			return "", fmt.Errorf("follow %s: %w", d, err) // a link to nowhere, or in a circle
+			return "", fmt.Errorf("follow %s: %w", d, err) // a link without a target, or in a circle
 		}
 		if !errors.Is(err, fs.ErrNotExist) || d == filepath.Dir(d) {
 			return "", err
@@ -101,8 +101,8 @@ func resolve(dir string) (string, error) {
 	}
 }
 
-// stagings lists the two places where a staging folder for dir, and in it a
-// journal, can be: beside it, or inside.
+// stagings returns the two paths at which the staging folder of dir can be: beside
+// dir, or inside it. A staging folder may hold a journal.
 func stagings(dir string) [2]string {
 	return [2]string{
 		filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+stagingName),
@@ -121,8 +121,8 @@ func (f *folder) staging() string {
 // tree is where the new contents are built.
 func (f *folder) tree() string { return filepath.Join(f.staging(), "new") }
 
-// look reads the contents of the folder as they are now.
-func (p place) look() (c contents, err error) {
+// read reads the contents of the folder as they are now.
+func (p place) read() (c contents, err error) {
 	st, err := os.Stat(p.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return c, nil
@@ -143,22 +143,22 @@ func (p place) look() (c contents, err error) {
 	}
 	c.bare = len(entries) == 0
 	for _, e := range entries {
-		if name := e.Name(); name != p.keep && !isOurs(name) {
+		if name := e.Name(); name != p.stays && !isOurs(name) {
 			c.old = append(c.old, name)
 		}
 	}
 	return c, nil
 }
 
-// isOurs reports whether a restore, or the file system, has made an entry of
-// that name. Such an entry is not in the way.
+// isOurs reports whether a restore or the file system has made the entry of that
+// name. Such an entry is not in the way.
 func isOurs(name string) bool {
 	return name == "lost+found" || strings.HasPrefix(name, stagingName) || strings.HasPrefix(name, AsidePrefix)
 }
 
 // changed reports whether the folder has changed since it was found.
 func (f *folder) changed() (bool, error) {
-	now, err := f.look()
+	now, err := f.read()
 	if err != nil {
 		return true, err
 	}
@@ -184,7 +184,7 @@ func (f *folder) describe() string {
 	return ""
 }
 
-// root is the folder whose file system must hold everything.
+// root returns the folder whose file system must hold everything.
 func (f *folder) root() string {
 	if f.inside {
 		return f.dir

@@ -29,8 +29,8 @@ type journal struct {
 	Staging []string `json:"staging"`
 }
 
-// asked is the part of site and request that decides what is restored and
-// where.
+// asked is the part of a site and a request that determines the result of the
+// restore and its place.
 type asked struct {
 	Request
 	Name      string   `json:"name,omitempty"`
@@ -61,7 +61,7 @@ const (
 	pointerName = "journal-is-in"
 )
 
-// journal plans how everything built is put into place.
+// journal makes the journal: the moves that put everything built into place.
 func (w *Work) journal(now time.Time) (*journal, error) {
 	p := w.Plan
 	j := &journal{
@@ -97,13 +97,14 @@ func (j *journal) write(c changer) error {
 	return nil
 }
 
-// finish makes all moves that are not made yet, and then removes the staging
+// finish makes all moves that were not made yet, and then removes the staging
 // folders.
 func (j *journal) finish(c changer) error {
 	for _, m := range j.Moves {
 		if err := m.do(c); err != nil {
 			return backup.WithHint(fmt.Errorf("put %s into place: %w", m.To, err),
-				"the same command again goes on from here; %s lists the moves", filepath.Join(j.Staging[0], journalName))
+				"run the same command again to continue; %s lists the moves", filepath.Join(j.Staging[0],
+					journalName))
 		}
 	}
 	for _, m := range j.Moves {
@@ -111,7 +112,7 @@ func (j *journal) finish(c changer) error {
 			return backup.WithHint(fmt.Errorf("the restored data has been lost: %w", err),
 				"remove %s to start the restore again", j.Staging[0])
 		}
-		// A folder that was empty is not kept.
+		// An empty folder that was moved aside is removed.
 		if m.Aside != "" {
 			if err := c.rmdir(m.Aside); err != nil {
 				return err
@@ -151,8 +152,8 @@ func (j *journal) pending() bool {
 	})
 }
 
-// readJournal returns the journal that the staging folder belongs to. It returns
-// nil when there is none: then nothing was put into place yet.
+// readJournal returns the journal of the restore that the staging folder belongs
+// to. It returns nil if there is none: then nothing was put into place yet.
 func readJournal(staging string) (*journal, error) {
 	at := staging
 	raw, err := os.ReadFile(filepath.Join(staging, pointerName))
@@ -190,12 +191,12 @@ func absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
-// trusted refuses a staging folder that another user may have planted, in a
-// parent that everybody may write: root renames whatever a journal says.
+// trusted refuses a staging folder that another user may have made, in a parent
+// folder that everybody may write: root renames whatever a journal lists.
 func trusted(staging string) error {
 	st, err := os.Lstat(staging)
 	if err != nil {
-		return fmt.Errorf("look at staging folder: %w", err)
+		return fmt.Errorf("stat staging folder: %w", err)
 	}
 	if sys, ok := st.Sys().(*syscall.Stat_t); ok && int(sys.Uid) != os.Geteuid() {
 		return &backup.RefusedError{Reason: fmt.Sprintf("staging folder %s belongs to user %d", staging, sys.Uid)}
@@ -203,8 +204,8 @@ func trusted(staging string) error {
 	return nil
 }
 
-// checkJournal refuses while an interrupted restore has left work to finish: its
-// staging folder may hold old data.
+// checkJournal refuses while an interrupted restore of the folder is unfinished:
+// its staging folder may hold old data.
 func (f *folder) checkJournal() error {
 	for _, dir := range stagings(f.dir) {
 		j, err := readJournal(dir)
@@ -213,8 +214,9 @@ func (f *folder) checkJournal() error {
 		}
 		if j != nil {
 			return backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf(
-				"a restore of %s into %s was interrupted and must be finished first", j.Source, strings.Join(j.Dirs, ", "))},
-				"a restore into the same folder, not as a dry run, begins with that")
+				"a restore of %s into %s was interrupted and must be finished first", j.Source,
+				strings.Join(j.Dirs, ", "))},
+				"a restore into the same folder, without --dry-run, finishes it first")
 		}
 	}
 	return nil

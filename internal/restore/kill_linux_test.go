@@ -32,7 +32,8 @@ type ground struct {
 func newGround(t *testing.T, f *fixture, root, before string, withWAL bool) *ground {
 	t.Helper()
 	g := &ground{root: root, job: job{
-		Snapshot: f.snapshot, DataDir: filepath.Join(root, "data"), Peer: "http://10.0.0.1:2380", Replace: before == "old",
+		Snapshot: f.snapshot, DataDir: filepath.Join(root, "data"), Peer: "http://10.0.0.1:2380",
+		Replace: before == "old",
 	}}
 	if withWAL {
 		g.WALDir = filepath.Join(root, "log")

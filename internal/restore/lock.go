@@ -9,8 +9,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
-// lock keeps a second restore away from the same target. It ends with the
-// process.
+// lock prevents a second restore to the same target. It ends with the process.
 type lock struct{ file *os.File }
 
 func lockPath(staging string) string { return staging + ".lock" }

@@ -12,8 +12,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// ParseMembers parses etcd's --initial-cluster: name=URL pairs with commas
-// between, a name repeated for each further URL of it. It returns the members
+// ParseMembers parses etcd's --initial-cluster: name=URL pairs, separated by
+// commas. A member with several URLs has several pairs. It returns the members
 // sorted by name, without ids.
 func ParseMembers(s string) ([]backup.Member, error) {
 	urls, err := types.NewURLsMap(s)
@@ -52,15 +52,18 @@ func FormatMembers(members []backup.Member) string {
 	return strings.Join(parts, ",")
 }
 
-// recordedMembers plans the cluster that the source came from. Learners and
-// members that never started cannot be restored; left has a note on each.
+// recordedMembers returns the members of the cluster that the source came from.
+// Learners and members that never started cannot be restored; left has a note on
+// each.
 func recordedMembers(recorded []backup.Member) (members []backup.Member, left []string, err error) {
 	for _, m := range recorded {
 		switch {
 		case m.Learner:
-			left = append(left, fmt.Sprintf("member %s (%s) was a learner: add it again after the restore", m.Name, m.ID))
+			left = append(left, fmt.Sprintf("member %s (%s) was a learner: add it again after the restore", m.Name,
+				m.ID))
 		case m.Name == "":
-			left = append(left, fmt.Sprintf("member %s was added but never started: add it again after the restore", m.ID))
+			left = append(left, fmt.Sprintf("member %s was added but never started: add it again after the restore",
+				m.ID))
 		default:
 			members = append(members, backup.Member{Name: m.Name, PeerURLs: m.PeerURLs})
 		}

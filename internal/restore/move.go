@@ -13,8 +13,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
-// move puts one built file or folder into place, or takes an old one away. It
-// can be done again after a crash at any moment of it.
+// move puts one built file or folder into place, or moves an old one aside. After
+// a crash at any moment it can be done again.
 type move struct {
 	From string `json:"from"`
 	To   string `json:"to"`
@@ -23,7 +23,7 @@ type move struct {
 	Inode uint64 `json:"inode"`
 	// Aside is where the old entry at To goes. Empty if there was none.
 	Aside string `json:"aside,omitempty"`
-	// Away marks a move that only takes something old away.
+	// Away marks a move that only moves something old aside.
 	Away bool `json:"away,omitempty"`
 }
 
@@ -37,13 +37,13 @@ func (m move) do(c changer) error {
 	at, err := inode(m.From)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil // made by an earlier run
+		return nil // an earlier process made it
 	case err != nil:
 		return err
 	case at == m.Inode:
 		err = m.place(c)
 	case m.Away:
-		return nil // another thing has taken that name since
+		return nil // something else has this name now
 	default:
 		err = m.putAside(c)
 	}
@@ -74,8 +74,8 @@ func (m move) place(c changer) error {
 		return c.rename(m.From, m.Aside)
 	}
 	if cannotExchange(err) {
-		// A moment with neither old nor new cannot be helped. The journal
-		// repairs it if it lasts.
+		// A moment without old and new data is unavoidable. If a crash makes it
+		// last, the journal repairs it.
 		err = c.rename(m.To, m.Aside)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -101,10 +101,10 @@ func (m move) putAside(c changer) error {
 
 // moves lists, in order, the moves that put a built target into place.
 //
-// Where that takes several steps etcd could be started between two of them, on
-// an old database with a new WAL or the like, and would not notice. So the
-// first step closes the target: a plain file takes the place of the data
-// directory, on which no etcd starts. The last step opens it again.
+// If that takes several steps, somebody could start etcd between two of them, for
+// example on an old database with a new WAL, and etcd would not notice. So the
+// first step closes the target: a plain file replaces the data directory, and no
+// etcd starts on it. The last step opens the target again.
 func (t Target) moves(stamp string) ([]move, error) {
 	moves, err := t.data.moves(stamp)
 	if err != nil {
@@ -127,10 +127,10 @@ func (t Target) moves(stamp string) ([]move, error) {
 	return slices.Concat([]move{closing}, moves[1:], []move{opening}), nil
 }
 
-const closedNotice = "A restore by backupd was interrupted here. The same command again finishes it.\n"
+const closedNotice = "A restore by backupd was interrupted here. Run the same command again to finish it.\n"
 
-// closed splits heart, the move of the entry that etcd starts from, into two:
-// one that closes the target and one that opens it.
+// closed splits heart, the move of the entry from which etcd starts, into two
+// moves: the first closes the target, the second opens it.
 func (f *folder) closed(heart move, stamp string) (closing, opening move, err error) {
 	notice := filepath.Join(f.staging(), "closed")
 	if err := os.WriteFile(notice, []byte(closedNotice), 0o644); err != nil {
@@ -150,7 +150,7 @@ func (f *folder) closed(heart move, stamp string) (closing, opening move, err er
 }
 
 // moves lists the moves that put a built folder into place. The first one moves
-// the entry that etcd starts from.
+// the entry from which etcd starts.
 func (f *folder) moves(stamp string) ([]move, error) {
 	if !f.inside {
 		aside := f.aside(stamp)
@@ -194,8 +194,8 @@ func (f *folder) moves(stamp string) ([]move, error) {
 	return out, nil
 }
 
-// aside is where old data goes: a sibling or, where the folder itself must
-// stay, a folder in it.
+// aside returns the path to which old data moves: a sibling of the folder or, if
+// the folder cannot be moved, a folder in it.
 func (f *folder) aside(stamp string) string {
 	if f.inside {
 		return filepath.Join(f.dir, AsidePrefix+stamp)
@@ -203,8 +203,8 @@ func (f *folder) aside(stamp string) string {
 	return f.dir + AsidePrefix + stamp
 }
 
-// freeStamp makes the part that is common to the names of everything that one
-// restore moves aside.
+// freeStamp makes the common part of the names of all data that one restore moves
+// aside.
 func freeStamp(folders []*folder, now time.Time) (string, error) {
 	stamp := now.UTC().Format("20060102T150405Z")
 	for range 100 {

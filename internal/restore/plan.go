@@ -1,13 +1,13 @@
 // Package restore rebuilds etcd data directories from a database.
 //
-// A restore decides everything first. A [Source] describes its database,
-// [NewPlan] decides what the new cluster will be, and [Site.Check] looks at the
-// folders of one host and refuses whatever would put data at risk. None of
+// A restore makes all decisions first. A [Source] describes its database,
+// [NewPlan] decides what the new cluster will be, and [Site.Check] inspects the
+// folders of one host and refuses everything that would put data at risk. None of
 // these changes anything. [Work.Execute] builds complete data directories in a
-// staging folder beside each target and then renames them into place. Killed at
-// any moment, a target is the complete old or the complete new one or, where
-// that takes several steps, closed to any server. The same restore again, which
-// begins with [FinishInterrupted], finishes the work.
+// staging folder beside each target and then renames them into place. If it is
+// killed, each target is the complete old one, the complete new one or, in the
+// middle of several steps, closed to every server. The same restore again begins
+// with [FinishInterrupted], which finishes the work.
 package restore
 
 import (
@@ -18,8 +18,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// Request is an operator's wishes for the new cluster. Its fields are etcdutl's
-// flags of the same names, and one more. It is the same on every host.
+// Request is the operator's request for the new cluster. It has the fields of
+// etcdutl's flags of the same names, and one more. It is the same on every host.
 type Request struct {
 	// InitialCluster empty means the members that the source records.
 	InitialCluster string `json:"initialCluster,omitempty"`
@@ -55,8 +55,8 @@ type Plan struct {
 	Request Request  `json:"request"`
 }
 
-// NewPlan decides a restore. It depends on its arguments alone, but for a
-// random token where none is requested.
+// NewPlan decides a restore. The result depends on the arguments alone, except for
+// a random token if none is requested.
 func NewPlan(source Origin, r Request) (*Plan, error) {
 	p := &Plan{Source: source, Token: r.Token, Request: r}
 	if p.Token == "" {
@@ -103,7 +103,7 @@ func (p *Plan) note() {
 		}
 	}
 	if p.Source.AuthEnabled {
-		p.notef("auth is enabled in this snapshot: the restored cluster asks for the users and passwords of that time")
+		p.notef("auth is enabled in this snapshot: the restored cluster has the users and passwords of that time")
 	}
 	if p.Source.Leases > 0 {
 		p.notef("%d leases restart with their full TTL", p.Source.Leases)
@@ -121,5 +121,5 @@ func (p *Plan) revision() string {
 	return fmt.Sprintf("%d, bumped by %d and marked compacted", p.Source.Revision, p.Request.BumpRevision)
 }
 
-// InitialCluster is the new cluster as etcd's --initial-cluster takes it.
+// InitialCluster returns the new cluster in the form of etcd's --initial-cluster.
 func (p *Plan) InitialCluster() string { return FormatMembers(p.Members) }

@@ -11,7 +11,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// PlanFormat names the form in which a plan is written.
+// PlanFormat is the format in which a plan is written.
 const PlanFormat = "backupd/plan/v1"
 
 // MaxPlanBytes is the largest plan that is written or read.
@@ -35,9 +35,9 @@ func (p *Plan) Marshal() ([]byte, error) {
 	return raw, nil
 }
 
-// ParsePlan reads a plan that [Plan.Marshal] has written. It refuses a plan
-// that this version does not understand completely, and one that contradicts
-// itself: a restore does exactly as its plan says.
+// ParsePlan reads a plan that [Plan.Marshal] has written. It refuses a plan that
+// this version does not fully understand, and one that contradicts itself: a
+// restore does exactly what its plan says.
 func ParsePlan(raw []byte) (*Plan, error) {
 	if len(raw) > MaxPlanBytes {
 		return nil, backup.Corruptf("plan of %d bytes: more than %d", len(raw), MaxPlanBytes)
@@ -60,13 +60,13 @@ func ParsePlan(raw []byte) (*Plan, error) {
 	return file.Plan, nil
 }
 
-// checkPlanFormat comes first, so that a plan of a newer version is not called
-// damaged.
+// checkPlanFormat is called first, so that a plan of a newer version is not
+// reported as damaged.
 func checkPlanFormat(raw []byte) error {
 	var head struct {
 		Format string `json:"format"`
 	}
-	// The format is looked for in the first document; ParsePlan sees the rest.
+	// This decodes the first document only; ParsePlan refuses anything after it.
 	if err := json.NewDecoder(bytes.NewReader(raw)).Decode(&head); err != nil {
 		return backup.Corruptf("decode plan: %w", err)
 	}

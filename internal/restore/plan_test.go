@@ -16,7 +16,10 @@ func origin() restore.Origin {
 	return restore.Origin{
 		Name: "snapshot 20261120T101500Z-r42-k7q2xd of cluster prod", Bytes: 1 << 20, Revision: 42,
 		Members: []backup.Member{
-			{ID: 1, Name: "m1", PeerURLs: []string{"http://10.0.0.1:2380"}, ClientURLs: []string{"http://10.0.0.1:2379"}},
+			{
+				ID: 1, Name: "m1", PeerURLs: []string{"http://10.0.0.1:2380"},
+				ClientURLs: []string{"http://10.0.0.1:2379"},
+			},
 			{ID: 2, Name: "m2", PeerURLs: []string{"http://10.0.0.2:2380"}},
 			{ID: 3, Name: "slow", PeerURLs: []string{"http://10.0.0.3:2380"}, Learner: true},
 		},
@@ -46,7 +49,8 @@ func TestPlan_Notes(t *testing.T) {
 	}{{false, "--clear-alarms removes it"}, {true, "is cleared"}} {
 		p, _ := newPlan(t, restore.Request{ClearAlarms: c.clear})
 		notes := strings.Join(p.Notes, "\n")
-		for _, want := range []string{c.alarm, "slow", "7 leases restart", "auth is enabled", "suspect: member m2 differs"} {
+		for _, want := range []string{c.alarm, "slow", "7 leases restart", "auth is enabled",
+			"suspect: member m2 differs"} {
 			if !strings.Contains(notes, want) {
 				t.Errorf("%q is not in the notes:\n%s", want, notes)
 			}
@@ -128,7 +132,8 @@ func TestParsePlan_Refuses(t *testing.T) {
 func FuzzParsePlan(f *testing.F) {
 	_, raw := newPlan(f, restore.Request{Token: "tok"})
 	f.Add(raw)
-	_, raw = newPlan(f, restore.Request{InitialCluster: "a=http://1:1", Token: "t", BumpRevision: 1, MarkCompacted: true})
+	_, raw = newPlan(f, restore.Request{InitialCluster: "a=http://1:1", Token: "t", BumpRevision: 1,
+		MarkCompacted: true})
 	f.Add(raw)
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		p, err := restore.ParsePlan(raw)

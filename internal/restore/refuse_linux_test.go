@@ -50,10 +50,12 @@ func TestNewPlan_Refuses(t *testing.T) {
 		"DanglingLink":  {func(r *request) { r.DataDir = dangling }, "follow", false},
 		"WALIsData":     {func(r *request) { r.WALDir = filepath.Join(link, "new") }, unfit, false},
 		"DataInWAL":     {func(r *request) { r.WALDir = link }, unfit, false},
-		"WALInSnap":     {func(r *request) { r.WALDir = filepath.Join(r.DataDir, "member", "snap", "wal") }, unfit, false},
-		"WALIsMember":   {func(r *request) { r.WALDir = filepath.Join(r.DataDir, "member") }, unfit, false},
-		"BumpAlone":     {func(r *request) { r.BumpRevision = 5 }, "go together", false},
-		"MarkAlone":     {func(r *request) { r.MarkCompacted = true }, "go together", false},
+		"WALInSnap": {
+			func(r *request) { r.WALDir = filepath.Join(r.DataDir, "member", "snap", "wal") }, unfit, false,
+		},
+		"WALIsMember": {func(r *request) { r.WALDir = filepath.Join(r.DataDir, "member") }, unfit, false},
+		"BumpAlone":   {func(r *request) { r.BumpRevision = 5 }, "go together", false},
+		"MarkAlone":   {func(r *request) { r.MarkCompacted = true }, "go together", false},
 		"Overflow": {func(r *request) {
 			r.BumpRevision, r.MarkCompacted = math.MaxInt64-uint64(f.hash.Revision), true
 		}, "past the largest revision", false},
@@ -62,7 +64,9 @@ func TestNewPlan_Refuses(t *testing.T) {
 		}, "past the largest revision", false},
 		"GarbageMembers": {func(r *request) { r.InitialCluster = "m1" }, "parse --initial-cluster", false},
 		"SharedURL":      {func(r *request) { r.InitialCluster += ",m3=" + url("1") }, "is given for both", false},
-		"SharedURLOfOne": {func(r *request) { r.InitialCluster += ",m1=" + url("1") }, "parse --initial-cluster", false},
+		"SharedURLOfOne": {
+			func(r *request) { r.InitialCluster += ",m1=" + url("1") }, "parse --initial-cluster", false,
+		},
 		"NameIsNoFolder": {func(r *request) {
 			r.OutputDir, r.InitialCluster = root, "../m1="+url("1")
 		}, "cannot be a folder's name", false},

@@ -21,11 +21,11 @@ type Finished struct {
 }
 
 // FinishInterrupted completes an earlier restore to the same folders that was
-// killed while it put them into place. It returns nil when there is none. A
-// running server on a target is a [*backup.RefusedError].
+// killed while it put them into place. It returns nil if there is none. It returns
+// a [*backup.RefusedError] if a server runs on a target.
 //
-// The caller must look at the result: it is the restore that was interrupted,
-// which may differ from the one that is requested now.
+// The caller must compare the result with its own request: the interrupted restore
+// may have been a different one.
 func FinishInterrupted(s Site, r Request) (*Finished, error) {
 	return finishInterrupted(s, r, changer{})
 }
@@ -83,8 +83,8 @@ func (j *journal) resume(c changer) (err error) {
 	return j.finish(c)
 }
 
-// tidy removes the staging folder of a restore that was killed before it had
-// anything to finish, or after it had finished.
+// tidy removes the staging folder of a restore that was killed before its journal
+// was written, or after all its moves were made.
 func tidy(c changer, staging string) (err error) {
 	if _, err := os.Lstat(lockPath(staging)); err != nil {
 		return nil // no restore was killed here
@@ -103,13 +103,13 @@ func tidy(c changer, staging string) (err error) {
 	return nil
 }
 
-// checkStopped refuses a target that an etcd was started on after the crash.
+// checkStopped refuses a target on which an etcd was started after the crash.
 func checkStopped(dir string) error {
 	if st, err := os.Stat(dir); err == nil && !st.IsDir() {
 		return nil // closed by the restore
 	}
 	for _, p := range []place{{kind: dataFolder, dir: dir, wal: usualWAL}, {kind: walFolder, dir: dir, wal: "."}} {
-		found, err := p.look()
+		found, err := p.read()
 		if err != nil {
 			return err
 		}

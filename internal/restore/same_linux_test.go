@@ -33,7 +33,8 @@ func TestExecute_SameAsEtcdutl(t *testing.T) {
 func testSameAsEtcdutl(t *testing.T, f *fixture, size int, bump uint64, walDir string) {
 	cluster := "m1=http://10.0.0.1:2380"
 	if size == 3 {
-		cluster = "m3=http://10.0.0.3:2380,m1=http://10.0.0.1:2380,m2=https://etcd-2.example:2380,m2=http://10.0.0.2:2380"
+		cluster = "m3=http://10.0.0.3:2380,m1=http://10.0.0.1:2380," +
+			"m2=https://etcd-2.example:2380,m2=http://10.0.0.2:2380"
 	}
 	theirs, ours := t.TempDir(), t.TempDir()
 	conf := etcdsnapshot.RestoreConfig{

@@ -13,9 +13,9 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// Site is one host of a restore: the members it gets, their folders, and the
-// risks that the operator allows. Its fields are etcdutl's flags of the same
-// names, and a few more.
+// Site describes one host of a restore: the members that it gets, their folders,
+// and the risks that the operator allows. It has the fields of etcdutl's flags of
+// the same names, and a few more.
 type Site struct {
 	Name    string
 	DataDir string // empty means <name>.etcd
@@ -23,16 +23,17 @@ type Site struct {
 	// PeerURLs are this member's advertised URLs; empty means those that the
 	// plan has for it.
 	PeerURLs []string
-	// OutputDir, when set, asks for the data directories of all members in it,
-	// one folder each, instead of Name and DataDir.
+	// OutputDir, if set, is the folder that gets the data directories of all
+	// members, one folder each. Name and DataDir are then not used.
 	OutputDir string
 
-	// Owner of everything restored; nil means the owner of the folder that is
-	// replaced, or this process's user.
+	// Owner is the owner of everything restored; nil means the owner of the folder
+	// that is replaced, or the user of this process.
 	Owner *Owner
-	// Replace moves data that is in the way aside instead of refusing.
+	// Replace moves data that is in the way aside. Without it such data is a
+	// refusal.
 	Replace bool
-	// AllowRunning restores although something listens on a peer URL.
+	// AllowRunning restores even if something listens on a peer URL.
 	AllowRunning bool
 }
 
@@ -52,8 +53,8 @@ type Target struct {
 	wal  *folder // nil when the WAL is built with the data directory
 }
 
-// Check finds out whether p can be done here. It changes nothing. It returns a
-// [*backup.RefusedError] for anything that would put data at risk.
+// Check checks whether p can be done on this host. It changes nothing. It returns
+// a [*backup.RefusedError] if that would put data at risk.
 func (s *Site) Check(ctx context.Context, p *Plan) (*Work, error) {
 	w := &Work{Plan: p, site: *s}
 	var err error
@@ -68,7 +69,8 @@ func (s *Site) Check(ctx context.Context, p *Plan) (*Work, error) {
 	return w, checkSpace(w.Targets, p.Source.Bytes)
 }
 
-// targets decides which folders are restored, and looks at them.
+// targets returns the members that are restored here, with their folders as they
+// are now.
 func (s *Site) targets(p *Plan) ([]Target, error) {
 	mounts, err := mountPoints()
 	if err != nil {
@@ -103,7 +105,7 @@ func (s *Site) dataDir() string {
 	return s.DataDir
 }
 
-// member finds the one member that is restored here.
+// member returns the one member that is restored here.
 func (s *Site) member(p *Plan) (backup.Member, error) {
 	i := slices.IndexFunc(p.Members, func(m backup.Member) bool { return m.Name == s.Name })
 	if i < 0 {
@@ -162,7 +164,7 @@ func newTarget(m backup.Member, dataDir, walDir string, mounts []string) (t Targ
 	case wal.inside && filepath.Dir(rel) == ".":
 		// Another disk is mounted in the data directory.
 		t.wal = wal
-		data.keep = rel
+		data.stays = rel
 	case rel == usualWAL:
 		t.WALDir = ""
 	default:
@@ -172,7 +174,7 @@ func newTarget(m backup.Member, dataDir, walDir string, mounts []string) (t Targ
 	return t, err
 }
 
-// checkApart refuses a WAL directory that would get into the way of the data.
+// checkApart refuses a WAL directory whose path collides with the data directory.
 func checkApart(dataDir, walDir string) error {
 	snap := filepath.Join(dataDir, "member", "snap")
 	if within(dataDir, walDir) || within(walDir, snap) || within(snap, walDir) {
@@ -188,7 +190,7 @@ func (t Target) folders() []*folder {
 	return []*folder{t.data, t.wal}
 }
 
-// ownerOf is the future owner of everything in f.
+// ownerOf returns the future owner of everything in f.
 func (s *Site) ownerOf(t Target, f *folder) Owner {
 	switch {
 	case s.Owner != nil:
@@ -205,8 +207,8 @@ func (s *Site) ownerOf(t Target, f *folder) Owner {
 	return Owner{os.Geteuid(), os.Getegid()}
 }
 
-// dirs lists all folders that a restore to this site may have been interrupted
-// on. It needs no plan: which members an output directory gets shows there.
+// dirs lists all folders to which a restore on this site may have been
+// interrupted. It needs no plan: the output directory shows which members it has.
 func (s *Site) dirs() ([]string, error) {
 	if s.OutputDir != "" {
 		return s.outputDirs()
@@ -240,7 +242,7 @@ func (s *Site) outputDirs() ([]string, error) {
 		if inner, ok := strings.CutSuffix(target, stagingName); ok {
 			target = strings.TrimPrefix(inner, ".")
 		}
-		// A link that leads nowhere is no target.
+		// A link without a target is no folder of ours.
 		if abs, err := resolve(filepath.Join(s.OutputDir, target)); err == nil {
 			out = append(out, abs)
 		}

@@ -17,7 +17,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/etcddb"
 )
 
-// Source is a database to restore from: a stored snapshot, a plain file.
+// Source is a database to restore from, such as a stored snapshot or a plain file.
 type Source interface {
 	// About describes the database. A plan is made from that alone.
 	About() Origin
@@ -30,11 +30,11 @@ type Source interface {
 
 // Origin describes the database of a [Source].
 type Origin struct {
-	// Name says for people where the database comes from.
+	// Name tells people where the database comes from.
 	Name string `json:"name"`
 	// Bytes is the length of the database, without a trailer.
 	Bytes int64 `json:"bytes"`
-	// Revision is exact; 0 where the database was not inspected.
+	// Revision is exact; 0 if the database was not inspected.
 	Revision backup.Revision `json:"revision"`
 	// Members are those of the cluster that the database came from.
 	Members     []backup.Member `json:"members"`
@@ -53,10 +53,10 @@ const TrailerBytes = sha256.Size
 // them.
 const flushEvery = 32 << 20
 
-// Fill writes the first size bytes of stream to f, which is new and empty, and
-// reads the rest of stream, of exactly trailer bytes, for a reader that verifies
-// at its end. It allocates the space first, and it writes while the next bytes
-// are fetched. Every [Source] can use it.
+// Fill writes the first size bytes of stream to f, which is new and empty. It also
+// reads the trailer bytes that must follow, because the reader may verify at its
+// end. It allocates the space first, and writes while it reads on. Every [Source]
+// can use it.
 func Fill(ctx context.Context, f *os.File, stream io.Reader, size, trailer int64) error {
 	if err := fileutil.Preallocate(f, size, true); err != nil {
 		return fmt.Errorf("allocate %d bytes for the database: %w", size, err)
@@ -114,11 +114,12 @@ type HashCheck int
 // Hash checks.
 const (
 	RequireHash HashCheck = iota
-	// SkipHash is for files copied out of a data directory, which have none.
+	// SkipHash requires none. Files that were copied out of a data directory have
+	// none.
 	SkipHash
 )
 
-// file is a plain file as a source.
+// file is a source that reads a plain file.
 type file struct {
 	path    string
 	origin  Origin
@@ -126,9 +127,8 @@ type file struct {
 	check   HashCheck
 }
 
-// FromFile checks a plain file and makes a source of it. It checks the frame,
-// the trailer and, in a child process, every page and record. progress may be
-// nil.
+// FromFile checks a plain file and returns it as a source. It checks the frame,
+// the trailer and, in a child process, every page and record. progress may be nil.
 func FromFile(ctx context.Context, path string, check HashCheck, progress func(done, total int64)) (Source, error) {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -189,7 +189,7 @@ func (s *file) Place(ctx context.Context, f *os.File, progress func(done, total 
 	return Fill(ctx, f, r, s.origin.Bytes, s.trailer)
 }
 
-// fileReader checks the trailer once more, on the bytes that are restored, and
+// fileReader verifies the trailer again, now on the bytes that are restored, and
 // reports how much was read.
 type fileReader struct {
 	f           *os.File

@@ -55,11 +55,15 @@ func TestFromFile_Refuses(t *testing.T) {
 		prefix string
 		is     error
 	}{
-		"WrongTrailer":  {mangled(t, f.snapshot, flip(-1)), restore.RequireHash, "expected sha256 ", backup.ErrCorrupt},
-		"FlippedByte":   {mangled(t, f.snapshot, flip(half)), restore.RequireHash, "expected sha256 ", backup.ErrCorrupt},
-		"NoTrailer":     {mangled(t, f.snapshot, keep(-32)), restore.RequireHash, missing, backup.ErrCorrupt},
-		"Stopped":       {f.stopped, restore.RequireHash, missing, backup.ErrCorrupt},
-		"Truncated":     {mangled(t, f.snapshot, keep(-512)), restore.RequireHash, "expected sha256 ", backup.ErrCorrupt},
+		"WrongTrailer": {mangled(t, f.snapshot, flip(-1)), restore.RequireHash, "expected sha256 ", backup.ErrCorrupt},
+		"FlippedByte": {
+			mangled(t, f.snapshot, flip(half)), restore.RequireHash, "expected sha256 ", backup.ErrCorrupt,
+		},
+		"NoTrailer": {mangled(t, f.snapshot, keep(-32)), restore.RequireHash, missing, backup.ErrCorrupt},
+		"Stopped":   {f.stopped, restore.RequireHash, missing, backup.ErrCorrupt},
+		"Truncated": {
+			mangled(t, f.snapshot, keep(-512)), restore.RequireHash, "expected sha256 ", backup.ErrCorrupt,
+		},
 		"TruncatedSkip": {mangled(t, f.stopped, keep(20<<10)), restore.SkipHash, "", backup.ErrCorrupt},
 		"Empty":         {mangled(t, f.snapshot, keep(0)), restore.SkipHash, "", backup.ErrCorrupt},
 		"Text":          {mangled(t, f.snapshot, text), restore.SkipHash, "", backup.ErrCorrupt},
@@ -159,9 +163,10 @@ func stored(t testing.TB, f *fixture) ([]byte, *backup.Manifest) {
 	object, err := io.ReadAll(enc)
 	must(t, err)
 	must(t, enc.Close())
-	m := &backup.Manifest{ID: backup.NewDataName(time.Now()).WithRevision(facts.Revision), Encoding: codec.Options{Compress: codec.Zstd}.Encoding(), Capture: backup.Capture{
-		Cluster: "c", Revision: facts.Revision, Members: facts.Members,
-	}}
+	m := &backup.Manifest{ID: backup.NewDataName(time.Now()).WithRevision(facts.Revision),
+		Encoding: codec.Options{Compress: codec.Zstd}.Encoding(), Capture: backup.Capture{
+			Cluster: "c", Revision: facts.Revision, Members: facts.Members,
+		}}
 	m.Plain = backup.Blob{Bytes: int64(len(plain)), SHA256: sha256.Sum256(plain)}
 	_, m.Stored = enc.Sums()
 	return object, m

@@ -9,8 +9,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// Work is a plan that can be done on one site, which [Site.Check] has looked
-// at. Only such a plan can be executed.
+// Work is a plan for one site that [Site.Check] has accepted. Only such a plan can
+// be executed.
 type Work struct {
 	Plan *Plan
 	// Targets are the members whose data directories are made here.
@@ -46,7 +46,7 @@ func (w *Work) WriteTo(out io.Writer) (int64, error) {
 			fmt.Fprintf(tw, "  WAL directory\t%s (%s)%s\n", t.WALDir, t.Member.Name, t.wal.describe())
 		}
 	}
-	_ = tw.Flush() // a strings.Builder takes everything
+	_ = tw.Flush() // a strings.Builder does not fail
 	for _, n := range p.Notes {
 		fmt.Fprintf(&b, "  note: %s\n", n)
 	}

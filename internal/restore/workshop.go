@@ -49,7 +49,7 @@ func newWorkshop(c changer, folders []*folder) (_ *workshop, err error) {
 }
 
 func (w *workshop) stage(dir string) error {
-	// A restore that died before everything was built may have left one.
+	// A restore that was killed before it wrote a journal may have left one.
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("clear staging folder: %w", err)
 	}
@@ -84,15 +84,15 @@ func (w *workshop) mkdirAll(dir string) error {
 	return nil
 }
 
-// publish puts everything built into place, as j says.
+// publish puts everything built into place, as j lists.
 func (w *workshop) publish(j *journal) error {
 	// Everything that the journal names must be as durable as the journal.
 	durable := slices.Concat(j.Staging, parents(j.Staging), parents(w.made))
 	if err := w.changes.sync(durable...); err != nil {
 		return err
 	}
-	// If this fails the journal may be there all the same. close takes it away
-	// first, so that nobody acts on it.
+	// After an error the journal may exist all the same. close removes it first,
+	// so that nobody acts on it.
 	if err := j.write(w.changes); err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (w *workshop) publish(j *journal) error {
 	return j.finish(w.changes)
 }
 
-// recheck looks at the folders again: it may be hours since they were checked.
+// recheck reads the folders again: hours may have passed since they were checked.
 func recheck(folders []*folder) error {
 	for _, f := range folders {
 		changed, err := f.changed()
@@ -117,7 +117,7 @@ func recheck(folders []*folder) error {
 	return nil
 }
 
-// close ends the restore. It removes everything that was not put into place.
+// close ends the restore and removes everything that was not put into place.
 func (w *workshop) close() error {
 	var errs []error
 	if !w.published {
@@ -134,7 +134,7 @@ func (w *workshop) close() error {
 	return errors.Join(errs...)
 }
 
-// unmake removes the folders that were made for nothing.
+// unmake removes the folders that were made and not used.
 func (w *workshop) unmake() error {
 	for _, dir := range slices.Backward(w.made) {
 		if err := w.changes.rmdir(dir); err != nil {

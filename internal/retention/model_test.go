@@ -53,7 +53,8 @@ func drawHistory(t *rapid.T, locations map[string]*time.Location) history {
 	few := rapid.SampledFrom([]int{0, 0, 0, 1, 2, 3, 7})
 	span := rapid.SampledFrom(append([]time.Duration{0, 0}, steps...))
 	h.policy = retention.Policy{
-		Last: few.Draw(t, "last"), Hourly: few.Draw(t, "hourly"), Daily: few.Draw(t, "daily"), Weekly: few.Draw(t, "weekly"),
+		Last: few.Draw(t, "last"), Hourly: few.Draw(t, "hourly"), Daily: few.Draw(t, "daily"),
+		Weekly:  few.Draw(t, "weekly"),
 		Monthly: few.Draw(t, "monthly"), Yearly: few.Draw(t, "yearly"), Within: span.Draw(t, "within"),
 		MinVerified: rapid.IntRange(0, 4).Draw(t, "minVerified"), MinAge: span.Draw(t, "minAge"),
 		MaxBytes: rapid.SampledFrom([]int64{0, 0, 1, 500, 2000}).Draw(t, "maxBytes"),
@@ -191,7 +192,8 @@ func facts(h history) []*fact {
 	var all []*fact
 	for _, s := range h.all {
 		at := s.ID.Time().Unix()
-		all = append(all, &fact{Snapshot: s, at: at, rev: s.ID.Revision(), counts: !s.Suspect && at <= h.now.Unix()+300})
+		all = append(all, &fact{Snapshot: s, at: at, rev: s.ID.Revision(),
+			counts: !s.Suspect && at <= h.now.Unix()+300})
 	}
 	for _, s := range all {
 		for _, o := range all {
@@ -333,7 +335,10 @@ func periods(p retention.Policy) []period {
 			}
 			return date(d)
 		}, loc},
-		{"monthly", p.Monthly, func(t time.Time) [3]int64 { return [3]int64{int64(t.Year())*12 + int64(t.Month())} }, loc},
+		{
+			"monthly", p.Monthly, func(t time.Time) [3]int64 { return [3]int64{int64(t.Year())*12 + int64(t.Month())} },
+			loc,
+		},
 		{"yearly", p.Yearly, func(t time.Time) [3]int64 { return [3]int64{int64(t.Year())} }, loc},
 	}
 }

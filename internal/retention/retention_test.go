@@ -27,7 +27,8 @@ var now = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 // at makes a verified snapshot that was begun then.
 func at(t time.Time) retention.Snapshot {
 	rev := backup.Revision(t.Unix() / 60)
-	return retention.Snapshot{ID: backup.SnapshotID(fmt.Sprintf("%s-r%d-aaaaaa", t.UTC().Format("20060102T150405Z"), rev)),
+	return retention.Snapshot{ID: backup.SnapshotID(fmt.Sprintf("%s-r%d-aaaaaa", t.UTC().Format("20060102T150405Z"),
+		rev)),
 		StoredBytes: 100}
 }
 
@@ -110,7 +111,9 @@ func TestApply_Golden(t *testing.T) {
 			retention.Policy{Last: 1, MinVerified: 2, Within: time.Hour},
 			append(every(4, day), at(now.Add(100*day)), at(now.Add(backup.Skew+time.Second))),
 		},
-		"future-is-suspect": {retention.Policy{Last: 1, MinVerified: 1}, append(every(3, day), suspect(at(now.Add(day))))},
+		"future-is-suspect": {
+			retention.Policy{Last: 1, MinVerified: 1}, append(every(3, day), suspect(at(now.Add(day)))),
+		},
 		"max-bytes": {
 			retention.Policy{Last: 6, MinVerified: 2, MinAge: 60 * time.Hour, MaxBytes: 350},
 			append(every(7, day), pinned(at(now.Add(-200*day)), "release")),

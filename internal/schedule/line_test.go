@@ -79,7 +79,10 @@ func TestNext(t *testing.T) {
 			[]string{"2026-10-25T00:30:00Z", "2026-10-25T01:00:00Z", "2026-10-25T01:30:00Z", "2026-10-25T02:00:00Z"}},
 		{"the end of a leap year", "CRON_TZ=Europe/Berlin 0 * * * *", "2040-12-31T10:00:00Z",
 			[]string{"2040-12-31T11:00:00Z"}},
-		{"every has no clock", "CRON_TZ=Europe/Berlin @every 24h", "2026-10-24T12:00:00Z", []string{"2026-10-25T12:00:00Z"}},
+		{
+			"every has no clock", "CRON_TZ=Europe/Berlin @every 24h", "2026-10-24T12:00:00Z",
+			[]string{"2026-10-25T12:00:00Z"},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := mustParse(t, tt.line)
@@ -195,7 +198,8 @@ func drawLine(t *rapid.T) string {
 			return fmt.Sprint(rapid.IntRange(lo, hi).Draw(t, name+" value"))
 		}
 	}
-	return strings.Join([]string{field("minute", 0, 59), field("hour", 0, 23), field("day", 1, 31), field("month", 1, 12),
+	return strings.Join([]string{field("minute", 0, 59), field("hour", 0, 23), field("day", 1, 31),
+		field("month", 1, 12),
 		field("weekday", 0, 6)}, " ")
 }
 
@@ -223,7 +227,8 @@ func TestNextAgreesWithWalking(t *testing.T) {
 		from := time.Unix(rapid.Int64Range(1.2e9, 2e9).Draw(t, "from")/60*60, 0)
 		if rapid.Bool().Draw(t, "near a change") {
 			if _, end := from.In(loc).ZoneBounds(); !end.IsZero() {
-				from = end.Add(-time.Duration(rapid.IntRange(0, 300).Draw(t, "minutes before")) * time.Minute).Truncate(time.Minute)
+				before := time.Duration(rapid.IntRange(0, 300).Draw(t, "minutes before")) * time.Minute
+				from = end.Add(-before).Truncate(time.Minute)
 			}
 		}
 		wall := func(at time.Time) time.Time {
@@ -253,7 +258,8 @@ func TestNextAgreesWithWalking(t *testing.T) {
 			}
 			if due || now.Equal(got) {
 				if !due || !now.Equal(got) {
-					t.Fatalf("%q in %s after %s: Next says %s, the clock %s (due %t)", text, zone, from.In(loc), got, now.In(loc), due)
+					t.Fatalf("%q in %s after %s: Next says %s, the clock %s (due %t)", text, zone, from.In(loc), got,
+						now.In(loc), due)
 				}
 				return
 			}

@@ -213,7 +213,8 @@ func checkRetries(t *rapid.T, plans []plan, tries []try) {
 	for _, one := range tries {
 		before, any := last[one.job]
 		// A slot between the two begins may have begun a run of its own.
-		slot := slices.ContainsFunc(slots[one.job], func(s time.Duration) bool { return before.begin < s && s <= one.begin })
+		slot := slices.ContainsFunc(slots[one.job],
+			func(s time.Duration) bool { return before.begin < s && s <= one.begin })
 		if !any || !before.failed || slot {
 			inARow[one.job] = 0
 		}

@@ -40,7 +40,8 @@ type bench struct {
 
 func newBench(t *testing.T, limit int) *bench {
 	t.Helper()
-	b := &bench{Scheduler: schedule.New(limit, slog.New(slog.NewTextHandler(io.Discard, nil))), t: t, start: time.Now(), done: make(chan error, 1)}
+	b := &bench{Scheduler: schedule.New(limit, slog.New(slog.NewTextHandler(io.Discard, nil))), t: t, start: time.Now(),
+		done: make(chan error, 1)}
 	b.Scheduler.Wall = b.wall
 	return b
 }
@@ -286,7 +287,8 @@ func TestTurns(t *testing.T) {
 	})
 	bubble(t, "one of a group at a time, which holds up nobody else", func(t *testing.T) {
 		b := newBench(t, 2)
-		backup, verify, other := b.job("backup", "0 * * * *", 20*time.Minute), b.job("verify", "5 * * * *", time.Minute),
+		backup, verify, other := b.job("backup", "0 * * * *", 20*time.Minute),
+			b.job("verify", "5 * * * *", time.Minute),
 			b.job("other", "10 * * * *", time.Minute)
 		backup.Group, verify.Group = "x", "x"
 		b.Set([]schedule.Job{backup, verify, other})
@@ -475,7 +477,9 @@ func TestRetries(t *testing.T) {
 		s := b.state("a")
 		if s.Running || !errors.Is(s.Err, context.DeadlineExceeded) || s.Failures != 1 {
 			t.Errorf("state %+v", s)
-		} else if want := "the run took longer than its time-out of 20m0s: context deadline exceeded"; s.Err.Error() != want {
+		}
+		want := "the run took longer than its time-out of 20m0s: context deadline exceeded"
+		if s.Err != nil && s.Err.Error() != want {
 			t.Errorf("error %q", s.Err)
 		}
 	})
@@ -565,7 +569,8 @@ func TestStop(t *testing.T) {
 		b.run()
 		pass(32*time.Minute + 30*time.Second)
 		b.stop()
-		b.want("1h0m0s pausing scheduled", "1h1m0s running scheduled", "1h2m30s running cancelled", "1h3m30s slow ended")
+		b.want("1h0m0s pausing scheduled", "1h1m0s running scheduled", "1h2m30s running cancelled",
+			"1h3m30s slow ended")
 		if s := b.state("slow"); s.Running || s.Failures != 0 || !errors.Is(s.Err, context.Canceled) {
 			t.Errorf("state %+v", s)
 		}

@@ -25,7 +25,8 @@ type Tries struct {
 // pause and reports whether to go on. Both get a context that ends with the
 // time-out.
 func (t Tries) Do(
-	ctx context.Context, try func(context.Context) error, rest func(ctx context.Context, pause time.Duration, err error) bool,
+	ctx context.Context, try func(context.Context) error,
+	rest func(ctx context.Context, pause time.Duration, err error) bool,
 ) error {
 	if t.Timeout > 0 {
 		var cancel context.CancelFunc

@@ -12,9 +12,9 @@ import (
 	"github.com/etcd-backupd/backupd/internal/etcddb"
 )
 
-// questions are being asked of the voting members: what their HashKV is at one
-// revision. A member may take seconds to answer, so they are asked as soon as
-// the revision is known, while the database is still being inspected.
+// questions are requests to the voting members for their HashKV at one revision. A
+// member may take seconds to answer, so the requests are sent as soon as the
+// revision is known, while the database is still being inspected.
 type questions struct {
 	source   *cluster.Cluster
 	survey   *cluster.Survey
@@ -25,7 +25,7 @@ type questions struct {
 	done     chan struct{} // closed when all replies are there
 }
 
-// reply is what became of one question.
+// reply is the answer of one member, or the error.
 type reply struct {
 	endpoint string
 	answer   backup.HashKV
@@ -34,7 +34,7 @@ type reply struct {
 
 var errNobodyThere = errors.New("neither an endpoint nor one of its client URLs answers as this member")
 
-// ask begins to ask the voters and returns at once.
+// ask sends the questions and returns at once.
 func ask(
 	ctx context.Context, source *cluster.Cluster, s *cluster.Survey, voters []backup.Member, rev backup.Revision,
 ) *questions {
@@ -54,7 +54,7 @@ func ask(
 	return q
 }
 
-// abandon ends questions whose answers nobody wants any more. q may be nil.
+// abandon ends questions whose answers are not needed. q may be nil.
 func (q *questions) abandon() {
 	if q != nil {
 		q.cancel()
@@ -62,8 +62,8 @@ func (q *questions) abandon() {
 	}
 }
 
-// askEarly asks for the revision that the database seems to end at. It returns
-// nil where that is not known yet: then [Taker.compare] asks.
+// askEarly asks for the revision that the database seems to end at. It returns nil
+// if that is not known yet: then [Taker.compare] asks.
 func (t *Taker) askEarly(ctx context.Context, s *cluster.Survey, path string) *questions {
 	voters := voting(s.Members)
 	if t.Hashes == SkipHashes || len(voters) == 0 {
@@ -71,7 +71,7 @@ func (t *Taker) askEarly(ctx context.Context, s *cluster.Survey, path string) *q
 	}
 	rev, err := etcddb.Newest(ctx, path)
 	if err != nil {
-		return nil // the inspection says what is wrong
+		return nil // the inspection will report the fault
 	}
 	return ask(ctx, t.Source, s, voters, rev)
 }
@@ -85,8 +85,8 @@ func (q *questions) ask(ctx context.Context, m backup.Member) reply {
 	return reply{endpoint, answer, err}
 }
 
-// compare holds the answers of every voting member against the file. It returns
-// them, and what they make suspect.
+// compare compares the answers of the voting members with the file. It returns the
+// answers, and the reasons that they give to suspect the snapshot.
 func (t *Taker) compare(ctx context.Context, s *cluster.Survey, got *received) ([]backup.MemberHash, []string) {
 	if t.Hashes == SkipHashes {
 		return []backup.MemberHash{}, nil
@@ -95,7 +95,7 @@ func (t *Taker) compare(ctx context.Context, s *cluster.Survey, got *received) (
 	if q == nil || q.revision != facts.Revision {
 		q.abandon()
 		voters := voting(s.Members)
-		if len(voters) == 0 { // no member lists them; the database does
+		if len(voters) == 0 { // no member listed them, but the database does
 			voters = voting(facts.Members)
 		}
 		q = ask(ctx, t.Source, s, voters, facts.Revision)
@@ -109,7 +109,7 @@ func (t *Taker) compare(ctx context.Context, s *cluster.Survey, got *received) (
 	}
 	out := make([]backup.MemberHash, len(q.voters))
 	for i, m := range q.voters {
-		out[i] = c.judge(ctx, m, q.replies[i])
+		out[i] = c.compare(ctx, m, q.replies[i])
 		progress(backup.StageCompare, int64(i+1), int64(len(q.voters)))
 		t.log().Info("compared HashKV", "member", out[i].MemberID, "result", out[i].Result, "detail", out[i].Detail)
 	}
@@ -120,15 +120,15 @@ func voting(members []backup.Member) []backup.Member {
 	return slices.DeleteFunc(slices.Clone(members), func(m backup.Member) bool { return m.Learner })
 }
 
-// comparison holds the hashes of one file, by compact revision: a member may
-// have compacted since the snapshot was taken, and then hashes less.
+// comparison holds the hashes of one file by compact revision: a member that has
+// compacted since the snapshot was taken hashes fewer records.
 type comparison struct {
 	facts *etcddb.Facts
 	path  string
 	known map[backup.Revision]backup.HashKV
 }
 
-func (c *comparison) judge(ctx context.Context, m backup.Member, r reply) backup.MemberHash {
+func (c *comparison) compare(ctx context.Context, m backup.Member, r reply) backup.MemberHash {
 	out := backup.MemberHash{MemberID: m.ID, Endpoint: r.endpoint, Result: backup.HashUnavailable}
 	if errors.Is(r.err, cluster.ErrCompacted) {
 		out.Result = backup.HashNotComparable
@@ -152,10 +152,11 @@ func (c *comparison) judge(ctx context.Context, m backup.Member, r reply) backup
 	return out
 }
 
-// find tries the endpoint that answered for this member, then its advertised
-// client URLs, and skips those that timed out in the survey. It asks again who is
-// there: HashKV may take minutes, and for as long nobody would notice that a
-// member was lost since.
+// find returns an endpoint of the member, or "". It tries the endpoint that
+// answered for this member in the survey, then its advertised client URLs, and
+// skips those that timed out in the survey. It asks each who it is again: HashKV
+// may take minutes, and until then nobody would notice that the member was lost
+// since the survey.
 func (q *questions) find(ctx context.Context, m backup.Member) string {
 	urls := append([]string{q.survey.Endpoint(m.ID)}, m.ClientURLs...)
 	for i, u := range urls {
@@ -169,17 +170,18 @@ func (q *questions) find(ctx context.Context, m backup.Member) string {
 	return ""
 }
 
-// at returns the file's hash as a server with another compact revision would
-// compute it.
+// at returns the hash of the file as a server with this compact revision computes
+// it.
 func (c *comparison) at(ctx context.Context, compact backup.Revision) (backup.HashKV, error) {
 	if h, ok := c.known[compact]; ok {
 		return h, nil
 	}
-	// Asked for the very revision of its last compaction, a server answers with
-	// the hash it made then, of records that are gone by now.
+	// A server that is asked for the revision of its last compaction answers with
+	// the hash that it stored then. That hash covers records that are gone now.
 	if compact < c.facts.HashKV.CompactRevision {
-		return backup.HashKV{}, fmt.Errorf("the member answered for compact revision %d, the snapshot is compacted at %d",
-			compact, c.facts.HashKV.CompactRevision)
+		return backup.HashKV{},
+			fmt.Errorf("the member answered for compact revision %d, the snapshot is compacted at %d",
+				compact, c.facts.HashKV.CompactRevision)
 	}
 	h, err := etcddb.HashAt(ctx, c.path, c.facts.HashKV.Revision, compact)
 	if err != nil {
@@ -189,7 +191,7 @@ func (c *comparison) at(ctx context.Context, compact backup.Revision) (backup.Ha
 	return h, nil
 }
 
-// contradictions returns which answers speak against the snapshot or against one
+// contradictions describes the answers that differ from the snapshot or from one
 // another.
 func contradictions(answers []backup.MemberHash, own backup.HashKV) []string {
 	var out []string

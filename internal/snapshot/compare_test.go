@@ -112,7 +112,8 @@ func TestTaker_Take_Learner(t *testing.T) {
 	testserver.Fill(t, real.Client(t), testserver.FillOptions{})
 	learner := real.AddLearner(t)
 	m := take(t, newTaker(t, connect(t, learner.ClientURL), mem.New()))
-	if len(m.Members) != 2 || len(m.MemberHashes) != 1 || m.MemberHashes[0].Result != backup.HashEqual || !m.Verified() {
+	if len(m.Members) != 2 || len(m.MemberHashes) != 1 || m.MemberHashes[0].Result != backup.HashEqual ||
+		!m.Verified() {
 		t.Errorf("got members %+v, hashes %+v", m.Members, m.MemberHashes)
 	}
 }

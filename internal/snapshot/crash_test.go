@@ -42,7 +42,8 @@ func TestCrash_Take(t *testing.T) {
 					if t.Failed() {
 						t.Fatalf("with operation %d failing: %v\n%s", n, err, trace)
 					}
-					if when != storagetest.Crash && err != nil && !strings.Contains(trace.String(), "create prod/snapshots/") {
+					if when != storagetest.Crash && err != nil &&
+						!strings.Contains(trace.String(), "create prod/snapshots/") {
 						wantNoOrphans(t, s)
 					}
 					if !faulty.Fired() {
@@ -138,7 +139,8 @@ func TestCrash_Delete(t *testing.T) {
 					wantKeys(t, s, kept)
 					return
 				}
-				if err := in(s).Cluster("prod").Delete(t.Context(), doomed.ID); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				if err := in(s).Cluster("prod").Delete(t.Context(), doomed.ID); err != nil &&
+					!errors.Is(err, fs.ErrNotExist) {
 					t.Fatalf("operation %d: again: %v", n, err)
 				}
 				wantKeys(t, s, kept)

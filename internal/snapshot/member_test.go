@@ -47,14 +47,17 @@ func TestTaker_Take_MemberFails(t *testing.T) {
 		"Stalls":       {testserver.StallAfter(raw, len(raw)/2), "no progress"},
 		"StallsAtOnce": {testserver.StallAfter(raw, 0), "no progress"},
 		"Empty":        {testserver.EmptyAfter(raw, len(raw)/2), "no progress"},
-		"Fails":        {testserver.FailAfter(raw, 20_000, status.Error(codes.Unavailable, "going down")), "going down"},
+		"Fails": {
+			testserver.FailAfter(raw, 20_000, status.Error(codes.Unavailable, "going down")), "going down",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := goleak.IgnoreCurrent()
 			t.Run("Another", func(t *testing.T) {
 				f := startFakes(t, db, c.fault, testserver.GoodSnapshot(raw))
 				s := storagetest.Trace(mem.New())
-				taker := newTaker(t, testserver.Connect(t, cluster.Config{Endpoints: f.urls, StallTimeout: 300 * time.Millisecond}), s)
+				taker := newTaker(t, testserver.Connect(t,
+					cluster.Config{Endpoints: f.urls, StallTimeout: 300 * time.Millisecond}), s)
 				m := take(t, taker)
 				if m.Endpoint != f.urls[1] || m.Source.ID != 2 || !m.Verified() || f.streams.Load() != 2 {
 					t.Errorf("got snapshot of %s, suspect %q, in %d streams", m.Endpoint, m.Suspect, f.streams.Load())
@@ -67,7 +70,8 @@ func TestTaker_Take_MemberFails(t *testing.T) {
 			t.Run("NoOther", func(t *testing.T) {
 				f := startFakes(t, db, c.fault)
 				s := mem.New()
-				taker := newTaker(t, testserver.Connect(t, cluster.Config{Endpoints: f.urls, StallTimeout: 300 * time.Millisecond}), s)
+				taker := newTaker(t, testserver.Connect(t,
+					cluster.Config{Endpoints: f.urls, StallTimeout: 300 * time.Millisecond}), s)
 				var none *cluster.NoMemberError
 				if _, err := taker.Take(t.Context()); !errors.As(err, &none) || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("got %v, want a NoMemberError that tells %q", err, c.want)
@@ -146,7 +150,8 @@ func TestTaker_Take_MemberDies(t *testing.T) {
 			}), s)
 			var first string
 			var lost *testserver.Member
-			saver := snapshot.Saver{Source: taker.Source, Chosen: func(s *cluster.Survey) { first = s.Candidates[0].Endpoint }}
+			saver := snapshot.Saver{Source: taker.Source,
+				Chosen: func(s *cluster.Survey) { first = s.Candidates[0].Endpoint }}
 			if _, err := saver.Stream(t.Context(), &bytes.Buffer{}); err != nil {
 				t.Fatal(err)
 			}

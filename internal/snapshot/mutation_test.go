@@ -38,7 +38,10 @@ var mutations = []struct {
 		raw[r.IntN(min(300, len(raw)))] ^= 1 << r.IntN(8)
 		return raw
 	}},
-	{"FlipInTail", func(r *rand.Rand, raw, _ []byte) []byte { raw[len(raw)-1-r.IntN(100)] ^= 1 << r.IntN(8); return raw }},
+	{
+		"FlipInTail",
+		func(r *rand.Rand, raw, _ []byte) []byte { raw[len(raw)-1-r.IntN(100)] ^= 1 << r.IntN(8); return raw },
+	},
 	{"ZeroBlock", func(r *rand.Rand, raw, _ []byte) []byte {
 		from := r.IntN(len(raw))
 		clear(raw[from:min(from+1+r.IntN(4096), len(raw))])

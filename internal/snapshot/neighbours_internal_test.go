@@ -60,7 +60,8 @@ func TestFindNeighbours(t *testing.T) {
 	first, near := add(-time.Hour, 1), add(-time.Minute, 1)
 	later, last := add(time.Minute, 1), add(time.Hour, 1)
 	for _, id := range []string{"20261120T101459Z-r7-aaaaaa", "20261120T101501Z-r7-aaaaaa"} {
-		if err := s.Create(t.Context(), "prod/snapshots/"+id+".aaaaaaaaaa.json", strings.NewReader("nonsense")); err != nil {
+		if err := s.Create(t.Context(), "prod/snapshots/"+id+".aaaaaaaaaa.json",
+			strings.NewReader("nonsense")); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -14,22 +14,22 @@ import (
 	"github.com/etcd-backupd/backupd/internal/spool"
 )
 
-// PendingError is returned by [Taker.Take] when the snapshot was received but
-// not stored, and is kept. Another Take would ask etcd for another stream;
-// [Taker.StorePending] will not.
+// PendingError is returned by [Taker.Take] if the snapshot was received but not
+// stored, and now waits in the spool. [Taker.StorePending] stores it; another Take
+// would ask etcd for another stream.
 type PendingError struct {
 	Pending spool.Pending
 	Err     error // why it could not be stored
 }
 
 func (e *PendingError) Error() string {
-	return fmt.Sprintf("%v (what was received is kept in %s)", e.Err, e.Pending.Path)
+	return fmt.Sprintf("%v (the received snapshot waits in %s)", e.Err, e.Pending.Path)
 }
 
 func (e *PendingError) Unwrap() error { return e.Err }
 
-// leave keeps in the spool folder what could not be stored, and returns the
-// error that says so.
+// leave leaves the spool pending in its folder, and returns the error that says
+// so.
 func (t *Taker) leave(file *spool.File, err error) error {
 	p, werr := file.Leave(err)
 	if werr != nil {
@@ -39,11 +39,11 @@ func (t *Taker) leave(file *spool.File, err error) error {
 	return &PendingError{p, err}
 }
 
-// StorePending stores the snapshots of a cluster that were received but could
-// not be stored in this repository, the oldest first, without asking etcd for
-// anything. It returns the manifests of those that are stored now. Each keeps
-// the time and the revision at which it was taken. What cannot be stored stays
-// pending, for a week at most; the error says why.
+// StorePending stores the pending snapshots of a cluster that are for this
+// repository, the oldest first, without asking etcd for anything. It returns the
+// manifests of those that are stored now. Each has the time and the revision at
+// which it was taken. The others stay pending, for a week at most; the error says
+// why.
 func (t *Taker) StorePending(ctx context.Context, to *repository.Cluster) ([]*backup.Manifest, error) {
 	t.Spool.Tidy()
 	all, err := t.Spool.All()
@@ -74,8 +74,9 @@ func (t *Taker) StorePending(ctx context.Context, to *repository.Cluster) ([]*ba
 	return stored, errors.Join(failed...)
 }
 
-// storeOne stores one pending snapshot. Without an error and a manifest there
-// was nothing to store.
+// storeOne stores one pending snapshot. It returns neither an error nor a manifest
+// if there is nothing to store: another process was quicker, or the spool was
+// damaged and dropped.
 func (t *Taker) storeOne(ctx context.Context, p spool.Pending, to *repository.Cluster) (*backup.Manifest, error) {
 	file, err := t.Spool.Claim(p)
 	if errors.Is(err, disk.ErrInUse) || errors.Is(err, disk.ErrGone) {
@@ -85,7 +86,7 @@ func (t *Taker) storeOne(ctx context.Context, p spool.Pending, to *repository.Cl
 		return nil, err
 	}
 	m, err := t.storeClaimed(ctx, file, to)
-	err = t.letGo(file, err)
+	err = t.release(file, err)
 	var damaged *spool.DamagedError
 	switch {
 	case errors.As(err, &damaged):
@@ -111,7 +112,7 @@ func (t *Taker) storeClaimed(
 	if err != nil {
 		return nil, err
 	}
-	if n.same != nil { // the process that stored it had no time to say so
+	if n.same != nil { // a process stored it and ended before it removed the spool
 		return n.same, nil
 	}
 	stored, err := t.storer(to, c.StartedAt).store(ctx, file.Reader())
@@ -129,9 +130,9 @@ func (t *Taker) storeClaimed(
 	return m, nil
 }
 
-// neighbours are the snapshots around one that is about to be stored late.
+// neighbours are the snapshots around a pending one that is about to be stored.
 type neighbours struct {
-	same          *backup.Manifest // this very snapshot
+	same          *backup.Manifest // the snapshot itself, if it is stored already
 	before, after *backup.Manifest
 }
 

@@ -185,7 +185,8 @@ func TestPending_Killed(t *testing.T) {
 	var left []killJob
 	for _, moment := range []string{killBefore, killDuring, killAfter} {
 		for n := 0; ; n++ {
-			j := killJob{Endpoint: real.Endpoints()[0], Repository: t.TempDir(), Spool: t.TempDir(), KillAt: n, Moment: moment}
+			j := killJob{Endpoint: real.Endpoints()[0], Repository: t.TempDir(), Spool: t.TempDir(), KillAt: n,
+				Moment: moment}
 			if !j.run(t) {
 				wantEmpty(t, j.Spool)
 				if n > 5 || moment != killDuring {

@@ -116,7 +116,8 @@ func TestPending_Crash(t *testing.T) {
 					}
 				}
 				wantEmpty(t, folder)
-				if all := entries(t, s); len(all) > 1 || len(all) == 0 && (err == nil || pend != nil) || f.streams.Load() > 1 {
+				if all := entries(t, s); len(all) > 1 || len(all) == 0 && (err == nil || pend != nil) ||
+					f.streams.Load() > 1 {
 					t.Fatalf("operation %d: %v; listed %v, after %d streams", n, err, all, f.streams.Load())
 				}
 				if !faulty.Fired() {
@@ -308,7 +309,8 @@ func TestPending_Late(t *testing.T) {
 	id := newIdentity(t)
 	s, folder := mem.New(), t.TempDir()
 	p := outage(t, keeper(t, url, s, folder))
-	testserver.Eventually(t, "another second", func() bool { return time.Now().Truncate(time.Second).After(p.Capture.StartedAt) })
+	testserver.Eventually(t, "another second",
+		func() bool { return time.Now().Truncate(time.Second).After(p.Capture.StartedAt) })
 	newer := take(t, newTaker(t, connect(t, url), s))
 
 	taker := keeper(t, testserver.FreeURL(t), s, folder)

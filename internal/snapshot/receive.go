@@ -15,39 +15,40 @@ import (
 	"github.com/etcd-backupd/backupd/internal/spool"
 )
 
-// received is what is known of a database once it has come.
+// received is what is known of a database after it was received.
 type received struct {
 	member  cluster.Candidate
 	version string // storage version, "" before etcd 3.6
 	blob    backup.Blob
 	check   backup.Checksum
-	// What the inspection found, of a database that is going to be a snapshot.
+	// What follows is set by the inspection.
 	path  string
 	facts *etcddb.Facts
-	asked *questions // nil where nobody was asked yet
+	asked *questions // nil if no member was asked yet
 }
 
-// sink takes a database that may have to be sent again from the beginning,
-// when the member that sent it is lost.
+// sink receives a database. If the member that sends it is lost, another member
+// sends it from the beginning.
 type sink interface {
-	// begin is called before the first byte of each try, which will bring total
+	// begin is called before the first byte of each try. The try will bring total
 	// bytes and a trailer.
 	begin(ctx context.Context, total int64) error
 	io.Writer
-	// end is called after each try that began: io.EOF when the database is complete
-	// and its trailer checked, else why it is not.
+	// end is called after each try that began: with io.EOF if the database is
+	// complete and its trailer is right, else with the error.
 	end(err error)
 }
 
-// ownError is an error of our own side: another member would not help.
+// ownError is an error on our own side, which another member would not help
+// against.
 type ownError struct{ err error }
 
 func (e *ownError) Error() string { return e.err.Error() }
 func (e *ownError) Unwrap() error { return e.err }
 
-// receive brings the database of the best member into the spool, has it stored
-// behind, and inspects it. Damage that the inspection finds is the member's, whose
-// disk may be bad: then the next one is tried.
+// receive receives the database of the best member into the spool, while up stores
+// it, and then inspects it. If the inspection finds damage, the disk of the member
+// may be bad: then the next member is tried.
 func (t *Taker) receive(
 	ctx context.Context, s *cluster.Survey, file *spool.File, up *upload,
 ) (got *received, err error) {
@@ -63,7 +64,7 @@ func (t *Taker) receive(
 	return got, err
 }
 
-// inspect looks into the database, and has the members asked about it meanwhile.
+// inspect inspects the database, and asks the members about it meanwhile.
 func (t *Taker) inspect(ctx context.Context, s *cluster.Survey, got *received) error {
 	progress := t.progress()
 	progress(backup.StageInspect, 0, got.blob.Bytes)
@@ -84,7 +85,7 @@ func (t *Taker) inspect(ctx context.Context, s *cluster.Survey, got *received) e
 	return nil
 }
 
-// firstMember calls try with one candidate after the other until it succeeds.
+// firstMember calls try with one candidate after the other, until one succeeds.
 func firstMember(ctx context.Context, s *cluster.Survey, log *slog.Logger, try func(cluster.Candidate) error) error {
 	lost := &cluster.NoMemberError{Refusals: slices.Clone(s.Refused)}
 	for _, c := range s.Candidates {
@@ -104,7 +105,7 @@ func firstMember(ctx context.Context, s *cluster.Survey, log *slog.Logger, try f
 	return lost
 }
 
-// stream brings the database of one member into dst.
+// stream receives the database of one member into dst.
 func stream(
 	ctx context.Context, source *cluster.Cluster, c cluster.Candidate, dst sink, report func(done, total int64),
 ) (*received, error) {
@@ -124,8 +125,8 @@ func stream(
 	return &received{member: c, version: in.Version, blob: in.Blob(), check: in.Checksum()}, nil
 }
 
-// copyStream writes in large pieces: a page cache made of large folios is quicker
-// to fill, to read and to let go. A small database comes in several all the same.
+// copyStream writes in large pieces: large folios make the page cache quicker to
+// fill, to read and to drop. A small database still comes in several pieces.
 func copyStream(dst io.Writer, in *cluster.Stream, report func(done, total int64)) error {
 	buf := make([]byte, min(max(4<<10, in.Total/16), 256<<10))
 	done := int64(0)
@@ -147,7 +148,8 @@ func copyStream(dst io.Writer, in *cluster.Stream, report func(done, total int64
 	}
 }
 
-// fill is [io.ReadFull], but the end keeps its error: io.EOF is a good one.
+// fill is [io.ReadFull], but returns the error of the reader at the end: io.EOF
+// means that all is well.
 func fill(r io.Reader, buf []byte) (n int, err error) {
 	for n < len(buf) && err == nil {
 		var k int
@@ -157,7 +159,7 @@ func fill(r io.Reader, buf []byte) (n int, err error) {
 	return n, err
 }
 
-// spoolSink brings a database into the spool and has it stored behind.
+// spoolSink writes a database into the spool, while up stores it.
 type spoolSink struct {
 	folder *spool.Folder
 	*spool.File

@@ -15,7 +15,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/spool"
 )
 
-// Saved is what was written by [Saver.Save] or [Saver.Stream].
+// Saved describes the snapshot that [Saver.Save] or [Saver.Stream] has written.
 type Saved struct {
 	// Version is the storage version the server names, "" before etcd 3.6.
 	Version  string
@@ -30,13 +30,13 @@ type Saver struct {
 	// Chosen receives the survey: which member was chosen, and which endpoints were
 	// passed over. It may be nil.
 	Chosen func(*cluster.Survey)
-	// Log receives which members were lost on the way; nil discards.
+	// Log reports the members that were lost on the way; nil discards.
 	Log *slog.Logger
 }
 
-// Save writes the database of the best member to path: to a temporary name
-// beside it, checked against etcd's trailer, made durable, then renamed. A file
-// that was there is replaced only by a whole snapshot; what is not a file, such
+// Save writes the database of the best member to path. It writes to a temporary
+// name beside it, checks it against the trailer of etcd, makes it durable and
+// renames it. Only a whole snapshot replaces an existing file; anything else, such
 // as /dev/null, is never replaced.
 func (s *Saver) Save(ctx context.Context, path string) (Saved, error) {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
@@ -78,8 +78,8 @@ func (s *Saver) saveTo(ctx context.Context, survey *cluster.Survey, f *os.File) 
 	return saved(got), nil
 }
 
-// Stream writes the snapshot to w as it comes. What w got before an error must
-// not be used: only a nil error says that the trailer was right.
+// Stream writes the snapshot to w as it is received. After an error the bytes in w
+// must not be used: only a nil error says that the trailer was right.
 func (s *Saver) Stream(ctx context.Context, w io.Writer) (Saved, error) {
 	survey, err := s.survey(ctx)
 	if err != nil {
@@ -100,7 +100,7 @@ func (s *Saver) survey(ctx context.Context) (*cluster.Survey, error) {
 	return survey, err
 }
 
-// receive brings the database of the best member into dst.
+// receive receives the database of the best member into dst.
 func (s *Saver) receive(ctx context.Context, survey *cluster.Survey, dst sink) (got *received, err error) {
 	log, report := s.Log, s.Progress
 	if log == nil {
@@ -136,18 +136,18 @@ func (s *fileSink) begin(_ context.Context, total int64) error {
 
 func (s *fileSink) end(error) {}
 
-// onceSink cannot take back what it wrote: a second try is possible only while
-// nothing was written.
+// onceSink cannot take back what it wrote: a second try is possible only if
+// nothing was written yet.
 type onceSink struct {
 	w    io.Writer
 	n    int64
-	lost error // why the try before ended
+	lost error // why the earlier try ended
 }
 
 func (s *onceSink) begin(context.Context, int64) error {
 	if s.n > 0 {
 		return backup.WithHint(fmt.Errorf("lost the member after %d bytes were passed on: %w", s.n, s.lost),
-			"throw away what was written, or save to a file: that can go on with another member")
+			"delete the output, or save to a file: then another member can be tried")
 	}
 	return nil
 }

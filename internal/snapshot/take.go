@@ -1,5 +1,6 @@
-// Package snapshot takes and verifies snapshots: one verified copy of a member's
-// database each. [Taker.Take] is the life of one, from the stream to the manifest.
+// Package snapshot takes and verifies snapshots. A snapshot is one verified copy
+// of the database of one member. [Taker.Take] shows its life, from the stream to
+// the manifest.
 package snapshot
 
 import (
@@ -30,8 +31,8 @@ type Taker struct {
 	Log      *slog.Logger
 	Progress backup.Progress
 
-	// retryPause is how long a store that failed is left alone before it is
-	// offered the spool again; the pause after that is longer. Zero means 2 s.
+	// retryPause is the pause before a store that failed is offered the spool
+	// again. Each further pause is longer. Zero means 2 s.
 	retryPause time.Duration
 }
 
@@ -47,31 +48,33 @@ const (
 // Target is where a snapshot goes.
 type Target struct {
 	*repository.Cluster
-	// Previous is the snapshot that the new one may continue; nil: none, or not
-	// known.
+	// Previous is the snapshot that the new one may continue; nil if there is none
+	// or it is not known.
 	Previous *backup.Manifest
-	// Down is why the repository cannot be reached now. The database is received
-	// all the same, and waits in the spool, if the folder keeps it.
+	// Down is why the repository cannot be reached now. If the folder of the spool
+	// keeps pending snapshots, the database is received all the same and waits
+	// there.
 	Down error
 }
 
-// Take takes one snapshot by the answers of a survey: whole or absent, never in
-// part. A snapshot whose content is in doubt is stored and returned all the same,
-// marked suspect: on the worst day it may be the only one. What was received and
-// could not be stored is a [*PendingError] where the spool's folder keeps it.
+// Take takes one snapshot of the best member of a survey: whole or not at all. A
+// snapshot whose content is in doubt is stored and returned all the same, as
+// suspect: on the worst day it may be the only one. If the snapshot was received
+// but could not be stored, and the folder of the spool keeps it, the error is a
+// [*PendingError].
 func (t *Taker) Take(ctx context.Context, s *cluster.Survey, to Target) (*backup.Manifest, error) {
 	if err := backup.CheckClusterName(to.Name()); err != nil {
 		return nil, err
 	}
 	if to.Down != nil && !t.Spool.Keep {
-		return nil, to.Down // before etcd streams for nothing
+		return nil, to.Down // etcd must not stream for nothing
 	}
 	file, err := t.Spool.New(s.DatabaseBytes())
 	if err != nil {
 		return nil, err
 	}
 	m, err := t.takeInto(ctx, file, s, to)
-	return m, t.letGo(file, err)
+	return m, t.release(file, err)
 }
 
 func (t *Taker) takeInto(
@@ -82,7 +85,7 @@ func (t *Taker) takeInto(
 	up := &upload{
 		storer: t.storer(to.Cluster, s.Began), spool: file, log: t.log(), pause: t.retryPause, refused: to.Down,
 	}
-	defer up.stop(ctx) // before the spool goes
+	defer up.stop(ctx) // before the spool is removed
 
 	// The stream is received at full speed, for while it is open etcd cannot reuse
 	// freed pages. The upload follows behind it.
@@ -110,7 +113,8 @@ func (t *Taker) takeInto(
 	return m, nil
 }
 
-// capture is all that is known of a snapshot before it is compared and stored.
+// capture returns all that is known of a snapshot before it is compared and
+// stored.
 func (t *Taker) capture(name string, s *cluster.Survey, got *received) backup.Capture {
 	facts := got.facts
 	c := backup.Capture{
@@ -127,9 +131,10 @@ func (t *Taker) capture(name string, s *cluster.Survey, got *received) backup.Ca
 	return c
 }
 
-// complete makes the manifest of what was stored. received is what came over the
-// wire, where etcd's trailer vouched for it. What was stored was read from the
-// spool, and a spool disk that lies makes the two differ.
+// complete makes the manifest of a snapshot that was stored. received is the
+// checksum of the bytes from the wire, which the trailer of etcd has proved. The
+// stored bytes were read from the spool: if its disk is bad, the two differ, and
+// the stored data is discarded.
 func complete(
 	ctx context.Context, to *repository.Cluster, c backup.Capture, stored storedData, received backup.Checksum,
 ) (*backup.Manifest, error) {
@@ -145,7 +150,7 @@ func complete(
 	}, nil
 }
 
-// doubts returns what speaks against the content besides the hashes.
+// doubts returns the reasons to suspect the content, besides the hashes.
 func doubts(s *cluster.Survey, got *received) []string {
 	var out []string
 	for _, a := range s.Alarms {
@@ -160,30 +165,30 @@ func doubts(s *cluster.Survey, got *received) []string {
 	return out
 }
 
-// remember writes beside the spool what another process needs to store it, where
-// the folder keeps such things. It does so before the store has answered, for
-// nobody can after a kill -9.
+// remember writes the file beside the spool with which another process can store
+// it, if the folder keeps pending snapshots. It does so before the store has
+// answered, because after a kill -9 it is too late.
 func (t *Taker) remember(ctx context.Context, file *spool.File, to Target, c backup.Capture) {
 	if !t.Spool.Keep || ctx.Err() != nil {
 		return
 	}
 	if err := file.Remember(to.Repository().ID(), c); err != nil {
-		// The backup may well succeed without.
-		t.log().Warn("the snapshot cannot be kept should the store fail", "err", err)
+		// The backup may still succeed.
+		t.log().Warn("the snapshot will be lost if the store fails: it cannot wait in the spool", "err", err)
 	}
 }
 
-// letGo removes a spool, or leaves it for another try where it is worth that. It
+// release removes a spool, or leaves it pending if another try can store it. It
 // returns err, or the error that says that the snapshot is pending.
-func (t *Taker) letGo(file *spool.File, err error) error {
+func (t *Taker) release(file *spool.File, err error) error {
 	var damaged *spool.DamagedError
 	if err != nil && file.Pending() != nil && !errors.As(err, &damaged) {
 		return t.leave(file, err)
 	}
 	if rerr := file.Remove(); rerr != nil {
-		// The snapshot exists or not whatever becomes of the local copy, but
-		// the copy holds the cluster's secrets.
-		t.log().Error("spool is left behind", "path", file.Path(), "err", rerr)
+		// The result does not depend on the local copy. But the copy holds the
+		// secrets of the cluster.
+		t.log().Error("cannot remove the spool", "path", file.Path(), "err", rerr)
 	}
 	return err
 }

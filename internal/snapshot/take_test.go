@@ -125,7 +125,8 @@ func checkManifest(t *testing.T, m *backup.Manifest, real *testserver.Cluster, f
 		if err != nil {
 			t.Fatal(err)
 		}
-		if h.Result != backup.HashEqual || live.Hash != m.HashKV.Hash || backup.MemberID(live.Header.MemberId) != h.MemberID {
+		if h.Result != backup.HashEqual || live.Hash != m.HashKV.Hash ||
+			backup.MemberID(live.Header.MemberId) != h.MemberID {
 			t.Errorf("got %+v, the member says %+v", h, live)
 		}
 	}
@@ -147,7 +148,8 @@ func checkManifest(t *testing.T, m *backup.Manifest, real *testserver.Cluster, f
 	}
 	if m.Leases != int64(len(leases.Leases)) || m.AuthEnabled || len(m.Alarms) != 0 || m.RaftTerm == 0 ||
 		m.RaftIndex == 0 {
-		t.Errorf("got %d leases, auth %v, alarms %v, raft %d/%d", m.Leases, m.AuthEnabled, m.Alarms, m.RaftTerm, m.RaftIndex)
+		t.Errorf("got %d leases, auth %v, alarms %v, raft %d/%d", m.Leases, m.AuthEnabled, m.Alarms, m.RaftTerm,
+			m.RaftIndex)
 	}
 	if m.EtcdVersion != status.Version || m.StorageVersion != status.StorageVersion ||
 		m.ClusterID != backup.MemberID(status.Header.ClusterId) ||
@@ -193,7 +195,8 @@ func checkStatus(t *testing.T, raw []byte, m *backup.Manifest) {
 	if err := json.Unmarshal(out, &status); err != nil {
 		t.Fatal(err)
 	}
-	if backup.Revision(status.Revision) != m.Revision || status.TotalKey != m.Keys || status.Version != m.StorageVersion {
+	if backup.Revision(status.Revision) != m.Revision || status.TotalKey != m.Keys ||
+		status.Version != m.StorageVersion {
 		t.Errorf("etcdutl says %+v, the manifest %d, %d, %s", status, m.Revision, m.Keys, m.StorageVersion)
 	}
 }
@@ -281,7 +284,8 @@ func TestTaker_Take_Timeline(t *testing.T) {
 			create(t, s, old.Key(), []byte(marshal(t, &old)))
 			// What cannot be read does not count.
 			newer, _ := backup.ParseSnapshotID("29991231T000000Z-r9-aaaaaa")
-			create(t, s, backup.Key{Cluster: "prod", Kind: backup.KindManifest, ID: newer, Timeline: "aaaaaaaaaa"}.String(),
+			create(t, s, backup.Key{Cluster: "prod", Kind: backup.KindManifest, ID: newer,
+				Timeline: "aaaaaaaaaa"}.String(),
 				[]byte(`{"format": "backupd/snapshot/v9"}`))
 			newer, _ = backup.ParseSnapshotID("29991231T000000Z-r9-bbbbbb")
 			create(t, s, backup.Key{Cluster: "prod", Kind: backup.KindManifest, ID: newer, Timeline: timeline}.String(),

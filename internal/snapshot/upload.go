@@ -14,8 +14,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/spool"
 )
 
-// uploadTries is how often a complete spool is offered to a store that fails.
-// Each try has the store's own retries in it.
+// uploadTries is how many times a complete spool is offered to a store that fails.
+// The store retries on its own within each try.
 const uploadTries = 3
 
 // storer encodes a spool and stores it as a data object.
@@ -39,8 +39,8 @@ type storedData struct {
 	encoding backup.Encoding
 }
 
-// store encodes src into a new data object and reads it back. Each try has a name
-// of its own: an object whose answer was lost may be there all the same.
+// store encodes src into a new data object and reads it back. Each try uses a new
+// name: an object whose answer was lost may exist all the same.
 func (s storer) store(ctx context.Context, src *spool.Reader) (storedData, error) {
 	out := storedData{name: backup.NewDataName(s.began), encoding: s.codec.Encoding()}
 	out.key = s.to.Data().Key(out.name, out.encoding)
@@ -51,7 +51,7 @@ func (s storer) store(ctx context.Context, src *spool.Reader) (storedData, error
 	defer enc.Close()
 	err = s.to.Data().Put(ctx, out.key, enc)
 	if errors.Is(err, fs.ErrExist) {
-		return out, err // another's, by a chance of one in 2^30
+		return out, err // the object of another process, by a chance of one in 2^30: it must stay
 	}
 	if err != nil {
 		s.to.Data().Discard(ctx, out.key)
@@ -86,9 +86,9 @@ type upload struct {
 	spool   *spool.File
 	log     *slog.Logger
 	pause   time.Duration // before the second try; 0 means 2 s
-	refused error         // why the store is not even tried; nil if it is
+	refused error         // why the store is not tried at all; nil if it is
 
-	running *try // nil when there is none, or its outcome was taken
+	running *try // nil if there is none, or wait has returned its result
 }
 
 // try is one data object being stored.
@@ -99,7 +99,7 @@ type try struct {
 	err    error
 }
 
-// start begins to store what the spool receives.
+// start begins to store the spool.
 func (u *upload) start(ctx context.Context) {
 	if u.refused != nil {
 		return
@@ -114,7 +114,7 @@ func (u *upload) start(ctx context.Context) {
 	u.running = r
 }
 
-// stop ends an upload whose outcome was not taken, and leaves nothing of it.
+// stop ends an upload whose result was not returned, and leaves nothing of it.
 func (u *upload) stop(ctx context.Context) {
 	r := u.running
 	if r == nil {
@@ -129,9 +129,9 @@ func (u *upload) stop(ctx context.Context) {
 	}
 }
 
-// wait returns what was stored. A store that failed is offered the complete
-// spool again: etcd is not asked twice for a fault of the store. When wait
-// returns an error the upload must still be stopped.
+// wait waits for the upload and returns what was stored. After a failure it offers
+// the complete spool to the store again: etcd is not asked twice because of a
+// fault of the store. If wait returns an error, the upload must still be stopped.
 func (u *upload) wait(ctx context.Context) (storedData, error) {
 	if u.refused != nil {
 		return storedData{}, u.refused
@@ -149,7 +149,7 @@ func (u *upload) wait(ctx context.Context) (storedData, error) {
 		}
 		r.cancel()
 		if r.err == nil {
-			u.running = nil // taken: stop has nothing to undo any more
+			u.running = nil // now stop has nothing to undo
 			return r.result, nil
 		}
 		if n == uploadTries || !retryable(ctx, r.err) {
@@ -175,7 +175,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// retryable reports whether a store in trouble may take it at the next try.
+// retryable reports whether the store may accept the spool at the next try.
 func retryable(ctx context.Context, err error) bool {
 	return ctx.Err() == nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist) &&
 		!errors.Is(err, backup.ErrCorrupt)

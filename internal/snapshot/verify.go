@@ -13,7 +13,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/spool"
 )
 
-// Depth says how much of a snapshot is verified.
+// Depth says which part of a snapshot is verified.
 type Depth int
 
 // Depths of verification.
@@ -21,13 +21,11 @@ const (
 	// Full decodes the stored bytes and recomputes everything that the manifest
 	// records of the database.
 	Full Depth = iota
-	// StoredOnly compares the stored bytes only: what can be done where no
-	// identity is.
+	// StoredOnly compares the stored bytes only. It needs no identity.
 	StoredOnly
 )
 
-// Verifier proves that stored snapshots of one cluster are what their manifests
-// say.
+// Verifier checks that stored snapshots of one cluster agree with their manifests.
 type Verifier struct {
 	Cluster    *repository.Cluster
 	Identities codec.Identities
@@ -44,9 +42,9 @@ func (v *Verifier) progress() backup.Progress {
 }
 
 // Verify reads one snapshot back and returns its manifest, and a
-// [*backup.DefectError] for the first defect found. Other errors mean that the
-// snapshot could not be read, and say nothing about it. The result is for
-// [Verifier.Record].
+// [*backup.DefectError] for the first defect found. Any other error means that the
+// snapshot could not be read, and says nothing about it. The caller passes the
+// error to [Verifier.Record].
 func (v *Verifier) Verify(ctx context.Context, i repository.Item) (*backup.Manifest, error) {
 	m, err := v.Cluster.Manifest(ctx, i)
 	if err != nil {
@@ -63,16 +61,15 @@ func (v *Verifier) Verify(ctx context.Context, i repository.Item) (*backup.Manif
 	return m, err
 }
 
-// Record keeps the result of a verification in the repository, where everything
-// that judges a snapshot reads it. by names who found it. Stored bytes that are
-// right do not disprove a content that differed.
+// Record is [repository.Marks.Record], with one exception: if only the stored
+// bytes were verified, a mark that says that the content differs stays.
 func (v *Verifier) Record(ctx context.Context, i repository.Item, result error, by string) error {
 	if v.Depth == StoredOnly && repository.Whole(result) && i.Marked(backup.MarkDamaged) {
 		m, err := v.Cluster.Marks().Find(ctx, i.ID, backup.MarkDamaged)
 		if err != nil {
 			return err
 		}
-		if m != nil && (m.Defect == backup.Content || m.Defect == "") { // or nobody knows what it says
+		if m != nil && (m.Defect == backup.Content || m.Defect == "") { // no kind: the mark cannot be read
 			return nil
 		}
 	}
@@ -89,7 +86,7 @@ func (v *Verifier) manifestDefect(ctx context.Context, i repository.Item, err er
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	// Its data may have gone with the manifest since it was listed.
+	// The data may have been deleted with the manifest since the listing.
 	if now, lerr := v.Cluster.Item(ctx, i.ID); lerr == nil && !now.Exists && len(now.Data) > 0 {
 		return &backup.DefectError{Kind: backup.ManifestMissing, Key: now.Data[0].Key,
 			Err: backup.Corruptf("no manifest names it")}
@@ -98,7 +95,7 @@ func (v *Verifier) manifestDefect(ctx context.Context, i repository.Item, err er
 }
 
 func (v *Verifier) full(ctx context.Context, m *backup.Manifest) error {
-	// What waits for the store gives way to a new snapshot, not to a verification.
+	// Pending snapshots give way to a new snapshot, but not to a verification.
 	folder := spool.Folder{Dir: v.Spool.Dir}
 	file, err := folder.New(m.Plain.Bytes)
 	if err != nil {
@@ -109,9 +106,11 @@ func (v *Verifier) full(ctx context.Context, m *backup.Manifest) error {
 
 func (v *Verifier) fullBy(ctx context.Context, m *backup.Manifest, file *spool.File) error {
 	progress := v.progress()
-	r, err := v.Cluster.Data().Open(ctx, m, v.Identities, func(done, total int64) { progress(backup.StageVerify, done, total) })
+	r, err := v.Cluster.Data().Open(ctx, m, v.Identities,
+		func(done, total int64) { progress(backup.StageVerify, done, total) })
 	if errors.Is(err, codec.ErrNoIdentity) {
-		// A damaged header looks like a wrong key. The stored bytes tell.
+		// A damaged header looks like a wrong key. The stored bytes show which it
+		// is.
 		if derr := v.diagnose(ctx, m, v.Cluster.Data().ReadBack(ctx, m.DataKey(), m.Stored, progress)); derr != nil {
 			return derr
 		}
@@ -139,8 +138,7 @@ func (v *Verifier) fullBy(ctx context.Context, m *backup.Manifest, file *spool.F
 	return nil
 }
 
-// CompareFacts reports how a database differs from what its manifest records,
-// or nil.
+// CompareFacts returns how a database differs from its manifest, or nil.
 func CompareFacts(m *backup.Manifest, f *etcddb.Facts) error {
 	for _, c := range []struct {
 		what      string
@@ -159,8 +157,8 @@ func CompareFacts(m *backup.Manifest, f *etcddb.Facts) error {
 	return nil
 }
 
-// diagnose names the defect behind a failed read. It reads the whole object to
-// tell changed bytes from those of another snapshot.
+// diagnose names the defect behind a failed read. It reads the whole object, to
+// tell changed bytes from the bytes of another snapshot.
 func (v *Verifier) diagnose(ctx context.Context, m *backup.Manifest, err error) error {
 	var known *backup.DefectError
 	if err == nil || errors.As(err, &known) && known.Kind != backup.Truncated || !errors.Is(err, backup.ErrCorrupt) {
@@ -180,9 +178,9 @@ func (v *Verifier) diagnose(ctx context.Context, m *backup.Manifest, err error) 
 	return &backup.DefectError{Kind: backup.Changed, Key: m.DataKey(), Err: err}
 }
 
-// owner looks for another snapshot, of any cluster of the repository, whose
-// stored bytes these are, and names its data object. That it cannot be looked for
-// is no error: one defect is known, and is named without this.
+// owner looks in all clusters of the repository for another snapshot that has
+// these stored bytes, and returns the key of its data. Errors are ignored: the
+// defect is known without it.
 func (v *Verifier) owner(ctx context.Context, m *backup.Manifest, stored backup.Blob) string {
 	clusters, err := v.Cluster.Repository().Clusters(ctx)
 	if err != nil {

@@ -13,20 +13,20 @@ import (
 	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
-// File is the local file that a database is received into at full speed. Readers
-// follow behind the writer and wait for it. The process that made it holds a
-// lock on it, so that another can tell a spool in use from a leftover.
+// File is a local file into which a database is received at full speed. Readers
+// follow the writer and wait for it. The process that made the file holds a lock
+// on it, so that other processes can tell a spool in use from a leftover.
 type File struct {
 	path    string
 	f       *os.File
-	pending *Pending // what is written beside it; nil: nothing
+	pending *Pending // the file beside it; nil if there is none
 
 	mu     sync.Mutex // guards what follows
 	cond   *sync.Cond
-	expect int64 // bytes that were announced, for reports of progress
+	expect int64 // bytes that the sender announced, for reports of progress
 	n      int64 // bytes written
 	end    error // io.EOF once complete, or why it never will be; nil while growing
-	resets int   // a reader from before the last one gets an error
+	resets int   // readers that began before the last one get an error
 }
 
 var errReset = errors.New("the spool was emptied for another try")
@@ -40,8 +40,8 @@ func newFile(path string, f *os.File) *File {
 // Path is where the file is.
 func (s *File) Path() string { return s.path }
 
-// Pending returns what is written beside the file, so that another process can
-// store it, or nil.
+// Pending returns the content of the file beside the spool, with which another
+// process can store it, or nil.
 func (s *File) Pending() *Pending { return s.pending }
 
 // Write appends.
@@ -57,7 +57,7 @@ func (s *File) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// Finish reports to readers that the file is complete (io.EOF) or why it never
+// Finish tells readers that the file is complete, with io.EOF, or why it never
 // will be.
 func (s *File) Finish(end error) {
 	s.mu.Lock()
@@ -66,7 +66,8 @@ func (s *File) Finish(end error) {
 	s.cond.Broadcast()
 }
 
-// reset empties the file for another try. Readers from before end with an error.
+// reset empties the file for another try. Readers of the earlier try end with an
+// error.
 func (s *File) reset(expect int64) error {
 	s.mu.Lock()
 	s.n, s.end, s.expect = 0, nil, expect
@@ -87,15 +88,16 @@ func (s *File) AbandonReaders() {
 	s.cond.Broadcast()
 }
 
-// Remove closes the file and leaves nothing of it.
+// Remove removes the file and the file beside it, and closes it.
 func (s *File) Remove() error {
-	// What is beside it goes first: a spool without that is a leftover, which a
-	// sweep removes. And the names go before the lock does.
+	// The file beside the spool goes first: a spool without it is a leftover,
+	// which a sweep removes. Both names go before the close, which ends the lock.
 	beside := pendingPath(s.path)
 	return errors.Join(disk.Remove(beside+disk.TempSuffix), disk.Remove(beside), disk.Remove(s.path), s.f.Close())
 }
 
-// Reader returns a reader from the beginning that follows the writer.
+// Reader returns a reader that begins at the start of the file and follows the
+// writer.
 func (s *File) Reader() *Reader {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,8 +118,8 @@ func (r *Reader) Progress() (done, total int64) {
 	return min(r.off, r.s.expect), r.s.expect
 }
 
-// Read waits for bytes that were not read yet. Not a context but Finish, a reset
-// and AbandonReaders end the wait.
+// Read waits for bytes that were not read yet. Finish, a reset or AbandonReaders
+// ends the wait; there is no context.
 func (r *Reader) Read(p []byte) (int, error) {
 	n, err := r.wait()
 	if err != nil {
@@ -131,7 +133,8 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return 0, fmt.Errorf("read spool: %w", err)
 }
 
-// wait returns how many bytes are there once there are more than were read.
+// wait waits until more bytes are written than were read, and returns how many are
+// written.
 func (r *Reader) wait() (int64, error) {
 	s := r.s
 	s.mu.Lock()
@@ -151,15 +154,16 @@ func (r *Reader) wait() (int64, error) {
 	}
 }
 
-// DamagedError says that the local copy is not what was received. It is worth
-// nothing any more.
+// DamagedError says that the local copy is not what was received, and so is
+// worthless.
 type DamagedError struct{ Err error }
 
 func (e *DamagedError) Error() string { return "the spooled copy is damaged: " + e.Err.Error() }
 func (e *DamagedError) Unwrap() error { return e.Err }
 
-// Verify reads a whole pending spool and compares it with what was received: a
-// power cut may have torn it. It returns its checksum, or a [*DamagedError].
+// Verify reads a whole pending spool and compares it with what was received,
+// because a power cut may have torn it. It returns the checksum, or a
+// [*DamagedError].
 func (s *File) Verify(ctx context.Context) (backup.Checksum, error) {
 	var sum backup.Checksum
 	want := s.pending.Capture.Plain
@@ -173,7 +177,7 @@ func (s *File) Verify(ctx context.Context) (backup.Checksum, error) {
 		if err != nil && n == 0 {
 			return sum, &DamagedError{fmt.Errorf("read it: %w", err)}
 		}
-		_, _ = w.Write(buf[:n]) // hashes take everything
+		_, _ = w.Write(buf[:n]) // a hash does not fail
 		off += int64(n)
 	}
 	if got := (backup.Blob{Bytes: sum.Bytes, SHA256: backup.Digest(h.Sum(nil))}); got != want {

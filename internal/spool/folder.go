@@ -1,6 +1,6 @@
-// Package spool is the local folder that databases are received into, and where
-// one waits that could not be stored: durable, bounded and locked, so that any
-// number of processes can share it.
+// Package spool is the local folder that databases are received into. A database
+// that could not be stored waits there. The folder is durable, bounded and locked,
+// so that any number of processes can share it.
 package spool
 
 import (
@@ -20,17 +20,18 @@ import (
 	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
-// Folder is a folder for spools. Its zero value is the system's folder for
-// temporary files, in which nothing is kept.
+// Folder is a folder for spools. The zero value is the system's folder for
+// temporary files, and nothing waits in it.
 type Folder struct {
 	Dir string // empty means the system's folder for temporary files
-	// Keep says that what was received stays when it cannot be stored, for a later
-	// run or a later process; then what is pending gives way to new databases.
+	// Keep makes a received database stay pending if it cannot be stored, for a
+	// later run or a later process. Older pending ones then give way to new
+	// databases.
 	Keep bool
-	// Limit is how many bytes all spools in the folder may take together, those of
-	// other processes included. Zero means no limit.
+	// Limit is the most bytes that all spools in the folder may take together,
+	// those of other processes included. Zero means no limit.
 	Limit int64
-	// Log receives what is dropped; nil discards.
+	// Log reports the pending snapshots that are dropped; nil discards.
 	Log *slog.Logger
 }
 
@@ -38,7 +39,7 @@ const spoolSuffix = ".spool"
 
 var spoolPattern = regexp.MustCompile(`^backupd-[a-z2-7]{12}\.spool$`)
 
-// Path is the folder.
+// Path returns the path of the folder.
 func (f *Folder) Path() string {
 	if f.Dir == "" {
 		return os.TempDir()
@@ -57,7 +58,7 @@ func (f *Folder) log() *slog.Logger {
 // died are removed first, and older pending ones give way.
 func (f *Folder) New(need int64) (*File, error) {
 	if err := f.sweep(); err != nil {
-		return nil, fmt.Errorf("look through spool folder: %w", err)
+		return nil, fmt.Errorf("read spool folder: %w", err)
 	}
 	if fs, err := disk.FileSystemOf(f.Path()); err == nil && f.Keep && fs.Free < disk.WithReserve(need) {
 		f.giveWay(disk.WithReserve(need) - fs.Free)
@@ -80,7 +81,7 @@ func (f *Folder) New(need int64) (*File, error) {
 func CheckRoom(dir string, need int64) error {
 	err := disk.CheckRoom(dir, need)
 	if errors.Is(err, unix.ENOSPC) {
-		return backup.WithHint(err, "free some space or name another folder")
+		return backup.WithHint(err, "free some space, or choose another folder")
 	}
 	return err
 }
@@ -102,12 +103,12 @@ func (f *Folder) create() (*File, error) {
 		case !errors.Is(err, disk.ErrInUse) && !errors.Is(err, disk.ErrGone):
 			return nil, errors.Join(fmt.Errorf("lock spool: %w", err), s.Remove())
 		}
-		_ = file.Close() // swept before it was locked: what is left of it is nothing
+		_ = file.Close() // another process swept it before it was locked
 	}
 }
 
-// Begin empties a spool for a database of total bytes, which may have grown
-// since the spool was made.
+// Begin empties a spool for a try that receives a database of total bytes. The
+// database may have grown since the spool was made.
 func (f *Folder) Begin(s *File, total int64) error {
 	if err := s.reset(total); err != nil {
 		return err
@@ -115,14 +116,14 @@ func (f *Folder) Begin(s *File, total int64) error {
 	if err := f.reserve(s, total); err != nil {
 		return err
 	}
-	// Writing into blocks that are there already is quicker than finding them
-	// when the kernel writes back.
+	// Writing into allocated blocks is quicker than allocating them when the
+	// kernel writes back.
 	disk.Allocate(s.f, total)
 	return nil
 }
 
-// reserve keeps the spools within their limit when need bytes are going to be
-// received into s. It sets them aside, so that others who count see them.
+// reserve makes room for need bytes in s within the limit of the folder. It
+// allocates them, so that other processes count them.
 func (f *Folder) reserve(s *File, need int64) error {
 	if f.Limit <= 0 {
 		return nil
@@ -138,10 +139,10 @@ func (f *Folder) reserve(s *File, need int64) error {
 	}
 	return backup.WithHint(fmt.Errorf("spool folder %s may hold %d bytes: the database needs %d and %d are taken: %w",
 		f.Path(), f.Limit, need, others, unix.ENOSPC),
-		"raise the limit of the spool, or find out why what lies there is not stored (the log tells)")
+		"raise the limit of the spool, or read in the log why the pending snapshots are not stored")
 }
 
-// Bytes returns how much the spools in the folder take, of all clusters and
+// Bytes returns the space that the spools in the folder take, of all clusters and
 // processes.
 func (f *Folder) Bytes() (int64, error) { return f.bytes("") }
 
@@ -149,23 +150,23 @@ func (f *Folder) Bytes() (int64, error) { return f.bytes("") }
 func (f *Folder) bytes(except string) (int64, error) {
 	entries, err := os.ReadDir(f.Path())
 	if err != nil {
-		return 0, fmt.Errorf("look through spool folder: %w", err)
+		return 0, fmt.Errorf("read spool folder: %w", err)
 	}
 	sum := int64(0)
 	for _, e := range entries {
 		if !spoolPattern.MatchString(e.Name()) || filepath.Join(f.Path(), e.Name()) == except {
 			continue
 		}
-		if info, err := e.Info(); err == nil && info.Mode().IsRegular() { // else it went a moment ago
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() { // else it was removed a moment ago
 			sum += disk.SpaceOf(info)
 		}
 	}
 	return sum, nil
 }
 
-// sweep removes the spools that no living process holds, but not what is pending.
-// What it cannot remove, such as another user's, is no reason not to make a
-// backup.
+// sweep removes the spools that no living process holds and that are not pending.
+// It ignores files that it cannot remove, such as those of another user: they are
+// no reason not to make a backup.
 func (f *Folder) sweep() error {
 	entries, err := os.ReadDir(f.Path())
 	if err != nil {
@@ -178,7 +179,8 @@ func (f *Folder) sweep() error {
 		case spoolPattern.MatchString(e.Name()):
 			sweepSpool(path)
 		case beside != nil:
-			// A spool is there before this is written. Without one it is a leftover.
+			// A spool is there before the file beside it is written. Without its
+			// spool that file is a leftover.
 			if _, err := os.Lstat(filepath.Join(f.Path(), beside[1]+spoolSuffix)); errors.Is(err, os.ErrNotExist) {
 				_ = os.Remove(path)
 			}
@@ -199,7 +201,7 @@ func sweepSpool(path string) {
 	_ = f.Close() // gives the lock back
 }
 
-// staysPending reports whether a spool that nobody holds waits to be stored.
+// staysPending reports whether a spool that no process holds waits for the store.
 func staysPending(path string) bool {
 	p, err := readPending(path)
 	var unknown *unknownFormatError
@@ -210,13 +212,13 @@ func staysPending(path string) bool {
 		info, err := os.Lstat(pendingPath(path))
 		return err != nil || time.Since(info.ModTime()) < maxAge
 	}
-	// One that is another user's cannot be read: it is not ours to judge.
+	// A file of another user cannot be read. It is not ours to remove.
 	return !errors.Is(err, os.ErrNotExist) && !errors.Is(err, backup.ErrCorrupt)
 }
 
 // giveWay drops pending spools, the oldest first, until at least excess bytes are
-// free, and reports whether they are. The newest of each cluster stays. When all
-// that may go is not enough nothing goes.
+// free, and reports whether they are. The newest of each cluster stays. If the
+// others are not enough it drops none.
 func (f *Folder) giveWay(excess int64) bool {
 	all, err := f.entries()
 	if err != nil {
@@ -239,15 +241,15 @@ func (f *Folder) giveWay(excess int64) bool {
 		return false
 	}
 	for _, e := range victims {
-		if !f.drop(e, "there is no room for it beside a newer one") {
+		if !f.drop(e, "there is no room for it and a newer one") {
 			return false
 		}
 	}
 	return true
 }
 
-// drop removes a pending spool that nobody is storing, and reports whether it did.
-// The snapshot is lost, so it is logged as an error.
+// drop removes a pending spool that no process is storing, and reports whether it
+// did. It logs an error, because the snapshot is lost.
 func (f *Folder) drop(e entry, reason string) bool {
 	file, err := disk.OpenRegular(e.path, os.O_RDWR)
 	if err != nil {
@@ -263,22 +265,22 @@ func (f *Folder) drop(e entry, reason string) bool {
 		args = append(args, "cluster", c.Cluster, "started", c.StartedAt, "revision", int64(c.Revision))
 	}
 	if err := newFile(e.path, file).Remove(); err != nil {
-		f.log().Error("a pending snapshot cannot be dropped", append(args, "err", err)...)
+		f.log().Error("cannot drop a pending snapshot", append(args, "err", err)...)
 		return false
 	}
 	f.log().Error("dropped a pending snapshot", args...)
 	return true
 }
 
-// Tidy drops what will never be stored: what is too old, what cannot be read, and
-// all but the newest of each cluster.
+// Tidy drops the pending spools that will never be stored: those that are too old
+// or cannot be read, and all but the newest of each cluster.
 func (f *Folder) Tidy() {
 	all, err := f.entries()
 	if err != nil {
-		f.log().Warn("cannot look through the spool folder", "err", err)
+		f.log().Warn("cannot read the spool folder", "err", err)
 		return
 	}
-	kept := map[owner]int{}
+	pending := map[owner]int{}
 	for _, e := range slices.Backward(all) { // the newest first
 		switch {
 		case errors.Is(e.err, backup.ErrCorrupt):
@@ -286,18 +288,18 @@ func (f *Folder) Tidy() {
 		case e.err != nil:
 			f.log().Warn("cannot use a pending spool", "path", e.path, "err", e.err)
 		case e.pending.expired(time.Now()):
-			f.drop(e, fmt.Sprintf("it could not be stored for %d days", int(maxAge.Hours()/24)))
+			f.drop(e, fmt.Sprintf("it could not be stored within %d days", int(maxAge.Hours()/24)))
 		default:
 			of := e.pending.owner()
-			if kept[of]++; kept[of] > maxPending {
+			if pending[of]++; pending[of] > maxPending {
 				f.drop(e, fmt.Sprintf("%d newer ones of the cluster are pending", maxPending))
 			}
 		}
 	}
 }
 
-// Claim takes a pending spool for this process alone, and reads what is beside it
-// again: another may have been quicker. Then the error wraps [disk.ErrInUse] or
+// Claim locks a pending spool for this process alone, and reads the file beside it
+// again. If another process was quicker, the error wraps [disk.ErrInUse] or
 // [disk.ErrGone].
 func (f *Folder) Claim(p Pending) (*File, error) {
 	file, err := disk.OpenRegular(p.Path, os.O_RDWR)
@@ -321,7 +323,7 @@ func (s *File) takeOver() error {
 	}
 	info, err := s.f.Stat()
 	if err != nil {
-		return fmt.Errorf("look at pending spool: %w", err)
+		return fmt.Errorf("stat pending spool: %w", err)
 	}
 	s.n, s.expect = info.Size(), info.Size()
 	if err := checkOurs(s.path); err != nil {

@@ -21,7 +21,7 @@ import (
 const (
 	// maxAge is how old a pending snapshot may get.
 	maxAge = 7 * 24 * time.Hour
-	// maxPending is how many are kept of one cluster for one repository.
+	// maxPending is how many may wait of one cluster for one repository.
 	maxPending = 3
 
 	format          = "backupd/pending/v1"
@@ -31,20 +31,21 @@ const (
 
 var pendingPattern = regexp.MustCompile(`^(backupd-[a-z2-7]{12})\.pending\.json(\.tmp)?$`)
 
-// Pending is a database that was received, inspected and compared, but not
-// stored. It waits in a spool.
+// Pending is a snapshot that waits in a spool: its database was received,
+// inspected and compared, but not stored.
 type Pending struct {
 	Path string `json:"-"` // of the spool
-	// Repository is the id of the only repository that it may go to.
+	// Repository is the id of the repository that it is for. It must go to no other.
 	Repository string `json:"repository"`
-	// Capture is what is known of it. The manifest has more: what storing will tell,
-	// and the timeline, which depends on what else is stored by then.
+	// Capture is what is known of it. A manifest says more: how the data is
+	// stored, and the timeline, which depends on the snapshots that are stored by
+	// then.
 	Capture backup.Capture `json:"capture"`
 	Tries   int            `json:"tries"` // that failed
 	Reason  string         `json:"reason,omitempty"`
 }
 
-// Why says why the snapshot is not stored yet, as far as anybody knows.
+// Why returns why the snapshot is not stored yet, as far as that is known.
 func (p *Pending) Why() string {
 	if p.Tries == 0 {
 		return "the process that received it ended before it was stored"
@@ -59,7 +60,7 @@ func (p *Pending) owner() owner { return owner{p.Capture.Cluster, p.Repository} 
 
 func (p *Pending) expired(now time.Time) bool { return now.Sub(p.Capture.StartedAt) > maxAge }
 
-// check reports why it could not become a snapshot.
+// check returns why it cannot become a snapshot, or nil.
 func (p *Pending) check() error {
 	if p.Repository == "" {
 		return errors.New("no repository")
@@ -67,8 +68,8 @@ func (p *Pending) check() error {
 	return p.Capture.Validate()
 }
 
-// document is a [Pending] as it is written. No byte of it may change unseen: it
-// becomes a manifest.
+// document is a [Pending] as it is written. It has a checksum, so that no byte
+// changes unseen: its content becomes a manifest.
 type document struct {
 	Format  string          `json:"format"`
 	SHA256  backup.Digest   `json:"sha256"` // of Pending, as its bytes are in the file
@@ -84,7 +85,8 @@ func (e *unknownFormatError) Error() string {
 
 func pendingPath(spool string) string { return strings.TrimSuffix(spool, spoolSuffix) + pendingSuffix }
 
-// Remember writes beside the spool what another process needs to store it.
+// Remember writes the file beside the spool, with which another process can store
+// it.
 func (s *File) Remember(repository string, c backup.Capture) error {
 	p := &Pending{Path: s.path, Repository: repository, Capture: c}
 	if err := p.write(); err != nil {
@@ -94,18 +96,18 @@ func (s *File) Remember(repository string, c backup.Capture) error {
 	return nil
 }
 
-// Leave keeps a remembered spool, which could not be stored, in the folder for
-// another try, and closes it. It returns what is pending, and what keeps it from
-// surviving a power cut.
+// Leave leaves a spool that could not be stored in the folder for another try, and
+// closes it. Remember must have been called. It returns what is pending. An error
+// says that it may not survive a power cut.
 func (s *File) Leave(reason error) (Pending, error) {
 	s.pending.Tries, s.pending.Reason = s.pending.Tries+1, reason.Error()
-	// If this fails the file that was written before is still there. The sync comes
-	// only now: while all goes well nothing has to reach the disk, which may be the
-	// one an etcd waits for.
+	// If the write fails, the file that was written before is still there. The
+	// sync comes only now: while all goes well nothing has to reach the disk,
+	// which may be the one that an etcd waits for.
 	return *s.pending, errors.Join(s.pending.write(), disk.SyncFile(s.f), s.f.Close())
 }
 
-// write writes it durably and as a whole. The caller holds the spool's lock.
+// write writes the file beside the spool durably and as a whole. The caller holds the spool's lock.
 func (p *Pending) write() error {
 	if err := p.check(); err != nil {
 		return fmt.Errorf("remember pending spool: %w", err)
@@ -123,7 +125,7 @@ func (p *Pending) write() error {
 	return nil
 }
 
-// readPending reads what is beside a spool. It does not say whose it is: see
+// readPending reads the file beside a spool. It does not check who wrote it: see
 // [checkOurs].
 func readPending(spool string) (*Pending, error) {
 	f, err := disk.OpenRegular(pendingPath(spool), os.O_RDONLY)
@@ -146,7 +148,7 @@ func parsePending(raw []byte) (*Pending, error) {
 	if len(raw) > maxPendingBytes {
 		return nil, backup.Corruptf("more than %d bytes", maxPendingBytes)
 	}
-	// The format first: another one may mean anything by the rest.
+	// The format is checked first: in another format the rest may mean anything.
 	var head struct {
 		Format string `json:"format"`
 	}
@@ -173,9 +175,9 @@ func parsePending(raw []byte) (*Pending, error) {
 	return &p, nil
 }
 
-// checkOurs reports why a spool and what is beside it cannot be what this user's
-// process wrote. Somebody who may write to a shared temporary folder could
-// otherwise have any database stored as a backup.
+// checkOurs returns an error if another user may have written a spool or the file
+// beside it. Otherwise somebody who may write to a shared temporary folder could
+// have any database stored as a backup.
 func checkOurs(spool string) error {
 	for _, path := range []string{spool, pendingPath(spool)} {
 		info, err := os.Lstat(path)
@@ -185,13 +187,14 @@ func checkOurs(spool string) error {
 		st, ok := info.Sys().(*syscall.Stat_t)
 		if !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 || !ok || int(st.Uid) != os.Geteuid() {
 			return fmt.Errorf("%s has mode %v: "+
-				"want a file that belongs to this process's user and that nobody else may read or write", path, info.Mode())
+				"want a file that belongs to this process's user and that nobody else may read or "+
+				"write", path, info.Mode())
 		}
 	}
 	return nil
 }
 
-// entry is one spool with what is beside it, or with why that cannot be used.
+// entry is one pending spool, or the error of reading the file beside it.
 type entry struct {
 	path    string
 	pending *Pending
@@ -224,7 +227,8 @@ func (f *Folder) entries() ([]entry, error) {
 	return out, nil
 }
 
-// since is when the snapshot was begun; what cannot be read sorts last.
+// since returns when the snapshot was begun. A snapshot that cannot be read sorts
+// last.
 func (e entry) since() time.Time {
 	if e.err != nil {
 		return time.Unix(1<<40, 0)
@@ -232,7 +236,8 @@ func (e entry) since() time.Time {
 	return e.pending.Capture.StartedAt
 }
 
-// All lists what is pending in the folder, the oldest first, of all clusters.
+// All lists the pending snapshots in the folder, of all clusters, the oldest
+// first.
 func (f *Folder) All() ([]Pending, error) {
 	all, err := f.entries()
 	if err != nil {
@@ -247,7 +252,8 @@ func (f *Folder) All() ([]Pending, error) {
 	return out, nil
 }
 
-// Waiting lists what is pending, but not what is being stored for the first time.
+// Waiting lists the pending snapshots, except those that a process is storing for
+// the first time.
 func (f *Folder) Waiting() ([]Pending, error) {
 	all, err := f.All()
 	return slices.DeleteFunc(all, func(p Pending) bool { return p.Tries == 0 && disk.InUse(p.Path) }), err

@@ -308,7 +308,8 @@ func TestRemember(t *testing.T) {
 	}
 	all, err := folder.All()
 	waiting, werr := folder.Waiting()
-	if err != nil || werr != nil || len(all) != 1 || len(waiting) != 0 || !strings.Contains(all[0].Why(), "ended before") {
+	if err != nil || werr != nil || len(all) != 1 || len(waiting) != 0 ||
+		!strings.Contains(all[0].Why(), "ended before") {
 		t.Errorf("while it is stored: got %+v, %+v, %v, %v", all, waiting, err, werr)
 	}
 	left, err := s.Leave(errors.New("no route to host"))

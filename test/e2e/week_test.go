@@ -32,7 +32,8 @@ func TestWeek(t *testing.T) {
 	w.stop(t, syscall.SIGTERM)
 	w.start(t)
 	waitFor(t, "values after a restart", func() bool {
-		return w.value("backupd_last_success_timestamp_seconds", `cluster="plain"`) > 0 && w.value("backupd_repository_snapshots", `cluster="secure"`, `state="verified"`) >= 3
+		return w.value("backupd_last_success_timestamp_seconds", `cluster="plain"`) > 0 &&
+			w.value("backupd_repository_snapshots", `cluster="secure"`, `state="verified"`) >= 3
 	})
 	w.more(t, "after a restart")
 	w.stop(t, syscall.SIGKILL)
@@ -177,8 +178,8 @@ daemon:
   spool: {folder: %[1]s/spool}
   concurrency: 3
   log: {format: json}
-%[11]s`, w.dir, w.s3.URL("week"), w.outside.Addr, w.s3.Region, list(w.plain), list(w.secure), list(w.down), w.keepLast, w.secure.CAFile,
-		strings.TrimPrefix(w.server, "http://"), more))
+%[11]s`, w.dir, w.s3.URL("week"), w.outside.Addr, w.s3.Region, list(w.plain), list(w.secure), list(w.down),
+		w.keepLast, w.secure.CAFile, strings.TrimPrefix(w.server, "http://"), more))
 }
 
 func (w *week) start(t *testing.T) {
@@ -341,7 +342,8 @@ func (w *week) outage(t *testing.T) {
 	w.stop(t, syscall.SIGKILL)
 	w.start(t)
 	w.outside.Resume()
-	waitFor(t, "the pending snapshot to be stored", func() bool { return w.value("backupd_pending_uploads", `cluster="secure"`) == 0 })
+	waitFor(t, "the pending snapshot to be stored",
+		func() bool { return w.value("backupd_pending_uploads", `cluster="secure"`) == 0 })
 	if after := w.streams(); after != streams {
 		t.Errorf("etcd was asked for %d more streams", after-streams)
 	}
@@ -384,8 +386,10 @@ func (w *week) restoreAll(t *testing.T) {
 			if i > 0 || name != "plain" {
 				continue
 			}
-			restored := testserver.StartRestored(t, "3.5", []testserver.RestoredMember{{Name: "r1", DataDir: out, PeerURL: url, ClientURL: testserver.FreeURL(t)}})
-			if got := hashes(t, restored, s.Revision)[restored.Endpoints()[0]]; got != decode[manifest](t, w.cli.run(t, "show", "--repo", repo, "--cluster", name, s.ID, "-w", "json")).HashKV.Hash {
+			restored := testserver.StartRestored(t, "3.5",
+				[]testserver.RestoredMember{{Name: "r1", DataDir: out, PeerURL: url, ClientURL: testserver.FreeURL(t)}})
+			if got := hashes(t, restored, s.Revision)[restored.Endpoints()[0]]; got != decode[manifest](t,
+				w.cli.run(t, "show", "--repo", repo, "--cluster", name, s.ID, "-w", "json")).HashKV.Hash {
 				t.Errorf("%s: HashKV of the restored cluster is %d", s.ID, got)
 			}
 		}

@@ -27,8 +27,8 @@ type Object struct {
 	Name backup.Key
 }
 
-// List yields the objects of ours with a prefix that sort after a key. Objects
-// with other names are left out. An error ends it: it is yielded once, last.
+// List yields our objects below a prefix, with their parsed names. It passes over
+// foreign ones.
 func (c Catalog) List(ctx context.Context, prefix, after string) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
 		for obj, err := range c.Store.List(ctx, prefix, after) {
@@ -43,7 +43,7 @@ func (c Catalog) List(ctx context.Context, prefix, after string) iter.Seq2[Objec
 	}
 }
 
-// All returns all objects of ours with a prefix.
+// All returns all our objects below a prefix.
 func (c Catalog) All(ctx context.Context, prefix string) ([]Object, error) {
 	var out []Object
 	for obj, err := range c.List(ctx, prefix, "") {
@@ -55,7 +55,7 @@ func (c Catalog) All(ctx context.Context, prefix string) ([]Object, error) {
 	return out, nil
 }
 
-// Exists reports whether the cluster has any object of ours.
+// Exists reports whether any object of ours is below the cluster's name.
 func (c Catalog) Exists(ctx context.Context) (bool, error) {
 	for _, prefix := range []string{
 		backup.ManifestPrefix(c.Cluster), backup.DataPrefix(c.Cluster), backup.MarkPrefix(c.Cluster),
@@ -67,8 +67,8 @@ func (c Catalog) Exists(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// Data lists the data objects of a snapshot. They are found by their names, and
-// not by the manifest, so that a snapshot whose manifest is damaged or gone can
+// Data lists the data objects of a snapshot. It finds them by name and does not
+// need the manifest, so that a snapshot whose manifest is damaged or gone can
 // still be deleted.
 func (c Catalog) Data(ctx context.Context, name backup.DataName) ([]storage.Object, error) {
 	all, err := c.All(ctx, backup.DataPrefix(c.Cluster)+string(name))
@@ -81,7 +81,7 @@ func (c Catalog) Data(ctx context.Context, name backup.DataName) ([]storage.Obje
 	return out, err
 }
 
-// Manifests lists the manifests that name a data object: one or none, unless
+// Manifests lists the manifests that refer to a data object: one or none, unless
 // somebody copied objects.
 func (c Catalog) Manifests(ctx context.Context, name backup.DataName) ([]backup.Key, error) {
 	all, err := c.All(ctx, backup.ManifestPrefix(c.Cluster)+SecondOf(string(name))+"-r")
@@ -94,7 +94,7 @@ func (c Catalog) Manifests(ctx context.Context, name backup.DataName) ([]backup.
 	return out, err
 }
 
-// Has reports whether an object is there, whatever its content.
+// Has reports whether an object exists. It does not read it.
 func (c Catalog) Has(ctx context.Context, k backup.Key) (bool, error) {
 	_, err := c.Store.Stat(ctx, k.String())
 	if errors.Is(err, fs.ErrNotExist) {

@@ -40,7 +40,7 @@ func (c Catalog) Seconds(ctx context.Context, from string) iter.Seq2[Second, err
 	}
 }
 
-// listing is a listing of one kind of objects that looks at one in advance.
+// listing yields the objects of one kind, and shows the next one in advance.
 type listing struct {
 	pull func() (Object, error, bool)
 	stop func()
@@ -70,7 +70,7 @@ func (l *listing) advance() {
 // atEnd is after every second.
 const atEnd = "end"
 
-// second is that of the next object.
+// second returns the second of the next object.
 func (l *listing) second() string {
 	switch {
 	case l.head == nil:

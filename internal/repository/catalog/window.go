@@ -9,12 +9,12 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// ancient is before the first snapshot that anybody can have taken.
+// ancient is a time before any snapshot can have been taken.
 var ancient = time.Date(2010, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// Since returns the second from which on to list so that n snapshots before end
-// are found, and not many more: it looks for the smallest window of time that
-// holds enough. It is empty where all have to be listed.
+// Since returns the second at which a listing must begin to find n snapshots
+// before end, and not many more: the start of the smallest window of time that
+// holds enough. It is empty if everything has to be listed.
 func (c Catalog) Since(ctx context.Context, n int, end backup.SnapshotID) (string, error) {
 	start := func(window time.Duration) string { return backup.TimeOf(end.Time().Add(-window)) }
 	all := end.Time().Sub(ancient)
@@ -41,8 +41,8 @@ func (c Catalog) Since(ctx context.Context, n int, end backup.SnapshotID) (strin
 	return start(many), nil
 }
 
-// hasBetween reports whether there are n snapshots from a second on and before
-// end.
+// hasBetween reports whether n snapshots were begun at or after from and come
+// before end.
 func hasBetween(ctx context.Context, c Catalog, n int, from string, end backup.SnapshotID) (bool, error) {
 	prefix := backup.ManifestPrefix(c.Cluster)
 	for obj, err := range c.List(ctx, prefix, prefix+from) {

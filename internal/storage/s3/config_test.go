@@ -108,7 +108,9 @@ func TestCredentials_None(t *testing.T) {
 	defer l.Close()
 	for name, metadata := range map[string]map[string]string{
 		"Disabled": {"AWS_EC2_METADATA_DISABLED": "true"},
-		"Silent":   {"AWS_EC2_METADATA_DISABLED": "", "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://" + l.Addr().String()},
+		"Silent": {
+			"AWS_EC2_METADATA_DISABLED": "", "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://" + l.Addr().String(),
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for name, value := range metadata {
@@ -161,7 +163,8 @@ func startRecorder(t *testing.T) *recorder {
 		w.Header().Set("ETag", `"etag"`)
 		switch operation(r) {
 		case "CreateMultipartUpload":
-			_, _ = io.WriteString(w, `<InitiateMultipartUploadResult><UploadId>id</UploadId></InitiateMultipartUploadResult>`)
+			_, _ = io.WriteString(w,
+				`<InitiateMultipartUploadResult><UploadId>id</UploadId></InitiateMultipartUploadResult>`)
 		case "CompleteMultipartUpload":
 			_, _ = io.WriteString(w, `<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>`)
 		}
@@ -208,7 +211,8 @@ func TestHeaders(t *testing.T) {
 		"X-Amz-Storage-Class":                             "STANDARD_IA",
 	}
 	none := map[string]string{
-		"X-Amz-Server-Side-Encryption": "", "X-Amz-Server-Side-Encryption-Customer-Algorithm": "", "X-Amz-Storage-Class": "",
+		"X-Amz-Server-Side-Encryption": "", "X-Amz-Server-Side-Encryption-Customer-Algorithm": "",
+		"X-Amz-Storage-Class": "",
 	}
 	for name, test := range map[string]struct {
 		o           s3.Options
@@ -217,7 +221,8 @@ func TestHeaders(t *testing.T) {
 		"Plain":       {s3.Options{}, none, none},
 		"CustomerKey": {s3.Options{SSECKeyFile: write(t, "key", key)}, customer, customer},
 		"CustomerKeyBase64": {
-			s3.Options{SSECKeyFile: write(t, "key", base64.StdEncoding.EncodeToString([]byte(key))+"\n")}, customer, customer,
+			s3.Options{SSECKeyFile: write(t, "key", base64.StdEncoding.EncodeToString([]byte(key))+"\n")}, customer,
+			customer,
 		},
 		"KMS": {s3.Options{SSE: s3.SSEKMS, SSEKMSKeyID: "my-key", StorageClass: "STANDARD_IA"}, kms, none},
 	} {

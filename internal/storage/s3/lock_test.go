@@ -83,7 +83,8 @@ func TestDelete_LockedOrForbidden(t *testing.T) {
 			p := startProxy(t)
 			p.fail("DeleteObject", c.answer)
 			err := p.open(t).Delete(t.Context(), "key")
-			if errors.Is(err, storage.ErrLocked) != c.locked || errors.Is(err, fs.ErrPermission) == c.locked || err == nil {
+			if errors.Is(err, storage.ErrLocked) != c.locked || errors.Is(err, fs.ErrPermission) == c.locked ||
+				err == nil {
 				t.Errorf("got error %v", err)
 			}
 		})

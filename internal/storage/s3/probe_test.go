@@ -224,7 +224,8 @@ func TestProbe_OtherServices(t *testing.T) {
 		},
 		"IgnoresRanges": {
 			map[string]fault{"GetObject": wholeObject},
-			map[string]backup.Level{"read ranges": failure, "large object": failure}, "read ranges", "ignored the range",
+			map[string]backup.Level{"read ranges": failure, "large object": failure}, "read ranges",
+			"ignored the range",
 		},
 		"LosesPages": {
 			map[string]fault{"ListObjectsV2": shortListing},

@@ -112,7 +112,8 @@ func TestProgressConn_SlowReader(t *testing.T) {
 
 func TestBackoff(t *testing.T) {
 	for attempt, limit := range map[int]time.Duration{
-		1: 250 * time.Millisecond, 2: 500 * time.Millisecond, 4: 2 * time.Second, 9: 30 * time.Second, 1000: 30 * time.Second,
+		1: 250 * time.Millisecond, 2: 500 * time.Millisecond, 4: 2 * time.Second, 9: 30 * time.Second,
+		1000: 30 * time.Second,
 	} {
 		most := time.Duration(0)
 		for range 1000 {

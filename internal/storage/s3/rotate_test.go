@@ -57,7 +57,10 @@ func TestTLS_Rotation(t *testing.T) {
 	}
 	first, firstCA := issue()
 	second, secondCA := issue()
-	foreign, foreignCA := issue(func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"other.example"} })
+	foreign, foreignCA := issue(func(c *x509.Certificate) {
+		c.IPAddresses, c.DNSNames = nil,
+			[]string{"other.example"}
+	})
 	var serving atomic.Pointer[tls.Certificate]
 	serving.Store(first)
 	front := httptest.NewUnstartedServer(p)
