@@ -141,10 +141,10 @@ func (r *runner) try(ctx context.Context) (err error) {
 
 // logPanic logs a recovered panic with the stack of its caller.
 func logPanic(log *slog.Logger, job string, v any) {
-	log.Error("a job panicked; this is a bug of backupd", "job", job, "panic", v, "stack", string(debug.Stack()))
+	log.Error("a job panicked; this is a bug in backupd", "job", job, "panic", v, "stack", string(debug.Stack()))
 }
 
-// done reports its result to a run.
+// done calls Done of a run.
 func (r *runner) done(run Run, err error) {
 	defer func() {
 		if v := recover(); v != nil {

@@ -58,8 +58,8 @@ func (r *report) clock(made, began, ended time.Time) {
 	}
 }
 
-// skew is how far a time is outside of an interval. Stores cut off fractions of
-// seconds.
+// skew returns how far a time is outside of an interval. Stores cut off fractions
+// of seconds.
 func skew(t, from, to time.Time) time.Duration {
 	from = from.Truncate(time.Second)
 	switch {
