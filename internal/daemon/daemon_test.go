@@ -94,7 +94,7 @@ func (h *house) sidecar(endpoint string) { h.configure("@hourly", "    local-end
 // TestDaemon_Sidecars: of three daemons beside three members one works.
 func TestDaemon_Sidecars(t *testing.T) {
 	h := newHouse(t)
-	h.etcd = sharedTrio(t)
+	h.etcd = shared.Cluster(t, 3)
 	worked := map[string]int{}
 	for _, ep := range h.etcd.Endpoints() {
 		h.sidecar(ep)

@@ -43,7 +43,7 @@ type rule struct {
 // gated puts the repository behind a gate.
 func (h *house) gated() *gate {
 	h.t.Helper()
-	g := &gate{t: h.t, s3: sharedS3(h.t)}
+	g := &gate{t: h.t, s3: shared.S3(h.t)}
 	g.Server = httptest.NewServer(g)
 	h.t.Cleanup(func() {
 		g.mu.Lock()

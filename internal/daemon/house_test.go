@@ -46,7 +46,7 @@ type house struct {
 func newHouse(t *testing.T) *house {
 	t.Helper()
 	dir := t.TempDir()
-	h := &house{t: t, dir: dir, path: filepath.Join(dir, "backupd.yaml"), etcd: sharedEtcd(t),
+	h := &house{t: t, dir: dir, path: filepath.Join(dir, "backupd.yaml"), etcd: shared.Cluster(t, 1),
 		log: slog.NewTextHandler(t.Output(), nil)}
 	if err := os.Mkdir(filepath.Join(dir, "spool"), 0o700); err != nil {
 		t.Fatal(err)

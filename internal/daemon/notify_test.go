@@ -140,7 +140,7 @@ func (h *house) passive() int {
 func TestNotifications_Sidecar(t *testing.T) {
 	t.Parallel() // it waits for slots
 	h := newHouse(t)
-	h.etcd = sharedTrio(t)
+	h.etcd = shared.Cluster(t, 3)
 	at := h.passive()
 	proxies := h.through()
 	// Every second, but for one gap: so nothing is overdue after two of them.

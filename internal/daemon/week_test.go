@@ -29,7 +29,7 @@ func newWeek(t *testing.T) *week {
 		plain:  testserver.StartCluster(t, testserver.Options{Version: "3.5"}),
 		secure: testserver.StartCluster(t, testserver.Options{Version: "3.7", TLS: true}),
 		down:   testserver.StartCluster(t, testserver.Options{Version: "3.6"}),
-		away:   sharedS3(t),
+		away:   shared.S3(t),
 	}
 	w.secure.EnableAuth(t, "secret")
 	w.down.Members[0].Kill()
