@@ -41,7 +41,7 @@ func markKey(cluster string, id backup.SnapshotID, kind backup.MarkKind) backup.
 type Marks struct{ objects catalog.Catalog }
 
 // Add states something about a snapshot until [Marks.Remove]. The format and
-// the time of m are filled in. It returns a [*NotFoundError] if there is no such
+// the time of mark are filled in. It returns a [*NotFoundError] if there is no such
 // snapshot, and a [*MarkedError] if it has a mark of that kind already.
 func (m Marks) Add(ctx context.Context, i Item, mark backup.Mark) error {
 	mark.Format, mark.ID, mark.At = backup.MarkFormat, i.ID, time.Now().UTC().Truncate(time.Second)
