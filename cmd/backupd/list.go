@@ -40,50 +40,20 @@ type listOptions struct {
 	long bool
 }
 
-// stateUnreadable is the state of a snapshot whose manifest cannot be read, which
-// only --long finds out.
-const stateUnreadable = "unreadable"
-
-// listed is one row of a listing.
+// listed is one row of a listing, with the error of a snapshot that is damaged
+// or whose manifest cannot be read.
 type listed struct {
-	Cluster     string            `json:"cluster"`
-	ID          backup.SnapshotID `json:"id"`
-	Time        time.Time         `json:"time"`
-	Revision    backup.Revision   `json:"revision"`
-	State       string            `json:"state"`
-	Reason      string            `json:"reason,omitempty"`
-	Future      bool              `json:"future,omitempty"`     // begun by a clock that was ahead
-	PlainBytes  *int64            `json:"plainBytes,omitempty"` // only with --long
-	StoredBytes int64             `json:"storedBytes"`
-	Encoding    string            `json:"encoding"`
-	Pinned      bool              `json:"pinned"`
-
-	item repository.Item
-	err  error // of a damaged or unreadable one
+	backup.Row
+	err error
 }
 
 func newListed(i repository.Item, now time.Time) listed {
-	row := listed{
-		Cluster: i.Cluster, ID: i.ID, Time: i.ID.Time(), Revision: i.ID.Revision(), State: string(i.State()),
-		Future: i.Future(now), StoredBytes: i.StoredBytes(), Encoding: i.Encoding(), Pinned: i.Pinned(), item: i,
-	}
+	row := listed{Row: i.Row(now)}
 	var defect *backup.DefectError
 	if errors.As(i.Defect(), &defect) {
-		row.Reason, row.err = defect.Err.Error(), defect
+		row.err = defect
 	}
 	return row
-}
-
-// addManifest adds what the manifest says.
-func (r *listed) addManifest(m repository.Read) {
-	if m.Err != nil {
-		r.State, r.Reason, r.err = stateUnreadable, m.Err.Error(), m.Err
-		return
-	}
-	r.PlainBytes = &m.Manifest.Plain.Bytes
-	if r.State == string(backup.Suspect) {
-		r.Reason = m.Manifest.Suspect[0]
-	}
 }
 
 func runList(ctx context.Context, a *app, o listOptions) error {
@@ -122,27 +92,27 @@ func runList(ctx context.Context, a *app, o listOptions) error {
 const listAtOnce = 500
 
 // listRows yields the rows of one cluster, a few hundred at once, the newest
-// first. A store lists the oldest first, so the rows are held: some hundred bytes
+// first. A store lists the oldest first, so the items are held: some hundred bytes
 // each.
 func listRows(ctx context.Context, in *repository.Cluster, long bool) iter.Seq2[[]listed, error] {
 	return func(yield func([]listed, error) bool) {
-		var rows []listed
-		now := time.Now()
+		var items []repository.Item
 		for i, err := range in.Items(ctx) {
 			if err != nil {
 				yield(nil, err)
 				return
 			}
 			if i.Exists {
-				rows = append(rows, newListed(i, now))
+				items = append(items, i)
 			}
 		}
-		slices.Reverse(rows)
-		for part := range slices.Chunk(rows, listAtOnce) {
-			if long {
-				part = withManifests(ctx, in, part)
-			}
-			if !yield(part, context.Cause(ctx)) {
+		slices.Reverse(items)
+		now, rows := time.Now(), shortRows
+		if long {
+			rows = longRows
+		}
+		for part := range slices.Chunk(items, listAtOnce) {
+			if !yield(rows(ctx, in, part, now), context.Cause(ctx)) {
 				return
 			}
 		}
@@ -152,19 +122,30 @@ func listRows(ctx context.Context, in *repository.Cluster, long bool) iter.Seq2[
 	}
 }
 
-// withManifests adds what the manifests say. One that went away while the list
-// was read is not listed.
-func withManifests(ctx context.Context, in *repository.Cluster, rows []listed) []listed {
-	var items []repository.Item
-	for _, r := range rows {
-		items = append(items, r.item)
+// shortRows makes rows of what the names of objects tell.
+func shortRows(_ context.Context, _ *repository.Cluster, items []repository.Item, now time.Time) []listed {
+	var out []listed
+	for _, i := range items {
+		out = append(out, newListed(i, now))
 	}
-	n := 0
+	return out
+}
+
+// longRows makes rows of what the manifests say, too. One that went away while
+// the list was read is not listed.
+func longRows(ctx context.Context, in *repository.Cluster, items []repository.Item, now time.Time) []listed {
+	var out []listed
 	for m := range in.Manifests(ctx, items) {
-		rows[n].addManifest(m)
-		n++
+		row := newListed(m.Item, now)
+		row.Row = m.Row(now)
+		if m.Err != nil {
+			row.err = m.Err
+		}
+		if m.Err == nil || !isNotFound(m.Err) {
+			out = append(out, row)
+		}
 	}
-	return slices.DeleteFunc(rows, func(r listed) bool { return r.State == stateUnreadable && isNotFound(r.err) })
+	return out
 }
 
 func newShowCommand(a *app) *cobra.Command {

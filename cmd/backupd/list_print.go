@@ -40,15 +40,15 @@ type columnList struct {
 }
 
 func (c *columnList) row(r listed) error {
-	since, state := age(r.Time, c.now), r.State
+	since, state := age(r.Time, c.now), string(r.State)
 	if r.Future {
-		since, state = "in "+age(c.now, r.Time), r.State+", from the future"
+		since, state = "in "+age(c.now, r.Time), state+", from the future"
 	}
 	cells := []string{r.Cluster, string(r.ID), since, r.Revision.String()}
 	if c.long {
 		size := ""
-		if r.PlainBytes != nil {
-			size = humanize.IBytes(uint64(*r.PlainBytes))
+		if r.PlainBytes > 0 {
+			size = humanize.IBytes(uint64(r.PlainBytes))
 		}
 		cells = append(cells, size)
 	}
@@ -89,7 +89,7 @@ type jsonList struct {
 }
 
 func (j *jsonList) row(r listed) error {
-	raw, err := json.Marshal(r)
+	raw, err := json.Marshal(r.Row)
 	if err != nil {
 		return fmt.Errorf("encode output: %w", err)
 	}

@@ -8,13 +8,12 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/repository"
 )
 
 // prunedCluster is what a prune did, or would do, to one cluster.
 type prunedCluster struct {
-	Cluster   string          `json:"cluster"`
-	Snapshots []pruneDecision `json:"snapshots"`
+	Cluster   string            `json:"cluster"`
+	Snapshots []backup.PruneRow `json:"snapshots"`
 	// Litter are data objects that no manifest names, Pins those of snapshots that
 	// are gone: in a dry run what would be removed, else what was.
 	Litter  []string            `json:"litter"`
@@ -29,41 +28,18 @@ type prunedCluster struct {
 	Error          string `json:"error,omitempty"`
 }
 
-type pruneDecision struct {
-	ID          backup.SnapshotID `json:"id"`
-	Time        time.Time         `json:"time"`
-	Revision    backup.Revision   `json:"revision"`
-	StoredBytes int64             `json:"storedBytes"`
-	State       string            `json:"state"` // verified, suspect or damaged
-	Doubt       string            `json:"doubt,omitempty"`
-	Pinned      string            `json:"pinned,omitempty"`
-	Keep        bool              `json:"keep"`
-	Reasons     []string          `json:"reasons"`
-}
-
 type prunedSkipped struct {
 	ID     backup.SnapshotID `json:"id"`
 	Reason string            `json:"reason"`
 }
 
-func newPruneDecision(d repository.PruneDecision) pruneDecision {
-	row := pruneDecision{
-		ID: d.ID, Time: d.ID.Time(), Revision: d.ID.Revision(), StoredBytes: d.StoredBytes, State: string(d.Item.State()),
-		Pinned: d.Pinned, Keep: d.Keep, Reasons: d.Reasons,
-	}
-	if defect := d.Item.Defect(); defect != nil {
-		row.Doubt = defect.Error()
-	}
-	return row
-}
-
-func newPrunedCluster(p pruned) prunedCluster {
+func newPrunedCluster(p pruned, now time.Time) prunedCluster {
 	out := prunedCluster{
-		Cluster: p.plan.Cluster, Snapshots: []pruneDecision{}, Litter: []string{}, Pins: []backup.SnapshotID{},
+		Cluster: p.plan.Cluster, Snapshots: []backup.PruneRow{}, Litter: []string{}, Pins: []backup.SnapshotID{},
 		Removed: []backup.SnapshotID{}, Skipped: []prunedSkipped{}, Locked: []string{}, KeptBytes: p.plan.KeptBytes(),
 	}
 	for _, d := range p.plan.Decisions {
-		out.Snapshots = append(out.Snapshots, newPruneDecision(d))
+		out.Snapshots = append(out.Snapshots, d.Row(now))
 	}
 	if p.err != nil {
 		out.Error = p.err.Error()
@@ -96,9 +72,9 @@ func pinsOf(marks []backup.Key) []backup.SnapshotID {
 }
 
 func printPruned(a *app, all []pruned, dryRun bool) error {
-	clusters := []prunedCluster{}
+	clusters, now := []prunedCluster{}, time.Now()
 	for _, p := range all {
-		clusters = append(clusters, newPrunedCluster(p))
+		clusters = append(clusters, newPrunedCluster(p, now))
 	}
 	if a.global.writeOut == "json" {
 		return printJSON(a.stdout, kindPrune, struct {
@@ -106,7 +82,7 @@ func printPruned(a *app, all []pruned, dryRun bool) error {
 			Clusters []prunedCluster `json:"clusters"`
 		}{dryRun, clusters})
 	}
-	if err := printDecisions(a, clusters); err != nil {
+	if err := printDecisions(a, clusters, now); err != nil {
 		return err
 	}
 	for i, c := range clusters {
@@ -118,9 +94,8 @@ func printPruned(a *app, all []pruned, dryRun bool) error {
 	return nil
 }
 
-func printDecisions(a *app, clusters []prunedCluster) error {
+func printDecisions(a *app, clusters []prunedCluster, now time.Time) error {
 	var cells [][]string
-	now := time.Now()
 	for _, c := range clusters {
 		for _, d := range c.Snapshots {
 			action := "remove"
@@ -128,10 +103,11 @@ func printDecisions(a *app, clusters []prunedCluster) error {
 				action = "keep"
 			}
 			reasons := strings.Join(d.Reasons, "; ")
-			if d.Doubt != "" {
-				reasons += " (" + d.Doubt + ")"
+			if d.Reason != "" {
+				reasons += " (" + d.Reason + ")"
 			}
-			cells = append(cells, []string{c.Cluster, string(d.ID), age(d.Time, now), humanize.IBytes(uint64(d.StoredBytes)), d.State, action, reasons})
+			cells = append(cells, []string{c.Cluster, string(d.ID), age(d.Time, now),
+				humanize.IBytes(uint64(d.StoredBytes)), string(d.State), action, reasons})
 		}
 	}
 	return a.printRows([]string{"CLUSTER", "ID", "AGE", "STORED", "STATE", "ACTION", "REASONS"}, cells)

@@ -74,12 +74,12 @@ func (d *Daemon) Jobs() []server.Job { return d.board.list() }
 func (d *Daemon) Subscribe(ctx context.Context, send func(server.Job)) { d.board.subscribe(ctx, send) }
 
 // Snapshots returns a part of a cluster's listing, the newest first.
-func (d *Daemon) Snapshots(ctx context.Context, of server.Key, after string, limit int) ([]server.Snapshot, error) {
+func (d *Daemon) Snapshots(ctx context.Context, of server.Key, after string, limit int) ([]backup.Row, error) {
 	g, err := d.guard(duty.Key(of))
 	if err != nil {
 		return nil, err
 	}
-	out := []server.Snapshot{}
+	out := []backup.Row{}
 	in, err := g.Open(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		return out, nil // the first backup makes the repository
@@ -92,7 +92,7 @@ func (d *Daemon) Snapshots(ctx context.Context, of server.Key, after string, lim
 		return nil, err
 	}
 	for _, i := range items {
-		row, err := d.row(ctx, in, i)
+		row, err := pinned(ctx, in, i.Row(d.opts.Now()))
 		if err != nil {
 			return nil, err
 		}
@@ -101,30 +101,16 @@ func (d *Daemon) Snapshots(ctx context.Context, of server.Key, after string, lim
 	return out, nil
 }
 
-// row is one snapshot for the API.
-func (d *Daemon) row(ctx context.Context, in *repository.Cluster, i repository.Item) (server.Snapshot, error) {
-	row := newRow(i, d.opts.Now())
-	if i.Pinned() {
-		pin, err := in.Marks().Find(ctx, i.ID, backup.MarkPin)
-		if err != nil {
-			return row, err
-		}
-		if pin != nil {
-			row.Pinned = pin.Reason
-		}
+// pinned adds the reason of the pin to a row.
+func pinned(ctx context.Context, in *repository.Cluster, row backup.Row) (backup.Row, error) {
+	if !row.Pinned {
+		return row, nil
 	}
-	return row, nil
-}
-
-func newRow(i repository.Item, now time.Time) server.Snapshot {
-	row := server.Snapshot{
-		ID: string(i.ID), Time: i.ID.Time(), Revision: int64(i.ID.Revision()), StoredBytes: i.StoredBytes(),
-		State: string(i.State()), Future: i.Future(now),
+	pin, err := in.Marks().Find(ctx, row.ID, backup.MarkPin)
+	if row.Pinned = pin != nil; pin != nil { // else it was unpinned meanwhile
+		row.PinReason = pin.Reason
 	}
-	if defect := i.Defect(); defect != nil {
-		row.Reason = defect.Error()
-	}
-	return row
+	return row, err
 }
 
 // Snapshot returns one snapshot with its manifest.
@@ -137,11 +123,12 @@ func (d *Daemon) Snapshot(ctx context.Context, of server.Key, id string) (*serve
 	if err != nil {
 		return nil, notFound(err)
 	}
-	row, err := d.row(ctx, in, item)
+	read := repository.Read{Item: item, Manifest: m}
+	row, err := pinned(ctx, in, read.Row(d.opts.Now()))
 	if err != nil {
 		return nil, err
 	}
-	return &server.SnapshotDetail{Manifest: m, Snapshot: row}, nil
+	return &server.SnapshotDetail{Row: row, Manifest: m}, nil
 }
 
 // item finds a snapshot by its id, the beginning of one, or "latest".
@@ -200,12 +187,12 @@ func (d *Daemon) Pin(ctx context.Context, of server.Key, id, reason string) erro
 }
 
 // PrunePlan returns what a prune would do now.
-func (d *Daemon) PrunePlan(ctx context.Context, of server.Key) ([]server.PruneDecision, error) {
+func (d *Daemon) PrunePlan(ctx context.Context, of server.Key) ([]backup.PruneRow, error) {
 	g, err := d.guard(duty.Key(of))
 	if err != nil {
 		return nil, err
 	}
-	out := []server.PruneDecision{}
+	out := []backup.PruneRow{}
 	in, err := g.Open(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		return out, nil
@@ -223,9 +210,7 @@ func (d *Daemon) PrunePlan(ctx context.Context, of server.Key) ([]server.PruneDe
 		return nil, err
 	}
 	for _, p := range plan.Decisions {
-		row := newRow(p.Item, now)
-		row.Pinned = p.Pinned
-		out = append(out, server.PruneDecision{Keep: p.Keep, Reasons: p.Reasons, Snapshot: row})
+		out = append(out, p.Row(now))
 	}
 	return out, nil
 }

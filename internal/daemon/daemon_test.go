@@ -33,18 +33,18 @@ func TestDaemon_Backup(t *testing.T) {
 	if err != nil || len(list) != 3 {
 		t.Fatalf("retention left %d: %v", len(list), err)
 	}
-	rest, err := d.Snapshots(t.Context(), inMain("prod"), list[0].ID, 1)
+	rest, err := d.Snapshots(t.Context(), inMain("prod"), string(list[0].ID), 1)
 	if err != nil || len(rest) != 1 || rest[0].ID != list[1].ID {
 		t.Errorf("the page after %s: %+v, %v", list[0].ID, rest, err)
 	}
-	if got := h.verify(d, server.Latest); got.State != server.JobSucceeded || got.Snapshot != list[0].ID {
+	if got := h.verify(d, server.Latest); got.State != server.JobSucceeded || got.Snapshot != string(list[0].ID) {
 		t.Errorf("verification: %+v", got)
 	}
-	if err := d.Pin(t.Context(), inMain("prod"), list[2].ID, "for the audit"); err != nil {
+	if err := d.Pin(t.Context(), inMain("prod"), string(list[2].ID), "for the audit"); err != nil {
 		t.Error(err)
 	}
-	detail, err := d.Snapshot(t.Context(), inMain("prod"), list[2].ID)
-	if err != nil || detail.Pinned != "for the audit" {
+	detail, err := d.Snapshot(t.Context(), inMain("prod"), string(list[2].ID))
+	if err != nil || !detail.Pinned || detail.PinReason != "for the audit" {
 		t.Errorf("got %+v, %v", detail, err)
 	}
 	if _, err := d.StartBackup(inMain("nobody")); !errors.Is(err, server.ErrNotFound) {
@@ -209,7 +209,7 @@ func pages(t *testing.T, d *daemon.Daemon, limit int) (got []string) {
 			return got
 		}
 		for _, s := range page {
-			got = append(got, s.ID)
+			got = append(got, string(s.ID))
 		}
 		after = got[len(got)-1]
 	}

@@ -84,7 +84,7 @@ func collectStored(s sender, sum repository.Summary, newest *backup.Manifest, no
 			append(name, label{"state", string(state)}))
 	}
 	s.send("backupd_repository_bytes", "Stored bytes of all snapshots of the cluster.", float64(sum.StoredBytes), name)
-	s.send("backupd_snapshot_suspect", "1 if something speaks against the newest snapshot.",
+	s.send("backupd_snapshot_suspect", "1 if the newest snapshot is suspect or damaged.",
 		truth(sum.Newest != nil && sum.Newest.State() != backup.Verified), name)
 	if newest == nil {
 		return

@@ -30,13 +30,13 @@ func TestOutage(t *testing.T) {
 	h.back()
 	h.ok(d)
 	list, err := d.Snapshots(t.Context(), inMain("prod"), "", 10)
-	if err != nil || len(list) != 2 || d.Clusters()[0].Snapshot != list[0].ID || len(h.pending()) != 0 {
+	if err != nil || len(list) != 2 || d.Clusters()[0].Snapshot != string(list[0].ID) || len(h.pending()) != 0 {
 		t.Errorf("got %+v, %v; pending %v", list, err, h.pending())
 	}
 	if h.streams() != streams {
 		t.Error("etcd was asked for its database again")
 	}
-	if got := d.Jobs()[0]; got.State != server.JobSucceeded || got.Kind != "backup" || got.Snapshot != list[0].ID {
+	if got := d.Jobs()[0]; got.State != server.JobSucceeded || got.Kind != "backup" || got.Snapshot != string(list[0].ID) {
 		t.Errorf("on the board: %+v", got)
 	}
 }

@@ -159,10 +159,10 @@ func listSnapshots(s *Server, r *http.Request) (SnapshotList, error) {
 	if err != nil {
 		return SnapshotList{}, err
 	}
-	list := SnapshotList{Snapshots: append([]Snapshot{}, found...)}
+	list := SnapshotList{Snapshots: append([]backup.Row{}, found...)}
 	if len(found) > limit {
 		list.Snapshots = list.Snapshots[:limit]
-		list.Next = list.Snapshots[limit-1].ID
+		list.Next = string(list.Snapshots[limit-1].ID)
 	}
 	return list, nil
 }
@@ -235,7 +235,7 @@ func getPrunePlan(s *Server, r *http.Request) (PrunePlan, error) {
 	if err != nil {
 		return PrunePlan{}, err
 	}
-	plan := PrunePlan{append([]PruneDecision{}, decisions...)}
+	plan := PrunePlan{append([]backup.PruneRow{}, decisions...)}
 	for i := range plan.Decisions {
 		plan.Decisions[i].Reasons = append([]string{}, plan.Decisions[i].Reasons...)
 	}

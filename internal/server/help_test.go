@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/server"
 )
 
@@ -35,7 +37,7 @@ type backend struct {
 	fail      error // of everything that can fail
 	panics    bool
 	clusters  []server.Cluster
-	snapshots []server.Snapshot
+	snapshots []backup.Row
 	jobs      []server.Job
 	pins      map[string]string
 	asked     server.Key // what the last call was about
@@ -51,12 +53,13 @@ func newBackend() *backend {
 		State:    server.ClusterOK, LastSuccess: noon, NextRun: noon.Add(time.Hour), Snapshot: snapshotID, Revision: 123456}}
 	for i := range 5 {
 		at := noon.Add(-time.Duration(i) * time.Hour)
-		b.snapshots = append(b.snapshots, server.Snapshot{ID: fmt.Sprintf("%s-r%d-k7q2xd", at.Format("20060102T150405Z"),
-			100-i), Time: at, Revision: int64(100 - i), StoredBytes: 1000})
+		rev := backup.Revision(100 - i)
+		b.snapshots = append(b.snapshots, backup.Row{Cluster: "prod", Time: at, Revision: rev, StoredBytes: 1000,
+			ID: backup.SnapshotID(fmt.Sprintf("%s-r%d-k7q2xd", at.Format("20060102T150405Z"), rev))})
 	}
-	b.snapshots = append(b.snapshots, server.Snapshot{ID: snapshotID, Time: noon.Add(-105 * time.Minute), Revision: 123456,
-		StoredBytes: 10, Pinned: "audit"})
-	slices.SortFunc(b.snapshots, func(x, y server.Snapshot) int { return strings.Compare(y.ID, x.ID) })
+	b.snapshots = append(b.snapshots, backup.Row{Cluster: "prod", ID: snapshotID, Time: noon.Add(-105 * time.Minute),
+		Revision: 123456, StoredBytes: 10, Pinned: true, PinReason: "audit"})
+	slices.SortFunc(b.snapshots, func(x, y backup.Row) int { return cmp.Compare(y.ID, x.ID) })
 	b.jobs = []server.Job{{ID: "job1", Kind: "backup", Repository: "main", Cluster: "prod", Reason: "scheduled",
 		State: server.JobSucceeded, Started: noon, Ended: noon.Add(time.Minute), Snapshot: snapshotID}}
 	return b
@@ -73,7 +76,7 @@ func (b *backend) Clusters() []server.Cluster {
 	return slices.Clone(b.clusters)
 }
 
-func (b *backend) Snapshots(ctx context.Context, of server.Key, after string, limit int) ([]server.Snapshot, error) {
+func (b *backend) Snapshots(ctx context.Context, of server.Key, after string, limit int) ([]backup.Row, error) {
 	if b.block != nil {
 		b.blocked <- struct{}{}
 		select {
@@ -85,9 +88,9 @@ func (b *backend) Snapshots(ctx context.Context, of server.Key, after string, li
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.asked = of
-	var out []server.Snapshot
+	var out []backup.Row
 	for _, s := range b.snapshots {
-		if (after == "" || s.ID < after) && len(out) < limit {
+		if (after == "" || s.ID < backup.SnapshotID(after)) && len(out) < limit {
 			out = append(out, s)
 		}
 	}
@@ -99,8 +102,8 @@ func (b *backend) Snapshot(_ context.Context, of server.Key, id string) (*server
 	defer b.mu.Unlock()
 	b.asked = of
 	for _, s := range b.snapshots {
-		if s.ID == id {
-			return &server.SnapshotDetail{Snapshot: s, Manifest: map[string]any{"id": id}}, b.fail
+		if s.ID == backup.SnapshotID(id) {
+			return &server.SnapshotDetail{Row: s, Manifest: map[string]any{"id": id}}, b.fail
 		}
 	}
 	return nil, fmt.Errorf("snapshot %s: %w", id, server.ErrNotFound)
@@ -170,12 +173,12 @@ func (b *backend) Pin(_ context.Context, of server.Key, id, reason string) error
 	return b.fail
 }
 
-func (b *backend) PrunePlan(_ context.Context, of server.Key) ([]server.PruneDecision, error) {
+func (b *backend) PrunePlan(_ context.Context, of server.Key) ([]backup.PruneRow, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.asked = of
-	return []server.PruneDecision{{Snapshot: b.snapshots[0], Keep: true, Reasons: []string{"last 1"}},
-		{Snapshot: b.snapshots[1]}}, b.fail
+	return []backup.PruneRow{{Row: b.snapshots[0], Keep: true, Reasons: []string{"last 1"}},
+		{Row: b.snapshots[1]}}, b.fail
 }
 
 // running is a server that runs until the test is over.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/jsonschema-go/jsonschema"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
 // describe returns the OpenAPI document.
@@ -17,13 +19,15 @@ func describe(s *Server, _ *http.Request) (any, error) { return json.RawMessage(
 
 type object = map[string]any
 
-// named are the types that have a schema of their own in the document.
-var named = []reflect.Type{
-	reflect.TypeFor[Cluster](), reflect.TypeFor[ClusterList](),
-	reflect.TypeFor[Snapshot](), reflect.TypeFor[SnapshotList](), reflect.TypeFor[SnapshotDetail](),
-	reflect.TypeFor[Job](), reflect.TypeFor[JobList](),
-	reflect.TypeFor[PruneDecision](), reflect.TypeFor[PrunePlan](),
-	reflect.TypeFor[VerificationRequest](), reflect.TypeFor[PinRequest](), reflect.TypeFor[Problem](),
+// named are the types that have a schema of their own in the document, by its name.
+var named = map[string]reflect.Type{
+	"Cluster": reflect.TypeFor[Cluster](), "ClusterList": reflect.TypeFor[ClusterList](),
+	"Snapshot": reflect.TypeFor[backup.Row](), "SnapshotList": reflect.TypeFor[SnapshotList](),
+	"SnapshotDetail": reflect.TypeFor[SnapshotDetail](),
+	"Job":            reflect.TypeFor[Job](), "JobList": reflect.TypeFor[JobList](),
+	"PruneDecision": reflect.TypeFor[backup.PruneRow](), "PrunePlan": reflect.TypeFor[PrunePlan](),
+	"VerificationRequest": reflect.TypeFor[VerificationRequest](), "PinRequest": reflect.TypeFor[PinRequest](),
+	"Problem": reflect.TypeFor[Problem](),
 }
 
 // newDocument describes the routes of a table as OpenAPI 3.1.
@@ -36,7 +40,7 @@ func newDocument(table []route, version string) ([]byte, error) {
 		requests[t.endpoint.request] = true
 	}
 	schemas := object{}
-	for _, t := range named {
+	for name, t := range named {
 		s, err := schemaOf(t)
 		if err != nil {
 			return nil, err
@@ -44,7 +48,7 @@ func newDocument(table []route, version string) ([]byte, error) {
 		if !requests[t] {
 			s.AdditionalProperties = nil // later versions may add fields to answers
 		}
-		schemas[t.Name()] = s
+		schemas[name] = s
 	}
 	paths := map[string]object{}
 	for _, t := range table {
@@ -152,9 +156,9 @@ func refTo(name string) *jsonschema.Schema {
 
 // reference returns a type's schema, or a reference to it if it is named.
 func reference(t reflect.Type) (*jsonschema.Schema, error) {
-	for _, n := range named {
+	for name, n := range named {
 		if n == t {
-			return refTo(t.Name()), nil
+			return refTo(name), nil
 		}
 	}
 	return schemaOf(t)
@@ -165,9 +169,9 @@ func schemaOf(t reflect.Type) (*jsonschema.Schema, error) {
 	known := map[reflect.Type]*jsonschema.Schema{
 		reflect.TypeFor[time.Time](): {Type: "string", Format: "date-time"},
 	}
-	for _, n := range named {
+	for name, n := range named {
 		if n != t && !embeds(t, n) {
-			known[n] = refTo(n.Name())
+			known[n] = refTo(name)
 		}
 	}
 	s, err := jsonschema.ForType(t, &jsonschema.ForOptions{TypeSchemas: known})

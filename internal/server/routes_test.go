@@ -35,7 +35,7 @@ func TestListSnapshots_Pages(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, s := range page.Snapshots {
-			got = append(got, s.ID)
+			got = append(got, string(s.ID))
 		}
 		if pages++; page.Next == "" {
 			break
@@ -44,7 +44,7 @@ func TestListSnapshots_Pages(t *testing.T) {
 	}
 	var want []string
 	for _, s := range newBackend().snapshots {
-		want = append(want, s.ID)
+		want = append(want, string(s.ID))
 	}
 	if pages != 2 || !slices.Equal(got, want) {
 		t.Errorf("%d pages with %q, want 2 with %q", pages, got, want)
@@ -107,8 +107,8 @@ func TestRepositories(t *testing.T) {
 		t.Errorf("got %s", body)
 	}
 	for path, want := range map[string]string{
-		far + "lab":           `cluster "lab" in repository "far away"`,
-		far + "lab/snapshots": `cluster "lab" in repository "far away"`,
+		far + "lab":                              `cluster "lab" in repository "far away"`,
+		far + "lab/snapshots":                    `cluster "lab" in repository "far away"`,
 		api + "/repositories/none/clusters/prod": `cluster "prod" in repository "none"`,
 	} {
 		if p := r.problem(t, http.StatusNotFound, "GET", path, ""); !strings.Contains(p.Detail, want) {

@@ -10,6 +10,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
 // Errors a [Backend] returns.
@@ -29,7 +31,7 @@ type Backend interface {
 	// Snapshots returns at most limit snapshots of a cluster, the newest first. It
 	// begins with the one that follows the id after, or with the newest if after is
 	// empty. The snapshot with that id need not exist any longer.
-	Snapshots(ctx context.Context, of Key, after string, limit int) ([]Snapshot, error)
+	Snapshots(ctx context.Context, of Key, after string, limit int) ([]backup.Row, error)
 	Snapshot(ctx context.Context, of Key, id string) (*SnapshotDetail, error)
 	// Jobs returns the running and the last finished jobs, the newest first.
 	Jobs() []Job
@@ -41,7 +43,7 @@ type Backend interface {
 	StartBackup(of Key) (Job, error)
 	StartVerification(of Key, id string) (Job, error)
 	Pin(ctx context.Context, of Key, id, reason string) error
-	PrunePlan(ctx context.Context, of Key) ([]PruneDecision, error)
+	PrunePlan(ctx context.Context, of Key) ([]backup.PruneRow, error)
 }
 
 // Key names a guarded cluster by its repository and its name, as the
@@ -79,21 +81,9 @@ type Cluster struct {
 	Revision    int64     `json:"revision,omitempty" jsonschema:"revision of the newest verified snapshot"`
 }
 
-// Snapshot is one row of a listing.
-type Snapshot struct {
-	ID          string    `json:"id"`
-	Time        time.Time `json:"time" jsonschema:"when the snapshot began"`
-	Revision    int64     `json:"revision"`
-	StoredBytes int64     `json:"storedBytes"`
-	State       string    `json:"state" jsonschema:"verified, suspect (the manifest says why) or damaged (reason says how)"`
-	Reason      string    `json:"reason,omitempty" jsonschema:"how it is damaged"`
-	Future      bool      `json:"future,omitempty" jsonschema:"whether it was begun by a clock that was ahead"`
-	Pinned      string    `json:"pinned,omitempty" jsonschema:"the reason of its pin; absent without a pin"`
-}
-
 // SnapshotDetail is one snapshot with its stored manifest.
 type SnapshotDetail struct {
-	Snapshot
+	backup.Row
 	Manifest any `json:"manifest" jsonschema:"the stored manifest; docs/format.md describes it"`
 }
 
@@ -123,13 +113,6 @@ type Job struct {
 	Error      string    `json:"error,omitempty"`
 }
 
-// PruneDecision says whether a prune would keep a snapshot, and why.
-type PruneDecision struct {
-	Snapshot
-	Keep    bool     `json:"keep"`
-	Reasons []string `json:"reasons"`
-}
-
 // ClusterList is the answer to GET /api/v1/clusters.
 type ClusterList struct {
 	Clusters []Cluster `json:"clusters"`
@@ -137,8 +120,8 @@ type ClusterList struct {
 
 // SnapshotList is one page of a cluster's snapshots.
 type SnapshotList struct {
-	Snapshots []Snapshot `json:"snapshots"`
-	Next      string     `json:"next,omitempty" jsonschema:"the parameter after for the next page; absent on the last"`
+	Snapshots []backup.Row `json:"snapshots"`
+	Next      string       `json:"next,omitempty" jsonschema:"the parameter after for the next page; absent on the last"`
 }
 
 // JobList is the answer to GET /api/v1/jobs.
@@ -148,7 +131,7 @@ type JobList struct {
 
 // PrunePlan lists the decisions of a prune, if it ran now.
 type PrunePlan struct {
-	Decisions []PruneDecision `json:"decisions"`
+	Decisions []backup.PruneRow `json:"decisions"`
 }
 
 // VerificationRequest names the snapshot to verify.

@@ -114,8 +114,8 @@ func dashboardQueries(t *testing.T) []string {
 	walk = func(raw json.RawMessage) {
 		p := decode[panel](t, string(raw))
 		for _, target := range p.Targets {
-			queries = append(queries, strings.NewReplacer("$cluster", ".*", "$__rate_interval", "1m", "$__interval",
-				"15s").Replace(target.Expr))
+			queries = append(queries, strings.NewReplacer("$repository", ".*", "$cluster", ".*", "$__rate_interval", "1m",
+				"$__interval", "15s").Replace(target.Expr))
 		}
 		for _, below := range p.Panels {
 			walk(below)

@@ -3,6 +3,8 @@ package manifests
 import (
 	"encoding/json"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,8 +17,9 @@ type panel struct {
 	Type    string `json:"type"`
 	GridPos struct{ H, W, X, Y int }
 	Targets []struct {
-		Expr       string          `json:"expr"`
-		Datasource json.RawMessage `json:"datasource"`
+		Expr         string          `json:"expr"`
+		LegendFormat string          `json:"legendFormat"`
+		Datasource   json.RawMessage `json:"datasource"`
 	} `json:"targets"`
 	Panels []panel `json:"panels"`
 }
@@ -45,7 +48,7 @@ func loadDashboard(t *testing.T) dashboard {
 // queries returns every query of the dashboard, by the title of its panel, with
 // Grafana's own variables replaced.
 func queries(d dashboard) map[string][]string {
-	fill := strings.NewReplacer("$cluster", ".*", "$__rate_interval", "5m")
+	fill := strings.NewReplacer("$repository", ".*", "$cluster", ".*", "$__rate_interval", "5m")
 	out := map[string][]string{}
 	var walk func([]panel)
 	walk = func(panels []panel) {
@@ -111,6 +114,35 @@ func TestDashboardShowsEveryMetric(t *testing.T) {
 	}
 }
 
+var grouping = regexp.MustCompile(`\bby \(([^)]*)\)`)
+
+// TestDashboardTellsRepositoriesApart: a cluster that two repositories keep has two
+// rows and two lines, and each of the choices narrows them down.
+func TestDashboardTellsRepositoriesApart(t *testing.T) {
+	var walk func([]panel)
+	walk = func(panels []panel) {
+		for _, p := range panels {
+			for _, q := range p.Targets {
+				if n := strings.Count(q.Expr, `cluster=~"$cluster"`); n != strings.Count(q.Expr,
+					`{repository=~"$repository", cluster=~"$cluster"}`) {
+					t.Errorf("%s does not choose by the repository: %s", p.Title, q.Expr)
+				}
+				for _, by := range grouping.FindAllStringSubmatch(q.Expr, -1) {
+					if labels := strings.Split(by[1], ", "); slices.Contains(labels, "cluster") &&
+						!slices.Contains(labels, "repository") {
+						t.Errorf("%s puts repositories together: %s", p.Title, q.Expr)
+					}
+				}
+				if strings.Contains(q.LegendFormat, "{{cluster}}") && !strings.Contains(q.LegendFormat, "{{repository}}") {
+					t.Errorf("%s does not name the repository: %s", p.Title, q.LegendFormat)
+				}
+			}
+			walk(p.Panels)
+		}
+	}
+	walk(loadDashboard(t).Panels)
+}
+
 func TestDashboardLayout(t *testing.T) {
 	d := loadDashboard(t)
 	if d.UID != "backupd" {
@@ -140,11 +172,15 @@ func TestDashboardLayout(t *testing.T) {
 	var names []string
 	for _, v := range d.Templating.List {
 		names = append(names, v.Name)
-		if v.Name == "cluster" && !strings.Contains(string(v.Query), "label_values(backupd_cluster_info, cluster)") {
-			t.Errorf("variable cluster asks %s", v.Query)
+		want := map[string]string{
+			"repository": `label_values(backupd_cluster_info, repository)`,
+			"cluster":    `label_values(backupd_cluster_info{repository=~\"$repository\"}, cluster)`, // as JSON
+		}[v.Name]
+		if !strings.Contains(string(v.Query), want) {
+			t.Errorf("variable %s asks %s", v.Name, v.Query)
 		}
 	}
-	if strings.Join(names, " ") != "datasource cluster" {
+	if strings.Join(names, " ") != "datasource repository cluster" {
 		t.Errorf("variables %q", names)
 	}
 }

@@ -1,0 +1,44 @@
+package repository
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// Row is the snapshot in a listing for machines. The caller adds the reason of
+// its pin if that was read.
+func (i *Item) Row(now time.Time) backup.Row {
+	row := backup.Row{
+		Cluster: i.Cluster, ID: i.ID, Time: i.ID.Time(), Revision: i.ID.Revision(), State: i.State(),
+		Future: i.Future(now), StoredBytes: i.StoredBytes(), Encoding: i.Encoding(), Pinned: i.Pinned(),
+	}
+	var defect *backup.DefectError
+	if errors.As(i.Defect(), &defect) {
+		row.Reason = fmt.Sprintf("%s: %v", defect.Kind, defect.Err) // the row is about one snapshot: no key
+	}
+	return row
+}
+
+// Row is the row of the item with the facts of its manifest.
+func (r *Read) Row(now time.Time) backup.Row {
+	row := r.Item.Row(now)
+	switch {
+	case r.Err != nil:
+		row.State, row.Reason = backup.Unreadable, r.Err.Error()
+		return row
+	case row.State == backup.Suspect:
+		row.Reason = r.Manifest.Suspect[0]
+	}
+	row.PlainBytes = r.Manifest.Plain.Bytes
+	return row
+}
+
+// Row is the row of the snapshot with the decision.
+func (d *PruneDecision) Row(now time.Time) backup.PruneRow {
+	row := backup.PruneRow{Row: d.Item.Row(now), Keep: d.Keep, Reasons: append([]string{}, d.Reasons...)}
+	row.PinReason = d.Pinned
+	return row
+}
