@@ -28,6 +28,7 @@ var stairs = map[string]int{
 	"internal/repository":          3,
 	"internal/spool":               2,
 	"internal/repository/catalog":  2,
+	"internal/repository/content":  2,
 	"internal/restore":             2,
 	"internal/location":            2, // knows the implementations
 	"internal/storage":             1,

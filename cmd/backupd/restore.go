@@ -115,7 +115,7 @@ func runRestore(cmd *cobra.Command, a *app, o restoreOptions, args []string) err
 	if err != nil {
 		return err
 	}
-	src := in.Data().Source(m, ids)
+	src := repository.NewSource(in, m, ids)
 	if isDone(finished, src) {
 		return nil
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository/catalog"
+	"github.com/etcd-backupd/backupd/internal/repository/content"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -142,7 +143,9 @@ func (c *Cluster) Repository() *Repository { return c.repo }
 func (c *Cluster) Marks() Marks { return Marks{c.objects} }
 
 // Data is the cluster's data objects.
-func (c *Cluster) Data() Data { return Data{c.objects} }
+func (c *Cluster) Data() content.Objects {
+	return content.Objects{Store: c.objects.Store, Cluster: c.objects.Cluster}
+}
 
 func readMarker(ctx context.Context, s storage.Store) (backup.Marker, error) {
 	r, err := s.Open(ctx, backup.MarkerKey, 0, backup.MaxMarkerBytes)

@@ -8,20 +8,21 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/repository/content"
 	"github.com/etcd-backupd/backupd/internal/restore"
 )
 
 // restorable is a stored snapshot as the source of a restore.
 type restorable struct {
-	from     Data
+	from     content.Objects
 	manifest *backup.Manifest
 	ids      codec.Identities
 }
 
-// Source returns a stored snapshot as the source of a restore. Its bytes are
+// NewSource returns a stored snapshot as the source of a restore. Its bytes are
 // verified against the manifest while they stream into place.
-func (d Data) Source(m *backup.Manifest, ids codec.Identities) restore.Source {
-	return &restorable{d, m, ids}
+func NewSource(c *Cluster, m *backup.Manifest, ids codec.Identities) restore.Source {
+	return &restorable{c.Data(), m, ids}
 }
 
 // About implements [restore.Source].

@@ -255,5 +255,5 @@ func TestFromSnapshot_RecordedMembers(t *testing.T) {
 
 // source is a stored snapshot as a source of a restore.
 func source(s storage.Store, m *backup.Manifest, ids codec.Identities) restore.Source {
-	return repository.At(s, "").Cluster(m.Cluster).Data().Source(m, ids)
+	return repository.NewSource(repository.At(s, "").Cluster(m.Cluster), m, ids)
 }

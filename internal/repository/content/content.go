@@ -1,4 +1,6 @@
-package repository
+// Package content stores and reads the data objects of one cluster: the bytes of
+// its snapshots, compressed and encrypted.
+package content
 
 import (
 	"context"
@@ -7,41 +9,48 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
-	"github.com/etcd-backupd/backupd/internal/repository/catalog"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// Data is the data objects of a cluster.
-type Data struct{ objects catalog.Catalog }
+// cleanUpTime is the most time that is spent on tidiness after a failure, when the
+// context of the caller may have ended already.
+const cleanUpTime = 10 * time.Second
+
+// Objects are the data objects of one cluster.
+type Objects struct {
+	Store   storage.Store
+	Cluster string
+}
 
 // Key names a data object of the cluster.
-func (d Data) Key(name backup.DataName, e backup.Encoding) string {
-	return backup.Key{Cluster: d.objects.Cluster, Kind: backup.KindData, Data: name, Suffix: e.Suffix()}.String()
+func (o Objects) Key(name backup.DataName, e backup.Encoding) string {
+	return backup.Key{Cluster: o.Cluster, Kind: backup.KindData, Data: name, Suffix: e.Suffix()}.String()
 }
 
 // Put stores everything that r yields as a new data object. After an error the
 // object may exist all the same, because the answer of the store may have been
 // lost.
-func (d Data) Put(ctx context.Context, key string, r io.Reader) error {
-	return d.objects.Store.Create(ctx, key, r)
+func (o Objects) Put(ctx context.Context, key string, r io.Reader) error {
+	return o.Store.Create(ctx, key, r)
 }
 
 // Discard deletes a data object that no manifest will name. It returns no error,
 // for nobody could do more: an object that stays is litter, which prune removes.
-func (d Data) Discard(ctx context.Context, key string) {
+func (o Objects) Discard(ctx context.Context, key string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
-	_ = d.objects.Store.Delete(ctx, key)
+	_ = o.Store.Delete(ctx, key)
 }
 
 // ReadBack reads the object key and compares it with want, the bytes that were
 // stored. It returns a [*backup.DefectError] if the object is missing or has
 // another length, and an error that wraps [backup.ErrCorrupt] if its bytes differ.
-func (d Data) ReadBack(ctx context.Context, key string, want backup.Blob, progress backup.Progress) error {
-	r, err := openStored(ctx, d.objects.Store, key, want, func(done, total int64) { progress(backup.StageVerify, done, total) })
+func (o Objects) ReadBack(ctx context.Context, key string, want backup.Blob, progress backup.Progress) error {
+	r, err := openStored(ctx, o.Store, key, want, func(done, total int64) { progress(backup.StageVerify, done, total) })
 	if err != nil {
 		return err
 	}
@@ -53,10 +62,10 @@ func (d Data) ReadBack(ctx context.Context, key string, want backup.Blob, progre
 	return codec.Compare("stored object", got, want)
 }
 
-// Content yields a snapshot's plain bytes, etcd's file with its trailer, fetched
+// Reader yields a snapshot's plain bytes, etcd's file with its trailer, fetched
 // in parallel ranges and verified on the way: Read returns io.EOF only when the
 // stored and the plain bytes are what the manifest promises.
-type Content struct {
+type Reader struct {
 	dec *codec.Decoder
 	src io.ReadCloser
 }
@@ -64,10 +73,10 @@ type Content struct {
 // Open begins to read a snapshot's data. It returns an error that wraps
 // [backup.ErrCorrupt] when the object is missing or has another size, before
 // anything is downloaded. progress counts stored bytes; it may be nil.
-func (d Data) Open(
+func (o Objects) Open(
 	ctx context.Context, m *backup.Manifest, ids codec.Identities, progress func(done, total int64),
-) (*Content, error) {
-	src, err := openStored(ctx, d.objects.Store, m.DataKey(), m.Stored, progress)
+) (*Reader, error) {
+	src, err := openStored(ctx, o.Store, m.DataKey(), m.Stored, progress)
 	if err != nil {
 		return nil, err
 	}
@@ -75,14 +84,14 @@ func (d Data) Open(
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", m.DataKey(), err), src.Close())
 	}
-	return &Content{dec, src}, nil
+	return &Reader{dec, src}, nil
 }
 
 // Read yields plain bytes.
-func (c *Content) Read(p []byte) (int, error) { return c.dec.Read(p) }
+func (r *Reader) Read(p []byte) (int, error) { return r.dec.Read(p) }
 
 // Close ends the download.
-func (c *Content) Close() error { return errors.Join(c.src.Close(), c.dec.Close()) }
+func (r *Reader) Close() error { return errors.Join(r.src.Close(), r.dec.Close()) }
 
 func openStored(
 	ctx context.Context, s storage.Store, key string, want backup.Blob, progress func(done, total int64),
@@ -95,7 +104,7 @@ func openStored(
 	if err != nil {
 		return nil, fmt.Errorf("look for %s: %w", key, err)
 	}
-	if err := compareSize(obj, want); err != nil {
+	if err := CompareSize(obj, want); err != nil {
 		return nil, err
 	}
 	r := storage.Download(ctx, s, obj)
@@ -105,8 +114,8 @@ func openStored(
 	return &counted{ReadCloser: r, total: obj.Size, report: progress}, nil
 }
 
-// compareSize reports whether an object has another size than it should.
-func compareSize(obj storage.Object, want backup.Blob) error {
+// CompareSize reports whether an object has another size than it should.
+func CompareSize(obj storage.Object, want backup.Blob) error {
 	if err := codec.Compare("stored object", backup.Blob{Bytes: obj.Size, SHA256: want.SHA256}, want); err != nil {
 		return &backup.DefectError{Kind: backup.Truncated, Key: obj.Key, Err: err}
 	}
@@ -128,12 +137,12 @@ func (c *counted) Read(p []byte) (int, error) {
 }
 
 // Sum reads a whole data object as it is now, whatever its manifest says.
-func (d Data) Sum(ctx context.Context, key string) (backup.Blob, error) {
-	obj, err := d.objects.Store.Stat(ctx, key)
+func (o Objects) Sum(ctx context.Context, key string) (backup.Blob, error) {
+	obj, err := o.Store.Stat(ctx, key)
 	if err != nil {
 		return backup.Blob{}, err
 	}
-	r := storage.Download(ctx, d.objects.Store, obj)
+	r := storage.Download(ctx, o.Store, obj)
 	defer r.Close()
 	return sum(r)
 }
