@@ -50,8 +50,8 @@ func openAny(ctx context.Context, s storage.Store) (*repository.Repository, erro
 	return repository.Open(ctx, s, "")
 }
 
-// TestOpen_Known: a repository that was there before and is not any more is not
-// absent: its disk may not be mounted.
+// TestOpen_Known: a missing repository that was there before is no fs.ErrNotExist,
+// because its disk may not be mounted.
 func TestOpen_Known(t *testing.T) {
 	s := mem.New()
 	var hint *backup.HintError
@@ -114,7 +114,7 @@ func TestCreate_Fails(t *testing.T) {
 			if n > 10 {
 				t.Fatal("no end")
 			}
-			// An answer lost after there was nothing to open is not an error.
+			// A lost answer that there is nothing to open is no error.
 			if err != nil && !errors.Is(err, broken) {
 				t.Fatalf("operation %d: %v", n, err)
 			}
