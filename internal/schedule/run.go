@@ -120,10 +120,10 @@ func (s *Scheduler) try(ctx context.Context, job string, run Run, why Reason) (e
 
 // logPanic logs a recovered panic with the stack of its caller.
 func (s *Scheduler) logPanic(job string, v any) {
-	s.log.Error("a job panicked; this is a bug of backupd", "job", job, "panic", v, "stack", string(debug.Stack()))
+	s.log.Error("a job panicked; this is a bug in backupd", "job", job, "panic", v, "stack", string(debug.Stack()))
 }
 
-// done reports its result to a run.
+// done calls Done of a run.
 func (s *Scheduler) done(job string, run Run, err error) {
 	defer func() {
 		if v := recover(); v != nil {

@@ -22,10 +22,10 @@ const ProbePrefix = ".backupd-probe-"
 // maxSkew is how much the clocks may differ before it is worth a warning.
 const maxSkew = time.Minute
 
-// Probe finds out by trying whether s keeps the contract of a [Store]: it creates,
-// reads, lists and deletes objects in a folder of its own at the root of s, and
-// asks an [Inspector] for more. If the credentials may not delete, the objects
-// stay, and a finding names them.
+// Probe tries whether s keeps the contract of a [Store]: it creates, reads, lists
+// and deletes objects in a folder of its own at the root of s, and asks an
+// [Inspector] for more. If the credentials may not delete, the objects stay, and a
+// finding names them.
 func Probe(ctx context.Context, s Store) []backup.Finding {
 	return probeParts(ctx, s, probePart)
 }
@@ -37,7 +37,7 @@ func probeParts(ctx context.Context, s Store, partBytes int64) []backup.Finding 
 	return p.findings
 }
 
-// probe is one run of Probe.
+// probe is one call of Probe.
 type probe struct {
 	s         Store
 	folder    string
@@ -141,8 +141,8 @@ func (p *probe) clock(made, began, ended time.Time) {
 	}
 }
 
-// skew is how far a time is outside of an interval. Stores cut off fractions of
-// seconds.
+// skew returns how far a time is outside of an interval. Stores cut off fractions
+// of seconds.
 func skew(t, from, to time.Time) time.Duration {
 	from = from.Truncate(time.Second)
 	switch {

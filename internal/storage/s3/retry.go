@@ -45,7 +45,7 @@ func (s *Store) retryer() aws.Retryer {
 		o.Backoff = retry.BackoffDelayerFunc(func(attempt int, err error) (time.Duration, error) {
 			say := s.log.Debug
 			if attempt > 2 {
-				say = s.log.Warn // by now it is noticed
+				say = s.log.Warn // by now people notice
 			}
 			say("S3 request failed, trying again", "attempt", attempt, "err", s.explain(err))
 			return s.delay.pause(attempt), nil
