@@ -30,8 +30,8 @@ func (s suite) Run() int {
 	return code
 }
 
-// shared are the servers that tests use together. Whoever kills, compacts or
-// configures one starts its own.
+// shared are the servers that tests use together. A test that kills, compacts or
+// configures a server starts its own.
 var shared lasting
 
 // sharedEtcd returns a cluster of one member. Its revision moves on with each

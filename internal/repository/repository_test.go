@@ -57,7 +57,7 @@ func TestOpen_Known(t *testing.T) {
 	var hint *backup.HintError
 	_, err := repository.Open(t.Context(), s, "the-known-repository")
 	if err == nil || errors.Is(err, fs.ErrNotExist) || !errors.As(err, &hint) ||
-		!strings.Contains(err.Error(), "the-known-repository is not at its address any more") {
+		!strings.Contains(err.Error(), "the-known-repository is no longer at its address") {
 		t.Errorf("gone: got %v", err)
 	}
 	if left := keys(t, s); len(left) != 0 {
