@@ -16,7 +16,7 @@ import (
 const module = "github.com/etcd-backupd/backupd/"
 
 // stairs is the house: a package may import only packages on lower stairs.
-// docs/design.md tells what each is for.
+// docs/design.md describes each.
 var stairs = map[string]int{
 	"cmd/backupd":                  8,
 	"internal/daemon":              7,
@@ -43,8 +43,8 @@ var stairs = map[string]int{
 	"internal/schedule":            1,
 	"internal/notify":              1,
 	"internal/server":              1,
-	"internal/certs":               0, // below who speaks TLS: cluster, s3, server
-	"internal/disk":                0, // below what stands on a disk: storage, snapshot, restore
+	"internal/certs":               0, // cluster, s3 and server speak TLS
+	"internal/disk":                0, // storage, spool and restore use it
 	"internal/backup":              0,
 	"internal/behind":              0,
 }
@@ -136,7 +136,7 @@ func TestImportsGoDownTheStairs(t *testing.T) {
 		seen[f.path] = true
 		stair, ok := stairs[f.path]
 		if !ok {
-			t.Errorf("%s stands on no stair: give it one here and in docs/design.md", f.path)
+			t.Errorf("%s has no stair: give it one here and in docs/design.md", f.path)
 			continue
 		}
 		for _, imp := range imports(f) {

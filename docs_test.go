@@ -17,7 +17,7 @@ var (
 	fence   = regexp.MustCompile("(?ms)^```.*?^```$")
 	link    = regexp.MustCompile(`\[[^\]]*\]\(([^)\s]+)\)`)
 	heading = regexp.MustCompile(`(?m)^#+ +(.+?) *$`)
-	shown   = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`) // of a link, what is read
+	shown   = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`) // the text of a link
 )
 
 // pages returns all Markdown files, without their blocks of code.
@@ -100,7 +100,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestEveryPageIsReached: a page that no other leads to is never read.
+// TestEveryPageIsReached: nobody finds a page without a link to it.
 func TestEveryPageIsReached(t *testing.T) {
 	all := pages(t)
 	reached := map[string]bool{}
@@ -129,15 +129,15 @@ func TestTheHouseIsDocumented(t *testing.T) {
 	}
 	for pkg, stair := range stairs {
 		if _, ok := shown[pkg]; !ok && strings.HasPrefix(pkg, "internal/storage/") {
-			continue // told of with internal/storage
+			continue // described with internal/storage
 		}
 		if got, ok := shown[pkg]; !ok || got != stair {
-			t.Errorf("%s stands on stair %d; docs/design.md says %d (shown: %v)", pkg, stair, got, ok)
+			t.Errorf("%s is on stair %d; docs/design.md says %d (shown: %v)", pkg, stair, got, ok)
 		}
 		delete(shown, pkg)
 	}
 	for pkg := range shown {
-		t.Errorf("docs/design.md shows %s, which stands on no stair", pkg)
+		t.Errorf("docs/design.md shows %s, which has no stair", pkg)
 	}
 }
 

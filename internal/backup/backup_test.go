@@ -96,7 +96,7 @@ func TestSnapshotID_Malformed(t *testing.T) {
 			t.Errorf("%q: got %v", bad, name)
 		}
 	}
-	// What was never parsed yields nothing rather than something wrong.
+	// A malformed name yields nothing rather than something wrong.
 	if id := backup.SnapshotID("x"); id.Revision() != 0 || !id.Time().IsZero() || id.DataName() != "" ||
 		backup.DataName("x").WithRevision(1) != "" {
 		t.Error("a malformed id tells something")

@@ -41,7 +41,7 @@ type Mark struct {
 	Reason string     `json:"reason"`
 	At     time.Time  `json:"at"`
 	By     string     `json:"by,omitempty"`
-	// Defect names what is damaged, of a mark of that kind.
+	// Defect is the kind of damage, in a mark of damage.
 	Defect DefectKind `json:"defect,omitempty"`
 }
 

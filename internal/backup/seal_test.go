@@ -34,6 +34,6 @@ func TestSeal(t *testing.T) {
 		t.Errorf("got\n%s", raw)
 	}
 	if _, err := backup.ParseManifest(reseal(t, bytes.Replace(raw, []byte("m1"), []byte("m2"), 1))); err != nil {
-		t.Errorf("sealed anew: %v", err)
+		t.Errorf("sealed again: %v", err)
 	}
 }

@@ -9,7 +9,7 @@ type State string
 const (
 	Verified State = "verified" // nothing speaks against it
 	Suspect  State = "suspect"  // something spoke against its content when it was taken
-	Damaged  State = "damaged"  // what is stored is not what was stored
+	Damaged  State = "damaged"  // it can no longer be restored as it was taken
 )
 
 // DefectKind names what is wrong with a stored snapshot.

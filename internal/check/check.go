@@ -1,11 +1,11 @@
-// Package check finds before a disaster the things that would fail in it: it
-// tries everything that a configuration names, from the certificates to the
-// bucket, and says of each thing whether it is right and what to do if not.
+// Package check finds the faults that would show only in a disaster. It tries
+// everything that a configuration names, from the certificates to the bucket, and
+// reports of each thing whether it is right and, if not, what to do.
 //
-// It looks by doing and leaves nothing behind: it asks etcd the same questions
-// as any backup, and removes everything that it creates in a repository or a
-// folder. No finding holds a secret. The rules belong to the packages that it
-// asks; check collects findings.
+// It leaves nothing behind: it asks etcd the same questions as any backup, and
+// removes everything that it creates in a repository or a folder. No finding holds
+// a secret. The rules belong to the packages that it asks; check collects
+// findings.
 package check
 
 import (
@@ -42,14 +42,14 @@ type Options struct {
 	Log    *slog.Logger // nil discards
 }
 
-// Limits of a run: a check that hangs must not hold up the others, and not all
+// Limits of a check: one task that hangs must not hold up the others, and not all
 // of many clusters may be asked at the same moment.
 const (
 	maxConcurrent = 8
 	checkTimeout  = 3 * time.Minute
 )
 
-// checker is one run.
+// checker is one check of a configuration.
 type checker struct {
 	conf     *config.Config
 	options  Options

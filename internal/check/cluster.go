@@ -41,7 +41,7 @@ func (c *checker) checkCluster(ctx context.Context, conf *config.Cluster) (*live
 
 	var facts *live
 	if answered := answering(members); len(answered) > 0 {
-		facts = c.judge(ctx, &l, conf, client, members, answered)
+		facts = c.compare(ctx, &l, conf, client, members, answered)
 	} else {
 		l.fail("see the endpoints below; 'etcdctl endpoint status' with the same settings should work",
 			"no endpoint answers: no snapshot can be taken")
@@ -78,8 +78,8 @@ func (m *member) explainSilence(othersAnswer bool) {
 	}
 }
 
-// judge checks the answers of a cluster's members together.
-func (c *checker) judge(
+// compare checks the answers of the members of a cluster together.
+func (c *checker) compare(
 	ctx context.Context, l *list, conf *config.Cluster, client cluster.Config, members, answered []*member,
 ) *live {
 	facts := &live{id: answered[0].survey.ClusterID}
@@ -166,8 +166,8 @@ func checkMembership(l *list, conf *config.Cluster, members, answered []*member)
 	}
 }
 
-// membership returns the list of members from the first one that has it, or why
-// none has it.
+// membership returns the list of members from the first one that has it, or the
+// errors of all.
 func membership(answered []*member) ([]backup.Member, error) {
 	var errs []error
 	for _, m := range answered {

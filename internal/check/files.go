@@ -46,7 +46,7 @@ func (c *checker) checkFiles(context.Context) []backup.Finding {
 	return l.findings
 }
 
-// othersMay says what every user of this machine may do with a secret.
+// othersMay describes the access of every user of this machine to a secret.
 func othersMay(mode fs.FileMode) string {
 	switch {
 	case mode&0o002 != 0:

@@ -72,9 +72,9 @@ func greet(ctx context.Context, base string, conf *tls.Config) greeting {
 	return g
 }
 
-// ending returns why the other side ends a connection on which we send nothing.
-// In TLS 1.3 a refused certificate causes an alert after the handshake. A client
-// that writes first may never read it.
+// ending returns the error with which the other side ends a connection on which we
+// send nothing. In TLS 1.3 a refused certificate causes an alert after the
+// handshake. A client that writes first may never read it.
 func ending(ctx context.Context, address string, conf *tls.Config) error {
 	conf = conf.Clone()
 	conf.InsecureSkipVerify = true //nolint:gosec // we send no secret

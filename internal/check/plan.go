@@ -115,7 +115,7 @@ func (c *checker) checkTwins(l *list, i int) {
 	}
 }
 
-// twin warns that another cluster is the same one. how says how that is known.
+// twin warns that another cluster is the same one. how says why that is known.
 func (l *list) twin(how string, args ...any) {
 	l.warn("remove one of the two; if the same cluster must be kept twice, give them different repositories",
 		how+" and the same repository: every snapshot is stored twice under two names", args...)

@@ -23,7 +23,7 @@ import (
 // newestRead is the number of newest manifests that are read.
 const newestRead = 3
 
-// stored is the content of a repository for one cluster.
+// stored describes the snapshots of one cluster in a repository.
 type stored struct {
 	summary repository.Summary
 	pinned  int

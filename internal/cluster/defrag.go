@@ -93,7 +93,7 @@ func (c *Cluster) Defragment(ctx context.Context, o DefragOptions) (DefragReport
 	return d.report, err
 }
 
-// defrag is one run of Defragment.
+// defrag is one call of Defragment.
 type defrag struct {
 	conns    *connections
 	surveyor *surveyor
@@ -133,9 +133,9 @@ func (d *defrag) run(ctx context.Context, survey *Survey) error {
 	}
 }
 
-// next is the follower with the lowest id that is not done yet, or the leader if
-// only that is left. It is chosen again each time, so that a leader that was
-// elected meanwhile comes last too.
+// next returns the follower with the lowest id that is not done yet, or the leader
+// if only that is left. It is called again after each member, so that a leader
+// that was elected meanwhile comes last too.
 func (d *defrag) next(s *Survey) (Candidate, bool) {
 	left := slices.DeleteFunc(slices.Clone(s.Candidates), func(c Candidate) bool {
 		isMember := slices.ContainsFunc(s.Members, func(m backup.Member) bool { return m.ID == c.MemberID })
@@ -213,7 +213,7 @@ func (d *defrag) settled(ctx context.Context) (*Survey, error) {
 	}
 }
 
-// unfitError is why a cluster must not be defragmented at the moment.
+// unfitError says why a cluster must not be defragmented now.
 type unfitError struct{ reason, hint string }
 
 func (e *unfitError) Error() string { return e.reason }

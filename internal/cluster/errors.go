@@ -30,7 +30,7 @@ type NoMemberError struct {
 	Refusals []Refusal
 }
 
-// Refusal is why one endpoint was passed over.
+// Refusal says why one endpoint was passed over.
 type Refusal struct {
 	Endpoint string
 	Err      error

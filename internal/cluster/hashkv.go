@@ -59,7 +59,7 @@ func hashKV(ctx context.Context, remote pb.MaintenanceClient, rev backup.Revisio
 	}
 }
 
-// Identify asks the member behind endpoint for its id. The caller so checks a
+// Identify asks the member behind endpoint for its id. With it the caller checks a
 // client URL that a member advertises before it trusts the URL.
 func (c *Cluster) Identify(ctx context.Context, endpoint string) (backup.MemberID, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)

@@ -153,8 +153,8 @@ func (s *Stream) begin(msg *pb.SnapshotResponse) {
 	context.AfterFunc(s.ctx, func() { deadline.Stop() })
 }
 
-// hash feeds all but the last 32 bytes to the sum: which bytes are the trailer
-// is known only at the end.
+// hash adds all but the last 32 bytes to the sum: only at the end is it known
+// which bytes are the trailer.
 func (s *Stream) hash(p []byte) {
 	if len(p) >= sha256.Size {
 		s.sum.Write(s.tail)
@@ -181,7 +181,7 @@ func (s *Stream) finish() error {
 		return backup.Corruptf("stream snapshot from %s: %d bytes came, %d and a trailer were announced",
 			s.endpoint, n, s.Total)
 	case n%512 != sha256.Size:
-		// By this etcd's own tools recognize a file with a trailer.
+		// etcd's own tools recognize a file with a trailer by this length.
 		return backup.Corruptf("stream snapshot from %s: %d bytes are no database and trailer", s.endpoint, n)
 	case string(s.sum.Sum(nil)) != string(s.tail):
 		return backup.Corruptf("stream snapshot from %s: expected sha256 %x, got %x",
@@ -192,8 +192,8 @@ func (s *Stream) finish() error {
 	return io.EOF
 }
 
-// Checksum returns the cheap checksum of all bytes until now, for comparing copies
-// of them.
+// Checksum returns the checksum of all bytes until now. Copies of them are
+// compared by it.
 func (s *Stream) Checksum() backup.Checksum { return s.check }
 
 // Blob returns the size and SHA-256 of all bytes, trailer included. It is complete

@@ -120,7 +120,7 @@ func TestStream_Faults(t *testing.T) {
 	}
 }
 
-var errStalled = errors.New("stands for a StallError")
+var errStalled = errors.New("a StallError is expected")
 
 // TestStream_Slow: neither a slow reader nor a slow member that makes progress
 // is taken for a stall.

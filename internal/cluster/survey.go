@@ -82,7 +82,7 @@ func (c Candidate) String() string {
 	return s + ")"
 }
 
-// Member returns the cluster's record of a member, or one that has only the id.
+// Member returns a member from the list of members, or one that has only the id.
 func (s *Survey) Member(id backup.MemberID) backup.Member {
 	for _, m := range s.Members {
 		if m.ID == id {
@@ -158,7 +158,7 @@ func (c *surveyor) survey(ctx context.Context) (*Survey, error) {
 			s.Candidates = append(s.Candidates, newCandidate(a))
 		}
 	}
-	s.judge(newest)
+	s.rank(newest)
 	if len(s.Candidates) == 0 {
 		return nil, &NoMemberError{s.Refused}
 	}
@@ -213,7 +213,7 @@ func (c *surveyor) status(ctx context.Context, endpoint string) (st *pb.StatusRe
 	return st, err
 }
 
-// healthy reports whether a snapshot of this member would be a good one.
+// healthy reports whether nothing speaks against a snapshot of this member.
 func (a answer) healthy() bool {
 	return a.err == nil && !a.status.IsLearner && a.status.Leader != 0
 }
@@ -307,9 +307,10 @@ const (
 var errLearner = backup.WithHint(errors.New("it is a learner"),
 	"to take a learner's snapshot all the same, name it as the only endpoint")
 
-// judge ranks the candidates. A learner is refused unless its endpoint is the
-// only one: it may be far behind and cannot answer for its content.
-func (s *Survey) judge(newest uint64) {
+// rank orders the candidates, the best first. A learner is refused unless its
+// endpoint is the only one: it may be far behind, and nobody can compare its
+// content.
+func (s *Survey) rank(newest uint64) {
 	var keep []Candidate
 	for _, c := range s.Candidates {
 		if c.Learner && len(s.Candidates)+len(s.Refused) > 1 {
@@ -319,7 +320,7 @@ func (s *Survey) judge(newest uint64) {
 		if c.Learner {
 			c.Concerns = append(c.Concerns, "it is a learner: HashKV cannot be compared")
 		}
-		c.judge(s.Alarms, newest)
+		c.grade(s.Alarms, newest)
 		keep = append(keep, c)
 	}
 	sort.SliceStable(keep, func(i, j int) bool {
@@ -332,7 +333,7 @@ func (s *Survey) judge(newest uint64) {
 	s.Candidates = keep
 }
 
-func (c *Candidate) judge(alarms []backup.Alarm, newest uint64) {
+func (c *Candidate) grade(alarms []backup.Alarm, newest uint64) {
 	c.rank = rankFollower
 	worse := func(rank int, why string) {
 		c.rank = max(c.rank, rank)

@@ -23,8 +23,8 @@ type tlsFiles struct {
 	pair  *certs.Reloaded[*tls.Certificate] // nil: no client certificate
 }
 
-// Secure reports whether an endpoint is reached by TLS. One without a scheme is
-// if anything in the configuration asks for TLS.
+// Secure reports whether an endpoint is reached by TLS. If it has no scheme, it is
+// reached by TLS if anything in the configuration asks for TLS.
 func (c *Config) Secure(endpoint string) bool {
 	if scheme, _, ok := strings.Cut(endpoint, "://"); ok {
 		return scheme == "https" || scheme == "unixs"

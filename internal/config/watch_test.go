@@ -96,7 +96,7 @@ func TestWatchConfigMap(t *testing.T) {
 	}
 }
 
-// What a link leads to may be written in place, in another folder.
+// The target of a link may be written in place, in another folder.
 func TestWatchBehindLink(t *testing.T) {
 	a, b := t.TempDir(), t.TempDir()
 	target, path := filepath.Join(b, "real.yaml"), filepath.Join(a, "backupd.yaml")

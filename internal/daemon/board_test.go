@@ -16,8 +16,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// busy is a daemon that runs a backup of prod which does not end before the gate
-// is opened, and guards a second cluster.
+// busy is a daemon with two clusters. A backup of prod runs in it and does not end
+// before the gate is opened.
 func busy(t *testing.T) (*house, *daemon.Daemon, *rule) {
 	t.Helper()
 	h := newHouse(t)
@@ -133,14 +133,14 @@ func (r *reader) jobs() []server.Job {
 	return slices.Clone(r.told)
 }
 
-// of returns the states of one job that the reader was told of.
+// of returns the states of one job that the reader has received.
 func (r *reader) of(id string) []server.Job {
 	return slices.DeleteFunc(r.jobs(), func(j server.Job) bool { return j.ID != id })
 }
 
 // TestBoard_Subscribe: the subscriber receives every change in order, the end of a
-// job last, and nothing once it has gone. That a slow caller holds up nobody is
-// the business of the server, and tested there.
+// job last, and nothing after it has gone. The tests of the server show that a
+// slow caller holds up nobody.
 func TestBoard_Subscribe(t *testing.T) {
 	h := newHouse(t)
 	d, _ := h.protected()
@@ -171,7 +171,7 @@ func TestBoard_Subscribe(t *testing.T) {
 	<-r.ended
 	h.backup(d, server.JobSucceeded)
 	if len(r.jobs()) != len(all) {
-		t.Error("a reader that has gone is told still")
+		t.Error("a reader that has gone still gets reports")
 	}
 }
 

@@ -74,7 +74,8 @@ func TestDaemon_Unchanged(t *testing.T) {
 	h.taken()
 }
 
-// TestMaxAge: no snapshot stands for the cluster for longer than that.
+// TestMaxAge: an unchanged cluster gets a new snapshot when the newest is older
+// than max-age.
 func TestMaxAge(t *testing.T) {
 	h := newHouse(t)
 	h.configure("@every 1h", "") // at all times of day the next slot is an hour away
@@ -82,7 +83,7 @@ func TestMaxAge(t *testing.T) {
 	m := h.taken()
 	h.clock.stop(m.StartedAt.Add(30 * time.Minute))
 	if _, out := h.once(); out.Reason == "" {
-		t.Errorf("half an hour old, it does not stand for the cluster: %+v", out)
+		t.Errorf("half an hour old, it does not count for the cluster: %+v", out)
 	}
 	h.clock.stop(m.StartedAt.Add(119 * time.Minute))
 	h.taken()

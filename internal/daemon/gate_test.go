@@ -18,7 +18,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// gate stands before an S3 server, and holds up or refuses requests.
+// gate is in front of an S3 server, and holds up or refuses requests.
 type gate struct {
 	*httptest.Server
 	t  *testing.T

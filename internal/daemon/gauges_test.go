@@ -7,7 +7,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/server"
 )
 
-// TestGauges_Unknown: what is not known is absent, not 0.
+// TestGauges_Unknown: a value that is not known is absent, not 0.
 func TestGauges_Unknown(t *testing.T) {
 	h := newHouse(t)
 	h.looks = often

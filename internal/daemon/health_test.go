@@ -58,7 +58,7 @@ func TestHealth_Age(t *testing.T) {
 		judged(t, d, c.state, c.problem)
 	}
 
-	// Another daemon has just been started, and cannot make up for it.
+	// Another daemon has just been started, and cannot catch up.
 	h.clock.stop(start.Add(100 * time.Hour))
 	h.endpoints = []string{testserver.FreeURL(t), testserver.FreeURL(t)}
 	h.configure("@hourly", "")
@@ -81,7 +81,7 @@ func TestHealth_Lines(t *testing.T) {
 	judged(t, d, server.ClusterWarning, "no; not you")
 }
 
-// TestHealth_First: what has just begun is no failure.
+// TestHealth_First: a daemon that has just begun reports no failure.
 func TestHealth_First(t *testing.T) {
 	h := newHouse(t)
 	h.through()[0].Stall()
@@ -95,8 +95,8 @@ func TestHealth_First(t *testing.T) {
 	judged(t, d, server.ClusterFailure, "there is no verified snapshot")
 }
 
-// TestHealth_StoreIsWhy: an old snapshot is a failure, and the store that is
-// away says why, unless there is a nearer reason.
+// TestHealth_StoreIsWhy: an old snapshot is a failure. The reason is the store
+// that is down, unless there is a nearer one.
 func TestHealth_StoreIsWhy(t *testing.T) {
 	h := newHouse(t)
 	h.looks = often
@@ -133,7 +133,7 @@ func TestHealth_Backup(t *testing.T) {
 	judged(t, d, server.ClusterOK, "")
 }
 
-// TestHealth_Stored: what is seen in the repository, or found there, is told
+// TestHealth_Stored: a defect that a look or a verification finds is reported
 // until it is gone.
 func TestHealth_Stored(t *testing.T) {
 	h := newHouse(t)
@@ -165,7 +165,7 @@ func TestHealth_Stored(t *testing.T) {
 		{"copied", func() { h.create(&copied) }, func() { h.remove(copied.Key()) },
 			server.ClusterFailure, "two manifests refer to the data of snapshot"},
 		{"a clock was wrong", func() { h.create(future) }, func() { h.remove(future.Key(), future.DataKey()) },
-			server.ClusterWarning, "snapshot " + string(future.ID) + " lies in the future"},
+			server.ClusterWarning, "snapshot " + string(future.ID) + " is from the future"},
 		{"a verification failed", func() { h.verify(d, string(future.ID)) }, func() { h.verify(d, string(m.ID)) },
 			server.ClusterWarning, "the last verification failed: "},
 		{"a defect", func() { h.damage(m.DataKey()); h.verify(d, server.Latest) }, func() {
@@ -185,8 +185,8 @@ func TestHealth_Stored(t *testing.T) {
 	}
 }
 
-// TestHealth_Gone: a defect of a snapshot that is gone is none, but all must not
-// be gone.
+// TestHealth_Gone: a defect ends with its snapshot. It is a failure if no snapshot
+// is left.
 func TestHealth_Gone(t *testing.T) {
 	h := newHouse(t)
 	h.looks = often

@@ -24,7 +24,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// often is how often a repository is looked at where a test changes it.
+// often is the time between two looks in tests that change the repository.
 const often = 20 * time.Millisecond
 
 // house is a configuration with one cluster, the daemons that use it, and their
@@ -179,7 +179,7 @@ func (h *house) troubled(d *daemon.Daemon, state, problem string) (c server.Clus
 	return c
 }
 
-// once is a slot of a process of its own, which is at its end.
+// once runs one slot in a process of its own, which ends after it.
 func (h *house) once() (*daemon.Daemon, daemon.Outcome) {
 	h.t.Helper()
 	d := h.daemon()
@@ -190,7 +190,7 @@ func (h *house) once() (*daemon.Daemon, daemon.Outcome) {
 	return d, got[0]
 }
 
-// taken is a slot of a process of its own that must take a snapshot.
+// taken is once, and the slot must take a snapshot.
 func (h *house) taken() *backup.Manifest {
 	h.t.Helper()
 	_, out := h.once()
@@ -287,7 +287,7 @@ func (h *house) pending() []spool.Pending {
 	return out
 }
 
-// received waits until a database was received as a whole and is kept.
+// received waits until a database was received as a whole and is pending.
 func (h *house) received() {
 	h.t.Helper()
 	await(h.t, "a database to be received", func() bool {
@@ -310,12 +310,12 @@ func (h *house) store(repository string) storage.Store {
 // inMain is the key of a cluster in the repository of a house.
 func inMain(cluster string) server.Key { return server.Key{Repository: "main", Cluster: cluster} }
 
-// stored is what a store holds of a cluster.
+// stored lists the snapshots of a cluster in a store.
 func stored(s storage.Store, cluster string) *repository.Cluster {
 	return repository.At(s, "").Cluster(cluster)
 }
 
-// clock is a wall clock that can be put on and back, and stopped.
+// clock is a wall clock that can be set forward and back, and stopped.
 type clock struct {
 	mu      sync.Mutex
 	shift   time.Duration
@@ -331,14 +331,14 @@ func (c *clock) now() time.Time {
 	return time.Now().Round(0).Add(c.shift)
 }
 
-// put makes the clock differ from the real one.
+// put sets the difference of the clock from the real one.
 func (c *clock) put(by time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.shift, c.stopped = by, time.Time{}
 }
 
-// stop makes it now as long as nothing else is said.
+// stop stops the clock until it is set again.
 func (c *clock) stop(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -29,7 +29,7 @@ func (h *house) looked(d *daemon.Daemon) {
 	await(h.t, "a look", func() bool { return looks() > before+2 })
 }
 
-// TestLook: what is known follows the repository, also backwards.
+// TestLook: the knowledge follows the repository, also backwards.
 func TestLook(t *testing.T) {
 	h := newHouse(t)
 	h.looks = often
@@ -65,7 +65,7 @@ func TestLook(t *testing.T) {
 	}
 }
 
-// TestLook_WrongClock: a moment that is yet to come protects from nothing.
+// TestLook_WrongClock: a time in the future does not count as protection.
 func TestLook_WrongClock(t *testing.T) {
 	h := newHouse(t)
 	h.configure("@every 1h", "")
@@ -85,8 +85,8 @@ func TestLook_WrongClock(t *testing.T) {
 // listingOf is what a gate sees of a listing of prod's snapshots.
 const listingOf = " x/prod/snapshots/"
 
-// TestLook_Torn: a repository that goes away during a look is not one without
-// snapshots.
+// TestLook_Torn: a repository that is unmounted during a look is not taken for an
+// empty one.
 func TestLook_Torn(t *testing.T) {
 	h := newHouse(t)
 	g := h.gated()
@@ -111,7 +111,7 @@ func TestLook_Torn(t *testing.T) {
 }
 
 // TestLook_Late: a look that began before a snapshot was stored, or before a
-// defect was found, does not have the last word.
+// defect was found, does not undo that.
 func TestLook_Late(t *testing.T) {
 	h := newHouse(t)
 	g := h.gated()

@@ -23,7 +23,7 @@ func (s suite) Run() int {
 	return code
 }
 
-// shared are the servers that tests use together. Every test has its own
+// shared are the servers that tests use together. Each test has its own
 // repository. A test that kills, compacts or configures a server starts its own.
 var shared testserver.Shared
 

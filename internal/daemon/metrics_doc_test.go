@@ -22,8 +22,8 @@ type metric struct{ Kind, Labels string }
 // closed are the labels whose values the table lists.
 var closed = []string{"result", "phase", "state", "operation", "code", "kind"}
 
-// TestMetricsAreDocumented: the table of docs/daemon.md is what a daemon exposes
-// that has everything to tell.
+// TestMetricsAreDocumented: the table of docs/daemon.md lists the metrics of a
+// daemon that exposes all of them.
 func TestMetricsAreDocumented(t *testing.T) {
 	h := newHouse(t)
 	h.etcd = testserver.StartCluster(t, testserver.Options{TLS: true}) // certificates
@@ -81,8 +81,8 @@ var (
 	labelPair  = regexp.MustCompile(`(\w+)="((?:[^"\\]|\\.)*)"`)
 )
 
-// exposedMetrics returns what the daemon exposes, whose closed labels must have
-// values that the meanings tell of.
+// exposedMetrics returns the metrics of the daemon. Closed labels must have values
+// that the table describes.
 func exposedMetrics(t *testing.T, d *daemon.Daemon, meanings map[string]string) map[string]metric {
 	t.Helper()
 	types, out := map[string]string{}, map[string]metric{}

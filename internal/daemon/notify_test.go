@@ -20,7 +20,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/server"
 )
 
-// webhook adds a receiver to the configuration, and returns what it was told.
+// webhook adds a receiver to the configuration, and returns its events.
 func (h *house) webhook(on ...string) func() []notify.Event {
 	h.t.Helper()
 	var mu sync.Mutex
@@ -55,8 +55,8 @@ func kinds(events []notify.Event) []string {
 	return out
 }
 
-// TestNotifications: a failure is told once, however often it comes, and so is
-// that it is over.
+// TestNotifications: a failure is reported once, however often it repeats, and so
+// is its end.
 func TestNotifications(t *testing.T) {
 	h := newHouse(t)
 	told := h.webhook()
@@ -84,8 +84,8 @@ func TestNotifications(t *testing.T) {
 	}
 }
 
-// TestNotifications_Started: a start is told once for all tries, and a slot in
-// which nothing has changed is a success.
+// TestNotifications_Started: a start is reported once for all tries, and a slot
+// without changes is a success.
 func TestNotifications_Started(t *testing.T) {
 	h := newHouse(t)
 	h.taken()
@@ -120,7 +120,7 @@ func TestNotifications_Started(t *testing.T) {
 	}
 }
 
-// passive finds a member whose daemon has nothing to do.
+// passive returns a member whose daemon has nothing to do.
 func (h *house) passive() int {
 	h.t.Helper()
 	other := newHouse(h.t) // with a repository of its own
@@ -135,8 +135,8 @@ func (h *house) passive() int {
 	return 0
 }
 
-// TestNotifications_Sidecar: a daemon that had nothing to do tells of a success
-// only as far as the repository shows one.
+// TestNotifications_Sidecar: a daemon that had nothing to do reports a success
+// only if the repository shows one.
 func TestNotifications_Sidecar(t *testing.T) {
 	t.Parallel() // it waits for slots
 	h := newHouse(t)

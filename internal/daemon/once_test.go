@@ -34,8 +34,8 @@ func TestOnce_OneDown(t *testing.T) {
 	}
 }
 
-// TestOnce_TimeOut: the error says why it failed, not only that time was up, and
-// no other attempt is made in vain.
+// TestOnce_TimeOut: the error tells the reason, not only that time was up, and no
+// further try is made in vain.
 func TestOnce_TimeOut(t *testing.T) {
 	t.Parallel() // it waits
 	h := newHouse(t)
@@ -57,8 +57,8 @@ func TestOnce_TimeOut(t *testing.T) {
 	}
 }
 
-// TestOnce_Interrupted: a backup that was interrupted is a failure to whoever
-// waits for it. The database it received is kept for the next try of the CronJob.
+// TestOnce_Interrupted: an interrupted backup fails. The database that it received
+// waits for the next try of the CronJob.
 func TestOnce_Interrupted(t *testing.T) {
 	h := newHouse(t)
 	upload := h.gated().hold("PUT", "prod/data/")

@@ -11,8 +11,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// TestOutage: the store goes away, and comes back long before the next slot. The
-// database that was received is stored then, and etcd is not asked for it again.
+// TestOutage: the store is down, and is back long before the next slot. The
+// received database is stored then, and etcd is not asked for it again.
 func TestOutage(t *testing.T) {
 	h := newHouse(t)
 	h.looks = often
@@ -41,8 +41,8 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// TestOutage_Slots: in each slot etcd is asked once more. Whoever asks by hand
-// gets the cluster as it is now.
+// TestOutage_Slots: in each slot etcd is asked once more. A backup by hand is of
+// the cluster as it is now.
 func TestOutage_Slots(t *testing.T) {
 	h := newHouse(t)
 	h.configure("@hourly", "")
@@ -92,8 +92,8 @@ func TestOutage_Slots(t *testing.T) {
 	}
 }
 
-// TestOutage_Process: a process that died, and a try that failed, are made up
-// for by what was received then, but not a slot before.
+// TestOutage_Process: a database that a killed process or a failed try received
+// serves the same slot, but not an earlier one.
 func TestOutage_Process(t *testing.T) {
 	t.Parallel() // it waits in a pause between two tries
 	h := newHouse(t)
@@ -129,8 +129,8 @@ func TestOutage_Process(t *testing.T) {
 	}
 }
 
-// TestOutage_Unmounted: a repository that is not there any more is not made a
-// second time, and is not taken for one without snapshots.
+// TestOutage_Unmounted: a repository that is missing is neither made a second time
+// nor taken for an empty one.
 func TestOutage_Unmounted(t *testing.T) {
 	for name, instead := range map[string]func(h *house){
 		"nothing":         func(*house) {},
@@ -169,8 +169,8 @@ func TestOutage_Unmounted(t *testing.T) {
 	}
 }
 
-// TestStop: a daemon that is stopped while a backup is uploaded keeps it, tells
-// nobody of a failure, and leaves nothing behind that runs.
+// TestStop: a daemon that is stopped during an upload leaves the snapshot pending,
+// reports no failure, and leaves nothing running.
 func TestStop(t *testing.T) {
 	h := newHouse(t)
 	upload := h.gated().hold("PUT", "prod/data/")

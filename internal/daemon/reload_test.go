@@ -11,8 +11,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/server"
 )
 
-// TestDaemon_Reload: of a cluster that has not changed everything goes on, its
-// connection too.
+// TestDaemon_Reload: everything of an unchanged cluster goes on, its connection
+// too.
 func TestDaemon_Reload(t *testing.T) {
 	h := newHouse(t)
 	proxy := h.through()[0]
@@ -53,8 +53,8 @@ func TestDaemon_Reload(t *testing.T) {
 	}
 }
 
-// TestReload_Removed: of a cluster that is taken out nothing is left but its
-// running job, and of one that is renamed nothing is taken over.
+// TestReload_Removed: nothing is left of a removed cluster but its running job,
+// and a renamed cluster inherits nothing.
 func TestReload_Removed(t *testing.T) {
 	h, d, upload := busy(t)
 	held := h.job(d, "the backup that runs", func(j server.Job) bool { return j.Cluster == "prod" })
@@ -80,7 +80,7 @@ func TestReload_Removed(t *testing.T) {
 	upload.release()
 	got := h.ended(d, held.ID)
 	if got.State != server.JobSucceeded {
-		t.Errorf("a job that ran was not let finish: %+v", got)
+		t.Errorf("a running job did not finish: %+v", got)
 	}
 	await(t, "the cluster under its new name", func() bool { return d.Clusters()[0].Snapshot != "" })
 	if c := d.Clusters()[0]; c.Snapshot == got.Snapshot {
@@ -92,8 +92,8 @@ func TestReload_Removed(t *testing.T) {
 	}
 }
 
-// TestReload_Known: what is known of a cluster is not taken over under another
-// name, also while nothing runs.
+// TestReload_Known: the knowledge of a cluster is not taken over under another
+// name, even while nothing runs.
 func TestReload_Known(t *testing.T) {
 	h := newHouse(t)
 	d, _ := h.protected()
@@ -105,8 +105,8 @@ func TestReload_Known(t *testing.T) {
 	}
 }
 
-// TestReload_Running: what runs while the configuration changes is not lost, and
-// what waits for its turn is not done in vain, nor for another cluster.
+// TestReload_Running: a job that runs during a reload is not lost. A job that
+// waits for its turn is not done in vain, nor for another cluster.
 func TestReload_Running(t *testing.T) {
 	h, d, upload := busy(t)
 	h.edit("concurrency: 3", "concurrency: 1")
@@ -137,8 +137,8 @@ func TestReload_Running(t *testing.T) {
 	}
 }
 
-// TestReload_Waiting: a backup that waits for its turn fails when its cluster is
-// taken out, and nothing else happens.
+// TestReload_Waiting: a backup that waits for its turn fails if its cluster is
+// removed, and nothing else happens.
 func TestReload_Waiting(t *testing.T) {
 	h, d, upload := busy(t)
 	told := h.webhook("start", "success", "failure", "recovery")
@@ -163,8 +163,8 @@ func TestReload_Waiting(t *testing.T) {
 	}
 }
 
-// TestReload_Patience: a reload does not make old snapshots young, and a new
-// schedule has time to begin.
+// TestReload_Patience: a reload does not make old snapshots younger, and a new
+// schedule gets time to begin.
 func TestReload_Patience(t *testing.T) {
 	h := newHouse(t)
 	g := h.gated()
@@ -198,8 +198,8 @@ func TestReload_Patience(t *testing.T) {
 	h.clock.put(0)
 }
 
-// TestReload_Together: a signal and a changed file come at once, to and fro,
-// while backups run.
+// TestReload_Together: a signal and a changed file arrive at once, again and
+// again, while backups run.
 func TestReload_Together(t *testing.T) {
 	h := newHouse(t)
 	d, _ := h.protected()
@@ -242,7 +242,7 @@ func TestReload_Together(t *testing.T) {
 	h.backup(d, server.JobSucceeded)
 }
 
-// TestReload_Refused: of a configuration that is refused nothing is left.
+// TestReload_Refused: nothing is left of a configuration that is refused.
 func TestReload_Refused(t *testing.T) {
 	h := newHouse(t)
 	d, _ := h.protected()
@@ -272,8 +272,8 @@ func TestReload_Refused(t *testing.T) {
 	}
 }
 
-// TestReload_LeftBehind: a snapshot that waits for a cluster that is guarded no
-// more is seen, and so are only the repositories in use.
+// TestReload_LeftBehind: a pending snapshot of a cluster that is no longer
+// protected is logged, and metrics name only the repositories in use.
 func TestReload_LeftBehind(t *testing.T) {
 	h := newHouse(t)
 	d, _ := h.protected()

@@ -11,8 +11,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/daemon"
 )
 
-// notThere is how a daemon says that its repository's disk is not mounted.
-const notThere = "is not at its address any more"
+// notThere is in the error of a daemon whose repository is not mounted.
+const notThere = "is no longer at its address"
 
 func (h *house) folder() string { return filepath.Join(h.dir, "repository") }
 

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestSystemd: it hears that the daemon is up, reloads, lives and stops, and no
-// longer that it lives when the scheduler does not.
+// TestSystemd: the daemon notifies systemd of its start, its reloads and its stop,
+// and of its heartbeat as long as the scheduler works.
 func TestSystemd(t *testing.T) {
 	h := newHouse(t)
 	path := filepath.Join(t.TempDir(), "notify")

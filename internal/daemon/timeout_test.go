@@ -18,8 +18,8 @@ func guarded(name, limit, endpoint, more string) string {
 %s`, name, endpoint, limit, more)
 }
 
-// TestTimeOuts: no job of a cluster may hold up its backups for ever, and none
-// runs beside another.
+// TestTimeOuts: no job of a cluster can hold up its backups for ever, and no two
+// of its jobs run at once.
 func TestTimeOuts(t *testing.T) {
 	t.Parallel() // it waits
 	h := newHouse(t)

@@ -56,7 +56,7 @@ func TestVerify(t *testing.T) {
 	}
 	await(t, "word of it", func() bool { return slices.Contains(kinds(told()), "verify failure") })
 	if all := kinds(told()); slices.Index(all, "verify success") < slices.Index(all, "backup recovery") {
-		t.Errorf("one that was skipped was told: %v", all)
+		t.Errorf("a skipped one was reported: %v", all)
 	}
 	if got := h.verify(d, older); got.State != server.JobSucceeded || got.Snapshot != older ||
 		d.Clusters()[0].State != server.ClusterFailure {
@@ -99,7 +99,7 @@ func TestVerify_Unchanged(t *testing.T) {
 	}
 }
 
-// TestVerify_Manifest: another daemon sees for itself that the newest manifest is
+// TestVerify_Manifest: another daemon finds by itself that the newest manifest is
 // damaged, and one damaged manifest does not hide the others.
 func TestVerify_Manifest(t *testing.T) {
 	h := newHouse(t)
@@ -122,7 +122,7 @@ func TestVerify_Manifest(t *testing.T) {
 	if m := out.Manifest; m == nil || m.Revision != damaged.Revision || d.Clusters()[0].Snapshot != string(m.ID) {
 		t.Errorf("got %+v", out)
 	}
-	// The damaged one may go: retention counts it no more than a suspect one.
+	// The damaged one may go: like a suspect one it does not count for retention.
 	if list := pages(t, d, 10); !slices.Contains(list, string(older.ID)) {
 		t.Errorf("listed are %v", list)
 	}

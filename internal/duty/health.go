@@ -54,7 +54,7 @@ func (b *Backup) Health(now time.Time) Health {
 	case f.PruneErr != nil:
 		return problem(Warning, "old snapshots cannot be removed", f.PruneErr)
 	case s.Future != nil:
-		h := problem(Warning, fmt.Sprintf("snapshot %s lies in the future: a clock is wrong, or was", s.Future.ID), nil)
+		h := problem(Warning, fmt.Sprintf("snapshot %s is from the future: a clock is wrong, or was", s.Future.ID), nil)
 		h.Hint = "set the clocks right; " + b.remove(s.Future)
 		return h
 	case f.Read.IsZero():
@@ -123,5 +123,5 @@ func problem(level Level, text string, err error) Health {
 }
 
 func (b *Backup) remove(i *repository.Item) string {
-	return "backupd rm --cluster " + b.Cluster + " " + string(i.ID) + " removes what is left of it"
+	return "backupd rm --cluster " + b.Cluster + " " + string(i.ID) + " removes the rest of it"
 }

@@ -15,11 +15,11 @@ var seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
 type fingerprint [2]uint64
 
 func fingerprintOf(key []byte) fingerprint {
-	// All zero marks a free slot of a keySet.
+	// A fingerprint of zeros marks a free cell of a keySet.
 	return fingerprint{maphash.Bytes(seeds[0], key) | 1, maphash.Bytes(seeds[1], key)}
 }
 
-func (f fingerprint) slot() uint64 { return f[1] }
+func (f fingerprint) cell() uint64 { return f[1] }
 
 // shortFingerprint replaces a key where only a count depends on it. Among ten
 // million keys, the probability of a clash is one in two hundred thousand.
@@ -29,27 +29,27 @@ func shortFingerprintOf(key []byte) shortFingerprint {
 	return shortFingerprint(maphash.Bytes(seeds[0], key) | 1)
 }
 
-func (f shortFingerprint) slot() uint64 { return uint64(f >> 1) }
+func (f shortFingerprint) cell() uint64 { return uint64(f >> 1) }
 
 // keySet is a set of fingerprints: open addressing, linear probing. It takes a
 // third of the memory of a map, which decides how large a database can be
 // inspected in how small a container.
 type keySet[F interface {
 	comparable
-	slot() uint64
+	cell() uint64
 }] struct {
-	slots []F // a power of two of them; the zero value is free
+	cells []F // a power of two of them; the zero value is free
 	count int
 }
 
-// add puts f into the set and reports whether it was there before.
+// add adds f and reports whether it was there before.
 func (s *keySet[F]) add(f F) bool {
-	if s.count >= len(s.slots)/4*3 {
+	if s.count >= len(s.cells)/4*3 {
 		s.grow()
 	}
 	i, found := s.find(f)
 	if !found {
-		s.slots[i] = f
+		s.cells[i] = f
 		s.count++
 	}
 	return found
@@ -64,7 +64,7 @@ func (s *keySet[F]) has(f F) bool {
 	return found
 }
 
-// remove takes f out of the set and reports whether it was there.
+// remove removes f and reports whether it was there.
 func (s *keySet[F]) remove(f F) bool {
 	if s.count == 0 {
 		return false
@@ -73,26 +73,26 @@ func (s *keySet[F]) remove(f F) bool {
 	if !found {
 		return false
 	}
-	// Every element that did not get its own slot because this one was taken
-	// moves up, so that searches do not meet holes.
+	// An element that did not get its own cell, because this one was taken, moves
+	// up. So a search does not end early at a free cell.
 	var free F
-	mask := uint64(len(s.slots) - 1)
-	for i := (hole + 1) & mask; s.slots[i] != free; i = (i + 1) & mask {
-		if home := s.slots[i].slot() & mask; (i-home)&mask >= (i-hole)&mask {
-			s.slots[hole], hole = s.slots[i], i
+	mask := uint64(len(s.cells) - 1)
+	for i := (hole + 1) & mask; s.cells[i] != free; i = (i + 1) & mask {
+		if home := s.cells[i].cell() & mask; (i-home)&mask >= (i-hole)&mask {
+			s.cells[hole], hole = s.cells[i], i
 		}
 	}
-	s.slots[hole] = free
+	s.cells[hole] = free
 	s.count--
 	return true
 }
 
-// find returns the slot that holds f, or the free one where it belongs.
+// find returns the cell that holds f, or the free cell where it belongs.
 func (s *keySet[F]) find(f F) (i uint64, found bool) {
 	var free F
-	mask := uint64(len(s.slots) - 1)
-	for i = f.slot() & mask; s.slots[i] != free; i = (i + 1) & mask {
-		if s.slots[i] == f {
+	mask := uint64(len(s.cells) - 1)
+	for i = f.cell() & mask; s.cells[i] != free; i = (i + 1) & mask {
+		if s.cells[i] == f {
 			return i, true
 		}
 	}
@@ -101,12 +101,12 @@ func (s *keySet[F]) find(f F) (i uint64, found bool) {
 
 func (s *keySet[F]) grow() {
 	var free F
-	old := s.slots
-	s.slots = make([]F, max(1024, 2*len(old)))
+	old := s.cells
+	s.cells = make([]F, max(1024, 2*len(old)))
 	for _, f := range old {
 		if f != free {
 			i, _ := s.find(f)
-			s.slots[i] = f
+			s.cells[i] = f
 		}
 	}
 	// Old tables of many megabytes must not pile up until the next collection.

@@ -6,7 +6,7 @@ import (
 )
 
 // TestKeySet does random things to a set and to a map. The small range makes
-// keys meet in the same slots.
+// keys meet in the same cells.
 func TestKeySet(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	var set keySet[shortFingerprint]

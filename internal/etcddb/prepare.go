@@ -49,7 +49,7 @@ func (o *PrepareOptions) validate() error {
 // of a new cluster. The result is the same as that of etcdutl snapshot restore. A
 // SHA-256 trailer is cut off. A child process does the work in one transaction,
 // and the result is on disk when Prepare returns. After an error the file must be
-// thrown away. Defects wrap [backup.ErrCorrupt].
+// deleted. Defects wrap [backup.ErrCorrupt].
 func Prepare(ctx context.Context, path string, o PrepareOptions) error {
 	if err := o.validate(); err != nil {
 		return fmt.Errorf("prepare %s: %w", path, err)

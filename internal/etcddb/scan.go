@@ -117,7 +117,7 @@ func (s *scan) finish(records *bucket) error {
 	f := s.facts
 	f.StatusHash = s.sum
 	f.TotalKeys = int64(s.alive.count)
-	s.alive.slots = nil // the memory may be needed again
+	s.alive.cells = nil // the memory may be needed again
 	f.settleRevisions(f.LastRecordRevision)
 	f.HashKV = backup.HashKV{Hash: s.hash.sum, Revision: f.Revision, CompactRevision: f.CompactRevision}
 	if f.CompactRevision >= 0 && f.TotalKeys == 0 {

@@ -137,7 +137,7 @@ func (n *Notifier) Notify(e Event) {
 // Outcome reports the end of a job: a failure if e.Error is set, or else a success.
 // It sets e.Kind and e.Since. While a job keeps failing, it is reported once a day.
 // The first success after a failure is a recovery.
-func (n *Notifier) Outcome(e Event) { n.Notify(n.tracker.judge(e)) }
+func (n *Notifier) Outcome(e Event) { n.Notify(n.tracker.classify(e)) }
 
 // Run delivers events until ctx ends. Then it delivers waiting events for at most
 // ten seconds.

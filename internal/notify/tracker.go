@@ -21,8 +21,8 @@ type task struct{ job, repository, cluster string }
 
 type failure struct{ since, reported time.Time }
 
-// judge sets the kind of the event at the end of a job.
-func (t *tracker) judge(e Event) Event {
+// classify sets the kind of the event at the end of a job.
+func (t *tracker) classify(e Event) Event {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	key := task{e.Job, e.Repository, e.Cluster}

@@ -74,8 +74,8 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// TestFind_Empty: an empty reference is the beginning of every id, and means
-// nothing.
+// TestFind_Empty: an empty reference names no snapshot, although every id begins
+// with it.
 func TestFind_Empty(t *testing.T) {
 	for _, n := range []int{0, 1} {
 		s := mem.New()
@@ -92,8 +92,8 @@ func TestFind_Empty(t *testing.T) {
 	}
 }
 
-// TestFind_Rivals: a cluster whose latest snapshot nobody knows is refused, and
-// is not passed over for one with nothing but litter.
+// TestFind_Rivals: a cluster whose latest snapshot is not known is refused. It is
+// not passed over in favour of a cluster with nothing but litter.
 func TestFind_Rivals(t *testing.T) {
 	s := mem.New()
 	addSnapshot(t, s, manifestOf(line1, started, 5))
@@ -115,8 +115,8 @@ func TestFind_Rivals(t *testing.T) {
 	}
 }
 
-// TestFind_DeletedMeanwhile: what was deleted between two listings is not found,
-// though its data is still there.
+// TestFind_DeletedMeanwhile: a snapshot that was deleted between two listings is
+// not found, although its data is still there.
 func TestFind_DeletedMeanwhile(t *testing.T) {
 	for _, ref := range []string{repository.Latest, "2026"} {
 		s := mem.New()
@@ -197,7 +197,7 @@ func TestChoose(t *testing.T) {
 		!strings.Contains(err.Error(), "a member holds other data") {
 		t.Errorf("suspect by its id: got %v", err)
 	}
-	// The furthest of the same history, and not of the one before.
+	// The furthest of the same history, not of the earlier one.
 	_, err = choose(repository.Latest, repository.Allow{})
 	if !errors.As(err, &choice) || choice.Suspect.ID != doubtful.ID || len(choice.Others) != 1 ||
 		choice.Others[0].ID != good.ID {

@@ -19,7 +19,7 @@ func defectOf(kind backup.DefectKind, m *backup.Manifest) error {
 	return &backup.DefectError{Kind: kind, Key: m.DataKey(), Err: backup.Corruptf("it was\nflipped")}
 }
 
-// record keeps the result of a verification of what is stored now.
+// record records the result of a verification of the stored snapshot.
 func record(t *testing.T, s storage.Store, m *backup.Manifest, result error) {
 	t.Helper()
 	if err := prod(s).Marks().Record(t.Context(), find(t, prod(s), m.ID), result, "verify on host"); err != nil {
@@ -27,7 +27,7 @@ func record(t *testing.T, s storage.Store, m *backup.Manifest, result error) {
 	}
 }
 
-// wantDefect checks what the judgement of an item is; no kind: none.
+// wantDefect checks the defect of an item; an empty kind means none.
 func wantDefect(t *testing.T, what string, i repository.Item, kind backup.DefectKind) {
 	t.Helper()
 	if kind == "" {
@@ -43,8 +43,8 @@ func wantDefect(t *testing.T, what string, i repository.Item, kind backup.Defect
 	}
 }
 
-// TestRecord: what a verification found is what everything that judges the
-// snapshot goes by, until another one finds nothing.
+// TestRecord: a defect that a verification found counts wherever the snapshot is
+// judged, until a later verification finds it whole.
 func TestRecord(t *testing.T) {
 	s := mem.New()
 	all := daily(t, s, 4)
@@ -105,7 +105,7 @@ func TestRecord_Nothing(t *testing.T) {
 			t.Errorf("%s: got %v", name, left)
 		}
 	}
-	// That it is suspect says too that it is not damaged any more.
+	// A result of suspect also says that it is not damaged.
 	record(t, s, m, defectOf(backup.Changed, m))
 	record(t, s, m, errFault)
 	if i := find(t, prod(s), m.ID); i.State() != backup.Damaged {
@@ -115,7 +115,7 @@ func TestRecord_Nothing(t *testing.T) {
 	if i := find(t, prod(s), m.ID); i.State() != backup.Suspect {
 		t.Errorf("a suspect one that is whole again is %v", i.State())
 	}
-	// What a prune removed meanwhile needs no mark.
+	// A snapshot that a prune removed meanwhile needs no mark.
 	i := find(t, prod(s), m.ID)
 	if err := s.Delete(t.Context(), m.Key()); err != nil {
 		t.Fatal(err)
@@ -130,7 +130,7 @@ func TestRecord_Nothing(t *testing.T) {
 	}
 }
 
-// TestRecord_Fails: a result that could not be kept is an error.
+// TestRecord_Fails: it is an error if a result could not be recorded.
 func TestRecord_Fails(t *testing.T) {
 	for name, damaged := range map[string]bool{"Defect": false, "Whole": true} {
 		for n := 0; ; n++ {
@@ -169,7 +169,8 @@ func TestPlanPrune_Damaged(t *testing.T) {
 	if first := pl.Decisions[0]; first.ID != all[4].ID || !first.Suspect || first.Item.Defect() == nil {
 		t.Errorf("got %+v", first)
 	}
-	// As of a suspect one nobody knows since when it has been bad.
+	// As with a suspect snapshot, it is not known since when the content has been
+	// bad.
 	if got := going(pl); len(got) != 0 {
 		t.Errorf("to go: %v", got)
 	}
@@ -190,8 +191,8 @@ func TestPlanPrune_Damaged(t *testing.T) {
 	}
 }
 
-// TestChoose_Damaged: latest names no snapshot that is known to be damaged, and
-// says which can be taken; by its id it is corrupt.
+// TestChoose_Damaged: a latest snapshot that is known to be damaged is refused,
+// and the error names one that can be restored. By its id it is corrupt.
 func TestChoose_Damaged(t *testing.T) {
 	s := mem.New()
 	furthest := addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, -9), 90)) // of another member

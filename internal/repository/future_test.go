@@ -105,7 +105,8 @@ func TestFuture_Retention(t *testing.T) {
 		all := daily(t, s, 4)
 		now := later()
 		ahead := addSnapshot(t, s, manifest("prod", now.Add(ahead), 50))
-		// Only a look at its manifest tells that the newest of the present is damaged.
+		// Only its manifest shows that the newest snapshot of the present is
+		// damaged.
 		create(t, s, all[3].DataKey()+".zst", []byte("0123456789"))
 		if err := s.Delete(t.Context(), all[3].DataKey()); err != nil {
 			t.Fatal(err)
@@ -122,8 +123,8 @@ func TestFuture_Retention(t *testing.T) {
 	}
 }
 
-// TestFuture_Vouch: snapshots of the next minutes are of the present, as clocks go;
-// those from the future are not vouched for.
+// TestFuture_Vouch: snapshots dated a few minutes ahead are of the present,
+// because clocks differ; later ones are not vouched for.
 func TestFuture_Vouch(t *testing.T) {
 	s := mem.New()
 	all := daily(t, s, 3)
@@ -140,8 +141,8 @@ func TestFuture_Vouch(t *testing.T) {
 	}
 }
 
-// TestHead_Model compares the judgement of the latest snapshot with a naive one
-// of random repositories.
+// TestHead_Model compares the head of random repositories with that of a naive
+// model.
 func TestHead_Model(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		now := started

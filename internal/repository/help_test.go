@@ -93,7 +93,7 @@ func addManifest(t *testing.T, s storage.Store, m *backup.Manifest) *backup.Mani
 	return m
 }
 
-// addSnapshot makes one with data that was never a database.
+// addSnapshot stores a snapshot whose data was never a database.
 func addSnapshot(t *testing.T, s storage.Store, m *backup.Manifest) *backup.Manifest {
 	t.Helper()
 	create(t, s, m.DataKey(), []byte("0123456789"))
@@ -148,7 +148,7 @@ func look(t *testing.T, c *repository.Cluster, vouch int, now time.Time) *reposi
 	return o
 }
 
-// find returns the item of a snapshot, with what its marks say.
+// find returns the item of a snapshot, with its marks.
 func find(t *testing.T, c *repository.Cluster, id backup.SnapshotID) repository.Item {
 	t.Helper()
 	i, err := c.Item(t.Context(), id)

@@ -169,8 +169,8 @@ func TestItems(t *testing.T) {
 	}
 }
 
-// TestItems_Fails: whichever listing fails, and when, nothing is yielded of that
-// second, and the error comes last.
+// TestItems_Fails: whichever listing fails, and whenever, nothing of that second
+// is yielded, and the error comes last.
 func TestItems_Fails(t *testing.T) {
 	s := mem.New()
 	for i := range 5 {
@@ -347,7 +347,8 @@ func nth(i int) *backup.Manifest {
 		}}
 }
 
-// TestItems_ConstantMemory: what it holds does not grow with the repository.
+// TestItems_ConstantMemory: the memory of a listing does not grow with the
+// repository.
 func TestItems_ConstantMemory(t *testing.T) {
 	heap := func() uint64 {
 		runtime.GC()

@@ -15,11 +15,10 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
-// pinKey is where the specification says that a pin is.
+// pinKey returns the key of a pin, as the specification has it.
 func pinKey(m *backup.Manifest) string { return m.Cluster + "/marks/" + string(m.ID) + ".pin.json" }
 
-// damagedKey is where the specification says that the mark of a damaged snapshot
-// is.
+// damagedKey returns the key of a mark of damage, as the specification has it.
 func damagedKey(m *backup.Manifest) string {
 	return m.Cluster + "/marks/" + string(m.ID) + ".damaged.json"
 }
@@ -110,7 +109,7 @@ func TestPin_Refuses(t *testing.T) {
 	}
 }
 
-// TestPin_Damaged: a pin that cannot be understood pins all the same.
+// TestPin_Damaged: a pin that cannot be parsed pins the snapshot too.
 func TestPin_Damaged(t *testing.T) {
 	m := manifest("prod", started, 5)
 	other := backup.Mark{Format: backup.MarkFormat, Kind: backup.MarkPin, ID: "20261120T101500Z-r5-aaaaaa", Reason: "x"}

@@ -194,7 +194,8 @@ func TestClusters_Cost(t *testing.T) {
 	all = append(all, backup.MarkerKey, "b a/data/20200101T000000Z-aaaaaa.db", "zz")
 	slices.Sort(want)
 	c := newCrowd(all, 100_000)
-	// prod and two others have no object of ours: each is found out by three listings.
+	// prod and two others have no object of ours: three listings show that of
+	// each.
 	got, err := in(c).Clusters(t.Context())
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %v, %v, want %v", got, err, want)

@@ -16,8 +16,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
-// seen is what can be compared of two overviews: all but times and tags, which
-// only the store knows.
+// seen holds the parts of an overview that can be compared: all but times and
+// tags, which only the store knows.
 type seen struct {
 	Items, Rest, Good []string
 	Previous, Head    string
@@ -130,7 +130,7 @@ func TestOverview_With(t *testing.T) {
 			if !with.Holds(c.m.ID) || o.Holds(c.m.ID) {
 				t.Error("what it holds is wrong")
 			}
-			// What was listed already is not counted twice.
+			// A snapshot that was listed already is not counted twice.
 			if diff := cmp.Diff(see(t, again, 2, now), see(t, again.With(c.m, now), 2, now)); diff != "" {
 				t.Errorf("twice (- looked again, + computed):\n%s", diff)
 			}
@@ -138,7 +138,7 @@ func TestOverview_With(t *testing.T) {
 	}
 }
 
-// TestOverview_Without: nor after a prune.
+// TestOverview_Without: after a prune the overview need not be read again.
 func TestOverview_Without(t *testing.T) {
 	s := mem.New()
 	all := daily(t, s, 6)
@@ -159,14 +159,14 @@ func TestOverview_Without(t *testing.T) {
 	if without.Holds(all[0].ID) || !o.Holds(all[0].ID) {
 		t.Error("what it holds is wrong")
 	}
-	// How far the history had come is known still.
+	// The overview still tells how far the history had come.
 	if o := without.Without(ids(all[5])); o.Previous.ID != all[5].ID || len(o.Good) != 1 || o.Newest().ID != all[4].ID {
 		t.Errorf("got %+v", o)
 	}
 }
 
-// TestLook_Gone: what is deleted between the listings and the reading was never
-// there.
+// TestLook_Gone: a snapshot that is deleted between the listings and the reading
+// is left out.
 func TestLook_Gone(t *testing.T) {
 	s := mem.New()
 	all := daily(t, s, 3)

@@ -15,9 +15,9 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
-// TestPrune_Crash fails each operation of the store in turn. Whatever happens,
-// what is to stay is whole, nothing loses its data while it has its manifest, a
-// failed deletion is the last one, and the next run finishes.
+// TestPrune_Crash fails each operation of the store in turn. In every case the
+// snapshots that stay are whole, none loses its data while it has its manifest, a
+// failed deletion is the last one, and the next prune finishes.
 func TestPrune_Crash(t *testing.T) {
 	build := func() (storage.Store, []*backup.Manifest) {
 		s := mem.New()
@@ -48,7 +48,7 @@ func TestPrune_Crash(t *testing.T) {
 				} else if strings.Contains(trace.String(), "delete ") {
 					t.Errorf("planning deletes")
 				}
-				// An answer that is lost does no harm where it was that nothing is there.
+				// A lost answer does no harm if it was that nothing is there.
 				silent := err == nil && faulty.Fired() && when != storagetest.After
 				if silent || err != nil && (!faulty.Fired() || !errors.Is(err, errFault)) {
 					t.Errorf("got %v", err)
@@ -92,7 +92,7 @@ func checkPruned(t *testing.T, s storage.Store, all []*backup.Manifest, kept []i
 	}
 }
 
-// checkStopped: after the first deletion that failed nothing is deleted.
+// checkStopped: after the first failed deletion nothing is deleted.
 func checkStopped(t *testing.T, lines []string) {
 	t.Helper()
 	failed := false
@@ -104,7 +104,7 @@ func checkStopped(t *testing.T, lines []string) {
 	}
 }
 
-// TestPrune_Trace holds the order of operations against a golden file.
+// TestPrune_Trace compares the order of operations with a golden file.
 func TestPrune_Trace(t *testing.T) {
 	s := mem.New()
 	daily(t, s, 3)
@@ -115,7 +115,7 @@ func TestPrune_Trace(t *testing.T) {
 	golden(t, "prune.trace", traced.String())
 }
 
-// TestPrune_Locked: what the store holds is skipped, and reported.
+// TestPrune_Locked: objects that the store has locked are skipped, and reported.
 func TestPrune_Locked(t *testing.T) {
 	for name, folder := range map[string]string{"Manifest": "snapshots", "Data": "data"} {
 		t.Run(name, func(t *testing.T) {

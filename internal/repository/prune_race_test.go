@@ -16,7 +16,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
-// TestDelete_Clash: data that another manifest names too goes with the last one.
+// TestDelete_Clash: data that two manifests refer to is deleted with the second of
+// them.
 func TestDelete_Clash(t *testing.T) {
 	s := mem.New()
 	m := manifest("prod", started, 5)
@@ -110,8 +111,8 @@ func TestPrune_PinnedMeanwhile(t *testing.T) {
 	}
 }
 
-// TestPin_PrunedMeanwhile is the other side: to pin what is just being deleted is
-// an error.
+// TestPin_PrunedMeanwhile is the other side: it is an error to pin a snapshot that
+// is just being deleted.
 func TestPin_PrunedMeanwhile(t *testing.T) {
 	s := mem.New()
 	e := daily(t, s, 1)[0]
@@ -126,7 +127,8 @@ func TestPin_PrunedMeanwhile(t *testing.T) {
 	}
 }
 
-// TestPrune_RemovedMeanwhile: by somebody else, who removes the data too.
+// TestPrune_RemovedMeanwhile: somebody else removes a snapshot of the plan, and
+// its data.
 func TestPrune_RemovedMeanwhile(t *testing.T) {
 	s := mem.New()
 	all := daily(t, s, 3)

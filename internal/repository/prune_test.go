@@ -22,8 +22,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
-// later is when prunes take place: what the tests create was stored long ago by
-// then, by name and by the store's clock.
+// later is the time of the prunes. By then the snapshots of the tests are old by
+// their names and by the clock of the store.
 func later() time.Time {
 	now := time.Now().Add(48 * time.Hour)
 	if least := started.AddDate(0, 0, 9); now.Before(least) {
@@ -85,8 +85,8 @@ func going(p *repository.PrunePlan) []backup.SnapshotID {
 	return out
 }
 
-// TestPrune removes by a policy in each kind of store: what the plan says goes,
-// whole, and nothing else.
+// TestPrune prunes by a policy in each kind of store: every snapshot that the plan
+// removes goes completely, and nothing else goes.
 func TestPrune(t *testing.T) {
 	s3, _ := newS3(t)
 	for name, s := range map[string]storage.Store{"Memory": mem.New(), "File": file.New(t.TempDir()), "S3": s3} {
@@ -148,7 +148,7 @@ func TestPrune_Refuses(t *testing.T) {
 	if _, err := in(s).Cluster("").Look(t.Context(), 1, nil, later()); err == nil {
 		t.Error("no cluster: no error")
 	}
-	// Who looked at too few cannot know what counts.
+	// An overview that vouches for too few snapshots is refused.
 	if _, err := look(t, prod(s), 1, later()).PlanPrune(retention.Policy{Last: 1, MinVerified: 2},
 		later()); err == nil {
 		t.Error("an overview that vouches for too few: no error")
@@ -160,8 +160,8 @@ func TestPrune_Refuses(t *testing.T) {
 	}
 }
 
-// TestPrune_Foreign: in a repository full of near misses nothing is touched that
-// is not ours by its exact name.
+// TestPrune_Foreign: in a repository full of near misses, only objects with our
+// exact names are touched.
 func TestPrune_Foreign(t *testing.T) {
 	s := mem.New()
 	create(t, s, backup.MarkerKey, []byte("{}"))
@@ -185,8 +185,8 @@ func TestPrune_Foreign(t *testing.T) {
 	}
 }
 
-// TestPrune_Litter: data without a manifest goes when it is old in every respect,
-// and nobody has finished it meanwhile.
+// TestPrune_Litter: data without a manifest goes if it is old by its name and by
+// the clock of the store, and nobody has completed it meanwhile.
 func TestPrune_Litter(t *testing.T) {
 	s := mem.New()
 	old, young := "prod/data/20200101T000000Z-aaaaaa.db.zst",
@@ -217,7 +217,7 @@ func TestPrune_Litter(t *testing.T) {
 	}
 }
 
-// TestPrune_Leftovers: marks of nothing, unfinished uploads.
+// TestPrune_Leftovers: marks of snapshots that are gone, and unfinished uploads.
 func TestPrune_Leftovers(t *testing.T) {
 	s := mem.New()
 	gone, lost := manifest("prod", started, 5), manifest("prod", started, 5)
@@ -261,8 +261,8 @@ func TestPrune_Leftovers(t *testing.T) {
 	}
 }
 
-// TestPrune_MarkedLitter: data whose manifest is gone is litter, though a mark
-// says that the snapshot was damaged. The mark goes after it.
+// TestPrune_MarkedLitter: data whose manifest is gone is litter, even with a mark
+// that says that the snapshot was damaged. The mark goes after it.
 func TestPrune_MarkedLitter(t *testing.T) {
 	s := mem.New()
 	m := addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, -9), 5))
@@ -317,8 +317,8 @@ func (s *staleUploads) AbortStaleUploads(_ context.Context, olderThan time.Durat
 	return 3, s.err
 }
 
-// TestPrune_CountsOnGoodOnes: what must always stay is counted in snapshots that
-// can be restored as far as a look at them shows.
+// TestPrune_CountsOnGoodOnes: only snapshots that can be restored, as far as a
+// look shows, count among those that must always stay.
 func TestPrune_CountsOnGoodOnes(t *testing.T) {
 	newer := func(s storage.Store, how string) {
 		m := manifest("prod", started.AddDate(0, 0, 1), 50)
@@ -385,7 +385,7 @@ func TestPrune_CountsOnGoodOnes(t *testing.T) {
 	}
 }
 
-// TestPrune_Clash: two manifests that name one data object keep it.
+// TestPrune_Clash: data that two manifests refer to stays.
 func TestPrune_Clash(t *testing.T) {
 	s := mem.New()
 	old := manifest("prod", started.AddDate(-1, 0, 0), 5)
@@ -402,7 +402,7 @@ func TestPrune_Clash(t *testing.T) {
 	if r := prune(t, p); len(pl.Decisions) != 6 || len(r.Removed) != 2 {
 		t.Errorf("got %+v of %d", r, len(pl.Decisions))
 	}
-	// By hand it goes, whole.
+	// To delete it by hand removes it completely.
 	if err := prod(s).Delete(t.Context(), e.ID); err != nil ||
 		slices.ContainsFunc(keys(t, s), func(k string) bool { return strings.Contains(k, string(e.ID)[:16]) }) {
 		t.Errorf("got %v, left %v", err, keys(t, s))

@@ -45,7 +45,7 @@ func Open(ctx context.Context, s storage.Store, known string) (*Repository, erro
 	case known != "" && errors.Is(err, fs.ErrNotExist):
 		// The cause is added as text, so that the error does not match
 		// fs.ErrNotExist: a missing marker here means that the repository is down.
-		err = replaced(fmt.Errorf("repository %s is not at its address any more: %v", known, err))
+		err = replaced(fmt.Errorf("repository %s is no longer at its address: %v", known, err))
 	case err == nil && known != "" && m.ID != known:
 		err = replaced(fmt.Errorf("another repository (%s) is at the address of repository %s", m.ID, known))
 	}

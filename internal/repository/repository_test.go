@@ -50,14 +50,14 @@ func openAny(ctx context.Context, s storage.Store) (*repository.Repository, erro
 	return repository.Open(ctx, s, "")
 }
 
-// TestOpen_Known: a repository that was there before and is not any more is not
-// absent: its disk may not be mounted.
+// TestOpen_Known: a missing repository that was there before is no fs.ErrNotExist,
+// because its disk may not be mounted.
 func TestOpen_Known(t *testing.T) {
 	s := mem.New()
 	var hint *backup.HintError
 	_, err := repository.Open(t.Context(), s, "the-known-repository")
 	if err == nil || errors.Is(err, fs.ErrNotExist) || !errors.As(err, &hint) ||
-		!strings.Contains(err.Error(), "the-known-repository is not at its address any more") {
+		!strings.Contains(err.Error(), "the-known-repository is no longer at its address") {
 		t.Errorf("gone: got %v", err)
 	}
 	if left := keys(t, s); len(left) != 0 {
@@ -114,7 +114,7 @@ func TestCreate_Fails(t *testing.T) {
 			if n > 10 {
 				t.Fatal("no end")
 			}
-			// An answer lost after there was nothing to open is not an error.
+			// A lost answer that there is nothing to open is no error.
 			if err != nil && !errors.Is(err, broken) {
 				t.Fatalf("operation %d: %v", n, err)
 			}

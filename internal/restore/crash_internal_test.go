@@ -307,8 +307,8 @@ func TestPublish_EveryCrash(t *testing.T) {
 	}
 }
 
-// TestPublish_Order holds the order of all changes, and of the syncs between
-// them, against a golden file.
+// TestPublish_Order compares the order of all changes, and of the syncs between
+// them, with a golden file.
 func TestPublish_Order(t *testing.T) {
 	var b strings.Builder
 	for _, l := range []layout{

@@ -43,7 +43,7 @@ func TestParseMembers(t *testing.T) {
 	}
 }
 
-// FuzzParseMembers holds our parser against etcd's, and against itself.
+// FuzzParseMembers compares our parser with etcd's, and with itself.
 func FuzzParseMembers(f *testing.F) {
 	for _, seed := range []string{
 		"", "a=http://1:1", "b=http://10.0.0.2:2380,a=http://10.0.0.1:2380",

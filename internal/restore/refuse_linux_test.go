@@ -268,7 +268,7 @@ func TestFinishInterrupted_OtherRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	refuse(t, g.root, f, g.request(), "was interrupted and must be finished first")
-	// A restore that was planned before must not throw away the half-done one.
+	// An earlier plan must not delete the half-done restore.
 	err = again.execute(t.Context(), late, src)
 	if err == nil || !strings.Contains(err.Error(), "must be finished first") {
 		t.Errorf("a restore into an interrupted one: %v", err)

@@ -129,7 +129,7 @@ func TestCatchUp(t *testing.T) {
 		b := guarded(t, "@hourly", r)
 		pass(61 * time.Minute)
 		b.want("1h0m0s a scheduled")
-		// What was run meanwhile is not caught up.
+		// A slot that was served meanwhile is not caught up.
 		r.set(b.start.AddDate(0, 0, -2), nil)
 		pass(10 * time.Minute)
 		b.want()
@@ -358,7 +358,7 @@ func TestSet(t *testing.T) {
 		pass(time.Minute)
 		b.want("1h0m0s a scheduled", "1h0m1s done <nil>", "1h0m1s mended manual")
 	})
-	bubble(t, "a run by hand whose turn never comes is told so", func(t *testing.T) {
+	bubble(t, "a run by hand whose turn never comes ends with an error", func(t *testing.T) {
 		b := newBench(t, 1)
 		long := b.job("long", "@hourly", 3*time.Hour)
 		b.Set([]schedule.Job{long, b.job("a", "", 0)})

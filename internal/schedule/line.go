@@ -96,7 +96,7 @@ func (l *Line) cutZone(line string) (rest string, err error) {
 		zone, rest = zone[:i], strings.TrimSpace(zone[i:])
 	}
 	if zone == "" {
-		return "", errors.New("the time zone is empty: want CRON_TZ=Europe/Berlin, say, before the line")
+		return "", errors.New("the time zone is empty: want for example CRON_TZ=Europe/Berlin before the line")
 	}
 	if l.loc, err = time.LoadLocation(zone); err != nil {
 		return "", fmt.Errorf("time zone: %w", err)

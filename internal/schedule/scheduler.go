@@ -24,8 +24,8 @@ type Scheduler struct {
 	// Beat, if set before Run, is called at least twice a minute while the
 	// scheduler watches its slots: it may feed a watchdog.
 	Beat func()
-	// Wall tells the time by which slots come due. It may be set before Run; by
-	// default it is the system's wall clock.
+	// Wall returns the time by which slots come due. It may be set before Run. The
+	// default is the wall clock of the system.
 	Wall func() time.Time
 
 	log  *slog.Logger
@@ -105,7 +105,7 @@ func (s *Scheduler) Set(jobs []Job) {
 	s.wake.ring()
 }
 
-// remove takes a job out, now or when its run ends. The mutex is held.
+// remove removes a job, now or when its run ends. The mutex is held.
 func (s *Scheduler) remove(e *entry) {
 	e.removed = true
 	e.plan(time.Time{})

@@ -48,7 +48,7 @@ func (ts *turns) done(t *turn) {
 	ts.deal()
 }
 
-// leave gives up a turn that was not granted.
+// leave withdraws a run whose turn was not granted.
 func (ts *turns) leave(t *turn) {
 	if i := slices.Index(ts.queue, t); i >= 0 {
 		ts.queue = slices.Delete(ts.queue, i, i+1)

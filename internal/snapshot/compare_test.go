@@ -25,8 +25,8 @@ func at(taker *taker, stage backup.Stage, f func()) {
 	}
 }
 
-// TestTaker_Take_Compaction: members compact whenever they like, which must
-// never make good data suspect.
+// TestTaker_Take_Compaction: members compact whenever they like. That must never
+// make good data suspect.
 func TestTaker_Take_Compaction(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{})
 	client := real.Client(t)
@@ -93,8 +93,8 @@ func TestTaker_Take_SkipHashes(t *testing.T) {
 	}
 }
 
-// TestTaker_Take_Impostor: what answers at a member's advertised URL need not be
-// that member.
+// TestTaker_Take_Impostor: another member may answer at the advertised URL of a
+// member.
 func TestTaker_Take_Impostor(t *testing.T) {
 	db := realDatabase(t)
 	f := startFakes(t, db, testserver.GoodSnapshot(db.raw))

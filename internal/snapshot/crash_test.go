@@ -151,7 +151,7 @@ func TestCrash_Delete(t *testing.T) {
 	}
 }
 
-// TestTrace holds the order of operations against golden files: the manifest is
+// TestTrace compares the order of operations with golden files: the manifest is
 // created last and deleted first.
 func TestTrace(t *testing.T) {
 	db := realDatabase(t)

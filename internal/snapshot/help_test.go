@@ -59,12 +59,12 @@ type taker struct {
 	snapshot.Taker
 	store   storage.Store
 	cluster string
-	id      string // of a repository that is down, because of:
+	id      string // why the repository is down; nil if it is not
 	down    error
 }
 
-// Take opens the repository, or makes it, stores what waits for it, and takes a
-// snapshot.
+// Take opens the repository, or makes it, stores the pending snapshots, and takes
+// a snapshot.
 func (t *taker) Take(ctx context.Context) (*backup.Manifest, error) {
 	to, err := t.target(ctx)
 	if err != nil {
@@ -87,7 +87,7 @@ func (t *taker) target(ctx context.Context) (to snapshot.Target, err error) {
 	}
 	to.Cluster = repo.Cluster(t.cluster)
 	if t.Spool.Keep {
-		_, _ = t.Taker.StorePending(ctx, to.Cluster) // what cannot be stored yet waits on
+		_, _ = t.Taker.StorePending(ctx, to.Cluster) // a snapshot that cannot be stored yet goes on waiting
 	}
 	to.Previous, err = repository.Previous(ctx, to.Cluster, time.Now())
 	if err != nil && t.Spool.Keep && ctx.Err() == nil {
@@ -96,7 +96,7 @@ func (t *taker) target(ctx context.Context) (to snapshot.Target, err error) {
 	return to, err
 }
 
-// StorePending stores what waits for the repository.
+// StorePending stores the pending snapshots of the repository.
 func (t *taker) StorePending(ctx context.Context) ([]*backup.Manifest, error) {
 	repo, err := repository.Open(ctx, t.store, "")
 	if err != nil {
@@ -199,8 +199,8 @@ func marshal(t *testing.T, m *backup.Manifest) string {
 	return string(raw)
 }
 
-// wantKeys checks that the store holds the marker, what belongs to the
-// snapshots, and nothing else.
+// wantKeys checks that the store holds the marker, the objects of the snapshots,
+// and nothing else.
 func wantKeys(t *testing.T, s storage.Store, of ...*backup.Manifest) {
 	t.Helper()
 	want := []string{backup.MarkerKey}
@@ -264,7 +264,7 @@ func newS3(t testing.TB) (storage.Store, *testserver.S3) {
 	return openS3(t, server, server.Endpoint), server
 }
 
-// newProxiedS3 returns a bucket as it is, and behind a proxy.
+// newProxiedS3 returns a bucket twice: directly, and through a proxy.
 func newProxiedS3(t *testing.T) (direct, proxied storage.Store, proxy *testserver.Proxy) {
 	t.Helper()
 	server := testserver.StartS3(t)
@@ -359,14 +359,14 @@ var (
 	theDatabase  database
 )
 
-// fakes is a cluster of fake members with ids 1, 2, ..., all of the database
-// db. They are tried in this order, and answer to a Snapshot as the test wants.
+// fakes is a cluster of fake members with ids 1, 2, ..., all with the database db.
+// They are tried in this order. The test decides how each answers to a Snapshot.
 type fakes struct {
 	urls    []string
 	streams atomic.Int64 // begun
 
 	mu      sync.Mutex
-	members []*pb.Member // guarded by mu; what all of them list
+	members []*pb.Member // guarded by mu; the members that all of them list
 }
 
 func (f *fakes) add(m *pb.Member) {

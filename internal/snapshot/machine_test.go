@@ -12,8 +12,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// TestMachine_PendingOfOtherUser: a spool or record that another user owns may
-// have been planted: it is neither stored nor swept away.
+// TestMachine_PendingOfOtherUser: another user may have planted a spool, or the
+// file beside it. It is neither stored nor swept away.
 func TestMachine_PendingOfOtherUser(t *testing.T) {
 	testserver.Root(t)
 	db := realDatabase(t)
@@ -37,8 +37,8 @@ func TestMachine_PendingOfOtherUser(t *testing.T) {
 	wantStored(t, s, folder, 1)
 }
 
-// TestMachine_Interop: a stored object is no hostage. The plain tools age and
-// zstd, as Debian ships them, turn it back into etcd's file.
+// TestMachine_Interop: the plain tools age and zstd, as Debian ships them, turn a
+// stored object back into etcd's file.
 func TestMachine_Interop(t *testing.T) {
 	for _, tool := range []string{"age", "zstd"} {
 		testserver.Tool(t, tool, tool)

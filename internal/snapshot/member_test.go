@@ -28,8 +28,8 @@ import (
 )
 
 // TestTaker_Take_MemberFails: whatever the first member does to the stream, the
-// second is used; and where there is none, that is a failure in time which
-// leaves nothing behind.
+// second is used. If there is no second, the taking fails in time and leaves
+// nothing behind.
 func TestTaker_Take_MemberFails(t *testing.T) {
 	db := realDatabase(t)
 	raw := db.raw
@@ -84,8 +84,8 @@ func TestTaker_Take_MemberFails(t *testing.T) {
 	}
 }
 
-// TestTaker_Take_Cancelled: the end of the context ends the taking, wherever it
-// is, and nothing is left.
+// TestTaker_Take_Cancelled: the end of the context ends the taking at any point,
+// and nothing is left.
 func TestTaker_Take_Cancelled(t *testing.T) {
 	db := realDatabase(t)
 	for name, c := range map[string]struct {
@@ -107,7 +107,7 @@ func TestTaker_Take_Cancelled(t *testing.T) {
 				if stage != c.stage {
 					return
 				}
-				if stage == backup.StageCompare { // the upload is through, its outcome not taken yet
+				if stage == backup.StageCompare { // the upload has ended, and its result was not returned yet
 					testserver.Eventually(t, "the data is stored", func() bool { return hasData(t, s) })
 				}
 				cancel()
@@ -129,8 +129,8 @@ func hasData(t *testing.T, s storage.Store) bool {
 	return false
 }
 
-// TestTaker_Take_MemberDies: real members, killed and stopped in the middle of
-// a stream that is much longer than what the network buffers.
+// TestTaker_Take_MemberDies: real members are killed and stopped in the middle of
+// a stream that is much longer than the buffers of the network.
 func TestTaker_Take_MemberDies(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{Size: 3})
 	value := strings.Repeat("0123456789abcdef", 64<<10)
@@ -263,7 +263,8 @@ func diverge(t *testing.T, path, from, to string) {
 }
 
 // TestTaker_Take_StoreFails: a store in trouble is offered the spool again, and
-// etcd is not asked for a second stream; one that forbids is not.
+// etcd is not asked for a second stream. A store that forbids the upload is not
+// asked again.
 func TestTaker_Take_StoreFails(t *testing.T) {
 	db := realDatabase(t)
 	const createData = 3 // after: open marker, create marker, list manifests
@@ -331,8 +332,8 @@ func TestTaker_Take_SpoolFolder(t *testing.T) {
 	}
 }
 
-// TestTaker_Take_SpoolLies: what is stored is read from the spool, and a disk
-// may give back other bytes than it was given.
+// TestTaker_Take_SpoolLies: the stored bytes are read from the spool, and its disk
+// may return other bytes than were written.
 func TestTaker_Take_SpoolLies(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{})
 	for i := range 3 { // more than is read ahead of the store
@@ -362,7 +363,7 @@ func TestTaker_Take_SpoolLies(t *testing.T) {
 	}
 }
 
-// gated returns s, which takes no data before the gate is open.
+// gated returns s, which accepts no data before the gate is open.
 func gated(s storage.Store, gate <-chan struct{}) storage.Store {
 	return &storagetest.Hook{Store: s, Before: func(_ context.Context, op storage.Op, key string) error {
 		if op == storage.OpCreate && isData(key) {

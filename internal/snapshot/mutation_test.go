@@ -60,8 +60,8 @@ var mutations = []struct {
 	{"ExtendBy0", func(_ *rand.Rand, raw, _ []byte) []byte { return append(raw, 0) }},
 }
 
-// subject is two snapshots of one cluster in a store whose files are in a
-// folder, where they can be damaged behind its back.
+// subject holds two snapshots of one cluster in a store of files, which can be
+// damaged behind the back of the store.
 type subject struct {
 	store storage.Store
 	dir   string
@@ -120,7 +120,7 @@ func (s subject) damageAll(t *testing.T, rounds int) int {
 			for _, mut := range mutations {
 				r := rand.New(rand.NewPCG(uint64(seed), 1))
 				damaged := mut.mutate(r, bytes.Clone(raw), bytes.Clone(other))
-				for bytes.Equal(damaged, raw) { // it hit what it would make
+				for bytes.Equal(damaged, raw) { // the bytes are already what the mutation makes of them
 					damaged = mut.mutate(r, bytes.Clone(raw), bytes.Clone(other))
 				}
 				if id := key.own + string(damaged); seen[id] {

@@ -11,7 +11,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
-// captured is what is known of a snapshot that was begun at the time.
+// captured returns the capture of a snapshot that was begun at the time.
 func captured(started time.Time) backup.Capture {
 	return backup.Capture{
 		Cluster: "prod", StartedAt: started.UTC(), Revision: 7, HighWaterRevision: 7,
@@ -20,7 +20,7 @@ func captured(started time.Time) backup.Capture {
 	}
 }
 
-// TestFindNeighbours: the nearest that can be read, on either side.
+// TestFindNeighbours: the nearest readable snapshots on either side.
 func TestFindNeighbours(t *testing.T) {
 	s := mem.New()
 	second := time.Date(2026, 11, 20, 10, 15, 0, 0, time.UTC)
@@ -76,7 +76,7 @@ func TestFindNeighbours(t *testing.T) {
 	want("last", n.before, last)
 	want("after all", n.after, nil)
 
-	// Two sidecars in one second took two snapshots, or one took this one.
+	// Two sidecars took two snapshots in one second, or one sidecar took this one.
 	add(time.Millisecond, 1)
 	add(0, 2)
 	want("others of this second", find(0).same, nil)

@@ -27,12 +27,12 @@ import (
 // killEnv tells the test binary to do a job and be killed in it.
 const killEnv = "BACKUPD_TEST_PENDING_JOB"
 
-// killJob is what a child does. It kills itself with SIGKILL at an operation of
-// the store.
+// killJob is the work of a child, which kills itself with SIGKILL at an operation
+// of the store.
 type killJob struct {
 	Endpoint, Repository, Spool string
 
-	Store  bool // what is pending, instead of taking a snapshot
+	Store  bool // store pending snapshots instead of taking one
 	KillAt int  // the operation, counted from 0; negative: none
 	Moment string
 
@@ -76,8 +76,8 @@ func runKillJob(raw string) error {
 	return err
 }
 
-// killingStore ends the process. Data is taken only when the record is there, so
-// that each death from then on is one of a snapshot that can be kept.
+// killingStore ends the process. It accepts data only when the file beside the
+// spool is there, so that each later death is that of a pending snapshot.
 type killingStore struct {
 	storage.Store
 	job killJob
@@ -152,7 +152,7 @@ func (s *killingStore) Delete(ctx context.Context, key string) error {
 	return s.Store.Delete(ctx, key)
 }
 
-// run does the job in a child, and reports whether that was killed.
+// run does the job in a child, and reports whether the child was killed.
 func (j killJob) run(t *testing.T) bool {
 	t.Helper()
 	raw, err := json.Marshal(j)
@@ -176,9 +176,9 @@ func (j killJob) run(t *testing.T) bool {
 	return false
 }
 
-// TestPending_Killed: a process is killed at each operation of the store, while
-// it takes a snapshot and while it stores one that was pending. Another process
-// stores it without a second stream, with etcd down, and once.
+// TestPending_Killed: a process is killed at each operation of the store, while it
+// takes a snapshot and while it stores a pending one. Another process stores the
+// snapshot without a second stream, with etcd down, and only once.
 func TestPending_Killed(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{})
 	filled := testserver.Fill(t, real.Client(t), testserver.FillOptions{Keys: 50})
@@ -241,8 +241,8 @@ func TestPending_Killed(t *testing.T) {
 	}
 }
 
-// TestPending_KilledEarly: what was not yet compared is a leftover, which the
-// next one sweeps away.
+// TestPending_KilledEarly: a spool that was not yet compared is a leftover, which
+// the next process sweeps away.
 func TestPending_KilledEarly(t *testing.T) {
 	db := realDatabase(t)
 	url := startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls[0]

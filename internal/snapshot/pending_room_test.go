@@ -22,8 +22,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// TestPending_OthersAffair: what belongs to another repository or cluster, or
-// may have been planted by another user, is neither stored nor swept away.
+// TestPending_OthersAffair: a spool of another repository or cluster, or one that
+// another user may have planted, is neither stored nor swept away.
 func TestPending_OthersAffair(t *testing.T) {
 	db := realDatabase(t)
 	url := startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls[0]
@@ -102,8 +102,8 @@ func TestPending_OthersAffair(t *testing.T) {
 	wantStored(t, s, folder, 1)
 }
 
-// TestPending_TwoAtOnce: of two processes that store what is pending one does,
-// and a sweep takes nothing away from it.
+// TestPending_TwoAtOnce: of two processes only one stores a pending snapshot, and
+// a sweep takes nothing from it.
 func TestPending_TwoAtOnce(t *testing.T) {
 	db := realDatabase(t)
 	url := startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls[0]
@@ -140,7 +140,7 @@ func TestPending_TwoAtOnce(t *testing.T) {
 	wantKeys(t, inner, stored...)
 }
 
-// claimed reports whether somebody holds a spool of the folder.
+// claimed reports whether a process holds a spool of the folder.
 func claimed(folder string) bool {
 	spools, err := filepath.Glob(filepath.Join(folder, "*.spool"))
 	if err != nil || len(spools) == 0 {
@@ -154,8 +154,8 @@ func claimed(folder string) bool {
 	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
 }
 
-// TestPending_Count: the newest of each cluster are kept, and stored in the
-// order in which they were taken.
+// TestPending_Count: the newest of each cluster stay pending, and are stored in
+// the order in which they were taken.
 func TestPending_Count(t *testing.T) {
 	db := realDatabase(t)
 	f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
@@ -186,7 +186,7 @@ func TestPending_Count(t *testing.T) {
 			t.Errorf("%d: timeline %s is not %s", i, m.Timeline, stored[0].Timeline)
 		}
 	}
-	// Take stores what is pending too.
+	// Take stores pending snapshots too.
 	last := take(t, other)
 	if n := len(entries(t, s)); n != 5 || last.Cluster != "test" {
 		t.Errorf("%d are listed", n)
@@ -194,8 +194,8 @@ func TestPending_Count(t *testing.T) {
 	wantEmpty(t, folder)
 }
 
-// TestPending_SpoolLimit: older pending snapshots give way to newer ones, the
-// newest of a cluster to nothing.
+// TestPending_SpoolLimit: older pending snapshots give way to newer ones, but
+// never the newest of a cluster.
 func TestPending_SpoolLimit(t *testing.T) {
 	db := realDatabase(t)
 	f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
@@ -226,7 +226,7 @@ func TestPending_SpoolLimit(t *testing.T) {
 	if got := list(); len(got) != 3 || !slices.Equal(got[:2], all[1:]) {
 		t.Errorf("got %v after %v", got, all)
 	}
-	// Not even without everything that may go is there room for another.
+	// Even without all that may go there is no room for another.
 	all = list()
 	streams := f.streams.Load()
 	err := try("a", 3*size/2)
@@ -238,15 +238,15 @@ func TestPending_SpoolLimit(t *testing.T) {
 	if got := list(); !slices.Equal(got, all) || f.streams.Load() != streams {
 		t.Errorf("got %v after %v, %d streams", got, all, f.streams.Load()-streams)
 	}
-	// Without a pending one in the way the limit is enough for one.
+	// Without the pending one the limit is enough for one.
 	folder = t.TempDir()
 	if err := try("a", 3*size/2); !errors.As(err, &kept) {
 		t.Error(err)
 	}
 }
 
-// TestPending_Grown: a database that grew since the survey is held against the
-// limit too.
+// TestPending_Grown: the limit applies also to a database that grew since the
+// survey.
 func TestPending_Grown(t *testing.T) {
 	db := realDatabase(t)
 	small := db

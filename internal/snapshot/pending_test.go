@@ -24,7 +24,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// keeper returns a taker that keeps what it cannot store in the folder.
+// keeper returns a taker whose folder keeps pending snapshots.
 func keeper(t *testing.T, endpoint string, s storage.Store, folder string) *taker {
 	t.Helper()
 	taker := newTaker(t, connect(t, endpoint), s)
@@ -32,7 +32,7 @@ func keeper(t *testing.T, endpoint string, s storage.Store, folder string) *take
 	return taker
 }
 
-// pending returns what waits in the folder.
+// pending returns the pending snapshots in the folder.
 func pending(t *testing.T, folder string) []spool.Pending {
 	t.Helper()
 	dir := spool.Folder{Dir: folder}
@@ -43,7 +43,8 @@ func pending(t *testing.T, folder string) []spool.Pending {
 	return all
 }
 
-// outage takes a snapshot while the store is down, and wants it to be kept.
+// outage takes a snapshot while the store is down, and checks that it stays
+// pending.
 func outage(t *testing.T, taker *taker) spool.Pending {
 	t.Helper()
 	repo, err := repository.Create(t.Context(), taker.store)
@@ -67,13 +68,13 @@ func failingStore(t *testing.T) storage.Store {
 	})
 }
 
-// storePending stores what is pending, with no member of the cluster alive.
+// storePending stores the pending snapshots, with no member of the cluster alive.
 func storePending(t *testing.T, s storage.Store, folder string) ([]*backup.Manifest, error) {
 	t.Helper()
 	return keeper(t, testserver.FreeURL(t), s, folder).StorePending(t.Context())
 }
 
-// wantStored stores what is pending and checks that this is all that is stored.
+// wantStored stores the pending snapshots and checks that nothing else is stored.
 func wantStored(t *testing.T, s storage.Store, folder string, n int) []*backup.Manifest {
 	t.Helper()
 	stored, err := storePending(t, s, folder)
@@ -89,8 +90,8 @@ func wantStored(t *testing.T, s storage.Store, folder string, n int) []*backup.M
 	return stored
 }
 
-// TestPending_Crash fails each operation of the store in turn while a snapshot
-// is taken. What was received is stored later, once, with etcd down.
+// TestPending_Crash fails each operation of the store in turn while a snapshot is
+// taken. The received database is stored later, once, with etcd down.
 func TestPending_Crash(t *testing.T) {
 	db := realDatabase(t)
 	for moment, when := range moments {
@@ -193,7 +194,7 @@ func TestStorePending_Crash(t *testing.T) {
 	}
 }
 
-// TestPending_Reasons: what is kept when a snapshot could not be stored.
+// TestPending_Reasons: which failures leave a snapshot pending.
 func TestPending_Reasons(t *testing.T) {
 	db := realDatabase(t)
 	url := startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls[0]
@@ -217,7 +218,7 @@ func TestPending_Reasons(t *testing.T) {
 		})
 	}
 	t.Run("OneShot", func(t *testing.T) {
-		// Nothing is kept: etcd is not asked for a stream that leads nowhere.
+		// Nothing can be kept, so etcd is not asked for a stream in vain.
 		f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
 		taker := newTaker(t, connect(t, f.urls[0]), failingStore(t))
 		taker.id, taker.down = "known", errFault
@@ -226,7 +227,8 @@ func TestPending_Reasons(t *testing.T) {
 		}
 	})
 	t.Run("StoppedEarly", func(t *testing.T) {
-		// The members were not heard: the manifest would say less than it could.
+		// The members have not answered, so the manifest would say less than it
+		// could.
 		folder := t.TempDir()
 		taker := keeper(t, url, mem.New(), folder)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -239,7 +241,7 @@ func TestPending_Reasons(t *testing.T) {
 		wantEmpty(t, folder)
 	})
 	t.Run("NeverReached", func(t *testing.T) {
-		// Nobody knows which repository it would go to.
+		// It is not known for which repository it would be.
 		folder := t.TempDir()
 		taker := keeper(t, url, failingStore(t), folder)
 		taker.down = errFault
@@ -271,8 +273,8 @@ func damage(t *testing.T, folder string, how func(f *os.File, size int64) error)
 	}
 }
 
-// TestPending_Torn: a spool that is not what was received is dropped, and the
-// log says so.
+// TestPending_Torn: a spool that differs from the received bytes is dropped, and
+// this is logged.
 func TestPending_Torn(t *testing.T) {
 	db := realDatabase(t)
 	url := startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls[0]
@@ -301,8 +303,8 @@ func TestPending_Torn(t *testing.T) {
 	}
 }
 
-// TestPending_Late: a snapshot that is stored after a newer one takes its place
-// before it.
+// TestPending_Late: a snapshot that is stored after a newer one comes before it in
+// the history.
 func TestPending_Late(t *testing.T) {
 	db := realDatabase(t)
 	url := startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls[0]
@@ -314,7 +316,7 @@ func TestPending_Late(t *testing.T) {
 	newer := take(t, newTaker(t, connect(t, url), s))
 
 	taker := keeper(t, testserver.FreeURL(t), s, folder)
-	taker.Codec = encryptTo(t, id.Recipient().String()) // as it is configured by now
+	taker.Codec = encryptTo(t, id.Recipient().String()) // as the configuration is now
 	stored, err := taker.StorePending(t.Context())
 	if err != nil || len(stored) != 1 {
 		t.Fatalf("got %v, %v", stored, err)
@@ -371,7 +373,7 @@ func TestPending_S3(t *testing.T) {
 	if m.Revision != backup.Revision(filled.Revision) || !m.Verified() {
 		t.Errorf("got revision %d, suspect %v; want %d", m.Revision, m.Suspect, filled.Revision)
 	}
-	// What the server had in hand when it hung may be left as litter.
+	// The part that the server held when it hung may be left as litter.
 	if all := entries(t, direct); !slices.Equal(all, []backup.Key{m.ObjectKey()}) {
 		t.Errorf("listed %v", all)
 	}

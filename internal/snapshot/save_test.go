@@ -65,7 +65,7 @@ func TestSaver_Save(t *testing.T) {
 	if !strings.Contains(string(out), "Revision") || filled.Revision == 0 {
 		t.Errorf("etcdutl says %s", out)
 	}
-	// Whole again, over what was there.
+	// A whole snapshot again, over the file that was there.
 	saver.Progress = nil
 	if err := os.WriteFile(path, []byte("an older snapshot"), 0o644); err != nil {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func TestSaver_Save(t *testing.T) {
 	}
 }
 
-// TestSaver_Save_Fails: what was there stays, and nothing is added.
+// TestSaver_Save_Fails: the file that was there stays, and nothing is added.
 func TestSaver_Save_Fails(t *testing.T) {
 	db := realDatabase(t)
 	for name, c := range map[string]struct {
@@ -134,7 +134,8 @@ func TestSaver_Save_Target(t *testing.T) {
 	}
 }
 
-// TestSaver_Save_NextMember: a file is begun again with the next member.
+// TestSaver_Save_NextMember: the file is written from its beginning again with the
+// next member.
 func TestSaver_Save_NextMember(t *testing.T) {
 	db := realDatabase(t)
 	longer := append(bytes.Clone(db.raw), db.raw...) // must leave no tail behind

@@ -18,8 +18,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// TestSlot holds what one steady slot asks of the store against a golden file: a
-// snapshot is taken and an old one is pruned.
+// TestSlot compares the requests of one steady slot to the store with a golden
+// file: a snapshot is taken and an old one is pruned.
 func TestSlot(t *testing.T) {
 	db := realDatabase(t)
 	source := connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...)
@@ -84,8 +84,8 @@ func TestSlot(t *testing.T) {
 	}
 }
 
-// TestTaker_Take_Down: while the repository is down a snapshot is received, and
-// kept for it; nothing is asked of the store.
+// TestTaker_Take_Down: while the repository is down a snapshot is received and
+// waits for it. The store is asked for nothing.
 func TestTaker_Take_Down(t *testing.T) {
 	db := realDatabase(t)
 	f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
@@ -114,7 +114,7 @@ func TestTaker_Take_Down(t *testing.T) {
 	wantStored(t, s, folder, 1)
 }
 
-// TestVerifier_Record: what a verification found is what a choice goes by.
+// TestVerifier_Record: a choice heeds the result of a verification.
 func TestVerifier_Record(t *testing.T) {
 	db := realDatabase(t)
 	s := mem.New()
@@ -163,8 +163,8 @@ func TestVerifier_Record(t *testing.T) {
 		}
 		want("put right", "")
 	}
-	// Stored bytes that are right do not disprove a content that differed, or a
-	// mark that says nobody knows what.
+	// Stored bytes that are right do not disprove a content that differed, nor a
+	// mark that cannot be read.
 	i, err := prod.Item(t.Context(), m.ID)
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +219,7 @@ func TestVerifier_PrunedMeanwhile(t *testing.T) {
 	wantKeys(t, s)
 }
 
-// TestVerifier_Spool: what is pending does not give way to a verification.
+// TestVerifier_Spool: pending snapshots do not give way to a verification.
 func TestVerifier_Spool(t *testing.T) {
 	db := realDatabase(t)
 	url := startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls[0]

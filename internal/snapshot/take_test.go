@@ -25,9 +25,9 @@ import (
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// TestTaker_Take takes snapshots of a real cluster into each kind of store and
-// compares the manifest with what the members say, and the stored bytes with
-// what etcd's own tool makes of them.
+// TestTaker_Take takes snapshots of a real cluster into each kind of store. It
+// compares the manifest with the answers of the members, and the stored bytes with
+// the output of etcd's own tool.
 func TestTaker_Take(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{Size: 3})
 	real.WaitStorageVersion(t, "3.7.0")
@@ -257,8 +257,8 @@ func TestTaker_Take_BadName(t *testing.T) {
 	}
 }
 
-// TestTaker_Take_Timeline: a history goes on while the cluster does not go back
-// behind what it was seen to serve.
+// TestTaker_Take_Timeline: a history goes on unless the cluster goes back behind
+// the newest revision that it was seen to serve.
 func TestTaker_Take_Timeline(t *testing.T) {
 	db := realDatabase(t)
 	source := connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...)
@@ -282,7 +282,7 @@ func TestTaker_Take_Timeline(t *testing.T) {
 				t.Fatal(err)
 			}
 			create(t, s, old.Key(), []byte(marshal(t, &old)))
-			// What cannot be read does not count.
+			// A manifest that cannot be read does not count.
 			newer, _ := backup.ParseSnapshotID("29991231T000000Z-r9-aaaaaa")
 			create(t, s, backup.Key{Cluster: "prod", Kind: backup.KindManifest, ID: newer,
 				Timeline: "aaaaaaaaaa"}.String(),
@@ -298,7 +298,7 @@ func TestTaker_Take_Timeline(t *testing.T) {
 }
 
 func TestTaker_Take_Streamed(t *testing.T) {
-	// The very bytes etcd sent are stored, whatever they hold.
+	// The stored bytes are exactly those that etcd sent, whatever they are.
 	db := realDatabase(t)
 	s := mem.New()
 	m := take(t, newTaker(t, connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...), s))

@@ -21,8 +21,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// TestVerifier_Content: a manifest that is whole but says what the database
-// does not hold.
+// TestVerifier_Content: a manifest that is whole and does not agree with the
+// database.
 func TestVerifier_Content(t *testing.T) {
 	db := realDatabase(t)
 	source := connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...)
@@ -48,7 +48,8 @@ func TestVerifier_Content(t *testing.T) {
 	}
 }
 
-// TestVerifier_Unreadable: what says nothing about the snapshot is no defect.
+// TestVerifier_Unreadable: an error that says nothing about the snapshot is no
+// defect.
 func TestVerifier_Unreadable(t *testing.T) {
 	db := realDatabase(t)
 	s := mem.New()
@@ -77,8 +78,8 @@ func TestVerifier_Unreadable(t *testing.T) {
 	}
 }
 
-// TestInterop: a stored object is no hostage. Any implementation of age and zstd
-// turns it back into etcd's file, which etcdutl accepts.
+// TestInterop: any implementation of age and zstd turns a stored object back into
+// etcd's file, which etcdutl accepts.
 func TestInterop(t *testing.T) {
 	testInterop(t, func(t *testing.T, object, key string, kind interop) []byte {
 		raw, err := os.Open(object)

@@ -154,8 +154,8 @@ func (r *Reader) wait() (int64, error) {
 	}
 }
 
-// DamagedError says that the local copy is not what was received, and so is
-// worthless.
+// DamagedError says that the local copy differs from the received database, and so
+// is worthless.
 type DamagedError struct{ Err error }
 
 func (e *DamagedError) Error() string { return "the spooled copy is damaged: " + e.Err.Error() }

@@ -53,7 +53,7 @@ func TestSpool_Follow(t *testing.T) {
 	}
 }
 
-// TestSpool_Ends: each way in which a waiting reader must be let go.
+// TestSpool_Ends: each event that must end the wait of a reader.
 func TestSpool_Ends(t *testing.T) {
 	lost := errors.New("member lost")
 	for name, c := range map[string]struct {
@@ -136,8 +136,8 @@ func TestSpool_Sweep(t *testing.T) {
 	}
 }
 
-// TestSpool_Race: many at once in one folder, each sweeping, never take one
-// another's away.
+// TestSpool_Race: many processes in one folder, each of which sweeps, never remove
+// spools of one another.
 func TestSpool_Race(t *testing.T) {
 	dir := t.TempDir()
 	var all sync.WaitGroup

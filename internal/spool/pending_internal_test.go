@@ -19,7 +19,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
-// begun is a database that waits since its snapshot was begun at the time.
+// begun returns a snapshot that was begun at the time and waits.
 func begun(at time.Time) *Pending {
 	return &Pending{Repository: "r", Tries: 1, Reason: "no route to host", Capture: backup.Capture{
 		Cluster: "prod", StartedAt: at.UTC(), Revision: 7, HighWaterRevision: 7,
@@ -84,8 +84,8 @@ func TestPending_RoundTrip(t *testing.T) {
 	}
 }
 
-// TestPending_Damaged: no byte beside a spool can change unseen, and damage is
-// reported as such.
+// TestPending_Damaged: no byte of the file beside a spool can change unseen, and
+// damage is reported as such.
 func TestPending_Damaged(t *testing.T) {
 	path := putPending(t, t.TempDir(), begun(time.Now()))
 	raw, err := os.ReadFile(pendingPath(path))
@@ -115,7 +115,8 @@ func TestPending_Damaged(t *testing.T) {
 	}
 }
 
-// TestSweep_Pending: what a sweep leaves in the folder, and what it takes.
+// TestSweep_Pending: which files a sweep leaves in the folder, and which it
+// removes.
 func TestSweep_Pending(t *testing.T) {
 	dir := t.TempDir()
 	young := putPending(t, dir, begun(time.Now().Add(-maxAge+time.Hour)))
@@ -141,7 +142,7 @@ func TestSweep_Pending(t *testing.T) {
 	foreign := []string{write(filepath.Join(dir, "backupd-x.pending.json"), ""),
 		write(filepath.Join(dir, "backupd-aaaaaaaaaaaa.pending.json.old"), "")}
 
-	// One that is held stays whatever lies beside it.
+	// A spool that is held stays, whatever is beside it.
 	held := putPending(t, dir, begun(past))
 	folder := Folder{Dir: dir}
 	sp, err := folder.Claim(Pending{Path: held})
@@ -153,7 +154,7 @@ func TestSweep_Pending(t *testing.T) {
 	}
 	wantFiles(t, dir, append(foreign, young, pendingPath(young), newer, pendingPath(newer), held, pendingPath(held))...)
 
-	// A process that was killed while it wrote leaves what was there before.
+	// A process that was killed while it wrote leaves the earlier file.
 	temp := write(pendingPath(young)+disk.TempSuffix, "half")
 	if r, err := readPending(young); err != nil || r.Tries != 1 {
 		t.Errorf("got %+v, %v", r, err)
@@ -174,7 +175,7 @@ func TestSweep_Pending(t *testing.T) {
 	}
 }
 
-// TestTidy: what goes is reported in the log.
+// TestTidy: each spool that is dropped is logged.
 func TestTidy(t *testing.T) {
 	dir := t.TempDir()
 	now := time.Now()
@@ -209,7 +210,8 @@ func TestTidy(t *testing.T) {
 	}
 }
 
-// TestClaim: a spool is one process's, and one that went is nobody's.
+// TestClaim: only one process can have a spool, and none can have one that was
+// removed.
 func TestClaim(t *testing.T) {
 	p := begun(time.Now())
 	path := putPending(t, t.TempDir(), p)
@@ -251,7 +253,8 @@ func TestClaim(t *testing.T) {
 	}
 }
 
-// TestReserve: what others have set aside counts, whether or not it is written.
+// TestReserve: the space that others have allocated counts, whether or not it is
+// written.
 func TestReserve(t *testing.T) {
 	dir := t.TempDir()
 	folder := Folder{Dir: dir, Limit: 10 << 20}
@@ -268,7 +271,7 @@ func TestReserve(t *testing.T) {
 	if err := errors.Join(err, probe.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if disk.SpaceOf(info) == 0 { // a file system that sets nothing aside
+	if disk.SpaceOf(info) == 0 { // a file system that allocates nothing
 		if err := first.f.Truncate(6 << 20); err != nil {
 			t.Fatal(err)
 		}
@@ -276,7 +279,7 @@ func TestReserve(t *testing.T) {
 	if err := folder.reserve(second, 6<<20); err == nil || !strings.Contains(err.Error(), fmt.Sprint(10<<20)) {
 		t.Errorf("got %v", err)
 	}
-	// A database that has grown since it was reserved is held against the limit too.
+	// The limit applies also to a database that has grown since the reservation.
 	if err := folder.Begin(second, 6<<20); err == nil || !strings.Contains(err.Error(), fmt.Sprint(10<<20)) {
 		t.Errorf("begun: got %v", err)
 	}
@@ -291,8 +294,8 @@ func TestReserve(t *testing.T) {
 	}
 }
 
-// TestRemember: what is beside a spool is written before it is needed, and says
-// later why the spool is still there.
+// TestRemember: the file beside a spool is written before it is needed, and later
+// says why the spool is still there.
 func TestRemember(t *testing.T) {
 	folder := Folder{Dir: t.TempDir(), Keep: true}
 	s, err := folder.New(1)
@@ -324,8 +327,8 @@ func TestRemember(t *testing.T) {
 	}
 }
 
-// TestGiveWay: for room the oldest go, and of each owner the newest stays; when
-// all that may go is not enough nothing goes.
+// TestGiveWay: the oldest spools make room, and the newest of each owner stays. If
+// the others are not enough, none goes.
 func TestGiveWay(t *testing.T) {
 	dir, now := t.TempDir(), time.Now()
 	var log strings.Builder

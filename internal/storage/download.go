@@ -19,8 +19,8 @@ const (
 // begins at once to fetch ranges of it in parallel. A range that breaks off is
 // opened again where it stopped, after a pause, and fails after several
 // attempts in a row that yielded nothing; its error comes from Read at its
-// place. An error of Open is final: the stores retry an opening where that is
-// of use.
+// place. An error of Open is final: the stores retry an opening
+// if that can help.
 //
 // Every opening must show the same ETag, that of obj if it has one, so that
 // bytes of two objects never mix. An object that ends before obj.Size is

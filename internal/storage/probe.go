@@ -18,10 +18,10 @@ const probePart = 16 << 20
 // no object in there is ever taken for a part of a repository.
 const ProbePrefix = ".backupd-probe-"
 
-// Probe finds out by trying whether s keeps the contract of a [Store]: it creates,
-// reads, lists and deletes objects in a folder of its own at the root of s, and
-// asks an [Inspector] for more. If the credentials may not delete, the objects
-// stay, and a finding names them.
+// Probe tries whether s keeps the contract of a [Store]: it creates, reads, lists
+// and deletes objects in a folder of its own at the root of s, and asks an
+// [Inspector] for more. If the credentials may not delete, the objects stay, and a
+// finding names them.
 func Probe(ctx context.Context, s Store) []backup.Finding {
 	return probeParts(ctx, s, probePart)
 }
@@ -33,7 +33,7 @@ func probeParts(ctx context.Context, s Store, partBytes int64) []backup.Finding 
 	return p.findings
 }
 
-// probe is one run of Probe.
+// probe is one call of Probe.
 type probe struct {
 	s         Store
 	folder    string

@@ -60,9 +60,9 @@ type Store interface {
 	Delete(ctx context.Context, key string) error
 }
 
-// These are the abilities that only some stores have. They are asked for by
-// functions of this package alone, so that nobody else needs to know the kind of
-// a store; the functions find them below [WithObserver] too.
+// These are abilities that only some stores have. Only functions of this package
+// ask for them, so that no other package needs to know the kind of a store. The
+// functions find them below [WithObserver] too.
 type (
 	// Inspector finds out more about a service than the port allows. [Probe]
 	// asks for it.

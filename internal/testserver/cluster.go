@@ -70,7 +70,7 @@ func StartCluster(t testing.TB, o Options) *Cluster {
 		if err == nil {
 			return c
 		}
-		// A port can be lost to a program that knows nothing of our locks.
+		// Another program, which does not use our locks, may take a port.
 		if attempt == 3 || !c.logsContain("address already in use") {
 			t.Fatalf("testserver: start etcd %s: %v", o.Version, err)
 		}

@@ -15,8 +15,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// TestMachine_DaemonPage runs the five minutes of docs/daemon.md in one shell, as they
-// stand there but for the two addresses and the time of the next backup.
+// TestMachine_DaemonPage runs the five minutes of docs/daemon.md in one shell,
+// with two other addresses and another time of the next backup.
 func TestMachine_DaemonPage(t *testing.T) {
 	raw, err := os.ReadFile("../../docs/daemon.md")
 	if err != nil {

@@ -64,7 +64,7 @@ func TestInterruptLeavesNothing(t *testing.T) {
 	testserver.Fill(t, source.Client(t), testserver.FillOptions{Keys: 3000, ValueBytes: 4 << 10, Seed: 9})
 	s3 := testserver.StartS3(t)
 
-	// The stream from etcd stands still after a megabyte.
+	// The stream from etcd stops after a megabyte.
 	slow := testserver.StartProxy(t, source.Members[0].Endpoint)
 	slow.StallAfter(testserver.ToClient, 1<<20)
 	c := newCLI(t, append(s3.Env(), "BACKUPD_REPO="+s3.URL("r"), "BACKUPD_CLUSTER=prod",
@@ -93,7 +93,7 @@ func TestInterruptLeavesNothing(t *testing.T) {
 	slow.Resume()
 	c.run(t, "backup", "--compression", "none")
 
-	// The download stands still after a megabyte.
+	// The download stops after a megabyte.
 	far := testserver.StartProxy(t, strings.TrimPrefix(s3.Endpoint, "http://"))
 	var env []string
 	for _, kv := range c.env {

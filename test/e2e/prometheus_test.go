@@ -68,7 +68,7 @@ scrape_configs:
 			len(p.try("backupd_last_verification_successful")) > 0 &&
 			len(p.try("increase(backupd_backups_total[1m])")) > 0 && len(p.try("backupd_notifications_total")) > 0
 	})
-	// What only troubles make appear.
+	// These metrics appear only in trouble.
 	mayBeEmpty := regexp.MustCompile(`ALERTS|errors_total|deriv`)
 	for _, q := range dashboardQueries(t) {
 		got, err := p.ask(q)

@@ -57,7 +57,7 @@ func TestWeek(t *testing.T) {
 	w.restoreAll(t)
 }
 
-// week is a daemon and what it guards.
+// week is a daemon with its clusters and repositories.
 type week struct {
 	dir, config         string
 	plain, secure, down *testserver.Cluster
@@ -206,7 +206,7 @@ func (w *week) stop(t *testing.T, sig syscall.Signal) {
 		t.Fatal(err)
 	}
 	if err := w.daemon.Wait(); err != nil && sig == syscall.SIGTERM {
-		t.Errorf("the daemon was told to stop: %v", err)
+		t.Errorf("the daemon was asked to stop: %v", err)
 	}
 	w.daemon = nil
 }
@@ -323,10 +323,10 @@ func (w *week) streams() int {
 	return n
 }
 
-// outage takes the S3 server away, and etcd too while
-// it is gone: what was received must be stored all the same.
+// outage takes the S3 server away, and etcd too while it is gone. The received
+// database must be stored all the same.
 func (w *week) outage(t *testing.T) {
-	// Between two slots: what is under way would be tried for minutes first.
+	// Between two slots, for a running backup would be tried for minutes first.
 	before := w.cluster(t, "secure").Snapshot
 	waitFor(t, "the end of a slot", func() bool {
 		c := w.cluster(t, "secure")

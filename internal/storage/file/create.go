@@ -39,7 +39,7 @@ func (s *Store) create(ctx context.Context, key string, r io.Reader) error {
 		return err
 	}
 	defer root.Close()
-	// Only link decides, but why write gigabytes first?
+	// Only link decides, but this check saves writing gigabytes.
 	if info, err := root.Lstat(name(key)); err == nil {
 		return exists(info)
 	}

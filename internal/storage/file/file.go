@@ -101,8 +101,8 @@ func (s *Store) Stat(ctx context.Context, key string) (storage.Object, error) {
 	return object(key, info), root.Close()
 }
 
-// lookup finds the regular file of key. It looks before anything is opened:
-// opening a pipe could block for ever.
+// lookup finds the regular file of key before anything is opened: opening a pipe
+// could block for ever.
 func (s *Store) lookup(ctx context.Context, key string) (*os.Root, fs.FileInfo, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
@@ -171,8 +171,8 @@ func object(key string, info fs.FileInfo) storage.Object {
 	return storage.Object{Key: key, Size: info.Size(), ModTime: info.ModTime(), ETag: etag(info)}
 }
 
-// etag is as good as a file system allows: published files do not change, and a
-// file that was deleted and created again has another time.
+// etag identifies the content as well as a file system can: published files do not
+// change, and a file that was deleted and created again has another time.
 func etag(info fs.FileInfo) string {
 	return strconv.FormatInt(info.Size(), 36) + "-" + strconv.FormatInt(info.ModTime().UnixNano(), 36)
 }

@@ -20,8 +20,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// response returns what the service answered: its error code and message, and
-// the HTTP status. All are zero where it did not answer.
+// response returns the answer of the service: its error code and message, and the
+// HTTP status. All are zero if it did not answer.
 func response(err error) (code string, status int, message string) {
 	var api smithy.APIError
 	if errors.As(err, &api) {

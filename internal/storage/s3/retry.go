@@ -64,7 +64,7 @@ func (a *attempts) retryer() aws.Retryer {
 		o.Backoff = retry.BackoffDelayerFunc(func(attempt int, err error) (time.Duration, error) {
 			say := a.log.Debug
 			if attempt > 2 {
-				say = a.log.Warn // by now it is noticed
+				say = a.log.Warn // by now people notice
 			}
 			say("S3 request failed, trying again", "attempt", attempt, "err", explain(a.bucket, err))
 			return a.delay.pause(attempt), nil

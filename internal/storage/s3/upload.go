@@ -104,7 +104,8 @@ func (u *upload) put(ctx context.Context, body []byte) error {
 	return u.settle(ctx, "put object", err, int64(len(body)))
 }
 
-// absent takes the place of the condition where a service does not know it.
+// absent checks that the key is absent, if the service does not know the
+// condition.
 func (u *upload) absent(ctx context.Context, f features) error {
 	if f.conditional {
 		return nil
