@@ -33,9 +33,16 @@ type Backup struct {
 	Tool  string
 }
 
-// Do is one try to have a verified snapshot of the cluster as it is now.
+// Do is one try to have a verified snapshot of the cluster as it is now. A try that
+// fails is known at once: the next one may be far away.
 func (b *Backup) Do(ctx context.Context, run Run) Outcome {
 	b.Known.change(func(f *Facts) { f.Attempted = b.Now() })
+	o := b.do(ctx, run)
+	b.Known.change(func(f *Facts) { f.Failed = o.Err })
+	return o
+}
+
+func (b *Backup) do(ctx context.Context, run Run) Outcome {
 	overview, down := b.Look(ctx, b.Policy)
 	if ctx.Err() != nil {
 		return failed(context.Cause(ctx))

@@ -40,7 +40,7 @@ type Facts struct {
 	Protected bool
 
 	Attempted time.Time // when a backup last began
-	Failed    error     // of the last run of the backup; nil when it was good
+	Failed    error     // of the last try of a backup; nil when it was good
 	Failing   time.Time // when the first of the runs ended that have failed since; zero: the last did not
 
 	Verified     time.Time // when a snapshot was last verified here
