@@ -55,7 +55,17 @@ func look(
 ) (*repository.Overview, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, lookTime, fmt.Errorf("no end within %v", lookTime))
 	defer cancel()
-	return c.Look(ctx, vouch, before, now)
+	o, err := c.Look(ctx, vouch, before, now)
+	return o, because(ctx, err)
+}
+
+// because puts the reason why a context has ended before an error that it may have
+// caused.
+func because(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	}
+	return err
 }
 
 // open opens the repository. One that was known and is not there any more, or is
@@ -64,10 +74,7 @@ func (s *Subject) open(ctx context.Context, known string) (*repository.Repositor
 	ctx, cancel := context.WithTimeoutCause(ctx, reachTime, fmt.Errorf("no answer within %v", reachTime))
 	defer cancel()
 	repo, err := repository.Open(ctx, s.Store, known)
-	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
-	}
-	return repo, err
+	return repo, because(ctx, err)
 }
 
 // Open returns the cluster's part of the repository, for somebody who wants to

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
@@ -13,6 +14,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 )
 
 // TestOutage: while a known repository is down a database is received once for
@@ -295,4 +297,41 @@ func TestLook_Empty(t *testing.T) {
 	if last, err := p.backup.LastDone(t.Context()); !last.IsZero() || !errors.Is(err, errDown) {
 		t.Errorf("got %v, %v", last, err)
 	}
+}
+
+// TestLook_TooSlow: a store that does not answer, or does not come to an end, is
+// given up, and is not waited for where the caller has given up.
+func TestLook_TooSlow(t *testing.T) {
+	p := newPlace(t).process()
+	p.taken()
+	slow := func(op storage.Op, until time.Duration, why string) {
+		t.Helper()
+		synctest.Test(t, func(t *testing.T) {
+			known := duty.NewKnowledge(time.Now())
+			s := *p.Subject
+			s.Known, s.Now = known, time.Now
+			s.Store = &storagetest.Hook{Store: p.mem, Before: func(ctx context.Context, o storage.Op, _ string) error {
+				if o == op {
+					<-ctx.Done()
+				}
+				return ctx.Err()
+			}}
+			began := time.Now()
+			if _, err := s.Look(t.Context(), p.backup.Policy); err == nil || !strings.Contains(err.Error(), why) ||
+				time.Since(began) != until {
+				t.Errorf("%s: got %v after %v", op, err, time.Since(began))
+			}
+			if f := known.Now(); f.ReadErr == nil || !f.Read.IsZero() {
+				t.Errorf("%s: got %+v", op, f)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			last := known.Now().ReadErr
+			if _, err := s.Look(ctx, p.backup.Policy); !errors.Is(err, context.DeadlineExceeded) || known.Now().ReadErr != last {
+				t.Errorf("%s: got %v", op, err)
+			}
+		})
+	}
+	slow(storage.OpOpen, 20*time.Second, "no answer within 20s")
+	slow(storage.OpList, 5*time.Minute, "no end within 5m0s")
 }
