@@ -76,11 +76,9 @@ func (b *Backup) take(
 	if err != nil {
 		return failed(err)
 	}
-	current := down == nil && run.Why != schedule.Manual && b.unchanged(overview, survey, b.Now())
-	if current {
-		// Also where another sidecar works: what it finds is true here, too.
-		b.Known.change(func(f *Facts) { f.Confirmed = b.Now() })
-	}
+	// Also where another sidecar works: what it finds is true here, too.
+	current := down == nil && run.Why != schedule.Manual && b.unchanged(overview, survey, b.Now()) &&
+		b.Known.confirmed(overview.Newest().ID, b.Now())
 	switch {
 	case other != "":
 		return Outcome{Result: Passed, Reason: other}
@@ -192,7 +190,7 @@ func (b *Backup) pruneNow(ctx context.Context) (removed int, err error) {
 	}
 	result, err := repository.At(b.Store, known.RepositoryID).Cluster(b.Cluster).Prune(ctx, plan, b.Log)
 	if len(result.Removed) > 0 {
-		b.Known.change(func(f *Facts) { f.Overview = f.Overview.Without(result.Removed) })
+		b.Known.removed(result.Removed, b.Now())
 	}
 	return len(result.Removed), err
 }

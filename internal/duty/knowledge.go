@@ -123,12 +123,25 @@ func (f *Facts) confirm(began time.Time) {
 	}
 }
 
+// confirmed notes that a snapshot holds everything that the cluster had at that
+// time, and reports whether it still counts: since the caller looked it may have
+// been found to be gone or damaged.
+func (k *Knowledge) confirmed(id backup.SnapshotID, at time.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	counts := k.facts.Overview != nil && k.facts.Overview.Trusts(id)
+	if counts {
+		k.facts.Confirmed = at
+	}
+	return counts
+}
+
 // did takes over a change at once, also where the repository is too slow to be
 // read.
-func (k *Knowledge) did(c change) {
+func (k *Knowledge) did(c change, now time.Time) {
 	k.fresh = append(k.fresh, c)
 	if k.facts.Overview != nil {
-		k.facts.saw(c(k.facts.Overview), k.facts.Read)
+		k.facts.saw(c(k.facts.Overview), now)
 	}
 }
 
@@ -136,10 +149,17 @@ func (k *Knowledge) did(c change) {
 func (k *Knowledge) holds(m *backup.Manifest, now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.did(func(o *repository.Overview) *repository.Overview { return o.With(m, now) })
+	k.did(func(o *repository.Overview) *repository.Overview { return o.With(m, now) }, now)
 	if m.Verified() {
 		k.facts.confirm(m.StartedAt)
 	}
+}
+
+// removed notes that snapshots were removed.
+func (k *Knowledge) removed(ids []backup.SnapshotID, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.did(func(o *repository.Overview) *repository.Overview { return o.Without(ids) }, now)
 }
 
 // judged notes what a verification found of a snapshot: a defect, or nil.
@@ -148,6 +168,6 @@ func (k *Knowledge) judged(id backup.SnapshotID, defect error, at time.Time) {
 	defer k.mu.Unlock()
 	k.facts.Verified, k.facts.Verification = at, defect
 	if defect == nil || errors.As(defect, new(*backup.DefectError)) {
-		k.did(func(o *repository.Overview) *repository.Overview { return o.Judged(id, defect) })
+		k.did(func(o *repository.Overview) *repository.Overview { return o.Judged(id, defect) }, at)
 	}
 }

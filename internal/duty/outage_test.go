@@ -335,3 +335,39 @@ func TestLook_TooSlow(t *testing.T) {
 	slow(storage.OpOpen, 20*time.Second, "no answer within 20s")
 	slow(storage.OpList, 5*time.Minute, "no end within 5m0s")
 }
+
+// TestLook_Overtaken: a look that began before a snapshot was stored does not take
+// it back, nor does it bring back one that was removed.
+func TestLook_Overtaken(t *testing.T) {
+	p := newPlace(t).process()
+	p.taken()
+	second := p.changed()
+	up := p.down()
+	p.put()
+	wants(t, p.slot(), duty.Failed, "is kept in")
+	up()
+	var o duty.Outcome
+	slow := *p.Subject
+	slow.Store = &storagetest.Hook{Store: p.mem, After: func(_ context.Context, op storage.Op, key string) error {
+		if op == storage.OpOpen && strings.HasSuffix(key, ".json") && strings.Contains(key, "/snapshots/") && o.Result == "" {
+			o = p.backup.Upload(t.Context(), duty.Run{})
+		}
+		return nil
+	}}
+	if _, err := slow.Look(t.Context(), p.backup.Policy); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, o, duty.Succeeded, "")
+	f := p.Known.Now()
+	if f.Newest().ID != o.Snapshot || !f.Confirmed.Equal(o.Manifest.StartedAt) ||
+		f.Overview.Previous.ID != o.Snapshot || o.Prune == nil || o.Prune.Removed != 1 {
+		t.Errorf("got %+v, newest %+v", f, f.Newest())
+	}
+	var ids []backup.SnapshotID
+	for _, i := range f.Overview.Items {
+		ids = append(ids, i.ID)
+	}
+	if !slices.Equal(ids, []backup.SnapshotID{second.ID, o.Snapshot}) {
+		t.Errorf("listed are %v", ids)
+	}
+}

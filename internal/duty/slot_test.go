@@ -237,3 +237,37 @@ func TestSlot_Interrupted(t *testing.T) {
 		t.Errorf("got %+v", f)
 	}
 }
+
+// TestSlot_GoneMeanwhile: a snapshot that somebody removes while a slot finds that
+// it holds everything protects nobody.
+func TestSlot_GoneMeanwhile(t *testing.T) {
+	p := newPlace(t).process()
+	older := p.taken()
+	p.pass(time.Minute)
+	m := p.changed()
+	p.Etcd = p.answering(m, func() {
+		p.remove(m.Key(), m.DataKey())
+		p.look()
+	})
+	// It takes another one, which this member does not give.
+	wants(t, p.slot(), duty.Failed, "no member can serve")
+	p.look()
+	if f := p.Known.Now(); !f.Confirmed.Equal(older.StartedAt) {
+		t.Errorf("confirmed at %v, the only snapshot is of %v", f.Confirmed, older.StartedAt)
+	}
+}
+
+// answering is a cluster that has come no further than m, whose only member does
+// something before it says so.
+func (p *process) answering(m *backup.Manifest, do func()) *cluster.Cluster {
+	header := &pb.ResponseHeader{
+		ClusterId: uint64(m.ClusterID), MemberId: 1, Revision: int64(m.Revision), RaftTerm: m.RaftTerm,
+	}
+	return testserver.Connect(p.t, cluster.Config{Endpoints: []string{
+		testserver.StartFakeMember(p.t, testserver.FakeMember{
+			Status: func(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
+				do()
+				return &pb.StatusResponse{Header: header, Version: "3.7.3", DbSize: 1, Leader: 1}, nil
+			},
+		})}})
+}
