@@ -113,6 +113,8 @@ func TestHealth(t *testing.T) {
 			Warning, "the last backup failed: connection refused; by all", ""},
 		{"not readable", with(func(f *Facts) { f.ReadErr = broken }), Warning, "the repository cannot be read: ", ""},
 		{"not verified", with(func(f *Facts) { f.Verification = broken }), Warning, "the last verification failed: ", ""},
+		{"not verified, by damage of no snapshot", with(func(f *Facts) { f.Verification = backup.Corruptf("the marker") }),
+			Warning, "the last verification failed: the marker", ""},
 		{"a defect that is gone", with(func(f *Facts) { seen(good)(f); f.Verification = defect }), OK, "", ""},
 		{"a defect", with(func(f *Facts) {
 			seen(good)(f)

@@ -18,6 +18,9 @@ type Knowledge struct {
 	mu    sync.Mutex // guards what follows
 	facts Facts
 	fresh []change // since the look that is under way began
+	// unrecorded are defects that were found here and that the repository could not
+	// be told: no look shows them.
+	unrecorded map[backup.SnapshotID]error
 }
 
 // change is what this process did to a repository, as a change of its overview.
@@ -94,8 +97,28 @@ func (k *Knowledge) saw(id string, o *repository.Overview, now time.Time) *repos
 	for _, c := range k.fresh {
 		o = c(o)
 	}
+	o = k.withUnrecorded(o)
 	k.facts.RepositoryID, k.facts.Read, k.facts.ReadErr = id, now, nil
 	k.facts.saw(o, now)
+	return o
+}
+
+func (k *Knowledge) unrecordedDefects() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.unrecorded)
+}
+
+// withUnrecorded adds the defects that only this process knows. Those of snapshots
+// that are gone, or marked by now, are forgotten.
+func (k *Knowledge) withUnrecorded(o *repository.Overview) *repository.Overview {
+	for id, defect := range k.unrecorded {
+		if o.Trusts(id) {
+			o = o.Judged(id, defect)
+		} else {
+			delete(k.unrecorded, id)
+		}
+	}
 	return o
 }
 
@@ -162,12 +185,28 @@ func (k *Knowledge) removed(ids []backup.SnapshotID, now time.Time) {
 	k.did(func(o *repository.Overview) *repository.Overview { return o.Without(ids) }, now)
 }
 
-// judged notes what a verification found of a snapshot: a defect, or nil.
-func (k *Knowledge) judged(id backup.SnapshotID, defect error, at time.Time) {
+// judged notes what a verification found of a snapshot: a defect, why it failed, or
+// nil.
+func (k *Knowledge) judged(id backup.SnapshotID, result verdict, now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.facts.Verified, k.facts.Verification = at, defect
-	if defect == nil || errors.As(defect, new(*backup.DefectError)) {
-		k.did(func(o *repository.Overview) *repository.Overview { return o.Judged(id, defect) }, at)
+	err := result.err()
+	k.facts.Verified, k.facts.Verification = now, err
+	if err != nil && !errors.As(err, new(*backup.DefectError)) {
+		return
 	}
+	delete(k.unrecorded, id)
+	if err != nil && result.unrecorded != nil {
+		if k.unrecorded == nil {
+			k.unrecorded = map[backup.SnapshotID]error{}
+		}
+		k.unrecorded[id] = err
+	}
+	k.did(func(o *repository.Overview) *repository.Overview { return o.Judged(id, err) }, now)
 }
+
+// verdict is what a verification found, and why that could not be recorded in the
+// repository.
+type verdict struct{ found, unrecorded error }
+
+func (v verdict) err() error { return errors.Join(v.found, v.unrecorded) }

@@ -1,6 +1,7 @@
 package duty
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -64,7 +65,7 @@ func TestKnowledge_Saw(t *testing.T) {
 	see(older, newer)
 	defect := &backup.DefectError{Kind: backup.Changed, Key: newer.DataKey(), Err: backup.Corruptf("bytes")}
 	k.begin()
-	k.judged(newer.ID, defect, noon)
+	k.judged(newer.ID, verdict{found: defect}, noon)
 	want("damaged", nil, older.StartedAt) // nobody has read the older one
 	k.saw("any", listed(older, newer), noon)
 	if f := k.Now(); f.Overview.Trusts(newer.ID) || !f.Confirmed.Equal(older.StartedAt) || f.Verification == nil {
@@ -72,7 +73,7 @@ func TestKnowledge_Saw(t *testing.T) {
 	}
 	k.begin()
 	damaged := k.Now().Overview
-	k.judged(newer.ID, nil, noon)
+	k.judged(newer.ID, verdict{}, noon)
 	k.saw("any", damaged, noon)
 	if f := k.Now(); !f.Overview.Trusts(newer.ID) || !f.Confirmed.Equal(newer.StartedAt) || f.Verification != nil {
 		t.Errorf("a defect that is gone is kept: %+v", f)
@@ -100,13 +101,63 @@ func TestKnowledge_OldLook(t *testing.T) {
 	if !k.confirmed(older.ID, ago(time.Hour)) {
 		t.Error("not confirmed")
 	}
-	k.judged(older.ID, nil, noon)
+	k.judged(older.ID, verdict{}, noon)
 	if f := k.Now(); !f.Confirmed.Equal(ago(time.Hour)) {
 		t.Errorf("verified, and confirmed at %v only", f.Confirmed)
 	}
 	k.holds(newer, noon)
-	k.judged(newer.ID, &backup.DefectError{Err: backup.Corruptf("bytes")}, noon)
+	k.judged(newer.ID, verdict{found: &backup.DefectError{Err: backup.Corruptf("bytes")}}, noon)
 	if f := k.Now(); !f.Confirmed.Equal(older.StartedAt) {
 		t.Errorf("damaged, and confirmed at %v", f.Confirmed)
+	}
+}
+
+// TestKnowledge_Unrecorded: a defect that the repository could not be told stays
+// known until it is on record, is disproved, or the snapshot is gone.
+func TestKnowledge_Unrecorded(t *testing.T) {
+	older, newer := storedAt(ago(2*time.Hour), 7), storedAt(ago(time.Hour), 8)
+	s := mem.New()
+	put(t, s, older, newer)
+	refused := errors.New("read only")
+	found := verdict{
+		&backup.DefectError{Kind: backup.Changed, Key: newer.DataKey(), Err: backup.Corruptf("bytes")}, refused,
+	}
+	for name, c := range map[string]struct {
+		then  func(k *Knowledge) *repository.Overview
+		knows int
+	}{
+		"Seen": {func(*Knowledge) *repository.Overview { return overview(t, s, noon) }, 1},
+		"FailedSince": {func(k *Knowledge) *repository.Overview {
+			k.judged(newer.ID, verdict{found: refused}, noon)
+			return overview(t, s, noon)
+		}, 1},
+		"OnRecord": {func(*Knowledge) *repository.Overview {
+			return overview(t, s, noon).Judged(newer.ID, found.found)
+		}, 0},
+		"FoundAgain": {func(k *Knowledge) *repository.Overview {
+			k.judged(newer.ID, verdict{found: found.found}, noon)
+			return overview(t, s, noon).Judged(newer.ID, found.found)
+		}, 0},
+		"Whole": {func(k *Knowledge) *repository.Overview {
+			k.judged(newer.ID, verdict{}, noon)
+			return overview(t, s, noon)
+		}, 0},
+		"Gone": {func(*Knowledge) *repository.Overview {
+			return overview(t, s, noon).Without([]backup.SnapshotID{newer.ID})
+		}, 0},
+	} {
+		k := NewKnowledge(noon)
+		k.saw("any", overview(t, s, noon), noon)
+		k.judged(newer.ID, found, noon)
+		for range 2 {
+			k.begin()
+			k.saw("any", c.then(k), noon)
+			if k.unrecordedDefects() != c.knows {
+				t.Errorf("%s: %d are known", name, k.unrecordedDefects())
+			}
+			if trusts := k.Now().Overview.Trusts(newer.ID); trusts != (name == "Whole") {
+				t.Errorf("%s: trusted: %v", name, trusts)
+			}
+		}
 	}
 }

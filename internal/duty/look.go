@@ -33,7 +33,9 @@ func (s *Subject) Look(ctx context.Context, p retention.Policy) (*repository.Ove
 	}
 	var o *repository.Overview
 	if err == nil {
-		o, err = look(ctx, repo.Cluster(s.Cluster), repository.Vouch(p), before.Overview, s.Now())
+		// More by those that only this process does not trust.
+		vouch := repository.Vouch(p) + s.Known.unrecordedDefects()
+		o, err = look(ctx, repo.Cluster(s.Cluster), vouch, before.Overview, s.Now())
 	}
 	if err == nil && before.Overview != nil && len(o.Items) < len(before.Overview.Items) {
 		// A folder that goes away during the look lists nothing more, without an
