@@ -120,7 +120,29 @@ func TestNotifications_Started(t *testing.T) {
 	}
 }
 
-// passive returns a member whose daemon has nothing to do.
+// TestNotifications_StartedByHand: a run that is asked for while another pauses is
+// the rest of that one, whose start was told.
+func TestNotifications_StartedByHand(t *testing.T) {
+	h := newHouse(t)
+	h.taken()
+	h.put("a")
+	h.edit("retries: 0", "retries: 1")
+	told := h.webhook("start", "success", "failure")
+	d := h.daemon()
+	h.run(d)
+	h.ok(d)
+	spool := filepath.Join(h.dir, "spool")
+	h.must(os.Rename(spool, spool+".away"))
+	h.backup(d, server.JobFailed)
+	h.must(os.Rename(spool+".away", spool))
+	h.backup(d, server.JobSucceeded)
+	await(t, "the success", func() bool { return slices.Contains(kinds(told()), "backup success") })
+	if diff := cmp.Diff([]string{"backup start", "backup success"}, kinds(told())); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+}
+
+// passive finds a member whose daemon has nothing to do.
 func (h *house) passive() int {
 	h.t.Helper()
 	other := newHouse(h.t) // with a repository of its own

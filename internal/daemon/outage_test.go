@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,8 +28,13 @@ func TestOutage(t *testing.T) {
 		t.Fatalf("without the store: %+v, pending %v", c, h.pending())
 	}
 	streams := h.streams()
+	phases := series(t, d, "backupd_last_run_phase_duration_seconds{")
 	h.back()
 	h.ok(d)
+	// It was not received now.
+	if got := series(t, d, "backupd_last_run_phase_duration_seconds{"); !slices.Equal(got, phases) || len(phases) < 4 {
+		t.Errorf("phases %q, before %q", got, phases)
+	}
 	list, err := d.Snapshots(t.Context(), inMain("prod"), "", 10)
 	if err != nil || len(list) != 2 || d.Clusters()[0].Snapshot != string(list[0].ID) || len(h.pending()) != 0 {
 		t.Errorf("got %+v, %v; pending %v", list, err, h.pending())

@@ -98,7 +98,7 @@ func (d *Daemon) count(g *guard, kind string, o duty.Outcome, j *job) {
 		if o.Prune != nil {
 			d.metrics.prune(g.Key, *o.Prune)
 		}
-		if o.Manifest != nil {
+		if kind == kindBackup && o.Manifest != nil { // an upload has not all phases
 			d.board.keep(g.Key, j.durations())
 		}
 	case kindVerify:
@@ -112,9 +112,12 @@ func (d *Daemon) askFor(key duty.Key, kind, snapshot string) (server.Job, error)
 	j := d.board.begin(kind, key, string(schedule.Manual))
 	err := d.scheduler.Trigger(jobName(kind, key), func(before schedule.Run) schedule.Run {
 		r := &run{daemon: d, key: key, kind: kind, next: j, snapshot: snapshot}
-		if b, ok := before.(*run); ok && b.manual {
-			// What was received since somebody asked is as good for this one.
-			r.began, r.manual = b.began, true
+		if b, ok := before.(*run); ok {
+			r.started = b.started // it goes on with its tries
+			if b.manual {
+				// What was received since somebody asked is as good for this one.
+				r.began, r.manual = b.began, true
+			}
 		}
 		return r
 	})

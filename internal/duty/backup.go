@@ -34,9 +34,16 @@ type Backup struct {
 	Tool  string
 }
 
-// Do makes one try to have a verified snapshot of the cluster as it is now.
+// Do makes one try to have a verified snapshot of the cluster as it is now. A
+// failure is known at once, because the next try may be far away.
 func (b *Backup) Do(ctx context.Context, run Run) Outcome {
 	b.Known.change(func(f *Facts) { f.Attempted = b.Now() })
+	o := b.do(ctx, run)
+	b.Known.change(func(f *Facts) { f.Failed = o.Err })
+	return o
+}
+
+func (b *Backup) do(ctx context.Context, run Run) Outcome {
 	overview, down := b.Look(ctx, b.Policy)
 	if ctx.Err() != nil {
 		return failed(context.Cause(ctx))
@@ -70,11 +77,9 @@ func (b *Backup) take(
 	if err != nil {
 		return failed(err)
 	}
-	current := down == nil && run.Why != schedule.Manual && b.unchanged(overview, survey, b.Now())
-	if current {
-		// This holds even if another sidecar does the work.
-		b.Known.change(func(f *Facts) { f.Confirmed = b.Now() })
-	}
+	// This holds even if another sidecar does the work.
+	current := down == nil && run.Why != schedule.Manual && b.unchanged(overview, survey, b.Now()) &&
+		b.Known.confirmed(overview.Newest().ID, b.Now())
 	switch {
 	case other != "":
 		return Outcome{Result: Passed, Reason: other}
@@ -187,7 +192,7 @@ func (b *Backup) pruneNow(ctx context.Context) (removed int, err error) {
 	}
 	result, err := repository.At(b.Store, known.RepositoryID).Cluster(b.Cluster).Prune(ctx, plan, b.Log)
 	if len(result.Removed) > 0 {
-		b.Known.change(func(f *Facts) { f.Overview = f.Overview.Without(result.Removed) })
+		b.Known.removed(result.Removed, b.Now())
 	}
 	return len(result.Removed), err
 }

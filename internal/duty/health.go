@@ -49,7 +49,7 @@ func (b *Backup) Health(now time.Time) Health {
 		return problem(Warning, "the last backup failed", f.Failed)
 	case f.ReadErr != nil:
 		return problem(Warning, "the repository cannot be read", f.ReadErr)
-	case f.Verification != nil && !errors.Is(f.Verification, backup.ErrCorrupt):
+	case f.Verification != nil && !errors.As(f.Verification, new(*backup.DefectError)): // which is seen above
 		return problem(Warning, "the last verification failed", f.Verification)
 	case f.PruneErr != nil:
 		return problem(Warning, "old snapshots cannot be removed", f.PruneErr)

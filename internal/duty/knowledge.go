@@ -19,6 +19,9 @@ type Knowledge struct {
 	mu    sync.Mutex // guards what follows
 	facts Facts
 	fresh []change // made since the current look began
+	// unrecorded are defects that were found here and could not be marked in the
+	// repository: no look shows them.
+	unrecorded map[backup.SnapshotID]error
 }
 
 // change applies to an overview what this process did to the repository.
@@ -41,7 +44,7 @@ type Facts struct {
 	Protected bool
 
 	Attempted time.Time // when a backup last began
-	Failed    error     // why the last run of the backup failed; nil if it succeeded
+	Failed    error     // why the last try of the backup failed; nil if it succeeded
 	Failing   time.Time // when the first of the current series of failed runs ended; zero: the last run succeeded
 
 	Verified     time.Time // when a snapshot was last verified here
@@ -96,8 +99,28 @@ func (k *Knowledge) saw(id string, o *repository.Overview, now time.Time) *repos
 	for _, c := range k.fresh {
 		o = c(o)
 	}
+	o = k.withUnrecorded(o)
 	k.facts.RepositoryID, k.facts.Read, k.facts.ReadErr = id, now, nil
 	k.facts.saw(o, now)
+	return o
+}
+
+func (k *Knowledge) unrecordedDefects() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.unrecorded)
+}
+
+// withUnrecorded adds the defects that only this process knows. Those of snapshots
+// that are gone, or marked by now, are forgotten.
+func (k *Knowledge) withUnrecorded(o *repository.Overview) *repository.Overview {
+	for id, defect := range k.unrecorded {
+		if o.Trusts(id) {
+			o = o.Judged(id, defect)
+		} else {
+			delete(k.unrecorded, id)
+		}
+	}
 	return o
 }
 
@@ -125,11 +148,24 @@ func (f *Facts) confirm(began time.Time) {
 	}
 }
 
+// confirmed notes that a snapshot holds everything that the cluster had at that
+// time, and reports whether it still counts: since the caller looked it may have
+// been found to be gone or damaged.
+func (k *Knowledge) confirmed(id backup.SnapshotID, at time.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	counts := k.facts.Overview != nil && k.facts.Overview.Trusts(id)
+	if counts {
+		k.facts.Confirmed = at
+	}
+	return counts
+}
+
 // did applies a change at once, because the next look may take long.
-func (k *Knowledge) did(c change) {
+func (k *Knowledge) did(c change, now time.Time) {
 	k.fresh = append(k.fresh, c)
 	if k.facts.Overview != nil {
-		k.facts.saw(c(k.facts.Overview), k.facts.Read)
+		k.facts.saw(c(k.facts.Overview), now)
 	}
 }
 
@@ -137,18 +173,40 @@ func (k *Knowledge) did(c change) {
 func (k *Knowledge) holds(m *backup.Manifest, now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.did(func(o *repository.Overview) *repository.Overview { return o.With(m, now) })
+	k.did(func(o *repository.Overview) *repository.Overview { return o.With(m, now) }, now)
 	if m.Verified() {
 		k.facts.confirm(m.StartedAt)
 	}
 }
 
-// judged notes the result of a verification: a defect, another error, or nil.
-func (k *Knowledge) judged(id backup.SnapshotID, defect error, at time.Time) {
+// removed notes that snapshots were removed.
+func (k *Knowledge) removed(ids []backup.SnapshotID, now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.facts.Verified, k.facts.Verification = at, defect
-	if defect == nil || errors.As(defect, new(*backup.DefectError)) {
-		k.did(func(o *repository.Overview) *repository.Overview { return o.Judged(id, defect) })
-	}
+	k.did(func(o *repository.Overview) *repository.Overview { return o.Without(ids) }, now)
 }
+
+// judged notes the result of a verification: a defect, another error, or nil.
+func (k *Knowledge) judged(id backup.SnapshotID, result verdict, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	err := result.err()
+	k.facts.Verified, k.facts.Verification = now, err
+	if err != nil && !errors.As(err, new(*backup.DefectError)) {
+		return
+	}
+	delete(k.unrecorded, id)
+	if err != nil && result.unrecorded != nil {
+		if k.unrecorded == nil {
+			k.unrecorded = map[backup.SnapshotID]error{}
+		}
+		k.unrecorded[id] = err
+	}
+	k.did(func(o *repository.Overview) *repository.Overview { return o.Judged(id, err) }, now)
+}
+
+// verdict is the finding of a verification, and the reason why it could not be
+// marked in the repository.
+type verdict struct{ found, unrecorded error }
+
+func (v verdict) err() error { return errors.Join(v.found, v.unrecorded) }

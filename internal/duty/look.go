@@ -34,7 +34,9 @@ func (s *Subject) Look(ctx context.Context, p retention.Policy) (*repository.Ove
 	}
 	var o *repository.Overview
 	if err == nil {
-		o, err = look(ctx, repo.Cluster(s.Cluster), repository.Vouch(p), before.Overview, s.Now())
+		// More by those that only this process does not trust.
+		vouch := repository.Vouch(p) + s.Known.unrecordedDefects()
+		o, err = look(ctx, repo.Cluster(s.Cluster), vouch, before.Overview, s.Now())
 	}
 	if err == nil && before.Overview != nil && len(o.Items) < len(before.Overview.Items) {
 		// A folder that is unmounted during the look lists nothing more, without
@@ -56,7 +58,17 @@ func look(
 ) (*repository.Overview, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, lookTime, fmt.Errorf("no end within %v", lookTime))
 	defer cancel()
-	return c.Look(ctx, vouch, before, now)
+	o, err := c.Look(ctx, vouch, before, now)
+	return o, because(ctx, err)
+}
+
+// because puts the reason why a context has ended before an error that it may have
+// caused.
+func because(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	}
+	return err
 }
 
 // open opens the repository. known is the id that it had before: see
@@ -65,10 +77,7 @@ func (s *Subject) open(ctx context.Context, known string) (*repository.Repositor
 	ctx, cancel := context.WithTimeoutCause(ctx, reachTime, fmt.Errorf("no answer within %v", reachTime))
 	defer cancel()
 	repo, err := repository.Open(ctx, s.Store, known)
-	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
-	}
-	return repo, err
+	return repo, because(ctx, err)
 }
 
 // Open opens the repository and returns the part of the cluster.

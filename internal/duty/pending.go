@@ -71,9 +71,14 @@ func (l *late) sort(stored []*backup.Manifest, ofThisRun func(*backup.Manifest) 
 }
 
 func (b *Backup) storeAll(ctx context.Context, taker *snapshot.Taker, err *error) []*backup.Manifest {
-	id := b.Known.Now().RepositoryID
+	// What is stored leaves the spool, and since the last look the repository's disk
+	// may have gone away.
+	in, oerr := b.Open(ctx)
+	if *err = oerr; oerr != nil {
+		return nil
+	}
 	var stored []*backup.Manifest
-	stored, *err = taker.StorePending(ctx, repository.At(b.Store, id).Cluster(b.Cluster))
+	stored, *err = taker.StorePending(ctx, in)
 	for _, m := range stored {
 		b.Known.holds(m, b.Now())
 		b.Log.Info("snapshot stored from the spool", "snapshot", m.ID, "revision", int64(m.Revision), "verified",

@@ -28,16 +28,17 @@ func (v *Verify) Do(ctx context.Context, run Run) Outcome {
 	if run.Snapshot == "" && errors.As(err, new(*repository.NotFoundError)) {
 		return Outcome{Result: Passed, Reason: err.Error()}
 	}
+	var result verdict
 	if err != nil {
-		err = fmt.Errorf("find the snapshot to verify: %w", err)
-		v.ended(ctx, item.ID, err)
-		return Outcome{Result: Failed, Snapshot: item.ID, Err: err}
+		result.found = fmt.Errorf("find the snapshot to verify: %w", err)
+	} else {
+		result = v.verify(ctx, in, item, run.Progress)
 	}
-	err = v.verify(ctx, in, item, run.Progress)
+	err = result.err()
 	if !errors.Is(err, backup.ErrCorrupt) && errors.Is(ctx.Err(), context.Canceled) {
 		return Outcome{Result: Failed, Snapshot: item.ID, Err: err} // the error says nothing about the snapshot
 	}
-	v.ended(ctx, item.ID, err)
+	v.ended(ctx, item, result)
 	if err != nil {
 		v.Log.Error("verification failed", "snapshot", item.ID, "err", err)
 		return Outcome{Result: Failed, Snapshot: item.ID, Err: err}
@@ -59,11 +60,13 @@ func (v *Verify) find(ctx context.Context, ref string) (*repository.Cluster, rep
 		return in, item, err
 	}
 	var newest *repository.Item
+	now := v.Now()
 	for item, err := range in.Items(ctx) {
 		if err != nil {
 			return nil, repository.Item{}, err
 		}
-		if item.Exists && !item.Suspect {
+		// One of a clock that was wrong must not hide those of the present.
+		if item.Exists && !item.Suspect && (newest == nil || newest.Future(now) || !item.Future(now)) {
 			newest = &item
 		}
 	}
@@ -75,30 +78,50 @@ func (v *Verify) find(ctx context.Context, ref string) (*repository.Cluster, rep
 	return in, item, err
 }
 
-func (v *Verify) verify(ctx context.Context, in *repository.Cluster, item repository.Item, p backup.Progress) error {
+func (v *Verify) verify(
+	ctx context.Context, in *repository.Cluster, item repository.Item, p backup.Progress,
+) (out verdict) {
 	verifier := &snapshot.Verifier{Cluster: in, Identities: v.Identities, Spool: v.Spool, Progress: p}
 	m, err := in.Manifest(ctx, item)
 	if err == nil && m.Encoding.Encryption != "" && len(v.Identities) == 0 {
 		verifier.Depth = snapshot.StoredOnly // only the stored bytes can be compared here
 	}
-	_, err = verifier.Verify(ctx, item)
-	// The defect counts even if it cannot be marked. Then both errors are
-	// returned.
-	return errors.Join(err, verifier.Record(ctx, item, err, Host("backupd")))
+	_, out.found = verifier.Verify(ctx, item)
+	// A defect counts even if it cannot be marked. Then both errors are returned.
+	out.unrecorded = verifier.Record(ctx, item, out.found, Host("backupd"))
+	if out.err() == nil && item.Marked(backup.MarkDamaged) {
+		// The mark may stay: stored bytes cannot disprove each defect.
+		out.found = stillMarked(ctx, in, item)
+	}
+	return out
+}
+
+// stillMarked returns the defect that the repository has on record.
+func stillMarked(ctx context.Context, in *repository.Cluster, item repository.Item) error {
+	now, err := in.Item(ctx, item.ID)
+	switch {
+	case errors.As(err, new(*repository.NotFoundError)):
+		return nil // nothing is left of it
+	case err != nil || !now.Marked(backup.MarkDamaged):
+		return err
+	}
+	return now.Defect()
 }
 
 // ended notes the result, so that nothing counts on a snapshot that was found
 // damaged.
-func (v *Verify) ended(ctx context.Context, id backup.SnapshotID, err error) {
+func (v *Verify) ended(ctx context.Context, item repository.Item, result verdict) {
 	var defect *backup.DefectError
-	if errors.As(err, &defect) && defect.Kind == backup.Doubted {
+	damaged := errors.As(result.found, &defect)
+	if damaged && defect.Kind == backup.Doubted {
 		return // the name of its manifest says so already
 	}
-	v.Known.judged(id, err, v.Now())
-	if !errors.As(err, &defect) {
+	v.Known.judged(item.ID, result, v.Now())
+	if !damaged && !item.Marked(backup.MarkDamaged) {
 		return
 	}
-	// Now an older snapshot counts, whose manifest may not have been read yet.
+	// Now an older snapshot counts, or this one counts again. Its manifest may not
+	// have been read yet.
 	if _, err := v.Look(ctx, v.Policy); err != nil {
 		v.Log.Warn("repository cannot be read", "err", err)
 	}

@@ -164,18 +164,18 @@ func (v *Verifier) diagnose(ctx context.Context, m *backup.Manifest, err error) 
 	if err == nil || errors.As(err, &known) && known.Kind != backup.Truncated || !errors.Is(err, backup.ErrCorrupt) {
 		return err
 	}
+	if known == nil {
+		err = &backup.DefectError{Kind: backup.Changed, Key: m.DataKey(), Err: err}
+	}
 	sum, serr := v.Cluster.Data().Sum(ctx, m.DataKey())
 	if serr != nil {
-		return errors.Join(err, serr)
+		return errors.Join(err, serr) // it is damaged all the same
 	}
 	if owner := v.owner(ctx, m, sum); owner != "" {
 		return &backup.DefectError{Kind: backup.Swapped, Key: m.DataKey(),
 			Err: backup.Corruptf("these are the bytes of %s", owner)}
 	}
-	if known != nil {
-		return err
-	}
-	return &backup.DefectError{Kind: backup.Changed, Key: m.DataKey(), Err: err}
+	return err
 }
 
 // owner looks in all clusters of the repository for another snapshot that has

@@ -2,6 +2,7 @@ package snapshot_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
@@ -75,6 +77,35 @@ func TestVerifier_Unreadable(t *testing.T) {
 	}
 	if err := verify(t, s, m, id); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestVerifier_HalfRead: bytes that are wrong are a defect, also where the store
+// goes away before it is known whether they are another snapshot's.
+func TestVerifier_HalfRead(t *testing.T) {
+	db := realDatabase(t)
+	s := mem.New()
+	m := take(t, newTaker(t, connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...), s))
+	raw := readObject(t, s, m.DataKey())
+	raw[len(raw)/2] ^= 1
+	if err := s.Delete(t.Context(), m.DataKey()); err != nil {
+		t.Fatal(err)
+	}
+	create(t, s, m.DataKey(), raw)
+	asked := 0
+	v := newVerifier(&storagetest.Hook{Store: s, Before: func(_ context.Context, op storage.Op, _ string) error {
+		if op == storage.OpStat {
+			asked++
+		}
+		if asked > 1 {
+			return errFault
+		}
+		return nil
+	}}, "prod", t.TempDir())
+	var defect *backup.DefectError
+	if _, err := v.Verify(t.Context(), item(m)); !errors.As(err, &defect) || defect.Kind != backup.Changed ||
+		!errors.Is(err, errFault) {
+		t.Errorf("got %v", err)
 	}
 }
 

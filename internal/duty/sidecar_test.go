@@ -1,0 +1,140 @@
+package duty_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/cluster"
+	"github.com/etcd-backupd/backupd/internal/duty"
+	"github.com/etcd-backupd/backupd/internal/schedule"
+	"github.com/etcd-backupd/backupd/internal/testserver"
+)
+
+// sidecars are a process beside each of three members. worker is the one whose
+// turn it is.
+func sidecars(t *testing.T) (worker *process, others []*process) {
+	t.Helper()
+	p := newPlace(t)
+	p.etcd = shared.Cluster(t, 3)
+	survey, err := testserver.Connect(t, cluster.Config{Endpoints: p.etcd.Endpoints()}).Survey(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := survey.Endpoint(cluster.Worker(survey))
+	for _, ep := range p.etcd.Endpoints() {
+		s := p.process()
+		s.Subject.LocalEndpoint = ep
+		if ep == at {
+			worker = s
+		} else {
+			others = append(others, s)
+		}
+	}
+	if worker == nil || len(others) != 2 {
+		t.Fatalf("the worker is at %s", at)
+	}
+	return worker, others
+}
+
+// TestSidecars: one works, and the others confirm what they see of it. A run that
+// is passed says nothing by itself.
+func TestSidecars(t *testing.T) {
+	worker, others := sidecars(t)
+	for _, s := range others {
+		var o duty.Outcome
+		if n := s.streams(func() { o = s.slot() }); n != 0 {
+			t.Errorf("%d streams", n)
+		}
+		wants(t, o, duty.Passed, "this slot belongs to the daemon beside member ")
+		if report, _ := s.backup.Ended(o, o.Err); report {
+			t.Error("reported although nobody knows of a snapshot")
+		}
+		s.healthy(duty.Warning, "there is no verified snapshot yet")
+	}
+	if len(worker.keys()) != 0 {
+		t.Errorf("the store holds %q", worker.keys())
+	}
+	m := worker.taken()
+	worker.pass(time.Minute)
+	for _, s := range others {
+		before := s.now()
+		o := s.slot()
+		wants(t, o, duty.Passed, "this slot belongs to the daemon beside member ")
+		if f := s.Known.Now(); f.Confirmed.Before(before) {
+			t.Errorf("confirmed at %v", f.Confirmed)
+		}
+		if report, id := s.backup.Ended(o, o.Err); !report || id != m.ID {
+			t.Errorf("reported: %v, of %s", report, id)
+		}
+		s.healthy(duty.OK, "")
+	}
+	// The worker is away: that nobody works is not hidden by those who pass.
+	worker.put()
+	worker.pass(3 * time.Hour)
+	for _, s := range others {
+		o := s.slot()
+		wants(t, o, duty.Passed, "")
+		if report, _ := s.backup.Ended(o, o.Err); report {
+			t.Error("reported although the worker is away")
+		}
+		s.healthy(duty.Failure, "the last verified snapshot is ")
+	}
+	// Somebody who asks one of them gets a snapshot.
+	wants(t, others[0].try(schedule.Manual, time.Now().Round(0)), duty.Succeeded, "")
+}
+
+// TestSidecars_Late: what waits in a sidecar's own spool is stored by it, whoever
+// works.
+func TestSidecars_Late(t *testing.T) {
+	worker, others := sidecars(t)
+	worker.taken()
+	s := others[0]
+	s.look()
+	up := s.down()
+	s.put()
+	wants(t, s.try(schedule.Manual, time.Now().Round(0)), duty.Failed, "is kept in")
+	up()
+	o := s.slot()
+	wants(t, o, duty.Passed, "this slot belongs to the daemon beside member ")
+	if len(o.Late) != 1 || o.Prune == nil || len(s.backup.Waiting()) != 0 {
+		t.Errorf("got %+v", o)
+	}
+}
+
+// TestSidecars_Nobody: a process that does not find its member says so, and does
+// not pass.
+func TestSidecars_Nobody(t *testing.T) {
+	worker, _ := sidecars(t)
+	worker.Subject.LocalEndpoint = testserver.FreeURL(t)
+	wants(t, worker.slot(), duty.Failed, "ask the member beside this daemon who it is: ")
+	defrag := duty.Defragment{Subject: worker.Subject, Threshold: 0.99}
+	if o := defrag.Do(t.Context(), duty.Run{}); o.Result != duty.Failed || !strings.Contains(o.Err.Error(), "who it is") {
+		t.Errorf("got %+v", o)
+	}
+}
+
+// TestSidecars_Defragment: one sidecar defragments all members.
+func TestSidecars_Defragment(t *testing.T) {
+	worker, others := sidecars(t)
+	do := func(s *process, why schedule.Reason) duty.Outcome {
+		d := duty.Defragment{Subject: s.Subject, Threshold: 0.99} // nothing is worth it
+		return d.Do(t.Context(), duty.Run{Why: why})
+	}
+	if o := do(worker, schedule.Scheduled); o.Result != duty.Succeeded || o.Err != nil {
+		t.Errorf("got %+v", o)
+	}
+	if o := do(others[0], schedule.Scheduled); o.Result != duty.Passed || o.Reason == "" {
+		t.Errorf("got %+v", o)
+	}
+	if o := do(others[0], schedule.Manual); o.Result != duty.Succeeded {
+		t.Errorf("got %+v", o)
+	}
+	alone := *others[0].Subject
+	alone.LocalEndpoint = ""
+	alone.Etcd = testserver.Connect(t, cluster.Config{Endpoints: []string{testserver.FreeURL(t)}})
+	d := duty.Defragment{Subject: &alone, Threshold: 0.99}
+	if o := d.Do(t.Context(), duty.Run{}); o.Result != duty.Failed || o.Err == nil {
+		t.Errorf("got %+v", o)
+	}
+}
