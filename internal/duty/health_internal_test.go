@@ -108,7 +108,7 @@ func TestHealth(t *testing.T) {
 		{"never", Facts{Since: ago(3 * time.Hour)}, Failure, "there is no verified snapshot", ""},
 		{"never, and why", Facts{Since: ago(3 * time.Hour), Failed: broken},
 			Failure, "there is no verified snapshot: connection refused", ""},
-		{"all are gone", Facts{Since: noon, Protected: true}, Failure, "the repository holds no good snapshot any more", ""},
+		{"all are gone", Facts{Since: noon, Protected: true}, Failure, "the repository no longer holds a verified snapshot", ""},
 		{"failed once", with(func(f *Facts) { f.Failed = broken }),
 			Warning, "the last backup failed: connection refused; by all", ""},
 		{"not readable", with(func(f *Facts) { f.ReadErr = broken }), Warning, "the repository cannot be read: ", ""},
@@ -132,7 +132,7 @@ func TestHealth(t *testing.T) {
 			f.Overview = overview(t, s, noon)
 		}), Failure, "the data of snapshot " + string(good.ID) + " is not in the repository", "backupd rm --cluster prod "},
 		{"copied", with(seen(good, &copied)), Failure, "two manifests refer to the data of snapshot ", "by hand"},
-		{"a clock was wrong", with(seen(good, future)), Warning, "snapshot " + string(future.ID) + " lies in the future",
+		{"a clock was wrong", with(seen(good, future)), Warning, "snapshot " + string(future.ID) + " is from the future",
 			"backupd rm --cluster prod "},
 		{"the worst first", confirmed(3*time.Hour, func(f *Facts) {
 			seen(good, suspect, future)(f)

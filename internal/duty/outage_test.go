@@ -29,7 +29,7 @@ func TestOutage(t *testing.T) {
 	if n := p.streams(func() { o = p.try(schedule.Scheduled, began) }); n != 1 {
 		t.Errorf("%d streams", n)
 	}
-	wants(t, o, duty.Failed, "is kept in")
+	wants(t, o, duty.Failed, "waits in")
 	if !errors.As(o.Err, new(*snapshot.PendingError)) || !errors.Is(o.Err, errDown) || len(p.backup.Waiting()) != 1 {
 		t.Errorf("got %v, %d wait", o.Err, len(p.backup.Waiting()))
 	}
@@ -39,7 +39,7 @@ func TestOutage(t *testing.T) {
 	if n := p.streams(func() { o = p.try(schedule.Scheduled, began) }); n != 0 {
 		t.Errorf("%d streams", n)
 	}
-	wants(t, o, duty.Failed, "the snapshot of this slot waits in the spool: ")
+	wants(t, o, duty.Failed, "the snapshot of this run waits in the spool: ")
 
 	up()
 	if n := p.streams(func() { o = p.try(schedule.Scheduled, began) }); n != 0 {
@@ -61,7 +61,7 @@ func TestOutage_Late(t *testing.T) {
 	var left []time.Time
 	for range 2 {
 		p.put()
-		wants(t, p.slot(), duty.Failed, "is kept in")
+		wants(t, p.slot(), duty.Failed, "waits in")
 	}
 	for _, w := range p.backup.Waiting() {
 		left = append(left, w.Capture.StartedAt)
@@ -83,7 +83,7 @@ func TestOutage_Late(t *testing.T) {
 	// Somebody who asks by hand gets the cluster as it is now.
 	up = p.down()
 	p.put()
-	wants(t, p.slot(), duty.Failed, "is kept in")
+	wants(t, p.slot(), duty.Failed, "waits in")
 	up()
 	o = p.try(schedule.Manual, time.Now().Round(0))
 	wants(t, o, duty.Succeeded, "")
@@ -99,7 +99,7 @@ func TestOutage_LateStaysLate(t *testing.T) {
 	p.taken()
 	up := p.down()
 	p.put()
-	wants(t, p.slot(), duty.Failed, "is kept in")
+	wants(t, p.slot(), duty.Failed, "waits in")
 	up()
 	p.put()
 	refused := 0
@@ -120,7 +120,7 @@ func TestOutage_LateStaysLate(t *testing.T) {
 	if o.Manifest == nil || len(p.backup.Waiting()) != 0 || o.Prune == nil {
 		t.Errorf("got %+v", o)
 	}
-	if o := p.backup.Upload(t.Context(), duty.Run{}); o.Result != duty.Passed || o.Reason != "nothing waits in the spool" {
+	if o := p.backup.Upload(t.Context(), duty.Run{}); o.Result != duty.Passed || o.Reason != "no snapshot waits in the spool" {
 		t.Errorf("got %+v", o)
 	}
 }
@@ -133,7 +133,7 @@ func TestOutage_CaughtUp(t *testing.T) {
 	before.taken()
 	up := p.down()
 	before.put()
-	wants(t, before.slot(), duty.Failed, "is kept in")
+	wants(t, before.slot(), duty.Failed, "waits in")
 	up()
 	now := p.process()
 	now.Subject.Spool = before.Subject.Spool
@@ -178,7 +178,7 @@ func TestOutage_Replaced(t *testing.T) {
 		replace func(p *process)
 		problem string
 	}{
-		"Gone":    {func(p *process) { p.remove(p.keys()...) }, "is not at its address any more"},
+		"Gone":    {func(p *process) { p.remove(p.keys()...) }, "is no longer at its address"},
 		"Another": {func(p *process) { p.write(backup.MarkerKey, marker(p.t)) }, "another repository ("},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -344,7 +344,7 @@ func TestLook_Overtaken(t *testing.T) {
 	second := p.changed()
 	up := p.down()
 	p.put()
-	wants(t, p.slot(), duty.Failed, "is kept in")
+	wants(t, p.slot(), duty.Failed, "waits in")
 	up()
 	var o duty.Outcome
 	slow := *p.Subject

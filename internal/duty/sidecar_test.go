@@ -93,7 +93,7 @@ func TestSidecars_Late(t *testing.T) {
 	s.look()
 	up := s.down()
 	s.put()
-	wants(t, s.try(schedule.Manual, time.Now().Round(0)), duty.Failed, "is kept in")
+	wants(t, s.try(schedule.Manual, time.Now().Round(0)), duty.Failed, "waits in")
 	up()
 	o := s.slot()
 	wants(t, o, duty.Passed, "this slot belongs to the daemon beside member ")

@@ -109,7 +109,7 @@ func TestVerify_ReadOnly(t *testing.T) {
 	p.refuse(storage.OpCreate, "/marks/", fs.ErrPermission)
 	o := p.verified("", duty.Failed, "bytes changed")
 	if !errors.Is(o.Err, backup.ErrCorrupt) || !errors.Is(o.Err, fs.ErrPermission) ||
-		!strings.Contains(o.Err.Error(), "record the verification of snapshot") {
+		!strings.Contains(o.Err.Error(), "mark the result of verifying snapshot") {
 		t.Errorf("got %v", o.Err)
 	}
 	for range 2 {
@@ -151,7 +151,7 @@ func TestVerify_Unmarkable(t *testing.T) {
 	p.verified("", duty.Failed, "bytes changed")
 	mend()
 	p.refuse(storage.OpDelete, "/marks/", fs.ErrPermission)
-	if o := p.verified("", duty.Failed, "record the verification of snapshot"); errors.Is(o.Err, backup.ErrCorrupt) {
+	if o := p.verified("", duty.Failed, "mark the result of verifying snapshot"); errors.Is(o.Err, backup.ErrCorrupt) {
 		t.Errorf("got %v", o.Err)
 	}
 	p.look()
@@ -220,7 +220,7 @@ func TestVerify_Which(t *testing.T) {
 	p.healthy(duty.Failure, "the newest snapshot, "+string(suspect.ID)+", is suspect")
 	p.remove(suspect.Key(), suspect.DataKey())
 	p.look()
-	p.healthy(duty.Warning, "snapshot "+string(fromFuture.ID)+" lies in the future")
+	p.healthy(duty.Warning, "snapshot "+string(fromFuture.ID)+" is from the future")
 	p.remove(m.Key(), m.DataKey())
 	if o := p.verified("", duty.Failed, ""); o.Snapshot != fromFuture.ID { // it is no database
 		t.Errorf("verified %s", o.Snapshot)
