@@ -92,7 +92,7 @@ func hint(err error) string {
 	case errors.As(err, &conf):
 		return "'backupd config example' shows every key with its meaning"
 	case errors.As(err, &lost):
-		return "check --endpoints and the TLS flags; etcdctl endpoint status with the same flags should work"
+		return "check --endpoints and the TLS flags: 'etcdctl endpoint status' must work with the same ones"
 	case errors.Is(err, syscall.ENOSPC):
 		return "free some space on that file system"
 	case errors.Is(err, fs.ErrPermission):
@@ -114,7 +114,9 @@ func report(a *app, cmd *cobra.Command, err error) int {
 	}
 	code := exitCode(err)
 	if a.global.writeOut == "json" && code != exitUsage {
-		raw, _ := json.Marshal(map[string]any{"error": map[string]any{"message": err.Error(), "hint": hint(err), "exitCode": code}})
+		raw, _ := json.Marshal(map[string]any{
+			"error": map[string]any{"message": err.Error(), "hint": hint(err), "exitCode": code},
+		})
 		fmt.Fprintf(a.stderr, "%s\n", raw)
 	}
 	fmt.Fprintf(a.stderr, "Error: %v\n", err)

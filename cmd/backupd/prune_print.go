@@ -15,8 +15,8 @@ import (
 type prunedCluster struct {
 	Cluster   string          `json:"cluster"`
 	Snapshots []pruneDecision `json:"snapshots"`
-	// Litter are data objects that no manifest names, Pins those of snapshots that
-	// are gone: in a dry run what would be removed, else what was.
+	// Litter are data objects that no manifest names, Pins belong to snapshots that
+	// are gone. Both were removed or, in a dry run, would be.
 	Litter  []string            `json:"litter"`
 	Pins    []backup.SnapshotID `json:"pins"`
 	Removed []backup.SnapshotID `json:"removed"`
@@ -112,7 +112,8 @@ func printPruned(a *app, all []pruned, dryRun bool) error {
 	for i, c := range clusters {
 		printPrunedSummary(a, c, dryRun)
 		if limit := all[i].limit; limit > 0 && c.KeptBytes > limit {
-			fmt.Fprintf(a.stdout, "%s: %s stay, more than --max-bytes: what always stays is larger\n", c.Cluster, humanize.IBytes(uint64(c.KeptBytes)))
+			fmt.Fprintf(a.stdout, "%s: %s stay, more than --max-bytes: snapshots that always stay take that much\n",
+				c.Cluster, humanize.IBytes(uint64(c.KeptBytes)))
 		}
 	}
 	return nil
@@ -131,7 +132,8 @@ func printDecisions(a *app, clusters []prunedCluster) error {
 			if d.Doubt != "" {
 				reasons += " (" + d.Doubt + ")"
 			}
-			cells = append(cells, []string{c.Cluster, string(d.ID), age(d.Time, now), humanize.IBytes(uint64(d.StoredBytes)), d.State, action, reasons})
+			cells = append(cells, []string{c.Cluster, string(d.ID), age(d.Time, now),
+				humanize.IBytes(uint64(d.StoredBytes)), d.State, action, reasons})
 		}
 	}
 	return a.printRows([]string{"CLUSTER", "ID", "AGE", "STORED", "STATE", "ACTION", "REASONS"}, cells)
