@@ -58,7 +58,8 @@ func TestMachine_DaemonPage(t *testing.T) {
 	}
 	for _, want := range []string{
 		"backupd.yaml is good", "0 failures", "prod     ok",
-		`backupd_last_success_timestamp_seconds{cluster="prod",repository="main"}`, `"reason":"manual","state":"succeeded"`, "pinned: before the upgrade", "would remove 0 of 2 snapshots",
+		`backupd_last_success_timestamp_seconds{cluster="prod",repository="main"}`,
+		`"reason":"manual","state":"succeeded"`, "pinned: before the upgrade", "would remove 0 of 2 snapshots",
 		"exit code 78",
 	} {
 		if !strings.Contains(string(out), want) {
