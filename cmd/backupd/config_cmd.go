@@ -57,7 +57,7 @@ does that. Exit code 78 means that something is wrong.
 	}
 }
 
-// runs is when one schedule of a cluster comes next.
+// runs holds the next runs of one schedule of a cluster.
 type runs struct {
 	Cluster  string      `json:"cluster"`
 	Job      string      `json:"job"`

@@ -15,7 +15,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/config"
 )
 
-// Exit codes. 2 stays free: it is what a crashed Go program exits with.
+// Exit codes. 2 stays free: a Go program that crashes exits with it.
 const (
 	exitOK          = 0
 	exitFailed      = 1
@@ -29,7 +29,7 @@ const (
 	exitTerminated  = 143
 )
 
-// exitHelp is the table for --help; the code that follows is the law.
+// exitHelp is the table for --help. exitCode decides.
 const exitHelp = `Exit codes: 0 done, 1 failed, 3 done in part (some clusters),
 4 corrupt, tampered or diverged, 5 no such snapshot, 6 refused for safety,
 64 wrong usage, 78 configuration, 130/143 interrupted.`
@@ -76,7 +76,7 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// hint is the line that follows an error where a person can act.
+// hint returns the line that follows an error if a person can do something.
 func hint(err error) string {
 	var (
 		given   *backup.HintError

@@ -15,8 +15,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/cluster"
 )
 
-// globalFlags are etcdctl's global flags, which may stand before any command,
-// and backupd's own.
+// globalFlags are etcdctl's global flags, which may come before any command, and
+// backupd's own.
 type globalFlags struct {
 	cluster.Config
 	dialTimeout    time.Duration
@@ -98,7 +98,7 @@ func fixed(values ...string) cobra.CompletionFunc {
 	return cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
 }
 
-// mustRegister panics where a flag that was just defined is said not to exist.
+// mustRegister panics if a flag that was just defined does not exist.
 func mustRegister(err error) {
 	if err != nil {
 		panic("backupd: internal error: " + err.Error())
@@ -109,8 +109,8 @@ func annotate(f *pflag.FlagSet, name, key string) {
 	mustRegister(f.SetAnnotation(name, key, []string{"yes"}))
 }
 
-// applyEnvironment sets what the command line did not: BACKUPD_<FLAG> first,
-// then ETCDCTL_<FLAG> for the flags that etcdctl has.
+// applyEnvironment sets the flags that the command line did not: by BACKUPD_<FLAG>
+// or else, for the flags that etcdctl has, by ETCDCTL_<FLAG>.
 func applyEnvironment(cmd *cobra.Command, lookup func(string) (string, bool)) error {
 	var errs []error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {

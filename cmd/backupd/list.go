@@ -47,8 +47,8 @@ type listOptions struct {
 	long bool
 }
 
-// stateUnreadable is the state of a snapshot whose manifest cannot be read, which
-// only --long finds out.
+// stateUnreadable is the state of a snapshot whose manifest cannot be read. Only
+// --long reads manifests.
 const stateUnreadable = "unreadable"
 
 // listed is one row of a listing.
@@ -59,7 +59,7 @@ type listed struct {
 	Revision    backup.Revision   `json:"revision"`
 	State       string            `json:"state"`
 	Reason      string            `json:"reason,omitempty"`
-	Future      bool              `json:"future,omitempty"`     // begun by a clock that was ahead
+	Future      bool              `json:"future,omitempty"`     // a clock was ahead when it was begun
 	PlainBytes  *int64            `json:"plainBytes,omitempty"` // only with --long
 	StoredBytes int64             `json:"storedBytes"`
 	Encoding    string            `json:"encoding"`
@@ -277,8 +277,8 @@ func learnerNote(m backup.Member) string {
 	return ""
 }
 
-// decrypts tells whether the identities at hand open the snapshot, by its first
-// bytes.
+// decrypts says whether the given identities decrypt the snapshot. It tries the
+// first bytes.
 func decrypts(ctx context.Context, in *repository.Cluster, m *backup.Manifest, ids codec.Identities) string {
 	if len(ids) == 0 {
 		return "not tried: give --identity"

@@ -139,7 +139,7 @@ func (a *app) begin(cmd *cobra.Command) error {
 // some 70 MiB of buffers, and without a limit the heap may grow to twice that.
 const memoryLimit = 128 << 20
 
-// limitMemory keeps the process small, unless GOMEMLIMIT says what it may have.
+// limitMemory keeps the process small, unless GOMEMLIMIT sets another limit.
 // The demonstration runs three etcd servers in this process.
 func limitMemory(cmd *cobra.Command) {
 	if os.Getenv("GOMEMLIMIT") == "" && cmd.Name() != "demo" {

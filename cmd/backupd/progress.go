@@ -15,10 +15,10 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// reportEvery is how often progress is written where there is no terminal.
+// reportEvery is how often progress is written if there is no terminal.
 const reportEvery = 10 * time.Second
 
-// progress shows how far each stage is: bars on a terminal, else a line now and
+// progress shows the progress of each stage: bars on a terminal, else a line now and
 // then. It is also the writer for log lines, which must not run into the bars.
 type progress struct {
 	w    io.Writer

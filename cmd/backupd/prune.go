@@ -128,7 +128,7 @@ func runPrune(cmd *cobra.Command, a *app, o pruneOptions) error {
 	return &partialError{errors.Join(failed...)}
 }
 
-// pruned is what became of one cluster.
+// pruned is the result for one cluster.
 type pruned struct {
 	plan   *repository.PrunePlan
 	result *repository.PruneResult // nil in a dry run
@@ -162,7 +162,7 @@ func (p pruner) prune(ctx context.Context, dryRun bool, log *slog.Logger) pruned
 	return done
 }
 
-// pruners returns one for each cluster that is meant.
+// pruners returns one pruner for each cluster that the flags name.
 func (o *pruneOptions) pruners(cmd *cobra.Command, a *app) ([]pruner, error) {
 	if o.config != "" {
 		return o.configured(cmd, a)
@@ -199,7 +199,8 @@ func (o *pruneOptions) pruners(cmd *cobra.Command, a *app) ([]pruner, error) {
 	return out, nil
 }
 
-// configured returns the pruners of a configuration.
+// configured returns one pruner for each cluster of the configuration that the flags
+// name.
 func (o *pruneOptions) configured(cmd *cobra.Command, a *app) ([]pruner, error) {
 	if err := excludeConfig(cmd, append(policyFlags, "repo", "all-clusters")...); err != nil {
 		return nil, err

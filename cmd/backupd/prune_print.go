@@ -11,7 +11,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/repository"
 )
 
-// prunedCluster is what a prune did, or would do, to one cluster.
+// prunedCluster describes what a prune did, or would do, to one cluster.
 type prunedCluster struct {
 	Cluster   string          `json:"cluster"`
 	Snapshots []pruneDecision `json:"snapshots"`

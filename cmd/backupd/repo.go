@@ -99,8 +99,8 @@ func (r *repoFlags) explain(err error) error {
 	return err
 }
 
-// findRest finds what is left of a snapshot whose manifest is gone, by its full
-// id.
+// findRest finds a snapshot, or by its full id the remains of one whose manifest is
+// gone.
 func (r *repoFlags) findRest(
 	ctx context.Context, repo *repository.Repository, ref string,
 ) (*repository.Cluster, repository.Item, error) {
@@ -127,7 +127,7 @@ func (i *identityFlag) read() (codec.Identities, error) {
 	return ids, nil
 }
 
-// completedIDs is how many ids of one cluster the shell is offered.
+// completedIDs is how many ids of each cluster the shell shows.
 const completedIDs = 50
 
 // completeIDs offers the newest snapshots of the cluster, or of all.

@@ -127,8 +127,8 @@ func runRestore(cmd *cobra.Command, a *app, o restoreOptions, args []string) err
 	return restoreFrom(ctx, a, src, order)
 }
 
-// explainChoice prints the commands that name one snapshot, where a reference
-// could mean more than one.
+// explainChoice adds a hint to the refusal of a reference: the commands that restore
+// each snapshot that can be chosen.
 func explainChoice(cmd *cobra.Command, err error) error {
 	var choice *repository.ChoiceError
 	if !errors.As(err, &choice) {
@@ -149,7 +149,7 @@ func explainChoice(cmd *cobra.Command, err error) error {
 	return backup.WithHint(err, "%s", strings.Join(hints, "\n"))
 }
 
-// commandWith is the command that is running, with other arguments.
+// commandWith returns the running command with other arguments.
 func commandWith(cmd *cobra.Command, args ...string) string {
 	words := append(strings.Fields(cmd.CommandPath()), args...)
 	cmd.Flags().Visit(func(f *pflag.Flag) {

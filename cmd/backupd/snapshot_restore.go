@@ -55,7 +55,7 @@ func (t *targetFlags) register(cmd *cobra.Command) {
 	mustRegister(cmd.MarkFlagDirname("wal-dir"))
 }
 
-// restoreOrder is one restore as the flags ask for it.
+// restoreOrder is one restore as the flags describe it.
 type restoreOrder struct {
 	request   restore.Request
 	site      restore.Site

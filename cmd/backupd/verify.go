@@ -124,7 +124,7 @@ func (o *verifyOptions) verifyAll(
 	return out, errors.Join(errs...)
 }
 
-// chosen are the snapshots of one cluster that are to be verified.
+// chosen holds the snapshots of one cluster that will be verified.
 type chosen struct {
 	in    *repository.Cluster
 	items []repository.Item

@@ -52,7 +52,7 @@ func version() versionInfo {
 	return v
 }
 
-// String is what manifests record.
+// String returns the form that manifests record.
 func (v versionInfo) String() string { return "backupd " + v.Version }
 
 func newVersionCommand(a *app) *cobra.Command {
