@@ -81,7 +81,7 @@ notifications. Use it in a CronJob or a timer.
 	f.BoolVar(&o.noHashCheck, "no-hash-check", false, "do not compare HashKV with the members")
 	registerConfig(cmd, &o.config)
 	f.BoolVar(&o.once, "once", false,
-		"with --config: one slot, then the end; the default, for readers who expect a daemon")
+		"do one slot and end: says explicitly that this is no daemon (needs --config)")
 	mustRegister(cmd.RegisterFlagCompletionFunc("compression", fixed("zstd", "none")))
 	return cmd
 }

@@ -265,9 +265,9 @@ func runShow(ctx context.Context, a *app, repo repoFlags, identity identityFlag,
 // when says how long ago a snapshot was begun, or how far in the future it is.
 func when(i repository.Item, now time.Time) string {
 	if i.Future(now) {
-		return "from the future, in " + age(now, i.ID.Time()) + ": a clock was ahead"
+		return "from the future, " + ageOf(i.ID, now) + ": a clock was ahead"
 	}
-	return age(i.ID.Time(), now) + " ago"
+	return ageOf(i.ID, now) + " ago"
 }
 
 func learnerNote(m backup.Member) string {

@@ -40,11 +40,11 @@ type columnList struct {
 }
 
 func (c *columnList) row(r listed) error {
-	since, state := age(r.Time, c.now), r.State
+	state := r.State
 	if r.Future {
-		since, state = "in "+age(c.now, r.Time), r.State+", from the future"
+		state += ", from the future"
 	}
-	cells := []string{r.Cluster, string(r.ID), since, r.Revision.String()}
+	cells := []string{r.Cluster, string(r.ID), ageOf(r.ID, c.now), r.Revision.String()}
 	if c.long {
 		size := ""
 		if r.PlainBytes != nil {

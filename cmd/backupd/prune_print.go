@@ -132,7 +132,7 @@ func printDecisions(a *app, clusters []prunedCluster) error {
 			if d.Doubt != "" {
 				reasons += " (" + d.Doubt + ")"
 			}
-			cells = append(cells, []string{c.Cluster, string(d.ID), age(d.Time, now),
+			cells = append(cells, []string{c.Cluster, string(d.ID), ageOf(d.ID, now),
 				humanize.IBytes(uint64(d.StoredBytes)), d.State, action, reasons})
 		}
 	}
