@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -35,18 +36,19 @@ func newBackupCommand(a *app) *cobra.Command {
 		Short: "Take one verified snapshot into a repository",
 		Long: `Take one verified snapshot into a repository.
 
-Chooses the best member, streams its database into a local spool, checks etcd's
-SHA-256, compresses, encrypts and uploads behind it, inspects every page and
-record in a child process, compares HashKV with every voting member, reads the
-stored object back, and only then writes the manifest: now the backup exists.
+The database of the best member is received into a local spool and compared with
+etcd's SHA-256. Meanwhile it is compressed, encrypted and uploaded. Every page and
+record is inspected in a child process, HashKV is compared with every voting member,
+and the stored object is read back. The manifest is written last: from then on the
+backup exists.
 
-A snapshot whose content is in doubt (a member holds other data, a CORRUPT alarm
-is up) is stored and marked suspect, and the exit code is 4.
+A snapshot whose content is in doubt (a member holds other data, a CORRUPT alarm is
+active) is stored and marked suspect, and the exit code is 4.
 
-With --config it does what the daemon does in one slot of its schedule, for all
-clusters of the configuration or those named with --cluster a,b: what is pending
-in the spool is stored first, a cluster that has not changed is skipped, old
-snapshots are pruned, notifications are sent. Use it in a CronJob or timer.
+With --config the command does the daemon's work of one slot, for all clusters of the
+configuration or for those named with --cluster a,b: it stores what is pending in the
+spool, skips clusters that have not changed, prunes old snapshots and sends
+notifications. Use it in a CronJob or a timer.
 
 ` + exitHelp,
 		Example: `  backupd backup --repo file:///var/backups/etcd --cluster prod
@@ -57,21 +59,29 @@ snapshots are pruned, notifications are sent. Use it in a CronJob or timer.
 		Args:        arguments(0, "no argument"),
 		Annotations: needsEtcd,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.config != "" {
+			switch {
+			case o.config != "":
 				return runOnce(cmd, a, o.config, o.repo.cluster)
+			case o.once:
+				return &usageError{errors.New(
+					"--once does one slot of a configuration: give --config (or BACKUPD_CONFIG), or leave --once out")}
 			}
 			return runBackup(cmd.Context(), a, o)
 		},
 	}
 	o.repo.register(cmd)
 	f := cmd.Flags()
-	f.StringArrayVar(&o.recipients, "recipient", nil, "age public key to encrypt to: age1... or age1pq1... (repeatable)")
-	f.StringArrayVar(&o.recipientFiles, "recipients-file", nil, "file with age public keys, one a line (repeatable)")
+	f.StringArrayVar(&o.recipients, "recipient", nil,
+		"age public key to encrypt to: age1... or age1pq1... (repeatable)")
+	f.StringArrayVar(&o.recipientFiles, "recipients-file", nil,
+		"file with age public keys, one per line (repeatable)")
 	f.StringVar(&o.compression, "compression", "zstd", "compression: zstd, none")
-	f.StringVar(&o.spool, "spool", "", "folder for the local copy, which takes as much as the database (default: the system's temporary folder)")
+	f.StringVar(&o.spool, "spool", "",
+		"folder for the local copy, which is as large as the database (default: the system's temporary folder)")
 	f.BoolVar(&o.noHashCheck, "no-hash-check", false, "do not compare HashKV with the members")
 	registerConfig(cmd, &o.config)
-	f.BoolVar(&o.once, "once", false, "back up once and end: what this command always does, for the daemon is 'backupd run'")
+	f.BoolVar(&o.once, "once", false,
+		"do one slot and end: says explicitly that this is no daemon (needs --config)")
 	mustRegister(cmd.RegisterFlagCompletionFunc("compression", fixed("zstd", "none")))
 	return cmd
 }
@@ -86,7 +96,8 @@ func runBackup(ctx context.Context, a *app, o backupOptions) error {
 		return &usageError{err}
 	}
 	if o.repo.cluster == "" {
-		return &usageError{fmt.Errorf("no cluster name: give --cluster (or BACKUPD_CLUSTER), a name of your choice for this etcd cluster")}
+		return &usageError{errors.New(
+			"no cluster name: give --cluster (or BACKUPD_CLUSTER), a name of your choice for this etcd cluster")}
 	}
 	store, err := o.repo.open(ctx, a)
 	if err != nil {
@@ -114,13 +125,14 @@ func runBackup(ctx context.Context, a *app, o backupOptions) error {
 	}
 	if !m.Verified() {
 		return backup.WithHint(backup.Corruptf("snapshot %s is stored, but suspect: %s", m.ID, m.Suspect[0]),
-			"keep older snapshots; find out which member is right before this one is restored (etcdctl endpoint hashkv --cluster)")
+			"keep older snapshots; find out which member is right (etcdctl endpoint hashkv --cluster) "+
+				"before you restore this one")
 	}
 	return nil
 }
 
-// takeInto takes one snapshot into the repository at the root of a store, which is
-// made if there is none.
+// takeInto takes one snapshot into the repository at the root of a store. It makes
+// the repository if there is none.
 func takeInto(ctx context.Context, t *snapshot.Taker, s storage.Store, cluster string) (*backup.Manifest, error) {
 	// The repository comes first: a store that refuses us should say so before
 	// etcd is asked for anything.
@@ -160,7 +172,8 @@ func printFacts(w io.Writer, m *backup.Manifest) error {
 	t.row("  revision", fmt.Sprintf("%d, compacted at %d", m.Revision, m.CompactRevision))
 	t.row("  from", fmt.Sprintf("member %s (%s) at %s, etcd %s", m.Source.Name, m.Source.ID, m.Endpoint, m.EtcdVersion))
 	t.row("  content", fmt.Sprintf("%d keys, %d leases, HashKV %d", m.Keys, m.Leases, m.HashKV.Hash))
-	t.row("  size", fmt.Sprintf("%s, stored %s (%s)", humanize.IBytes(uint64(m.Plain.Bytes)), humanize.IBytes(uint64(m.Stored.Bytes)), m.Encoding))
+	t.row("  size", fmt.Sprintf("%s, stored %s (%s)", humanize.IBytes(uint64(m.Plain.Bytes)),
+		humanize.IBytes(uint64(m.Stored.Bytes)), m.Encoding))
 	for _, h := range m.MemberHashes {
 		text := h.Result
 		if h.Detail != "" {

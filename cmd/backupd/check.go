@@ -32,19 +32,18 @@ func newCheckCommand(a *app) *cobra.Command {
 	var f checkFlags
 	cmd := &cobra.Command{
 		Use:   "check --config FILE",
-		Short: "Find before a disaster the things that would fail in it",
-		Long: `Find before a disaster the things that would fail in it: try everything that
-a configuration names, and say of each thing whether it is right and what to do
-if not. It looks at files, certificates, schedules and retention; connects to
-every endpoint of every cluster and takes the first bytes of a snapshot; writes to
-the spool folder; and creates, reads, lists and deletes objects in every
-repository, in a folder of their own.
+		Short: "Try everything that backups and restores will need",
+		Long: `Try everything that backups and restores will need, and report what would fail and what
+to do about it. The command checks files, certificates, schedules and retention, connects
+to every endpoint of every cluster, receives the first bytes of a snapshot, writes to the
+spool folder, and creates, reads, lists and deletes objects in every repository, in a
+folder of their own.
 
-It leaves nothing behind, unless the credentials of a repository may not delete.
-Run it on the daemon's host as the daemon's user, also while the daemon runs.
+Nothing is left behind, unless the credentials of a repository may not delete. Run it on
+the daemon's host and as the daemon's user; the daemon may run meanwhile.
 
-Exit code 0 means that there is no failure, though there may be warnings; 1 means
-that there is one; 78 means that the configuration cannot be read at all.`,
+Exit code 0 means that there is no failure, though there may be warnings; 1 means that
+there is a failure; 78 means that the configuration cannot be read.`,
 		Example: `  backupd check --config /etc/backupd/backupd.yaml
   backupd check --config backupd.yaml --cluster prod,staging --notify
   backupd check --config backupd.yaml --iam-policy`,
@@ -53,7 +52,7 @@ that there is one; 78 means that the configuration cannot be read at all.`,
 	}
 	registerConfig(cmd, &f.config)
 	cmd.Flags().StringSliceVar(&f.clusters, "cluster", nil,
-		"names of the clusters to check, with commas between (default: all)")
+		"names of the clusters to check, separated by commas (default: all)")
 	cmd.Flags().BoolVar(&f.notify, "notify", false, "send a test to every receiver of notifications")
 	cmd.Flags().BoolVar(&f.policy, "iam-policy", false,
 		"check nothing, and print the smallest IAM policy for the buckets")
@@ -144,7 +143,7 @@ func printByHeading(w io.Writer, findings []backup.Finding, n map[backup.Level]i
 	return err
 }
 
-// printPolicies prints a single policy as it can be given to a service.
+// printPolicies prints a single policy in the form that a service takes.
 func printPolicies(a *app, policies []check.Policy) error {
 	if len(policies) == 0 {
 		return errors.New("no repository of the configuration is in a bucket, so there is no policy")

@@ -19,8 +19,10 @@ func newConfigCommand(a *app) *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newConfigCheckCommand(a),
-		newPrintCommand(a, "example", "Print a complete commented configuration", "  backupd config example > backupd.yaml", config.Example),
-		newPrintCommand(a, "schema", "Print the JSON Schema of the configuration, for editors", "  backupd config schema > backupd.schema.json", config.Schema))
+		newPrintCommand(a, "example", "Print a complete configuration with comments",
+			"  backupd config example > backupd.yaml", config.Example),
+		newPrintCommand(a, "schema", "Print the JSON Schema of the configuration, for editors",
+			"  backupd config schema > backupd.schema.json", config.Schema))
 	return cmd
 }
 
@@ -40,13 +42,13 @@ func newPrintCommand(a *app, name, short, example string, text []byte) *cobra.Co
 func newConfigCheckCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check FILE",
-		Short: "Find every mistake in a configuration, and show when it would run",
-		Long: `Find every mistake in a configuration, and show when it would run.
+		Short: "Find every mistake in a configuration, and show the next runs",
+		Long: `Find every mistake in a configuration, and show the next runs.
 
-Tells all mistakes at once, with line, column and excerpt; looks whether the
-files it names can be read and are what they should be; and prints the next five
-runs of every schedule. It connects to nothing. Exit code 78 means that
-something is wrong.
+All mistakes are reported at once, with line, column and excerpt. The files that the
+configuration names must be readable and hold what they should. If all is well, the
+next five runs of every schedule are printed. Nothing is connected to: 'backupd check'
+does that. Exit code 78 means that something is wrong.
 
 ` + exitHelp,
 		Example: `  backupd config check /etc/backupd/backupd.yaml`,
@@ -55,7 +57,7 @@ something is wrong.
 	}
 }
 
-// runs is when one schedule of a cluster comes next.
+// runs holds the next runs of one schedule of a cluster.
 type runs struct {
 	Cluster  string      `json:"cluster"`
 	Job      string      `json:"job"`
@@ -85,7 +87,8 @@ func runConfigCheck(a *app, path string, now time.Time) error {
 	if err := printRuns(a, all); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(a.stdout, "\n%s is good: %s, %s\n", path, count(len(c.Clusters), "cluster", "clusters"), count(len(c.Repositories), "repository", "repositories"))
+	_, err = fmt.Fprintf(a.stdout, "\n%s is good: %s, %s\n", path,
+		count(len(c.Clusters), "cluster", "clusters"), count(len(c.Repositories), "repository", "repositories"))
 	return err
 }
 
@@ -127,7 +130,8 @@ func printRuns(a *app, all []runs) error {
 	var rows [][]string
 	for _, r := range all {
 		for i, t := range r.Next {
-			row := []string{r.Cluster, r.Job, r.Schedule, t.Format("Mon 2006-01-02 15:04:05 MST"), t.UTC().Format("2006-01-02T15:04:05Z")}
+			row := []string{r.Cluster, r.Job, r.Schedule,
+				t.Format("Mon 2006-01-02 15:04:05 MST"), t.UTC().Format("2006-01-02T15:04:05Z")}
 			if i > 0 {
 				row[0], row[1], row[2] = "", "", ""
 			}

@@ -15,14 +15,14 @@ func newDemoCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Lose an etcd cluster and bring it back, on this machine",
-		Long: `Lose an etcd cluster and bring it back, on this machine: starts three etcd members
-in a temporary folder, writes keys, takes a verified snapshot, destroys all members,
-restores them, starts them, and compares HashKV and every key. It needs nothing and
-leaves nothing. The exit code is 0 only if everything was equal.`,
+		Long: `Lose an etcd cluster and bring it back, on this machine: start three etcd members in a
+temporary folder, write keys, take a verified snapshot, destroy all members, restore
+them, start them, and compare HashKV and every key. Nothing needs to be installed, and
+nothing is left behind. The exit code is 0 only if everything was equal.`,
 		Args: arguments(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDemo(cmd.Context(), a, keep) },
 	}
-	cmd.Flags().BoolVar(&keep, "keep", false, "leave the folder with the repository and the members")
+	cmd.Flags().BoolVar(&keep, "keep", false, "keep the folder with the repository and the members")
 	return cmd
 }
 

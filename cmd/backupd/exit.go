@@ -15,7 +15,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/config"
 )
 
-// Exit codes. 2 stays free: it is what a crashed Go program exits with.
+// Exit codes. 2 stays free: a Go program that crashes exits with it.
 const (
 	exitOK          = 0
 	exitFailed      = 1
@@ -29,7 +29,7 @@ const (
 	exitTerminated  = 143
 )
 
-// exitHelp is the table for --help; the code that follows is the law.
+// exitHelp is the table for --help. exitCode decides.
 const exitHelp = `Exit codes: 0 done, 1 failed, 3 done in part (some clusters),
 4 corrupt, tampered or diverged, 5 no such snapshot, 6 refused for safety,
 64 wrong usage, 78 configuration, 130/143 interrupted.`
@@ -76,7 +76,7 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// hint is the line that follows an error where a person can act.
+// hint returns the line that follows an error if a person can do something.
 func hint(err error) string {
 	var (
 		given   *backup.HintError
@@ -92,7 +92,7 @@ func hint(err error) string {
 	case errors.As(err, &conf):
 		return "'backupd config example' shows every key with its meaning"
 	case errors.As(err, &lost):
-		return "check --endpoints and the TLS flags; etcdctl endpoint status with the same flags should work"
+		return "check --endpoints and the TLS flags: 'etcdctl endpoint status' must work with the same ones"
 	case errors.Is(err, syscall.ENOSPC):
 		return "free some space on that file system"
 	case errors.Is(err, fs.ErrPermission):
@@ -114,7 +114,9 @@ func report(a *app, cmd *cobra.Command, err error) int {
 	}
 	code := exitCode(err)
 	if a.global.writeOut == "json" && code != exitUsage {
-		raw, _ := json.Marshal(map[string]any{"error": map[string]any{"message": err.Error(), "hint": hint(err), "exitCode": code}})
+		raw, _ := json.Marshal(map[string]any{
+			"error": map[string]any{"message": err.Error(), "hint": hint(err), "exitCode": code},
+		})
 		fmt.Fprintf(a.stderr, "%s\n", raw)
 	}
 	fmt.Fprintf(a.stderr, "Error: %v\n", err)

@@ -15,8 +15,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/cluster"
 )
 
-// globalFlags are etcdctl's global flags, which may stand before any command,
-// and backupd's own.
+// globalFlags are etcdctl's global flags, which may come before any command, and
+// backupd's own.
 type globalFlags struct {
 	cluster.Config
 	dialTimeout    time.Duration
@@ -36,13 +36,15 @@ const (
 
 func (g *globalFlags) register(root *cobra.Command) {
 	f := root.PersistentFlags()
-	f.StringSliceVar(&g.Endpoints, "endpoints", []string{"127.0.0.1:2379"}, "etcd endpoints, with commas between")
+	f.StringSliceVar(&g.Endpoints, "endpoints", []string{"127.0.0.1:2379"}, "etcd endpoints, separated by commas")
 	f.DurationVar(&g.dialTimeout, "dial-timeout", 2*time.Second, "how long connecting may take")
-	f.DurationVar(&g.commandTimeout, "command-timeout", 5*time.Second, "how long a short request may take; set explicitly, it also bounds a whole 'snapshot save'")
-	f.DurationVar(&g.KeepAliveTime, "keepalive-time", 2*time.Second, "keepalive time of connections (never below 10s, which etcd would refuse)")
+	f.DurationVar(&g.commandTimeout, "command-timeout", 5*time.Second,
+		"how long a short request may take; if it is given, also how long a whole 'snapshot save' may take")
+	f.DurationVar(&g.KeepAliveTime, "keepalive-time", 2*time.Second,
+		"keepalive time of connections (at least 10s is used, because etcd refuses less)")
 	f.DurationVar(&g.KeepAliveTimeout, "keepalive-timeout", 6*time.Second, "keepalive timeout of connections")
-	f.IntVar(&g.MaxCallSendBytes, "max-request-bytes", 0, "limit of what is sent in one request")
-	f.IntVar(&g.MaxCallRecvBytes, "max-recv-bytes", 0, "limit of what is received in one answer")
+	f.IntVar(&g.MaxCallSendBytes, "max-request-bytes", 0, "maximum bytes that are sent in one request")
+	f.IntVar(&g.MaxCallRecvBytes, "max-recv-bytes", 0, "maximum bytes that are received in one answer")
 	f.BoolVar(&g.InsecureTransport, "insecure-transport", true, "allow endpoints without TLS")
 	f.BoolVar(&g.InsecureDiscovery, "insecure-discovery", true, "accept SRV records for endpoints without TLS")
 	f.BoolVar(&g.InsecureSkipVerify, "insecure-skip-tls-verify", false, "do not verify server certificates")
@@ -54,10 +56,11 @@ func (g *globalFlags) register(root *cobra.Command) {
 	f.StringVar(&g.Password, "password", "", "password of --user")
 	f.StringVarP(&g.DiscoverySRV, "discovery-srv", "d", "", "domain whose SRV records name the endpoints")
 	f.StringVar(&g.DiscoverySRVName, "discovery-srv-name", "", "service name for --discovery-srv")
-	f.DurationVar(&g.StallTimeout, "stall-timeout", 30*time.Second, "how long a snapshot stream may bring no bytes before another member is asked")
+	f.DurationVar(&g.StallTimeout, "stall-timeout", 30*time.Second,
+		"how long a snapshot stream may be silent before another member is asked")
 	f.StringVarP(&g.writeOut, "write-out", "w", "simple", "output format: simple, table, json, fields")
 	f.StringVar(&g.logFormat, "log-format", "text", "format of log lines: text, json")
-	f.StringVar(&g.logLevel, "log-level", "info", "least level of log lines: debug, info, warn, error")
+	f.StringVar(&g.logLevel, "log-level", "info", "lowest level of log lines: debug, info, warn, error")
 	f.Bool("debug", false, "")
 	f.Bool("hex", false, "")
 	f.Duration("timeout", 0, "")
@@ -72,8 +75,8 @@ func (g *globalFlags) register(root *cobra.Command) {
 	hideInSubcommands(root, f)
 }
 
-// hideInSubcommands keeps the help of each command short: the etcd flags are
-// shown by those that talk to etcd, and by 'backupd --help'.
+// hideInSubcommands keeps the help of each command short: only commands that talk
+// to etcd, and 'backupd --help', show the etcd flags.
 func hideInSubcommands(root *cobra.Command, global *pflag.FlagSet) {
 	help := root.HelpFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
@@ -95,7 +98,7 @@ func fixed(values ...string) cobra.CompletionFunc {
 	return cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
 }
 
-// mustRegister panics where a flag that was just defined is said not to exist.
+// mustRegister panics if a flag that was just defined does not exist.
 func mustRegister(err error) {
 	if err != nil {
 		panic("backupd: internal error: " + err.Error())
@@ -106,8 +109,8 @@ func annotate(f *pflag.FlagSet, name, key string) {
 	mustRegister(f.SetAnnotation(name, key, []string{"yes"}))
 }
 
-// applyEnvironment sets what the command line did not: BACKUPD_<FLAG> first,
-// then ETCDCTL_<FLAG> for the flags that etcdctl has.
+// applyEnvironment sets the flags that the command line did not: by BACKUPD_<FLAG>
+// or else, for the flags that etcdctl has, by ETCDCTL_<FLAG>.
 func applyEnvironment(cmd *cobra.Command, lookup func(string) (string, bool)) error {
 	var errs []error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -132,12 +135,12 @@ func applyEnvironment(cmd *cobra.Command, lookup func(string) (string, bool)) er
 	return errors.Join(errs...)
 }
 
-// excludeConfig refuses flags that say what a configuration file says too.
-// Variables give way to the file: they are there for other commands.
+// excludeConfig refuses flags for what a configuration file says. Variables give
+// way to the file: they are there for other commands.
 func excludeConfig(cmd *cobra.Command, names ...string) error {
 	for _, name := range names {
 		if f := cmd.Flags().Lookup(name); f.Changed && f.Annotations[fromEnv] == nil {
-			return &usageError{fmt.Errorf("--%s and --config exclude each other: the configuration says it", name)}
+			return &usageError{fmt.Errorf("--%s and --config exclude each other: the file says it", name)}
 		}
 	}
 	return nil
@@ -186,7 +189,8 @@ func (a *app) connect() (*cluster.Cluster, error) {
 func (a *app) askPassword(user string) (string, error) {
 	in, ok := a.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return "", &usageError{fmt.Errorf("no password for user %s: give --password (ETCDCTL_PASSWORD) or --user NAME:PASSWORD", user)}
+		return "", &usageError{fmt.Errorf(
+			"no password for user %s: give --password (ETCDCTL_PASSWORD) or --user NAME:PASSWORD", user)}
 	}
 	fmt.Fprintf(a.stderr, "Password for %s: ", user)
 	raw, err := term.ReadPassword(int(in.Fd()))

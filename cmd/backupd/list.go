@@ -21,14 +21,21 @@ func newListCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list --repo REPO [--cluster NAME]",
 		Short: "List the snapshots of a repository, the newest first",
-		Long: `List the snapshots of a repository, the newest first, of one cluster or of all. What is
-listed is what the names of objects tell, so that thousands take a moment; with
---long each manifest is read, which tells the plain size, and which of them are damaged.
+		Long: `List the snapshots of a repository, of one cluster or of all, the newest first.
+
+The list is made from the names and sizes of objects, so thousands of snapshots take a
+moment. --long also reads every manifest: it adds the size of the database and finds
+damaged manifests.
+
+STATE is verified, suspect (the content was in doubt when it was taken) or damaged (the
+data is missing, or a verification found damage). "from the future" means that a clock
+was ahead when the snapshot was begun. The exit code is 4 if a snapshot is damaged.
 
 ` + exitHelp,
-		Example: "  backupd list --repo s3://backups/etcd\n  backupd list --repo file:///var/backups/etcd --cluster prod --long -w json",
-		Args:    arguments(0, "no argument"),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return runList(cmd.Context(), a, o) },
+		Example: `  backupd list --repo s3://backups/etcd
+  backupd list --repo file:///var/backups/etcd --cluster prod --long -w json`,
+		Args: arguments(0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runList(cmd.Context(), a, o) },
 	}
 	o.repo.register(cmd)
 	cmd.Flags().BoolVar(&o.long, "long", false, "read every manifest")
@@ -72,7 +79,7 @@ func runList(ctx context.Context, a *app, o listOptions) error {
 	for _, name := range clusters {
 		for rows, err := range listRows(ctx, repo.Cluster(name), o.long) {
 			if err != nil {
-				return errors.Join(err, out.flush()) // what is cut is not made to look whole
+				return errors.Join(err, out.flush()) // a listing that was cut must not look whole
 			}
 			for _, r := range rows {
 				if err := out.row(r); err != nil {
@@ -154,10 +161,12 @@ func newShowCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show --repo REPO [ID|latest]",
 		Short: "Show everything known of one snapshot",
-		Long: `Show everything known of one snapshot, and whether it can be decrypted here.
+		Long: `Show everything known of one snapshot: why it is pinned, damaged or suspect, what its
+manifest says, and whether --identity decrypts it.
 
-` + exitHelp,
-		Example:           "  backupd show --repo s3://backups/etcd latest\n  backupd show --repo s3://backups/etcd 20261120T101500Z -w json",
+` + latestHelp + exitHelp,
+		Example: `  backupd show --repo s3://backups/etcd latest
+  backupd show --repo s3://backups/etcd 20261120T101500Z -w json`,
 		Args:              optionalID,
 		ValidArgsFunction: completeIDs(a, &repo),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -171,7 +180,8 @@ func newShowCommand(a *app) *cobra.Command {
 
 func optionalID(cmd *cobra.Command, args []string) error {
 	if len(args) > 1 {
-		return &usageError{fmt.Errorf("%s expects at most one snapshot: an id, the beginning of one, or latest", cmd.CommandPath())}
+		return &usageError{fmt.Errorf(
+			"%s expects at most one snapshot: an id, the beginning of one, or latest", cmd.CommandPath())}
 	}
 	return nil
 }
@@ -236,9 +246,9 @@ func runShow(ctx context.Context, a *app, repo repoFlags, identity identityFlag,
 // when says how long ago a snapshot was begun, or how far in the future it is.
 func when(i repository.Item, now time.Time) string {
 	if i.Future(now) {
-		return "from the future, in " + age(now, i.ID.Time()) + ": a clock was ahead"
+		return "from the future, " + ageOf(i.ID, now) + ": a clock was ahead"
 	}
-	return age(i.ID.Time(), now) + " ago"
+	return ageOf(i.ID, now) + " ago"
 }
 
 func learnerNote(m backup.Member) string {
@@ -248,8 +258,8 @@ func learnerNote(m backup.Member) string {
 	return ""
 }
 
-// decrypts tells whether the identities at hand open the snapshot, by its first
-// bytes.
+// decrypts says whether the given identities decrypt the snapshot. It tries the
+// first bytes.
 func decrypts(ctx context.Context, in *repository.Cluster, m *backup.Manifest, ids codec.Identities) string {
 	if len(ids) == 0 {
 		return "not tried: give --identity"

@@ -12,7 +12,7 @@ import (
 // listPrinter prints the rows of a listing as they come.
 type listPrinter interface {
 	row(r listed) error
-	// flush prints what is held back; end also what closes the listing.
+	// flush prints the rows that are held back; end also closes the listing.
 	flush() error
 	end() error
 }
@@ -28,8 +28,8 @@ func (a *app) newListPrinter(long bool) listPrinter {
 	return &columnList{a: a, header: header, long: long, now: time.Now(), first: true}
 }
 
-// columnList prints rows some hundreds at once, which are aligned. A table it
-// can draw only when all are there.
+// columnList aligns and prints some hundreds of rows at once. A table is drawn when
+// all rows are there.
 type columnList struct {
 	a      *app
 	header []string
@@ -40,11 +40,11 @@ type columnList struct {
 }
 
 func (c *columnList) row(r listed) error {
-	since, state := age(r.Time, c.now), string(r.State)
+	state := string(r.State)
 	if r.Future {
-		since, state = "in "+age(c.now, r.Time), state+", from the future"
+		state += ", from the future"
 	}
-	cells := []string{r.Cluster, string(r.ID), since, r.Revision.String()}
+	cells := []string{r.Cluster, string(r.ID), ageOf(r.ID, c.now), r.Revision.String()}
 	if c.long {
 		size := ""
 		if r.PlainBytes > 0 {
@@ -82,7 +82,7 @@ func (c *columnList) flush() error {
 
 func (c *columnList) end() error { return c.flush() }
 
-// jsonList prints one document, whose rows are printed as they come.
+// jsonList prints one document, row by row as they come.
 type jsonList struct {
 	w    *bufio.Writer // keeps its first error, which flush returns
 	rows int

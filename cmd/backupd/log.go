@@ -18,7 +18,7 @@ type logs struct {
 }
 
 // newLogs makes the only zap core of the program. JSON lines have etcd's own
-// keys, so what reads etcd's logs reads these.
+// keys, so a program that reads etcd's logs reads these.
 func newLogs(w io.Writer, format, level string) (logs, error) {
 	lvl, err := zapcore.ParseLevel(level)
 	if err != nil {

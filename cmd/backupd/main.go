@@ -17,7 +17,7 @@ import (
 )
 
 func main() {
-	// Databases are looked at in a child process, which is this program again.
+	// Databases are inspected in a child process, which is this program again.
 	if code, ok := etcddb.ChildMain(); ok {
 		os.Exit(code)
 	}
@@ -56,7 +56,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return report(a, cmd, err)
 }
 
-// app is what commands share: the streams and what the global flags say.
+// app is what commands share: the streams and the global flags.
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
@@ -72,19 +72,19 @@ func newRootCommand(a *app) *cobra.Command {
 		Short: "Backs up, restores and rescues etcd clusters",
 		Long: `backupd backs up, restores and rescues etcd clusters.
 
-A backup exists when its manifest does: everything is written once, checked, and
-the manifest is written last. A stored snapshot is etcd's own file, compressed
-with zstd and encrypted with age if you want: "age -d | zstd -d" and
-"etcdutl snapshot restore" always work on it.
+A backup exists when its manifest does: everything is written once and checked, and
+the manifest is written last. A stored snapshot is etcd's own file, compressed with
+zstd and, if you want, encrypted with age. So "age -d | zstd -d" and then
+"etcdutl snapshot restore" always work, without backupd.
 
 My cluster is gone, what now?
-  backupd list    --repo REPO                      what is there
+  backupd list    --repo REPO
   backupd restore --repo REPO latest --name m1 --data-dir /var/lib/etcd --dry-run
   backupd restore --repo REPO latest --name m1 --data-dir /var/lib/etcd
 
-REPO is file:///path or s3://bucket/prefix. Every flag of etcdctl and etcdutl
-means here what it means there, ETCDCTL_* variables are honoured, and each flag
-can be given as BACKUPD_<FLAG> in the environment.`,
+REPO is file:///path or s3://bucket/prefix. The flags of etcdctl and etcdutl mean here
+what they mean there, and ETCDCTL_* variables work. Each flag can also be given as
+BACKUPD_<FLAG> in the environment, except those that override a safety check.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
@@ -95,19 +95,23 @@ can be given as BACKUPD_<FLAG> in the environment.`,
 	root.SetErr(a.stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	a.global.register(root)
-	root.AddGroup(&cobra.Group{ID: "daemon", Title: "The daemon and its configuration:"}, &cobra.Group{ID: "repo", Title: "Backups in a repository:"}, &cobra.Group{ID: "file", Title: "Snapshots as plain files, like etcdctl and etcdutl:"})
-	for _, c := range []*cobra.Command{newBackupCommand(a), newListCommand(a), newShowCommand(a), newVerifyCommand(a), newRestoreCommand(a), newPinCommand(a), newUnpinCommand(a), newPruneCommand(a), newRmCommand(a)} {
-		c.GroupID = "repo"
-		root.AddCommand(c)
-	}
-	for _, c := range []*cobra.Command{newRunCommand(a), newCheckCommand(a), newConfigCommand(a), newStatusCommand(a)} {
-		c.GroupID = "daemon"
-		root.AddCommand(c)
-	}
-	snap := newSnapshotCommand(a)
-	snap.GroupID = "file"
-	root.AddCommand(snap, newDemoCommand(a), newVersionCommand(a))
+	addGroup(root, "daemon", "The daemon and its configuration:",
+		newRunCommand(a), newCheckCommand(a), newConfigCommand(a), newStatusCommand(a))
+	addGroup(root, "repo", "Backups in a repository:",
+		newBackupCommand(a), newListCommand(a), newShowCommand(a), newVerifyCommand(a), newRestoreCommand(a),
+		newPinCommand(a), newUnpinCommand(a), newPruneCommand(a), newRmCommand(a))
+	addGroup(root, "file", "Snapshots as plain files, like etcdctl and etcdutl:", newSnapshotCommand(a))
+	root.AddCommand(newDemoCommand(a), newVersionCommand(a))
 	return root
+}
+
+// addGroup adds commands that the help shows under one title.
+func addGroup(root *cobra.Command, id, title string, commands ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: id, Title: title})
+	for _, c := range commands {
+		c.GroupID = id
+	}
+	root.AddCommand(commands...)
 }
 
 // begin runs before each command: flags from the environment, logs, progress.
@@ -131,11 +135,11 @@ func (a *app) begin(cmd *cobra.Command) error {
 	return nil
 }
 
-// memoryLimit is where the garbage collector begins to work harder. Transfers
-// hold some 70 MiB of buffers, which it would let double.
+// memoryLimit is where the garbage collector begins to work harder. Transfers hold
+// some 70 MiB of buffers, and without a limit the heap may grow to twice that.
 const memoryLimit = 128 << 20
 
-// limitMemory keeps the process small, unless GOMEMLIMIT says what it may have.
+// limitMemory keeps the process small, unless GOMEMLIMIT sets another limit.
 // The demonstration runs three etcd servers in this process.
 func limitMemory(cmd *cobra.Command) {
 	if os.Getenv("GOMEMLIMIT") == "" && cmd.Name() != "demo" {

@@ -29,7 +29,9 @@ type once struct {
 
 // runOnce backs up the clusters of a configuration as the daemon would.
 func runOnce(cmd *cobra.Command, a *app, path, clusters string) error {
-	if err := excludeConfig(cmd, "repo", "endpoints", "recipient", "recipients-file", "compression", "spool", "no-hash-check"); err != nil {
+	err := excludeConfig(cmd,
+		"repo", "endpoints", "recipient", "recipients-file", "compression", "spool", "no-hash-check")
+	if err != nil {
 		return err
 	}
 	d, err := a.newDaemon(cmd, path)

@@ -12,6 +12,8 @@ import (
 	"github.com/olekukonko/tablewriter"
 	"github.com/olekukonko/tablewriter/tw"
 	"go.uber.org/zap"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
 // completionTimeout bounds what a shell waits for.
@@ -84,6 +86,14 @@ func printTable(w io.Writer, header []string, rows [][]string) error {
 		}
 	}
 	return t.Render()
+}
+
+// ageOf spells how old a snapshot is, or how far in the future its id is.
+func ageOf(id backup.SnapshotID, now time.Time) string {
+	if id.Future(now) {
+		return "in " + age(now, id.Time())
+	}
+	return age(id.Time(), now)
 }
 
 // age spells how long ago t was, in one or two units.

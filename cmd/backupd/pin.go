@@ -20,10 +20,10 @@ func newPinCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pin --repo REPO ID|latest --reason TEXT",
 		Short: "Keep a snapshot, whatever retention says",
-		Long: `Keep a snapshot, whatever retention says, until 'backupd unpin'. The pin is an object
-of the repository with the reason, the time, and who it was.
+		Long: `Keep a snapshot, whatever retention says, until 'backupd unpin'. The pin is a mark in
+the repository; it records the reason, the time and the user.
 
-` + exitHelp,
+` + latestHelp + exitHelp,
 		Example:           `  backupd pin --repo s3://backups/etcd latest --reason "before the upgrade to 3.7"`,
 		Args:              arguments(1, "one snapshot: an id, the beginning of one, or latest"),
 		ValidArgsFunction: completeIDs(a, &repo),
@@ -32,7 +32,7 @@ of the repository with the reason, the time, and who it was.
 		},
 	}
 	repo.register(cmd)
-	cmd.Flags().StringVar(&reason, "reason", "", "why it must stay (required)")
+	cmd.Flags().StringVar(&reason, "reason", "", "why the snapshot must stay (required)")
 	return cmd
 }
 
@@ -59,7 +59,7 @@ func runPin(ctx context.Context, a *app, repo repoFlags, args []string, reason s
 	return nil
 }
 
-// pinText tells why a snapshot is pinned, and by whom.
+// pinText says why a snapshot is pinned, and by whom.
 func pinText(p *backup.Mark) string {
 	if p.At.IsZero() {
 		return p.Reason
@@ -83,8 +83,8 @@ func newUnpinCommand(a *app) *cobra.Command {
 	var repo repoFlags
 	cmd := &cobra.Command{
 		Use:   "unpin --repo REPO ID",
-		Short: "Leave a pinned snapshot to retention again",
-		Long: `Leave a pinned snapshot to retention again: the next prune may remove it.
+		Short: "Remove the pin of a snapshot",
+		Long: `Remove the pin of a snapshot: the next prune may remove the snapshot.
 
 ` + exitHelp,
 		Example:           "  backupd unpin --repo s3://backups/etcd 20261120T101500Z-r123456-k7q2xd",

@@ -15,10 +15,10 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// reportEvery is how often progress is written where there is no terminal.
+// reportEvery is how often progress is written if there is no terminal.
 const reportEvery = 10 * time.Second
 
-// progress shows how far each stage is: bars on a terminal, else a line now and
+// progress shows the progress of each stage: bars on a terminal, else a line now and
 // then. It is also the writer for log lines, which must not run into the bars.
 type progress struct {
 	w    io.Writer
@@ -54,8 +54,8 @@ func (p *progress) Write(b []byte) (int, error) {
 	return p.w.Write(b)
 }
 
-// report is told that a stage has done so many bytes of total; total 0 is not
-// known. Safe for several goroutines.
+// report shows that a stage has done so many bytes of total; a total of 0 is not
+// known. It may be called by several goroutines.
 func (p *progress) report(name backup.Stage, done, total int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -91,7 +91,7 @@ func newBar(bars *mpb.Progress, name backup.Stage) *mpb.Bar {
 			decor.AverageSpeed(decor.SizeB1024(0), "% .1f"), decor.Name("  eta "), decor.AverageETA(decor.ET_STYLE_GO)))
 }
 
-// line tells the same four numbers as a bar.
+// line shows the same four numbers as a bar.
 func line(name backup.Stage, done, total, since int64, in time.Duration) string {
 	rate := float64(since) / in.Seconds()
 	s := fmt.Sprintf("%s: %s", name, humanize.IBytes(uint64(max(done, 0))))
@@ -105,8 +105,8 @@ func line(name backup.Stage, done, total, since int64, in time.Duration) string 
 	return s
 }
 
-// stop removes the bars, so that what follows stands alone. A nil progress is
-// stopped already.
+// stop removes the bars before anything else is printed. A nil progress is stopped
+// already.
 func (p *progress) stop() {
 	if p == nil || p.bars == nil {
 		return

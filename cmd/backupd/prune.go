@@ -33,19 +33,20 @@ func newPruneCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "prune --repo REPO --cluster NAME --keep-... | --config FILE",
 		Short: "Remove the snapshots that no rule keeps",
-		Long: `Remove the snapshots that no rule keeps, and what interrupted work left behind: data
-that no manifest names and that is older than a day, unfinished uploads, pins of
-snapshots that are gone, local copies of processes that died.
+		Long: `Remove the snapshots that no rule keeps, and the remains of interrupted work: data
+older than a day that no manifest names, unfinished uploads, and marks of snapshots
+that are gone.
 
-The rules add up: a snapshot stays if any of them keeps it, and without a keep rule all
-stay. The newest verified ones (--min-verified) and pinned ones always stay. Suspect ones
-count for nothing, and while the newest snapshot is suspect no verified one goes.
+A snapshot stays if any rule keeps it; without a keep rule all stay. Pinned snapshots
+and the newest verified ones (--min-verified) always stay. Suspect and damaged snapshots
+count for no rule, and while the newest one is suspect or damaged no verified one is
+removed.
 
---dry-run shows the same decisions and removes nothing. What a lock of the store holds is
-skipped and told. The first deletion that fails ends the work on its cluster.
+--dry-run shows the same decisions and removes nothing. An object that the store has
+locked is skipped and reported. The first deletion that fails ends the work on its
+cluster.
 
-With --config the clusters, repositories and rules are those of the daemon's
-configuration.
+With --config the daemon's configuration gives the clusters, repositories and rules.
 
 ` + exitHelp,
 		Example: `  backupd prune --repo s3://backups/etcd --cluster prod --keep-daily 14 --keep-weekly 8 --dry-run
@@ -58,26 +59,29 @@ configuration.
 	return cmd
 }
 
-// policyFlags are the flags that --config takes the place of.
+// policyFlags are the flags that --config replaces.
 var policyFlags = []string{
-	"keep-last", "keep-hourly", "keep-daily", "keep-weekly", "keep-monthly", "keep-yearly", "keep-within", "min-verified", "min-age", "max-bytes", "time-zone",
+	"keep-last", "keep-hourly", "keep-daily", "keep-weekly", "keep-monthly", "keep-yearly", "keep-within",
+	"min-verified", "min-age", "max-bytes", "time-zone",
 }
 
 func (o *pruneOptions) register(cmd *cobra.Command) {
 	f, p := cmd.Flags(), &o.policy
 	f.IntVar(&p.Last, "keep-last", 0, "keep that many newest snapshots")
-	f.IntVar(&p.Hourly, "keep-hourly", 0, "keep the newest of each of that many hours that have one")
-	f.IntVar(&p.Daily, "keep-daily", 0, "keep the newest of each of that many days")
-	f.IntVar(&p.Weekly, "keep-weekly", 0, "keep the newest of each of that many weeks")
-	f.IntVar(&p.Monthly, "keep-monthly", 0, "keep the newest of each of that many months")
-	f.IntVar(&p.Yearly, "keep-yearly", 0, "keep the newest of each of that many years")
-	f.DurationVar(&p.Within, "keep-within", 0, "keep what is younger than the newest verified one by less than this, as 168h")
-	f.IntVar(&p.MinVerified, "min-verified", 3, "that many newest verified snapshots always stay, at least 1")
-	f.DurationVar(&p.MinAge, "min-age", 0, "how old a snapshot must be to go")
-	f.Var(&o.maxBytes, "max-bytes", "limit of stored data, as 500GiB: what the keep rules keep goes too, the oldest first, until it is met")
-	f.StringVar(&o.timeZone, "time-zone", "UTC", "where hours, days and weeks begin")
+	f.IntVar(&p.Hourly, "keep-hourly", 0, "keep the newest snapshot of each of that many hours that have one")
+	f.IntVar(&p.Daily, "keep-daily", 0, "keep the newest snapshot of each of that many days that have one")
+	f.IntVar(&p.Weekly, "keep-weekly", 0, "keep the newest snapshot of each of that many weeks that have one")
+	f.IntVar(&p.Monthly, "keep-monthly", 0, "keep the newest snapshot of each of that many months that have one")
+	f.IntVar(&p.Yearly, "keep-yearly", 0, "keep the newest snapshot of each of that many years that have one")
+	f.DurationVar(&p.Within, "keep-within", 0,
+		"keep all snapshots begun less than this before the newest verified one, such as 168h")
+	f.IntVar(&p.MinVerified, "min-verified", 3, "how many of the newest verified snapshots always stay, at least 1")
+	f.DurationVar(&p.MinAge, "min-age", 0, "age below which no snapshot is removed")
+	f.Var(&o.maxBytes, "max-bytes", "maximum total size, such as 500GiB: the oldest snapshots are removed, "+
+		"even if a keep rule matches, until the total fits")
+	f.StringVar(&o.timeZone, "time-zone", "UTC", "time zone in which hours, days and weeks are counted")
 	f.BoolVar(&o.allClusters, "all-clusters", false, "prune every cluster of the repository by these rules")
-	f.StringVar(&o.config, "config", "", "configuration of the daemon, instead of --repo and the rules")
+	f.StringVar(&o.config, "config", "", "the daemon's configuration, in place of --repo and the rules")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be removed")
 	annotate(f, "all-clusters", flagOnly)
 }
@@ -91,7 +95,7 @@ func (b *byteSize) Type() string   { return "bytes" }
 func (b *byteSize) Set(text string) error {
 	n, err := humanize.ParseBytes(text)
 	if err != nil || n > 1<<62 {
-		return errors.New("want a number of bytes, as 500GiB")
+		return errors.New("want a number of bytes, such as 500GiB")
 	}
 	*b = byteSize(n)
 	return nil
@@ -124,7 +128,7 @@ func runPrune(cmd *cobra.Command, a *app, o pruneOptions) error {
 	return &partialError{errors.Join(failed...)}
 }
 
-// pruned is what became of one cluster.
+// pruned is the result for one cluster.
 type pruned struct {
 	plan   *repository.PrunePlan
 	result *repository.PruneResult // nil in a dry run
@@ -158,7 +162,7 @@ func (p pruner) prune(ctx context.Context, dryRun bool, log *slog.Logger) pruned
 	return done
 }
 
-// pruners returns one for each cluster that is meant.
+// pruners returns one pruner for each cluster that the flags name.
 func (o *pruneOptions) pruners(cmd *cobra.Command, a *app) ([]pruner, error) {
 	if o.config != "" {
 		return o.configured(cmd, a)
@@ -195,7 +199,8 @@ func (o *pruneOptions) pruners(cmd *cobra.Command, a *app) ([]pruner, error) {
 	return out, nil
 }
 
-// configured returns the pruners of a configuration.
+// configured returns one pruner for each cluster of the configuration that the flags
+// name.
 func (o *pruneOptions) configured(cmd *cobra.Command, a *app) ([]pruner, error) {
 	if err := excludeConfig(cmd, append(policyFlags, "repo", "all-clusters")...); err != nil {
 		return nil, err

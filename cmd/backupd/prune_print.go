@@ -10,12 +10,12 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// prunedCluster is what a prune did, or would do, to one cluster.
+// prunedCluster describes what a prune did, or would do, to one cluster.
 type prunedCluster struct {
 	Cluster   string            `json:"cluster"`
 	Snapshots []backup.PruneRow `json:"snapshots"`
-	// Litter are data objects that no manifest names, Pins those of snapshots that
-	// are gone: in a dry run what would be removed, else what was.
+	// Litter are data objects that no manifest names, Pins belong to snapshots that
+	// are gone. Both were removed or, in a dry run, would be.
 	Litter  []string            `json:"litter"`
 	Pins    []backup.SnapshotID `json:"pins"`
 	Removed []backup.SnapshotID `json:"removed"`
@@ -88,7 +88,8 @@ func printPruned(a *app, all []pruned, dryRun bool) error {
 	for i, c := range clusters {
 		printPrunedSummary(a, c, dryRun)
 		if limit := all[i].limit; limit > 0 && c.KeptBytes > limit {
-			fmt.Fprintf(a.stdout, "%s: %s stay, more than --max-bytes: what always stays is larger\n", c.Cluster, humanize.IBytes(uint64(c.KeptBytes)))
+			fmt.Fprintf(a.stdout, "%s: %s stay, more than --max-bytes: snapshots that always stay take that much\n",
+				c.Cluster, humanize.IBytes(uint64(c.KeptBytes)))
 		}
 	}
 	return nil
@@ -106,7 +107,7 @@ func printDecisions(a *app, clusters []prunedCluster, now time.Time) error {
 			if d.Reason != "" {
 				reasons += " (" + d.Reason + ")"
 			}
-			cells = append(cells, []string{c.Cluster, string(d.ID), age(d.Time, now),
+			cells = append(cells, []string{c.Cluster, string(d.ID), ageOf(d.ID, now),
 				humanize.IBytes(uint64(d.StoredBytes)), string(d.State), action, reasons})
 		}
 	}

@@ -25,7 +25,7 @@ type repoFlags struct {
 
 func (r *repoFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&r.repo, "repo", "", "repository: file:///path or s3://bucket/prefix (required)")
+	f.StringVar(&r.repo, "repo", "", "repository: file:///path or s3://bucket/prefix")
 	f.StringVar(&r.cluster, "cluster", "", "name of the cluster in the repository")
 	for _, setting := range r.options.Settings() {
 		name := setting.Section + "-" + setting.Key
@@ -44,7 +44,8 @@ func (r *repoFlags) open(ctx context.Context, a *app) (storage.Store, error) {
 		}
 	}
 	if r.repo == "" {
-		return nil, &usageError{errors.New("no repository: give --repo (or BACKUPD_REPO) as file:///path or s3://bucket/prefix")}
+		return nil, &usageError{errors.New(
+			"no repository: give --repo (or BACKUPD_REPO) as file:///path or s3://bucket/prefix")}
 	}
 	opts := r.options
 	opts.Logger = a.log.slog
@@ -68,8 +69,14 @@ func (r *repoFlags) openExisting(ctx context.Context, a *app) (*repository.Repos
 	return repo, nil
 }
 
-// reference is the snapshot that a command's argument names: the latest without
-// one.
+// latestHelp explains a word of the command line.
+const latestHelp = `"latest" means the snapshot with the highest revision of the cluster's present history,
+whatever its state and whatever time is in its id.
+
+`
+
+// reference returns the argument that names a snapshot; without one it is the
+// latest.
 func reference(args []string) string {
 	if len(args) == 0 {
 		return repository.Latest
@@ -78,7 +85,9 @@ func reference(args []string) string {
 }
 
 // find finds the snapshot that a command's argument names, whatever its state.
-func (r *repoFlags) find(ctx context.Context, repo *repository.Repository, args []string) (*repository.Cluster, repository.Item, error) {
+func (r *repoFlags) find(
+	ctx context.Context, repo *repository.Repository, args []string,
+) (*repository.Cluster, repository.Item, error) {
 	in, item, err := repo.Find(ctx, r.cluster, reference(args), time.Now())
 	return in, item, r.explain(err)
 }
@@ -90,9 +99,11 @@ func (r *repoFlags) explain(err error) error {
 	return err
 }
 
-// findRest finds what is left of a snapshot whose manifest is gone, by its full
-// id.
-func (r *repoFlags) findRest(ctx context.Context, repo *repository.Repository, ref string) (*repository.Cluster, repository.Item, error) {
+// findRest finds a snapshot, or by its full id the remains of one whose manifest is
+// gone.
+func (r *repoFlags) findRest(
+	ctx context.Context, repo *repository.Repository, ref string,
+) (*repository.Cluster, repository.Item, error) {
 	in, item, err := repo.Find(ctx, r.cluster, ref, time.Now())
 	if id, perr := backup.ParseSnapshotID(ref); isNotFound(err) && perr == nil && r.cluster != "" {
 		in = repo.Cluster(r.cluster)
@@ -116,7 +127,7 @@ func (i *identityFlag) read() (codec.Identities, error) {
 	return ids, nil
 }
 
-// completedIDs is how many ids of one cluster the shell is offered.
+// completedIDs is how many ids of each cluster the shell shows.
 const completedIDs = 50
 
 // completeIDs offers the newest snapshots of the cluster, or of all.
@@ -135,7 +146,7 @@ func completeIDs(a *app, r *repoFlags) cobra.CompletionFunc {
 		repo, ids := repository.At(s, ""), []string{repository.Latest}
 		clusters := []string{r.cluster}
 		if r.cluster == "" {
-			clusters, _ = repo.Clusters(ctx) // no list is no reason to disturb the shell
+			clusters, _ = repo.Clusters(ctx) // an error must not disturb the shell
 		}
 		for _, name := range clusters {
 			newest, _ := repo.Cluster(name).Newest(ctx, completedIDs, "", time.Now())

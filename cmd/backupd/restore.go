@@ -33,16 +33,20 @@ func newRestoreCommand(a *app) *cobra.Command {
 		Short: "Restore a snapshot to etcd data directories",
 		Long: `Restore a snapshot to etcd data directories.
 
-The members are those of --initial-cluster or, without it, those the snapshot
-records: "restore latest --name m1 --data-dir DIR" just works. Every restore gets
-a fresh cluster token, so that old members can never join the new cluster by
-mistake. When members are restored on different hosts, run this on the first one
-and then, on the others, the commands that it prints: the token must be the same.
---all-members makes all directories here, from one download.
+The members are those of --initial-cluster or, without it, those that the snapshot
+records: "restore latest --name m1 --data-dir DIR" just works. Every restore gets a
+fresh cluster token, so old members can never join the new cluster by mistake. To
+restore members on different hosts, run this on the first one, and then on the others
+with the snapshot and the token that it prints. --all-members makes all directories
+here, from one download.
 
-Everything is checked before anything is touched. Directories are built beside
-their targets and renamed into place at the end; killed at any moment, the same
-command again finishes the work.
+` + latestHelp + `If the latest snapshot is suspect or damaged, or if nobody can know which history came
+last, the restore is refused (exit code 6), and the commands for the snapshots that can
+be restored are printed.
+
+Everything is checked before anything is touched. Directories are built beside their
+targets and renamed into place at the end. If the command is killed at any moment, the
+same command finishes the work.
 
 ` + exitHelp,
 		Example: `  backupd restore --repo s3://backups/etcd latest --name m1 --data-dir /var/lib/etcd --dry-run
@@ -63,10 +67,10 @@ command again finishes the work.
 	f.StringVar(&o.target.name, "name", "", "name of the member to restore")
 	f.BoolVar(&o.allMembers, "all-members", false, "restore every member, each into a folder of --output-dir")
 	f.StringVar(&o.outputDir, "output-dir", "", "folder for --all-members")
-	f.BoolVar(&o.allowSuspect, "allow-suspect", false, "restore a snapshot whose content is in doubt")
+	f.BoolVar(&o.allowSuspect, "allow-suspect", false, "restore a suspect snapshot: its content is in doubt")
 	annotate(f, "allow-suspect", flagOnly)
 	mustRegister(cmd.MarkFlagDirname("output-dir"))
-	// This flag is about a file's trailer. Stored bytes are verified always.
+	// This flag is about a file's trailer. Stored bytes are always verified.
 	mustRegister(f.MarkHidden("skip-hash-check"))
 	annotate(f, "skip-hash-check", noEffect)
 	return cmd
@@ -107,7 +111,8 @@ func runRestore(cmd *cobra.Command, a *app, o restoreOptions, args []string) err
 	if err != nil {
 		return err
 	}
-	in, item, err := repo.Choose(ctx, o.repo.cluster, reference(args), repository.Allow{Suspect: o.allowSuspect}, time.Now())
+	allow := repository.Allow{Suspect: o.allowSuspect}
+	in, item, err := repo.Choose(ctx, o.repo.cluster, reference(args), allow, time.Now())
 	if err != nil {
 		return explainChoice(cmd, o.repo.explain(err))
 	}
@@ -122,8 +127,8 @@ func runRestore(cmd *cobra.Command, a *app, o restoreOptions, args []string) err
 	return restoreFrom(ctx, a, src, order)
 }
 
-// explainChoice prints the commands that name one snapshot, where a reference
-// could mean more than one.
+// explainChoice adds a hint to the refusal of a reference: the commands that restore
+// each snapshot that can be chosen.
 func explainChoice(cmd *cobra.Command, err error) error {
 	var choice *repository.ChoiceError
 	if !errors.As(err, &choice) {
@@ -144,7 +149,7 @@ func explainChoice(cmd *cobra.Command, err error) error {
 	return backup.WithHint(err, "%s", strings.Join(hints, "\n"))
 }
 
-// commandWith is the command that is running, with other arguments.
+// commandWith returns the running command with other arguments.
 func commandWith(cmd *cobra.Command, args ...string) string {
 	words := append(strings.Fields(cmd.CommandPath()), args...)
 	cmd.Flags().Visit(func(f *pflag.Flag) {

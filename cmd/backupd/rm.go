@@ -20,8 +20,9 @@ func newRmCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rm --repo REPO ID",
 		Short: "Delete one snapshot",
-		Long: `Delete one snapshot: its manifest first, so that it stops existing before it stops
-being whole, then its data. A pinned snapshot is refused.
+		Long: `Delete one snapshot: first its manifest, with which it exists, then its data and its
+marks. If the command is interrupted, run it again with the full id. A pinned snapshot
+is refused.
 
 ` + exitHelp,
 		Example:           "  backupd rm --repo s3://backups/etcd 20261120T101500Z-r123456-k7q2xd",
@@ -32,8 +33,8 @@ being whole, then its data. A pinned snapshot is refused.
 		},
 	}
 	o.repo.register(cmd)
-	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "say what would be deleted")
-	cmd.Flags().BoolVar(&o.forcePinned, "force-pinned", false, "delete it although it is pinned, and the pin too")
+	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "show what would be deleted")
+	cmd.Flags().BoolVar(&o.forcePinned, "force-pinned", false, "delete a pinned snapshot, and its pin")
 	annotate(cmd.Flags(), "force-pinned", flagOnly)
 	return cmd
 }

@@ -18,17 +18,19 @@ func newRunCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "Guard one or many clusters: the daemon",
-		Long: `Guard one or many clusters by the schedules of a configuration file, until told
-to stop.
+		Long: `Guard one or many clusters by the schedules of a configuration file, until a signal
+stops it.
 
-Signals: SIGHUP reads the configuration again (a changed file is noticed by
-itself), SIGUSR1 backs up every cluster now, SIGTERM and SIGINT stop; what is being
-uploaded then stays in the spool and is stored after the next start.
+SIGHUP reads the configuration again; a changed file is also noticed without it.
+SIGUSR1 backs up every cluster now. SIGTERM and SIGINT stop the daemon; running uploads
+are broken off, stay in the spool and are stored after the next start.
 
 ` + exitHelp,
-		Example: "  backupd config example > /etc/backupd/backupd.yaml\n  backupd config check /etc/backupd/backupd.yaml\n  backupd run --config /etc/backupd/backupd.yaml",
-		Args:    arguments(0, "no argument"),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return runDaemon(cmd, a, path) },
+		Example: `  backupd config example > /etc/backupd/backupd.yaml
+  backupd config check /etc/backupd/backupd.yaml
+  backupd run --config /etc/backupd/backupd.yaml`,
+		Args: arguments(0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runDaemon(cmd, a, path) },
 	}
 	registerConfig(cmd, &path)
 	return cmd
@@ -39,7 +41,7 @@ func registerConfig(cmd *cobra.Command, path *string) {
 }
 
 func runDaemon(cmd *cobra.Command, a *app, path string) error {
-	// Before anything else: one that comes meanwhile would end the process.
+	// Before anything else: until then these signals end the process.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1)
 	defer signal.Stop(signals)
@@ -93,7 +95,8 @@ func (a *app) newDaemon(cmd *cobra.Command, path string) (*daemon.Daemon, error)
 	})
 }
 
-// logAs makes log lines what the configuration says, unless a flag says otherwise.
+// logAs sets form and level of log lines as the configuration says, unless a flag
+// says otherwise.
 func (a *app) logAs(cmd *cobra.Command, conf config.Log) error {
 	format, level := a.global.logFormat, a.global.logLevel
 	if f := cmd.Flags().Lookup("log-format"); !f.Changed {

@@ -30,7 +30,7 @@ func (t *targetFlags) register(cmd *cobra.Command) {
 	f.StringVar(&t.dataDir, "data-dir", "", "data directory to make (default: NAME.etcd)")
 	f.StringVar(&t.walDir, "wal-dir", "", "WAL directory to make, if not in the data directory")
 	f.StringVar(&t.initialCluster, "initial-cluster", "",
-		"members of the new cluster, as name=peerURL with commas between")
+		"members of the new cluster: name=peerURL, separated by commas")
 	f.StringVar(&t.token, "initial-cluster-token", "", "token of the new cluster, the same for all its members")
 	f.StringVar(&t.peerURLs, "initial-advertise-peer-urls", "",
 		"this member's peer URLs (default: those in --initial-cluster)")
@@ -45,7 +45,7 @@ func (t *targetFlags) register(cmd *cobra.Command) {
 		"remove alarms of the old cluster, which would be active in the new one")
 	f.StringVar(&t.chown, "chown", "",
 		"uid:gid that will own everything (default: the owner of the folder that is replaced)")
-	f.BoolVar(&t.replace, "replace", false, "move data that is in the way aside, to DIR"+restore.AsidePrefix+"TIME")
+	f.BoolVar(&t.replace, "replace", false, "move existing data aside, to DIR"+restore.AsidePrefix+"TIME")
 	f.BoolVar(&t.allowRunning, "allow-running", false, "restore although a server listens on this member's peer URL")
 	f.BoolVar(&t.dryRun, "dry-run", false, "check everything, print the plan, touch nothing")
 	for _, name := range []string{"replace", "allow-running", "skip-hash-check", "clear-alarms", "chown"} {
@@ -55,7 +55,7 @@ func (t *targetFlags) register(cmd *cobra.Command) {
 	mustRegister(cmd.MarkFlagDirname("wal-dir"))
 }
 
-// restoreOrder is one restore as the flags ask for it.
+// restoreOrder is one restore as the flags describe it.
 type restoreOrder struct {
 	request   restore.Request
 	site      restore.Site
@@ -101,10 +101,10 @@ func newSnapshotRestoreCommand(a *app) *cobra.Command {
 		Long: `Restore a snapshot file to an etcd data directory, as "etcdutl snapshot restore"
 does, with the same flags.
 
-Everything is checked before anything is touched: the file, the names and URLs,
-that no server runs on the target, space. The directory is built beside its target
-and renamed into place at the end; killed at any moment, the same command again
-finishes the work.
+Everything is checked before anything is touched: the file, the names and URLs, the
+free space, and that no server runs on the target. The directory is built beside its
+target and renamed into place at the end. If the command is killed at any moment, the
+same command finishes the work.
 
 ` + exitHelp,
 		Example: `  backupd snapshot restore etcd.db --data-dir /var/lib/etcd

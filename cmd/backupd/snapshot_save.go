@@ -17,10 +17,10 @@ func newSnapshotSaveCommand(a *app) *cobra.Command {
 		Short: "Save a snapshot of an etcd member to a file",
 		Long: `Save a snapshot of an etcd member to a file, as "etcdctl snapshot save" does.
 
-Several endpoints may be given: the best member is chosen, and another one if it
-fails. The SHA-256 that etcd sends is compared with the bytes that came. The file
-appears under its name only when it is whole and on disk. "-" writes to standard
-output: use what came only if the exit code is 0.
+With several endpoints the best member is asked, and another one if that fails. The
+received bytes are compared with the SHA-256 that etcd sends. The file appears under
+its name only when it is whole and on disk. "-" writes to standard output: use the
+output only if the exit code is 0.
 
 ` + exitHelp,
 		Example: `  backupd snapshot save /backup/etcd.db
@@ -30,7 +30,7 @@ output: use what came only if the exit code is 0.
 		Annotations: needsEtcd,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			// As etcdctl: only when it is given does it bound the whole.
+			// As in etcdctl, the flag bounds the whole command only if it is given.
 			if cmd.Flags().Changed("command-timeout") {
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeout(ctx, a.global.commandTimeout)

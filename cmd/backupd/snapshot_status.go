@@ -20,15 +20,16 @@ func newSnapshotStatusCommand(a *app) *cobra.Command {
 		Short: "Show what a snapshot file holds, and whether it is whole",
 		Long: `Show what a snapshot file holds, and whether it is whole.
 
-Prints the numbers of "etcdutl snapshot status" (hash, revision, total keys, total
-size, version); --write-out=json and =fields add what etcdutl does not tell: exact
-revision, compact revision, HashKV, leases, alarms, auth, members. The SHA-256
-trailer is compared, every page and record is checked, in a child process. The
-file is never modified.
+The numbers of "etcdutl snapshot status" are printed: hash, revision, total keys, total
+size, version. --write-out=json and =fields add what etcdutl does not show: exact
+revision, compact revision, HashKV, leases, alarms, auth, members. The SHA-256 trailer
+is compared, and every page and record is checked in a child process. The file is never
+modified.
 
 ` + exitHelp,
-		Example: "  backupd snapshot status /backup/etcd.db -w table\n  backupd --write-out json snapshot status /backup/etcd.db",
-		Args:    arguments(1, "exactly one argument <filename>"),
+		Example: `  backupd snapshot status /backup/etcd.db -w table
+  backupd --write-out json snapshot status /backup/etcd.db`,
+		Args: arguments(1, "exactly one argument <filename>"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runSnapshotStatus(cmd.Context(), a, args[0])
 		},
@@ -73,7 +74,8 @@ func runSnapshotStatus(ctx context.Context, a *app, path string) error {
 		a.log.slog.Warn("the file has no SHA-256 at its end: a copy from a data directory, or a snapshot that lost its end")
 	}
 	return printStatus(a, fileStatus{
-		Hash: f.StatusHash, Revision: f.LastRecordRevision, TotalKey: f.TotalKeys, TotalSize: f.DatabaseBytes, Version: f.StorageVersion,
+		Hash: f.StatusHash, Revision: f.LastRecordRevision, TotalKey: f.TotalKeys, TotalSize: f.DatabaseBytes,
+		Version:       f.StorageVersion,
 		ExactRevision: f.Revision, CompactRevision: f.CompactRevision, HashKV: f.HashKV.Hash, Leases: f.Leases,
 		Alarms: append([]backup.Alarm{}, f.Alarms...), AuthEnabled: f.AuthEnabled, Users: f.Users, Roles: f.Roles,
 		Members: append([]backup.Member{}, f.Members...), ClusterVersion: f.ClusterVersion,
@@ -82,7 +84,8 @@ func runSnapshotStatus(ctx context.Context, a *app, path string) error {
 }
 
 func printStatus(a *app, s fileStatus) error {
-	row := []string{fmt.Sprintf("%x", s.Hash), s.Revision.String(), fmt.Sprint(s.TotalKey), humanize.Bytes(uint64(s.TotalSize)), s.Version}
+	row := []string{fmt.Sprintf("%x", s.Hash), s.Revision.String(), fmt.Sprint(s.TotalKey),
+		humanize.Bytes(uint64(s.TotalSize)), s.Version}
 	switch a.global.writeOut {
 	case "json":
 		raw, err := json.Marshal(s)

@@ -33,10 +33,14 @@ check every hash, open the database in a child process, recompute HashKV and
 compare everything with the manifest.
 
 Each defect is named: wrong length, bytes changed, swapped with another snapshot,
-manifest without data, data without manifest, content differs.
+manifest without data, data without manifest, content differs. It is also recorded in
+the repository, as a mark: from then on every command and every daemon takes the
+snapshot for damaged. A later verification that finds the snapshot whole removes the
+mark.
 
-` + exitHelp,
-		Example:           "  backupd verify --repo s3://backups/etcd latest\n  backupd verify --repo s3://backups/etcd --all --identity key.txt",
+` + latestHelp + exitHelp,
+		Example: `  backupd verify --repo s3://backups/etcd latest
+  backupd verify --repo s3://backups/etcd --all --identity key.txt`,
 		Args:              optionalID,
 		ValidArgsFunction: completeIDs(a, &o.repo),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -46,17 +50,18 @@ manifest without data, data without manifest, content differs.
 	o.repo.register(cmd)
 	o.identity.register(cmd)
 	cmd.Flags().BoolVar(&o.all, "all", false, "verify every snapshot")
-	cmd.Flags().BoolVar(&o.storedOnly, "stored-only", false, "compare the stored bytes only, without decoding: needs no identity")
+	cmd.Flags().BoolVar(&o.storedOnly, "stored-only", false,
+		"compare the stored bytes only, without decoding: needs no identity")
 	cmd.Flags().StringVar(&o.spool, "spool", "", "folder for the decoded copy (default: the system's temporary folder)")
 	return cmd
 }
 
-// verification is what was found out about one snapshot.
+// verification is the result for one snapshot.
 type verification struct {
 	Cluster string            `json:"cluster"`
 	ID      backup.SnapshotID `json:"id,omitempty"`
 	Key     string            `json:"key,omitempty"`
-	Result  string            `json:"result"` // ok, defect or unknown
+	Result  string            `json:"result"` // ok, defect, note or unknown
 	Defect  string            `json:"defect,omitempty"`
 	Detail  string            `json:"detail,omitempty"`
 }
@@ -100,7 +105,9 @@ func runVerify(ctx context.Context, a *app, o verifyOptions, args []string) erro
 	return errors.Join(append([]error{printVerification(a, out)}, errs...)...)
 }
 
-func (o *verifyOptions) verifyAll(ctx context.Context, a *app, v *snapshot.Verifier, items []repository.Item) ([]verification, error) {
+func (o *verifyOptions) verifyAll(
+	ctx context.Context, a *app, v *snapshot.Verifier, items []repository.Item,
+) ([]verification, error) {
 	var out []verification
 	var errs []error
 	for _, i := range items {
@@ -109,15 +116,15 @@ func (o *verifyOptions) verifyAll(ctx context.Context, a *app, v *snapshot.Verif
 			return nil, context.Cause(ctx)
 		}
 		if rerr := v.Record(ctx, i, err, whoami()); rerr != nil {
-			// What was found is the answer; that others cannot know it is a warning.
-			a.log.slog.Warn("the result is not recorded in the repository", "snapshot", i.ID, "err", rerr)
+			// The command was asked for the result, and has it.
+			a.log.slog.Warn("the result cannot be recorded in the repository", "snapshot", i.ID, "err", rerr)
 		}
 		out, errs = append(out, newVerification(i, err, v.Depth)), append(errs, err)
 	}
 	return out, errors.Join(errs...)
 }
 
-// chosen are the snapshots of one cluster that are to be verified.
+// chosen holds the snapshots of one cluster that will be verified.
 type chosen struct {
 	in    *repository.Cluster
 	items []repository.Item
@@ -169,8 +176,8 @@ func newVerification(i repository.Item, err error, depth snapshot.Depth) verific
 	return v
 }
 
-// orphans looks for data without a manifest. Fresh data may be a backup in
-// progress: it is reported, and is no defect.
+// orphans finds data without a manifest. Fresh data may be a backup in progress: it
+// is reported, and is no defect.
 func orphans(ctx context.Context, in *repository.Cluster) ([]verification, error) {
 	var out []verification
 	var errs []error

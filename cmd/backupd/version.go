@@ -23,10 +23,12 @@ type versionInfo struct {
 	Etcd    string `json:"etcd"`
 }
 
-// version tells what was built, from the linker or else from what the Go tool
-// recorded.
+// version describes this build, by the linker's flags or else by the Go tool's
+// record.
 func version() versionInfo {
-	v := versionInfo{Version: buildVersion, Commit: buildCommit, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
+	v := versionInfo{
+		Version: buildVersion, Commit: buildCommit, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH,
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return v
@@ -50,7 +52,7 @@ func version() versionInfo {
 	return v
 }
 
-// String is what manifests record.
+// String returns the form that manifests record.
 func (v versionInfo) String() string { return "backupd " + v.Version }
 
 func newVersionCommand(a *app) *cobra.Command {

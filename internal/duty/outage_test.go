@@ -262,7 +262,7 @@ func TestLook_Torn(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err := p.Look(t.Context(), p.backup.Policy); err == nil || !strings.Contains(err.Error(), "any more") {
+	if _, err := p.Look(t.Context(), p.backup.Policy); err == nil || !strings.Contains(err.Error(), "no longer at its address") {
 		t.Errorf("got %v", err)
 	}
 	p.hook.Before = nil
