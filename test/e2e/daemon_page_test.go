@@ -57,7 +57,7 @@ func TestMachine_DaemonPage(t *testing.T) {
 		t.Fatalf("%v\n%s\nthe daemon's log:\n%s", err, out, log)
 	}
 	for _, want := range []string{
-		"backupd.yaml is good", "0 failures", "prod     ok", `backupd_last_success_timestamp_seconds{cluster="prod"}`,
+		"backupd.yaml is good", "0 failures", "prod     ok", `backupd_last_success_timestamp_seconds{cluster="prod",repository="main"}`,
 		`"reason":"manual","state":"succeeded"`, "pinned: before the upgrade", "would remove 0 of 2 snapshots",
 		"exit code 78",
 	} {
