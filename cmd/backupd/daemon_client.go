@@ -47,7 +47,8 @@ type daemonClient struct {
 
 func (f *daemonFlags) client(timeout time.Duration) (*daemonClient, error) {
 	u, err := url.Parse(f.server)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil ||
+		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
 		return nil, &usageError{fmt.Errorf("--server %q: want http://HOST:PORT or https://HOST:PORT", f.server)}
 	}
 	d := &daemonClient{base: u.Scheme + "://" + u.Host}

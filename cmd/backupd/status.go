@@ -163,7 +163,9 @@ func colourful(w io.Writer) bool {
 }
 
 func colour(state string) string {
-	code, ok := map[string]string{server.ClusterOK: "32", server.ClusterWarning: "33", server.ClusterFailure: "1;31"}[state]
+	code, ok := map[string]string{
+		server.ClusterOK: "32", server.ClusterWarning: "33", server.ClusterFailure: "1;31",
+	}[state]
 	if !ok {
 		return state
 	}

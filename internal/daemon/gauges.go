@@ -25,7 +25,8 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	d := g.daemon
 	now := d.opts.Now()
 	v := d.opts.Version
-	s.send("backupd_build_info", "What is running.", 1, labels{{"version", v.Version}, {"revision", v.Revision}, {"go_version", v.Go}})
+	s.send("backupd_build_info", "What is running.", 1,
+		labels{{"version", v.Version}, {"revision", v.Revision}, {"go_version", v.Go}})
 	ok, at := d.loaded.state()
 	s.send("backupd_config_last_reload_successful", "1 if the configuration that was read last is in use.", truth(ok), nil)
 	s.time("backupd_config_last_reload_success_timestamp_seconds", "When the configuration in use was read.", at, nil)
@@ -89,10 +90,12 @@ func collectStored(s sender, sum repository.Summary, newest *backup.Manifest, no
 	if newest == nil {
 		return
 	}
-	s.send("backupd_snapshot_age_seconds", "Age of the newest verified snapshot.", now.Sub(newest.StartedAt).Seconds(), name)
+	s.send("backupd_snapshot_age_seconds", "Age of the newest verified snapshot.",
+		now.Sub(newest.StartedAt).Seconds(), name)
 	s.send("backupd_snapshot_plain_bytes", "Size of the database in the newest verified snapshot.",
 		float64(newest.Plain.Bytes), name)
-	s.send("backupd_snapshot_stored_bytes", "Stored size of the newest verified snapshot.", float64(newest.Stored.Bytes), name)
+	s.send("backupd_snapshot_stored_bytes", "Stored size of the newest verified snapshot.",
+		float64(newest.Stored.Bytes), name)
 	s.send("backupd_snapshot_revision", "Revision of the newest verified snapshot.", float64(newest.Revision), name)
 }
 
@@ -137,7 +140,8 @@ func (s sender) send(name, help string, value float64, ls labels) {
 	for i, l := range ls {
 		names[i], values[i] = l.name, l.value
 	}
-	s.ch <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, help, names, nil), prometheus.GaugeValue, value, values...)
+	desc := prometheus.NewDesc(name, help, names, nil)
+	s.ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, values...)
 }
 
 // time sends a moment, unless it never came.

@@ -36,16 +36,23 @@ func newMetrics(d *Daemon) *metrics {
 		m.registry.MustRegister(c)
 		return c
 	}
-	m.backups = counter("backupd_backups_total", "Attempts to back up, by what became of them: verified, suspect, skipped, failed.", "repository", "cluster", "result")
-	m.disagreements = counter("backupd_hashkv_disagreements_total", "Answers of members whose HashKV was not the snapshot's.", "repository", "cluster")
-	m.verifications = counter("backupd_verifications_total", "Verifications of stored snapshots, by what they found: ok, defect, failed.", "repository", "cluster", "result")
-	m.requests = counter("backupd_store_requests_total", "Operations on a repository that ended.", "repository", "operation")
-	m.errors = counter("backupd_store_errors_total", "Operations on a repository that failed.", "repository", "operation", "code")
+	m.backups = counter("backupd_backups_total",
+		"Attempts to back up, by what became of them: verified, suspect, skipped, failed.", "repository", "cluster", "result")
+	m.disagreements = counter("backupd_hashkv_disagreements_total",
+		"Answers of members whose HashKV was not the snapshot's.", "repository", "cluster")
+	m.verifications = counter("backupd_verifications_total",
+		"Verifications of stored snapshots, by what they found: ok, defect, failed.", "repository", "cluster", "result")
+	m.requests = counter("backupd_store_requests_total",
+		"Operations on a repository that ended.", "repository", "operation")
+	m.errors = counter("backupd_store_errors_total",
+		"Operations on a repository that failed.", "repository", "operation", "code")
 	m.removed = counter("backupd_prune_removed_total", "Snapshots removed by retention.", "repository", "cluster")
 	m.pruneErrors = counter("backupd_prune_errors_total", "Prunes that failed.", "repository", "cluster")
-	m.notifications = counter("backupd_notifications_total", "Notifications, by what became of them: sent, dropped.", "kind", "result")
+	m.notifications = counter("backupd_notifications_total",
+		"Notifications, by what became of them: sent, dropped.", "kind", "result")
 	m.prepareNotifications()
-	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{d})
+	m.registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{d})
 	return m
 }
 
@@ -144,7 +151,8 @@ func (m *metrics) prune(k duty.Key, p duty.PruneOutcome) {
 // an answer and no error.
 func (m *metrics) store(repository string, e storage.Event) {
 	m.requests.WithLabelValues(repository, string(e.Op)).Inc()
-	if e.Err == nil || errors.Is(e.Err, fs.ErrNotExist) || errors.Is(e.Err, fs.ErrExist) || errors.Is(e.Err, context.Canceled) {
+	if e.Err == nil || errors.Is(e.Err, fs.ErrNotExist) || errors.Is(e.Err, fs.ErrExist) ||
+		errors.Is(e.Err, context.Canceled) {
 		return
 	}
 	m.errors.WithLabelValues(repository, string(e.Op), errorCode(e.Err)).Inc()

@@ -50,7 +50,8 @@ type Backend interface {
 // configuration gives them. A cluster may be kept in several repositories.
 type Key struct{ Repository, Cluster string }
 
-// Latest, in place of an id, means the newest verified snapshot.
+// Latest, in place of an id, means the furthest snapshot of the cluster's history, as
+// it does in every command.
 const Latest = "latest"
 
 // States of a [Cluster].

@@ -188,8 +188,9 @@ func (st *stream) run(ctx context.Context, stopping <-chan struct{}) error {
 				return err
 			}
 		case <-tick.C:
-			// A caller must not wait for ever for a change that was lost on its way
-			// here. The backend's list is the truth.
+			// Of some jobs no change tells: one that could not be started is taken back,
+			// and an old one is forgotten. A caller must not wait for ever for their end.
+			// The backend's list is the truth.
 			jobs, err := st.now()
 			if err != nil {
 				return err
