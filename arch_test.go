@@ -36,6 +36,7 @@ var stairs = map[string]int{
 	"internal/codec":               1,
 	"internal/cluster":             1,
 	"internal/etcddb":              1,
+	"internal/publish":             1,
 	"internal/retention":           1,
 	"internal/history":             1,
 	"internal/schedule":            1,

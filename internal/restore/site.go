@@ -2,15 +2,14 @@ package restore
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/publish"
 )
 
 // Site is one host of a restore: the members it gets, their folders, and the
@@ -70,7 +69,7 @@ func (s *Site) Check(ctx context.Context, p *Plan) (*Work, error) {
 
 // targets decides which folders are restored, and looks at them.
 func (s *Site) targets(p *Plan) ([]Target, error) {
-	mounts, err := mountPoints()
+	mounts, err := publish.MountPoints()
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +133,7 @@ func sameURLs(m backup.Member, advertised []string) error {
 // newTarget decides which folders make up the member's data directory and WAL.
 func newTarget(m backup.Member, dataDir, walDir string, mounts []string) (t Target, err error) {
 	t.Member = m
-	if t.DataDir, err = resolve(dataDir); err != nil {
+	if t.DataDir, err = publish.Resolve(dataDir); err != nil {
 		return t, err
 	}
 	data := place{kind: dataFolder, dir: t.DataDir, wal: usualWAL}
@@ -142,7 +141,7 @@ func newTarget(m backup.Member, dataDir, walDir string, mounts []string) (t Targ
 		t.data, err = newFolder(data, mounts)
 		return t, err
 	}
-	if t.WALDir, err = resolve(walDir); err != nil {
+	if t.WALDir, err = publish.Resolve(walDir); err != nil {
 		return t, err
 	}
 	if err := checkApart(t.DataDir, t.WALDir); err != nil {
@@ -157,9 +156,9 @@ func newTarget(m backup.Member, dataDir, walDir string, mounts []string) (t Targ
 		return t, err
 	}
 	switch {
-	case !within(t.WALDir, t.DataDir):
+	case !publish.Within(t.WALDir, t.DataDir):
 		t.wal = wal
-	case wal.inside && filepath.Dir(rel) == ".":
+	case wal.Inside && filepath.Dir(rel) == ".":
 		// Another disk is mounted in the data directory.
 		t.wal = wal
 		data.keep = rel
@@ -175,7 +174,7 @@ func newTarget(m backup.Member, dataDir, walDir string, mounts []string) (t Targ
 // checkApart refuses a WAL directory that would get into the way of the data.
 func checkApart(dataDir, walDir string) error {
 	snap := filepath.Join(dataDir, "member", "snap")
-	if within(dataDir, walDir) || within(walDir, snap) || within(snap, walDir) {
+	if publish.Within(dataDir, walDir) || publish.Within(walDir, snap) || publish.Within(snap, walDir) {
 		return fmt.Errorf("--wal-dir %s and --data-dir %s do not go together", walDir, dataDir)
 	}
 	return nil
@@ -209,41 +208,18 @@ func (s *Site) ownerOf(t Target, f *folder) Owner {
 // on. It needs no plan: which members an output directory gets shows there.
 func (s *Site) dirs() ([]string, error) {
 	if s.OutputDir != "" {
-		return s.outputDirs()
+		return publish.Targets(s.OutputDir)
 	}
 	var out []string
 	for _, dir := range []string{s.dataDir(), s.WALDir} {
 		if dir == "" {
 			continue
 		}
-		abs, err := resolve(dir)
+		abs, err := publish.Resolve(dir)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, abs)
-	}
-	return out, nil
-}
-
-func (s *Site) outputDirs() ([]string, error) {
-	entries, err := os.ReadDir(s.OutputDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look for an interrupted restore: %w", err)
-	}
-	var out []string
-	for _, e := range entries {
-		// A target may not be there yet, only its staging folder.
-		target := e.Name()
-		if inner, ok := strings.CutSuffix(target, stagingName); ok {
-			target = strings.TrimPrefix(inner, ".")
-		}
-		// A link that leads nowhere is no target.
-		if abs, err := resolve(filepath.Join(s.OutputDir, target)); err == nil {
-			out = append(out, abs)
-		}
 	}
 	return out, nil
 }
