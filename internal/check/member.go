@@ -36,17 +36,16 @@ type member struct {
 	cluster.Candidate
 }
 
-// checkMember asks one endpoint all questions about this member alone.
-func (c *checker) checkMember(
-	ctx context.Context, conf *config.Cluster, client cluster.Config, endpoint string,
-) *member {
+// ask asks one endpoint all questions about this member alone.
+func (c *clusterCheck) ask(ctx context.Context, endpoint string) *member {
+	conf, client := c.conf, c.client
 	m := &member{endpoint: endpoint, url: client.URL(endpoint)}
 	m.section, m.subject = SectionCluster, conf.Name+" "+endpoint
 	client.Endpoints = []string{m.url}
 	if !m.meet(ctx, conf, client, c.now) {
 		return m
 	}
-	client.Log = c.options.Log
+	client.Log = c.log
 	cl, err := cluster.New(client)
 	if err != nil {
 		m.fail("correct the cluster's endpoints and tls", "%v", err)

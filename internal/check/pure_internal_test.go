@@ -342,8 +342,11 @@ func TestCheckTogether(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &checker{clusters: test.clusters, lives: test.lives, stored: test.stored, now: noon}
-			l := &list{findings: c.checkTogether()}
+			var clusters []*chosen
+			for i := range test.clusters {
+				clusters = append(clusters, &chosen{&test.clusters[i], test.lives[i], test.stored[i]})
+			}
+			l := &list{findings: checkTogether(clusters, noon)}
 			l.expect(t, test.want)
 		})
 	}
@@ -355,10 +358,9 @@ func TestCheckTwins(t *testing.T) {
 		{Name: "b", Repository: "r", Endpoints: []string{"m1:2379"}},
 		{Name: "c", Repository: "s", Endpoints: []string{"m1:2379"}},
 	}}
-	c := &checker{conf: conf, clusters: conf.Clusters, now: noon}
 	for i, want := range []string{"", "cluster a has the same endpoint m1:2379", ""} {
 		l := &list{}
-		c.checkTwins(l, i)
+		checkTwins(l, &conf.Clusters[i], conf.Clusters)
 		l.expect(t, want)
 	}
 }
