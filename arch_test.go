@@ -43,6 +43,7 @@ var stairs = map[string]int{
 	"internal/notify":              1,
 	"internal/server":              1,
 	"internal/config/strict":       0,
+	"internal/check/greet":         0,
 	"internal/certs":               0, // below who speaks TLS: cluster, s3, server
 	"internal/disk":                0, // below what stands on a disk: storage, snapshot, restore
 	"internal/backup":              0,
