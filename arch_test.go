@@ -44,6 +44,9 @@ var stairs = map[string]int{
 	"internal/server":              1,
 	"internal/config/strict":       0,
 	"internal/check/greet":         0,
+	"internal/etcddb/child":        0,
+	"internal/etcddb/keyset":       0,
+	"internal/etcddb/keyvalue":     0,
 	"internal/certs":               0, // below who speaks TLS: cluster, s3, server
 	"internal/disk":                0, // below what stands on a disk: storage, snapshot, restore
 	"internal/backup":              0,

@@ -1,0 +1,124 @@
+// Package keyset has sets of keys that take little memory: a database may have many
+// millions of them.
+package keyset
+
+import (
+	"hash/maphash"
+	"runtime"
+)
+
+// Keys are remembered by fingerprints, so that memory does not depend on their
+// lengths. The seeds differ in every process, so nobody can prepare keys that
+// clash.
+var seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
+
+// Fingerprint replaces a key where a clash would make a false HashKV. With 128
+// bits a clash will not be seen.
+type Fingerprint [2]uint64
+
+// FingerprintOf returns the fingerprint of a key.
+func FingerprintOf(key []byte) Fingerprint {
+	// A fingerprint of zeros marks a free cell of a Set.
+	return Fingerprint{maphash.Bytes(seeds[0], key) | 1, maphash.Bytes(seeds[1], key)}
+}
+
+func (f Fingerprint) cell() uint64 { return f[1] }
+
+// Short replaces a key where only a count depends on it. Among ten
+// million keys, the probability of a clash is one in two hundred thousand.
+type Short uint64
+
+// ShortOf returns the short fingerprint of a key.
+func ShortOf(key []byte) Short {
+	return Short(maphash.Bytes(seeds[0], key) | 1)
+}
+
+func (f Short) cell() uint64 { return uint64(f >> 1) }
+
+// Set is a set of fingerprints: open addressing, linear probing. It takes a
+// third of the memory of a map, which decides how large a database can be
+// inspected in how small a container.
+type Set[F interface {
+	comparable
+	cell() uint64
+}] struct {
+	cells []F // a power of two of them; the zero value is free
+	count int
+}
+
+// Add adds f and reports whether it was there before.
+func (s *Set[F]) Add(f F) bool {
+	if s.count >= len(s.cells)/4*3 {
+		s.grow()
+	}
+	i, found := s.find(f)
+	if !found {
+		s.cells[i] = f
+		s.count++
+	}
+	return found
+}
+
+// Has reports whether f is in the set.
+func (s *Set[F]) Has(f F) bool {
+	if s.count == 0 {
+		return false
+	}
+	_, found := s.find(f)
+	return found
+}
+
+// Remove removes f and reports whether it was there.
+func (s *Set[F]) Remove(f F) bool {
+	if s.count == 0 {
+		return false
+	}
+	hole, found := s.find(f)
+	if !found {
+		return false
+	}
+	// An element that did not get its own cell, because this one was taken, moves
+	// up. So a search does not end early at a free cell.
+	var free F
+	mask := uint64(len(s.cells) - 1)
+	for i := (hole + 1) & mask; s.cells[i] != free; i = (i + 1) & mask {
+		if home := s.cells[i].cell() & mask; (i-home)&mask >= (i-hole)&mask {
+			s.cells[hole], hole = s.cells[i], i
+		}
+	}
+	s.cells[hole] = free
+	s.count--
+	return true
+}
+
+// Len returns how many fingerprints are in the set.
+func (s *Set[F]) Len() int { return s.count }
+
+// find returns the cell that holds f, or the free cell where it belongs.
+func (s *Set[F]) find(f F) (i uint64, found bool) {
+	var free F
+	mask := uint64(len(s.cells) - 1)
+	for i = f.cell() & mask; s.cells[i] != free; i = (i + 1) & mask {
+		if s.cells[i] == f {
+			return i, true
+		}
+	}
+	return i, false
+}
+
+func (s *Set[F]) grow() {
+	var free F
+	old := s.cells
+	s.cells = make([]F, max(1024, 2*len(old)))
+	for _, f := range old {
+		if f != free {
+			i, _ := s.find(f)
+			s.cells[i] = f
+		}
+	}
+	// Old tables of many megabytes must not pile up until the next collection.
+	// A collection is quick, because tables hold no pointers.
+	if len(old) >= 1<<18 {
+		runtime.GC()
+	}
+}
