@@ -38,13 +38,19 @@ var stairs = map[string]int{
 	"internal/codec":               1,
 	"internal/cluster":             1,
 	"internal/etcddb":              1,
+	"internal/publish":             1,
 	"internal/retention":           1,
 	"internal/history":             1,
 	"internal/schedule":            1,
 	"internal/notify":              1,
 	"internal/server":              1,
+	"internal/config/strict":       0,
+	"internal/check/greet":         0,
+	"internal/etcddb/child":        0,
+	"internal/etcddb/keyset":       0,
+	"internal/etcddb/keyvalue":     0,
 	"internal/certs":               0, // cluster, s3 and server speak TLS
-	"internal/disk":                0, // storage, spool and restore use it
+	"internal/disk":                0, // storage, spool, publish and restore use it
 	"internal/backup":              0,
 	"internal/behind":              0,
 }

@@ -72,7 +72,7 @@ func runCheck(ctx context.Context, a *app, f checkFlags) error {
 			return &usageError{fmt.Errorf("--cluster: there is no cluster %q in %s", name, f.config)}
 		}
 	}
-	policies, err := check.Policies(conf)
+	policies, err := conf.Policies()
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func countFindings(findings []backup.Finding) map[backup.Level]int {
 	return n
 }
 
-func printFindings(a *app, findings []backup.Finding, policies []check.Policy) error {
+func printFindings(a *app, findings []backup.Finding, policies []config.Policy) error {
 	n := countFindings(findings)
 	switch a.global.writeOut {
 	case "json":
@@ -108,7 +108,7 @@ func printFindings(a *app, findings []backup.Finding, policies []check.Policy) e
 			Failures int              `json:"failures"`
 			Warnings int              `json:"warnings"`
 			Findings []backup.Finding `json:"findings"`
-			Policies []check.Policy   `json:"policies"`
+			Policies []config.Policy  `json:"policies"`
 		}{n[backup.LevelFailure], n[backup.LevelWarning], findings, policies})
 	case "table":
 		var rows [][]string
@@ -144,13 +144,13 @@ func printByHeading(w io.Writer, findings []backup.Finding, n map[backup.Level]i
 }
 
 // printPolicies prints a single policy in the form that a service takes.
-func printPolicies(a *app, policies []check.Policy) error {
+func printPolicies(a *app, policies []config.Policy) error {
 	if len(policies) == 0 {
 		return errors.New("no repository of the configuration is in a bucket, so there is no policy")
 	}
 	if a.global.writeOut == "json" {
 		return printJSON(a.stdout, kindPolicies, struct {
-			Policies []check.Policy `json:"policies"`
+			Policies []config.Policy `json:"policies"`
 		}{policies})
 	}
 	for _, p := range policies {

@@ -1,7 +1,6 @@
 package check
 
 import (
-	"context"
 	"crypto/x509"
 	"fmt"
 	"slices"
@@ -9,6 +8,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/certs"
+	"github.com/etcd-backupd/backupd/internal/config"
 )
 
 // validity reports for how long a certificate is still valid.
@@ -42,11 +42,11 @@ func span(d time.Duration) string {
 }
 
 // checkCertificates checks the certificate files of the configuration.
-func (c *checker) checkCertificates(context.Context) []backup.Finding {
+func checkCertificates(conf *config.Config, now time.Time) []backup.Finding {
 	l := list{section: SectionConfiguration, subject: "certificates"}
-	for _, path := range c.conf.CertificateFiles() {
+	for _, path := range conf.CertificateFiles() {
 		if bundle, err := certs.Read(path); err == nil { // else checkFiles reported it
-			checkBundle(&l, path, bundle, c.now)
+			checkBundle(&l, path, bundle, now)
 		}
 	}
 	return l.findings

@@ -49,16 +49,20 @@ const (
 	checkTimeout  = 3 * time.Minute
 )
 
-// checker is one check of a configuration.
-type checker struct {
+// run is one run.
+type run struct {
 	conf     *config.Config
 	options  Options
-	clusters []config.Cluster // the chosen ones
+	clusters []*chosen
 	now      time.Time
+}
 
-	// Results that the checks of several things together need.
-	lives  []*live  // by the index in clusters
-	stored []stored // by the index in clusters
+// chosen is a cluster that is checked, with the results that the checks of several
+// things together need.
+type chosen struct {
+	conf   *config.Cluster
+	live   *live // nil if no member answered
+	stored stored
 }
 
 // task is a check that depends on no other.
@@ -70,15 +74,13 @@ func Run(ctx context.Context, conf *config.Config, o Options) []backup.Finding {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &checker{conf: conf, options: o, now: time.Now()}
-	for _, cluster := range conf.Clusters {
-		if len(o.Clusters) == 0 || slices.Contains(o.Clusters, cluster.Name) {
-			c.clusters = append(c.clusters, cluster)
+	r := &run{conf: conf, options: o, now: time.Now()}
+	for i := range conf.Clusters {
+		if c := &conf.Clusters[i]; len(o.Clusters) == 0 || slices.Contains(o.Clusters, c.Name) {
+			r.clusters = append(r.clusters, &chosen{conf: c})
 		}
 	}
-	c.lives, c.stored = make([]*live, len(c.clusters)), make([]stored, len(c.clusters))
-
-	static, clusters, repositories, rest := c.tasks()
+	static, clusters, repositories, rest := r.tasks()
 	results := runAll(ctx, slices.Concat(static, clusters, repositories, rest))
 	next := func(n int) []backup.Finding {
 		part := slices.Concat(results[:n]...)
@@ -86,26 +88,51 @@ func Run(ctx context.Context, conf *config.Config, o Options) []backup.Finding {
 		return part
 	}
 	return slices.Concat(
-		next(len(static)), c.checkTogether(), next(len(clusters)),
-		c.checkSpool(), next(len(repositories)), next(len(rest)))
+		next(len(static)), checkTogether(r.clusters, r.now), next(len(clusters)),
+		checkSpool(&conf.Daemon, databases(r.clusters)), next(len(repositories)), next(len(rest)))
 }
 
 // tasks returns the checks of each section that depend on no other.
-func (c *checker) tasks() (static, clusters, repositories, rest []task) {
-	static = []task{c.checkFiles, c.checkCertificates}
-	for i := range c.clusters {
-		static = append(static, func(context.Context) []backup.Finding { return c.checkPlan(i) })
+func (r *run) tasks() (static, clusters, repositories, rest []task) {
+	still := func(check func() []backup.Finding) task {
+		return func(context.Context) []backup.Finding { return check() }
+	}
+	static = []task{
+		still(func() []backup.Finding { return checkFiles(r.conf) }),
+		still(func() []backup.Finding { return checkCertificates(r.conf, r.now) }),
+	}
+	for _, c := range r.clusters {
+		static = append(static, still(func() []backup.Finding { return checkPlan(c.conf, r.conf.Clusters, r.now) }))
 		clusters = append(clusters, func(ctx context.Context) (out []backup.Finding) {
-			c.lives[i], out = c.checkCluster(ctx, &c.clusters[i])
+			c.live, out = (&clusterCheck{conf: c.conf, log: r.options.Log, now: r.now}).run(ctx)
 			return out
 		})
 	}
-	for _, name := range c.repositories() {
+	for _, name := range r.repositories() {
+		conf := r.conf.Repositories[name]
+		check := &repositoryCheck{name: name, conf: &conf, log: r.options.Log, now: r.now}
 		repositories = append(repositories, func(ctx context.Context) []backup.Finding {
-			return c.checkRepository(ctx, name)
+			return check.run(ctx, r.clusters)
 		})
 	}
-	return static, clusters, repositories, []task{c.checkServer, c.checkNotifications}
+	notifications := &notificationCheck{conf: r.conf, send: r.options.Notify, log: r.options.Log, now: r.now}
+	server := still(func() []backup.Finding { return checkServer(&r.conf.Daemon.Server) })
+	return static, clusters, repositories, []task{server, notifications.run}
+}
+
+// repositories returns the names of the repositories that the chosen clusters use,
+// or of all if no cluster was chosen.
+func (r *run) repositories() []string {
+	var out []string
+	for name := range r.conf.Repositories {
+		uses := func(c *chosen) bool { return c.conf.Repository == name }
+		used := slices.ContainsFunc(r.clusters, uses)
+		if used || len(r.options.Clusters) == 0 {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // runAll runs tasks, some at the same time, and returns the findings of each.

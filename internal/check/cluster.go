@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
@@ -19,11 +21,21 @@ type live struct {
 	database int64           // bytes of the largest one
 }
 
-// checkCluster asks each endpoint of a cluster by itself, and then the cluster
-// for a snapshot. It returns nil if no member answered.
-func (c *checker) checkCluster(ctx context.Context, conf *config.Cluster) (*live, []backup.Finding) {
+// clusterCheck checks one cluster.
+type clusterCheck struct {
+	conf   *config.Cluster
+	client cluster.Config
+	log    *slog.Logger
+	now    time.Time
+}
+
+// run asks each endpoint of a cluster by itself, and then the cluster for a
+// snapshot. It returns nil if no member answered.
+func (c *clusterCheck) run(ctx context.Context) (*live, []backup.Finding) {
+	conf := c.conf
 	l := list{section: SectionCluster, subject: conf.Name}
-	client, err := conf.ClientConfig()
+	var err error
+	c.client, err = conf.ClientConfig()
 	if err != nil {
 		l.fail("correct the cluster's password-file", "%v", err)
 		return nil, l.findings
@@ -35,13 +47,13 @@ func (c *checker) checkCluster(ctx context.Context, conf *config.Cluster) (*live
 	members := make([]*member, len(endpoints))
 	var wg sync.WaitGroup
 	for i, ep := range endpoints {
-		wg.Go(func() { members[i] = c.checkMember(ctx, conf, client, ep) })
+		wg.Go(func() { members[i] = c.ask(ctx, ep) })
 	}
 	wg.Wait()
 
 	var facts *live
 	if answered := answering(members); len(answered) > 0 {
-		facts = c.compare(ctx, &l, conf, client, members, answered)
+		facts = c.judge(ctx, &l, members, answered)
 	} else {
 		l.fail("see the endpoints below; 'etcdctl endpoint status' with the same settings should work",
 			"no endpoint answers: no snapshot can be taken")
@@ -78,10 +90,8 @@ func (m *member) explainSilence(othersAnswer bool) {
 	}
 }
 
-// compare checks the answers of the members of a cluster together.
-func (c *checker) compare(
-	ctx context.Context, l *list, conf *config.Cluster, client cluster.Config, members, answered []*member,
-) *live {
+// judge checks the answers of a cluster's members together.
+func (c *clusterCheck) judge(ctx context.Context, l *list, members, answered []*member) *live {
 	facts := &live{id: answered[0].survey.ClusterID}
 	for _, m := range answered {
 		facts.database = max(facts.database, m.DatabaseBytes)
@@ -94,9 +104,9 @@ func (c *checker) compare(
 	}
 	l.ok("cluster %s: %d of %d endpoints answer", facts.id, len(answered), len(members))
 	checkAlarms(l, answered)
-	checkMembership(l, conf, members, answered)
+	checkMembership(l, c.conf, members, answered)
 	checkAgreement(l, answered)
-	c.checkStream(ctx, l, conf, client, answered)
+	c.stream(ctx, l, answered)
 	return facts
 }
 
@@ -217,18 +227,17 @@ func checkAgreement(l *list, answered []*member) {
 	}
 }
 
-// checkStream takes the first bytes of a snapshot from the member that a backup
+// stream takes the first bytes of a snapshot from the member that a backup
 // would use. Nothing less proves that etcd allows it: no other request needs the
 // same permission, changes nothing and costs as little. HashKV needs the same
 // permission. One member is asked, since all have the same users.
-func (c *checker) checkStream(
-	ctx context.Context, l *list, conf *config.Cluster, client cluster.Config, answered []*member,
-) {
+func (c *clusterCheck) stream(ctx context.Context, l *list, answered []*member) {
+	client := c.client
 	client.Endpoints = nil
 	for _, m := range answered {
 		client.Endpoints = append(client.Endpoints, m.url)
 	}
-	client.Log = c.options.Log
+	client.Log = c.log
 	cl, err := cluster.New(client)
 	if err != nil {
 		l.fail("", "%v", err)
@@ -244,9 +253,9 @@ func (c *checker) checkStream(
 	stream, err := cl.Stream(ctx, from.Endpoint)
 	switch {
 	case errors.Is(err, cluster.ErrPermission):
-		hint := fmt.Sprintf("etcdctl user grant-role %s root", conf.User)
-		if conf.User == "" {
-			hint = loginHint(conf, err)
+		hint := fmt.Sprintf("etcdctl user grant-role %s root", c.conf.User)
+		if c.conf.User == "" {
+			hint = loginHint(c.conf, err)
 		}
 		l.fail(hint, "%v; snapshots and HashKV need etcd's role root", err)
 	case err != nil:

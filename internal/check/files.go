@@ -1,21 +1,21 @@
 package check
 
 import (
-	"context"
 	"fmt"
 	"io/fs"
 	"os"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/config"
 )
 
 // spoolPath is the key of the spool folder, which has a check of its own.
 const spoolPath = "daemon.spool.folder"
 
 // checkFiles checks the files that the configuration names.
-func (c *checker) checkFiles(context.Context) []backup.Finding {
+func checkFiles(conf *config.Config) []backup.Finding {
 	l := list{section: SectionConfiguration, subject: "files"}
-	for _, p := range c.conf.CheckFiles() {
+	for _, p := range conf.CheckFiles() {
 		if p.Path == spoolPath {
 			continue
 		}
@@ -26,7 +26,7 @@ func (c *checker) checkFiles(context.Context) []backup.Finding {
 		l.fail("backupd does not start before this is right; it must be readable by the user it runs as",
 			"%s: %s%s", p.Path, p.Message, where)
 	}
-	for _, s := range c.conf.SecretFiles() {
+	for _, s := range conf.SecretFiles() {
 		info, err := os.Stat(s.File)
 		if err != nil {
 			continue // reported above
@@ -37,7 +37,7 @@ func (c *checker) checkFiles(context.Context) []backup.Finding {
 		}
 	}
 	if len(l.findings) == 0 {
-		if n := len(c.conf.Files()); n > 0 {
+		if n := len(conf.Files()); n > 0 {
 			l.ok("all files of the configuration (%d) can be read and are what they should be", n)
 		} else {
 			l.ok("the configuration names no files")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/etcd-backupd/backupd/internal/check/greet"
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/config"
 )
@@ -36,17 +37,16 @@ type member struct {
 	cluster.Candidate
 }
 
-// checkMember asks one endpoint all questions about this member alone.
-func (c *checker) checkMember(
-	ctx context.Context, conf *config.Cluster, client cluster.Config, endpoint string,
-) *member {
+// ask asks one endpoint all questions about this member alone.
+func (c *clusterCheck) ask(ctx context.Context, endpoint string) *member {
+	conf, client := c.conf, c.client
 	m := &member{endpoint: endpoint, url: client.URL(endpoint)}
 	m.section, m.subject = SectionCluster, conf.Name+" "+endpoint
 	client.Endpoints = []string{m.url}
 	if !m.meet(ctx, conf, client, c.now) {
 		return m
 	}
-	client.Log = c.options.Log
+	client.Log = c.log
 	cl, err := cluster.New(client)
 	if err != nil {
 		m.fail("correct the cluster's endpoints and tls", "%v", err)
@@ -103,31 +103,31 @@ func (m *member) meet(ctx context.Context, conf *config.Cluster, client cluster.
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	g := greet(ctx, m.url, tlsConf)
-	if g.err != nil && unreachable(g.err) && g.chain == nil {
-		m.down = g.err
+	g := greet.Member(ctx, m.url, tlsConf)
+	if g.Err != nil && greet.Unreachable(g.Err) && g.Chain == nil {
+		m.down = g.Err
 		return false
 	}
 	if u.Scheme == "http" {
 		return m.plain(ctx, u, g)
 	}
-	if g.chain == nil && !refused(g.err) {
-		if other := greet(ctx, "http://"+u.Host, tlsConf); other.status != 0 {
+	if g.Chain == nil && !greet.Refused(g.Err) {
+		if other := greet.Member(ctx, "http://"+u.Host, tlsConf); other.Status != 0 {
 			m.fail("write the endpoint with http://, or give the member a certificate",
 				"the member does not speak TLS at this address")
 		} else {
-			m.down = g.err
+			m.down = g.Err
 		}
 		return false
 	}
-	if g.chain != nil && !m.certificate(conf, g, tlsConf, u.Hostname(), now) {
+	if g.Chain != nil && !m.certificate(conf, g, tlsConf, u.Hostname(), now) {
 		return false
 	}
-	if g.err != nil && !refused(g.err) {
-		g.err = ending(ctx, u.Host, tlsConf)
+	if g.Err != nil && !greet.Refused(g.Err) {
+		g.Err = greet.Ending(ctx, u.Host, tlsConf)
 	}
-	if refused(g.err) {
-		m.fail(whyRefused(&conf.TLS, now), "the member refuses the connection: %v", g.err)
+	if greet.Refused(g.Err) {
+		m.fail(whyRefused(&conf.TLS, now), "the member refuses the connection: %v", g.Err)
 		return false
 	}
 	m.clock(g)
@@ -135,22 +135,22 @@ func (m *member) meet(ctx context.Context, conf *config.Cluster, client cluster.
 }
 
 // clock compares the member's clock with ours.
-func (m *member) clock(g greeting) {
-	if !g.dated || g.offset.Abs() <= maxClockOffset {
+func (m *member) clock(g greet.Answer) {
+	if !g.Dated || g.Offset.Abs() <= maxClockOffset {
 		return
 	}
 	word := "ahead of"
-	if g.offset < 0 {
+	if g.Offset < 0 {
 		word = "behind"
 	}
 	m.warn("synchronize the clocks (NTP): leases, certificates and the names of snapshots depend on them",
-		"the member's clock is %s %s this host's", span(g.offset.Abs()), word)
+		"the member's clock is %s %s this host's", span(g.Offset.Abs()), word)
 }
 
 // plain checks a connection without TLS, and reports whether to go on.
-func (m *member) plain(ctx context.Context, u *url.URL, g greeting) bool {
-	if g.err != nil || g.status == http.StatusBadRequest {
-		if other := greet(ctx, "https://"+u.Host, &tls.Config{MinVersion: tls.VersionTLS12}); other.chain != nil {
+func (m *member) plain(ctx context.Context, u *url.URL, g greet.Answer) bool {
+	if g.Err != nil || g.Status == http.StatusBadRequest {
+		if other := greet.Member(ctx, "https://"+u.Host, &tls.Config{MinVersion: tls.VersionTLS12}); other.Chain != nil {
 			m.fail("write the endpoint with https://, and name the CA of the members in tls.ca-file",
 				"the member speaks TLS at this address")
 			return false
@@ -166,20 +166,13 @@ func (m *member) plain(ctx context.Context, u *url.URL, g greeting) bool {
 
 // certificate checks the certificate that the member showed, and reports whether
 // to go on.
-func (m *member) certificate(conf *config.Cluster, g greeting, tlsConf *tls.Config, host string, now time.Time) bool {
+func (m *member) certificate(conf *config.Cluster, g greet.Answer, tlsConf *tls.Config, host string, now time.Time) bool {
 	if !conf.TLS.InsecureSkipVerify {
-		return verify(&m.list, g.chain, tlsConf.RootCAs, host, now)
+		return verify(&m.list, g.Chain, tlsConf.RootCAs, host, now)
 	}
 	m.warn("name the CA of the members in tls.ca-file, and remove insecure-skip-verify",
 		"the member's certificate is not verified: any server at this address could send any database")
 	return true
-}
-
-// unreachable reports whether err is about the network, and not an answer of the
-// other side.
-func unreachable(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial" || errors.Is(err, context.DeadlineExceeded)
 }
 
 // report adds the state of a member that answered.

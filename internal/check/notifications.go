@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -14,9 +15,16 @@ import (
 // tryTimeout bounds what one receiver may take.
 const tryTimeout = 35 * time.Second
 
-// checkNotifications checks the receivers, and sends them test events if the
-// options ask for that.
-func (c *checker) checkNotifications(ctx context.Context) []backup.Finding {
+// notificationCheck checks the receivers.
+type notificationCheck struct {
+	conf *config.Config
+	send bool // test events
+	log  *slog.Logger
+	now  time.Time
+}
+
+// run checks the receivers, and sends them test events if the options ask for that.
+func (c *notificationCheck) run(ctx context.Context) []backup.Finding {
 	if len(c.conf.Daemon.Notifications) == 0 {
 		l := list{section: SectionNotifications, subject: "daemon.notifications"}
 		l.warn("add a receiver to daemon.notifications, or watch the metrics (deploy/prometheus has alert rules)",
@@ -32,7 +40,7 @@ func (c *checker) checkNotifications(ctx context.Context) []backup.Finding {
 		switch {
 		case err != nil:
 			l.fail("correct the receiver", "%v", err)
-		case !c.options.Notify:
+		case !c.send:
 			l.add(backup.LevelOK, "--notify sends a test",
 				"the receiver is right, as far as a check can say that sends nothing")
 		default:
@@ -59,10 +67,10 @@ func kindOfReceiver(n *config.Notification) string {
 }
 
 // try sends the test events for a receiver.
-func (c *checker) try(ctx context.Context, l *list, n *config.Notification, target *notify.Target) {
+func (c *notificationCheck) try(ctx context.Context, l *list, n *config.Notification, target *notify.Target) {
 	for _, e := range c.testEvents(n) {
 		ctx, cancel := context.WithTimeout(ctx, tryTimeout)
-		err := target.Try(ctx, c.options.Log, e)
+		err := target.Try(ctx, c.log, e)
 		cancel()
 		if err != nil {
 			l.fail("correct the receiver's URL or program, or let this host through to it",
@@ -77,7 +85,7 @@ func (c *checker) try(ctx context.Context, l *list, n *config.Notification, targ
 // which closes the alarm that the failure opened. A healthchecks URL gets a start
 // instead: a failure would raise its alarm, and a success would hide that
 // backups are missing.
-func (c *checker) testEvents(n *config.Notification) []notify.Event {
+func (c *notificationCheck) testEvents(n *config.Notification) []notify.Event {
 	e := notify.Event{Job: "check", Time: c.now.UTC()}
 	if len(c.conf.Clusters) > 0 {
 		e.Cluster = c.conf.Clusters[0].Name

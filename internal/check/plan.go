@@ -11,26 +11,26 @@ import (
 )
 
 // checkPlan checks the configuration of one cluster by itself: whether its
-// schedules and its retention fit each other.
-func (c *checker) checkPlan(i int) []backup.Finding {
-	conf := &c.clusters[i]
+// schedules and its retention fit each other. all are the clusters of the
+// configuration.
+func checkPlan(conf *config.Cluster, all []config.Cluster, now time.Time) []backup.Finding {
 	l := list{section: SectionConfiguration, subject: "cluster " + conf.Name}
 	line, err := conf.Snapshot.Line()
 	if err != nil {
 		l.fail("correct snapshot.schedule", "%v", err)
 		return l.findings
 	}
-	checkRetention(&l, &conf.Retention, line, c.now)
+	checkRetention(&l, &conf.Retention, line, now)
 	for _, s := range []struct{ key, line string }{
 		{"snapshot.schedule", conf.Snapshot.Schedule},
 		{"verify.schedule", conf.Verify.Schedule},
 		{"defragment.schedule", conf.Defragment.Schedule},
 	} {
-		checkClockChange(&l, s.key, s.line, c.now)
+		checkClockChange(&l, s.key, s.line, now)
 	}
-	c.checkTwins(&l, i)
+	checkTwins(&l, conf, all)
 	if len(l.findings) == 0 {
-		l.ok("schedule and retention fit each other: a snapshot at least every %s", span(line.Longest(c.now)))
+		l.ok("schedule and retention fit each other: a snapshot at least every %s", span(line.Longest(now)))
 	}
 	return l.findings
 }
@@ -99,10 +99,9 @@ func checkClockChange(l *list, key, text string, now time.Time) {
 
 // checkTwins finds another cluster of the configuration that has an endpoint of
 // this one, and the same repository.
-func (c *checker) checkTwins(l *list, i int) {
-	this := &c.clusters[i]
-	for k := range c.conf.Clusters {
-		other := &c.conf.Clusters[k]
+func checkTwins(l *list, this *config.Cluster, all []config.Cluster) {
+	for k := range all {
+		other := &all[k]
 		if other.Name == this.Name {
 			break // each pair is reported once, for the later one
 		}

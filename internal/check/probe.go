@@ -2,10 +2,7 @@ package check
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,7 +10,6 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/disk"
-	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -47,37 +43,6 @@ func removeFolders(root, before string) {
 	}
 	for ; root != before && os.Remove(root) == nil; root = filepath.Dir(root) {
 	}
-}
-
-// Policy is the smallest IAM policy for one repository.
-type Policy struct {
-	Repository string          `json:"repository"`
-	Policy     json.RawMessage `json:"policy"`
-}
-
-// Policies returns the policies of all repositories in buckets, by name. A policy
-// allows deletion only if retention removes snapshots from the repository.
-func Policies(conf *config.Config) ([]Policy, error) {
-	out := []Policy{}
-	for _, name := range slices.Sorted(maps.Keys(conf.Repositories)) {
-		repo := conf.Repositories[name]
-		loc, err := location.Parse(repo.URL)
-		if err != nil {
-			return nil, fmt.Errorf("repository %s: %w", name, err)
-		}
-		removes := slices.ContainsFunc(conf.Clusters, func(c config.Cluster) bool {
-			return c.Repository == name && c.Retention.Policy().HasRule()
-		})
-		text, err := loc.Policy(repo.Options, removes)
-		if err != nil {
-			return nil, fmt.Errorf("repository %s: %w", name, err)
-		}
-		if text == "" {
-			continue // a folder
-		}
-		out = append(out, Policy{name, json.RawMessage(text)})
-	}
-	return out, nil
 }
 
 // foreign reports whether a store holds anything but the remains of a probe.

@@ -201,22 +201,6 @@ func TestCheckBundle(t *testing.T) {
 	}
 }
 
-func TestClockOffset(t *testing.T) {
-	for name, test := range map[string]struct{ date, received, want time.Duration }{ // sent at noon
-		"Same":            {0, 100 * time.Millisecond, 0},
-		"CutOff":          {-999 * time.Millisecond, time.Millisecond, 0},
-		"Ahead":           {5 * time.Second, time.Second, 4 * time.Second},
-		"Behind":          {-5 * time.Second, time.Second, -4 * time.Second},
-		"SlowIsNotSkewed": {20 * time.Second, 30 * time.Second, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if got := clockOffset(noon.Add(test.date), noon, noon.Add(test.received)); got != test.want {
-				t.Errorf("got %v, want %v", got, test.want)
-			}
-		})
-	}
-}
-
 func TestCheckRoom(t *testing.T) {
 	const gib = 1 << 30
 	for name, test := range map[string]struct {
@@ -342,8 +326,11 @@ func TestCheckTogether(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &checker{clusters: test.clusters, lives: test.lives, stored: test.stored, now: noon}
-			l := &list{findings: c.checkTogether()}
+			var clusters []*chosen
+			for i := range test.clusters {
+				clusters = append(clusters, &chosen{&test.clusters[i], test.lives[i], test.stored[i]})
+			}
+			l := &list{findings: checkTogether(clusters, noon)}
 			l.expect(t, test.want)
 		})
 	}
@@ -355,10 +342,9 @@ func TestCheckTwins(t *testing.T) {
 		{Name: "b", Repository: "r", Endpoints: []string{"m1:2379"}},
 		{Name: "c", Repository: "s", Endpoints: []string{"m1:2379"}},
 	}}
-	c := &checker{conf: conf, clusters: conf.Clusters, now: noon}
 	for i, want := range []string{"", "cluster a has the same endpoint m1:2379", ""} {
 		l := &list{}
-		c.checkTwins(l, i)
+		checkTwins(l, &conf.Clusters[i], conf.Clusters)
 		l.expect(t, want)
 	}
 }

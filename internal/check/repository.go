@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"slices"
+	"log/slog"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
@@ -38,45 +38,37 @@ func (s *stored) newest() *backup.Manifest {
 	return s.recent[0]
 }
 
-// repositories returns the names of the repositories that the chosen clusters use,
-// or of all if no cluster was chosen.
-func (c *checker) repositories() []string {
-	var out []string
-	for name := range c.conf.Repositories {
-		uses := func(cluster config.Cluster) bool { return cluster.Repository == name }
-		used := slices.ContainsFunc(c.clusters, uses)
-		if used || len(c.options.Clusters) == 0 {
-			out = append(out, name)
-		}
-	}
-	slices.Sort(out)
-	return out
+// repositoryCheck checks one repository.
+type repositoryCheck struct {
+	name string
+	conf *config.Repository
+	log  *slog.Logger
+	now  time.Time
 }
 
-// checkRepository checks one repository: whether its store does all that backups
-// need, and the snapshots of each cluster in it.
-func (c *checker) checkRepository(ctx context.Context, name string) []backup.Finding {
-	repo := c.conf.Repositories[name]
-	l := list{section: SectionRepository, subject: name}
-	store, err := repo.Open(ctx, c.options.Log)
+// run checks whether the store does all that backups need, and the snapshots of
+// each cluster in it.
+func (r *repositoryCheck) run(ctx context.Context, clusters []*chosen) []backup.Finding {
+	l := list{section: SectionRepository, subject: r.name}
+	store, err := r.conf.Open(ctx, r.log)
 	if err != nil {
 		l.fail(hintOf(err, "correct the repository's url and s3"), "%v", err)
 		return l.findings
 	}
-	checkEncryption(&l, &repo)
-	checkPlace(&l, &repo)
-	if !checkMarker(ctx, &l, &repo, store) {
+	checkEncryption(&l, r.conf)
+	checkPlace(&l, r.conf)
+	if !checkMarker(ctx, &l, r.conf, store) {
 		return l.findings
 	}
-	probe(ctx, &l, &repo, store)
+	probe(ctx, &l, r.conf, store)
 	out := l.findings
-	for i := range c.clusters {
-		if c.clusters[i].Repository != name {
+	for _, c := range clusters {
+		if c.conf.Repository != r.name {
 			continue
 		}
-		held := list{section: SectionRepository, subject: name + " " + c.clusters[i].Name}
-		c.checkHeld(ctx, &held, i, store)
-		checkIdentities(ctx, &held, &c.clusters[i], &repo, store, c.stored[i].newest())
+		held := list{section: SectionRepository, subject: r.name + " " + c.conf.Name}
+		r.held(ctx, &held, c, store)
+		checkIdentities(ctx, &held, c.conf, r.conf, store, c.stored.newest())
 		out = append(out, held.findings...)
 	}
 	return out
@@ -150,10 +142,10 @@ func checkMarker(ctx context.Context, l *list, r *config.Repository, s storage.S
 	return false
 }
 
-// checkHeld checks the stored snapshots of a cluster.
-func (c *checker) checkHeld(ctx context.Context, l *list, i int, s storage.Store) {
-	conf, held := &c.clusters[i], &c.stored[i]
-	o, err := repository.At(s, "").Cluster(conf.Name).Look(ctx, newestRead, nil, c.now)
+// held checks the stored snapshots of a cluster.
+func (r *repositoryCheck) held(ctx context.Context, l *list, c *chosen, s storage.Store) {
+	held := &c.stored
+	o, err := repository.At(s, "").Cluster(c.conf.Name).Look(ctx, newestRead, nil, r.now)
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // the first backup makes the folder
 		o = &repository.Overview{}
@@ -161,7 +153,7 @@ func (c *checker) checkHeld(ctx context.Context, l *list, i int, s storage.Store
 		l.fail(hintOf(err, "let the credentials list the bucket below this prefix"), "%v", err)
 		return
 	}
-	held.summary, held.recent = o.Summary(c.now), o.Good
+	held.summary, held.recent = o.Summary(r.now), o.Good
 	for _, item := range o.Items {
 		if item.Pinned() {
 			held.pinned++
@@ -179,13 +171,13 @@ func (c *checker) checkHeld(ctx context.Context, l *list, i int, s storage.Store
 	if future := held.summary.Future; future != nil {
 		l.warn("correct the clocks, also those of other hosts that take backups",
 			"snapshot %s is from the future (%s ahead): a clock is or was wrong",
-			future.ID, span(future.ID.Time().Sub(c.now)))
+			future.ID, span(future.ID.Time().Sub(r.now)))
 	}
-	c.checkAge(l, conf, held)
+	checkAge(l, c.conf, held, r.now)
 }
 
 // checkAge compares the newest verified snapshot with the schedule.
-func (c *checker) checkAge(l *list, conf *config.Cluster, held *stored) {
+func checkAge(l *list, conf *config.Cluster, held *stored, now time.Time) {
 	count := fmt.Sprintf("%d verified, %d suspect, %d pinned",
 		held.summary.Verified, held.summary.Suspect, held.pinned)
 	newest := held.newest()
@@ -193,13 +185,13 @@ func (c *checker) checkAge(l *list, conf *config.Cluster, held *stored) {
 		l.warn("start the daemon, or 'backupd backup --once'", "there is no verified snapshot (%s)", count)
 		return
 	}
-	age := c.now.Sub(newest.StartedAt)
+	age := now.Sub(newest.StartedAt)
 	line, err := conf.Snapshot.Line()
 	if err != nil {
 		return // checkPlan reports it
 	}
 	// While nothing changes no snapshot is taken, until max-age forces one.
-	distance := line.Longest(c.now)
+	distance := line.Longest(now)
 	limit := distance + max(distance, conf.Snapshot.MaxAge)
 	if age > limit {
 		l.warn("backups have stopped: look at 'backupd status' and the daemon's log",

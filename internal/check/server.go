@@ -1,7 +1,6 @@
 package check
 
 import (
-	"context"
 	"crypto/x509"
 	"errors"
 	"net"
@@ -17,8 +16,7 @@ import (
 
 // checkServer makes the daemon's server as the daemon would, address included,
 // and closes it.
-func (c *checker) checkServer(context.Context) []backup.Finding {
-	s := &c.conf.Daemon.Server
+func checkServer(s *config.Server) []backup.Finding {
 	l := list{section: SectionServer, subject: s.Listen}
 	if s.Listen == "" || s.Listen == "off" {
 		l.subject = "off"

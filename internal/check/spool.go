@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/spool"
 )
@@ -14,9 +15,20 @@ import (
 // two.
 const fewFiles = 1000
 
+// databases returns the bytes of the databases of the clusters that answered.
+func databases(clusters []*chosen) []int64 {
+	var out []int64
+	for _, c := range clusters {
+		if c.live != nil {
+			out = append(out, c.live.database)
+		}
+	}
+	return out
+}
+
 // checkSpool checks the folder into which databases are received.
-func (c *checker) checkSpool() []backup.Finding {
-	dir := c.conf.Daemon.Spool.Folder
+func checkSpool(conf *config.Daemon, databases []int64) []backup.Finding {
+	dir := conf.Spool.Folder
 	if dir == "" {
 		dir = os.TempDir()
 	}
@@ -30,20 +42,14 @@ func (c *checker) checkSpool() []backup.Finding {
 		return l.findings
 	}
 	checkKind(&l, fs)
-	var databases []int64
-	for _, live := range c.lives {
-		if live != nil {
-			databases = append(databases, live.database)
-		}
-	}
-	checkRoom(&l, fs, databases, c.conf.Daemon.Concurrency)
+	checkRoom(&l, fs, databases, conf.Concurrency)
 	folder := spool.Folder{Dir: dir}
 	used, err := folder.Bytes()
 	if err != nil {
 		l.fail("correct the permissions of the folder", "%v", err)
 		return l.findings
 	}
-	checkLimit(&l, c.conf.Daemon.Spool.MaxBytes, used, databases, c.conf.Daemon.Concurrency)
+	checkLimit(&l, conf.Spool.MaxBytes, used, databases, conf.Concurrency)
 	checkPending(&l, folder)
 	return l.findings
 }

@@ -8,13 +8,13 @@ import (
 
 // checkTogether compares the configuration with the answers of the clusters and
 // the contents of the repositories.
-func (c *checker) checkTogether() []backup.Finding {
+func checkTogether(clusters []*chosen, now time.Time) []backup.Finding {
 	var out []backup.Finding
-	for i := range c.clusters {
-		l := list{section: SectionConfiguration, subject: "cluster " + c.clusters[i].Name}
-		c.checkIdentity(&l, i)
-		c.checkDurations(&l, i)
-		c.checkBytes(&l, i)
+	for i, c := range clusters {
+		l := list{section: SectionConfiguration, subject: "cluster " + c.conf.Name}
+		checkIdentity(&l, c, clusters[:i])
+		checkDurations(&l, c, now)
+		checkBytes(&l, c)
 		out = append(out, l.findings...)
 	}
 	return out
@@ -22,21 +22,20 @@ func (c *checker) checkTogether() []backup.Finding {
 
 // checkIdentity finds a cluster that is the same as another, or not the same as
 // the one whose snapshots are stored.
-func (c *checker) checkIdentity(l *list, i int) {
-	this := c.lives[i]
+func checkIdentity(l *list, c *chosen, before []*chosen) {
+	this := c.live
 	if this == nil {
 		return
 	}
-	for k := range i {
-		other, conf := c.lives[k], &c.clusters[k]
-		if other == nil || other.id != this.id || conf.Repository != c.clusters[i].Repository {
+	for _, other := range before {
+		if other.live == nil || other.live.id != this.id || other.conf.Repository != c.conf.Repository {
 			continue
 		}
-		if sharedEndpoint(conf, &c.clusters[i]) == "" { // else checkTwins reported it
-			l.twin("cluster %s has the same etcd cluster id (%s)", conf.Name, this.id)
+		if sharedEndpoint(other.conf, c.conf) == "" { // else checkTwins reported it
+			l.twin("cluster %s has the same etcd cluster id (%s)", other.conf.Name, this.id)
 		}
 	}
-	if newest := c.stored[i].newest(); newest != nil && newest.ClusterID != this.id {
+	if newest := c.stored.newest(); newest != nil && newest.ClusterID != this.id {
 		l.warn("this is right after a restore, or if the cluster was made again; otherwise the endpoints are wrong",
 			"the newest snapshot %s is of etcd cluster %s, and the endpoints belong to %s",
 			newest.ID, newest.ClusterID, this.id)
@@ -45,21 +44,21 @@ func (c *checker) checkIdentity(l *list, i int) {
 
 // checkDurations compares the durations of recent backups with the schedule and
 // the time-out.
-func (c *checker) checkDurations(l *list, i int) {
+func checkDurations(l *list, c *chosen, now time.Time) {
 	var longest time.Duration
-	for _, m := range c.stored[i].recent {
+	for _, m := range c.stored.recent {
 		longest = max(longest, m.FinishedAt.Sub(m.StartedAt))
 	}
-	line, err := c.clusters[i].Snapshot.Line()
+	line, err := c.conf.Snapshot.Line()
 	if err != nil || longest <= 0 {
 		return
 	}
-	if shortest := line.Shortest(c.now); longest > shortest {
+	if shortest := line.Shortest(now); longest > shortest {
 		l.warn("make the schedule less dense",
 			"a recent backup took %s, longer than the schedule's interval of %s: some runs will be skipped",
 			span(longest), span(shortest))
 	}
-	if timeout := c.clusters[i].Snapshot.Timeout; timeout > 0 && longest > timeout/2 {
+	if timeout := c.conf.Snapshot.Timeout; timeout > 0 && longest > timeout/2 {
 		l.warn("raise snapshot.timeout",
 			"a recent backup took %s, and snapshot.timeout ends a backup after %s", span(longest), span(timeout))
 	}
@@ -67,8 +66,8 @@ func (c *checker) checkDurations(l *list, i int) {
 
 // checkBytes compares the size limit of the retention with the snapshots that it
 // always keeps.
-func (c *checker) checkBytes(l *list, i int) {
-	r, newest := &c.clusters[i].Retention, c.stored[i].newest()
+func checkBytes(l *list, c *chosen) {
+	r, newest := &c.conf.Retention, c.stored.newest()
 	if r.MaxBytes == 0 || newest == nil {
 		return
 	}

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/config/strict"
 	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
@@ -21,16 +21,15 @@ import (
 
 // check finds mistakes that the types allow: impossible values, and values that do
 // not fit together.
-func check(d *decoder, c *Config) {
-	checkMinima(d, reflect.ValueOf(c).Elem(), "")
+func check(d *strict.Decoder, c *Config) {
 	eachPath(c, func(path, value string) {
-		if d.usable(path) && !filepath.IsAbs(value) {
-			d.add(path, "%q is a relative path: want an absolute one", value)
+		if d.Usable(path) && !filepath.IsAbs(value) {
+			d.Add(path, "%q is a relative path: want an absolute one", value)
 		}
 	})
 	for _, name := range sortedKeys(c.Repositories) {
 		r := c.Repositories[name]
-		if path := join("repositories", name); !d.at[path].failed {
+		if path := "repositories." + name; !d.Failed(path) {
 			checkRepository(d, path, name, &r)
 		}
 	}
@@ -38,13 +37,13 @@ func check(d *decoder, c *Config) {
 	for i := range c.Clusters {
 		path := fmt.Sprintf("clusters[%d]", i)
 		cluster := &c.Clusters[i]
-		if d.at[path].failed {
+		if d.Failed(path) {
 			continue
 		}
 		checkCluster(d, path, cluster)
 		if first := names[cluster.Name]; first != "" && cluster.Name != "" {
-			d.add(path+".name", "%q is already the name of %s, in line %d: every cluster needs its own",
-				cluster.Name, first, d.at[first+".name"].line)
+			d.Add(path+".name", "%q is already the name of %s, in line %d: every cluster needs its own",
+				cluster.Name, first, d.Line(first+".name"))
 		} else {
 			names[cluster.Name] = path
 		}
@@ -53,79 +52,56 @@ func check(d *decoder, c *Config) {
 	checkDaemon(d, c)
 }
 
-// checkMinima compares numbers with the tag min of their fields.
-func checkMinima(d *decoder, v reflect.Value, path string) {
-	switch v.Kind() {
-	case reflect.Struct:
-		for _, f := range keyFields(v.Type()) {
-			field, value := join(path, f.Tag.Get("yaml")), v.FieldByIndex(f.Index)
-			least, err := strconv.ParseInt(f.Tag.Get("min"), 10, 64)
-			if err == nil && value.Int() < least && d.usable(field) {
-				d.add(field, "must be at least %d", least)
-			}
-			checkMinima(d, value, field)
-		}
-	case reflect.Slice:
-		for i := range v.Len() {
-			checkMinima(d, v.Index(i), fmt.Sprintf("%s[%d]", path, i))
-		}
-	}
-}
-
-func checkRepository(d *decoder, path, name string, r *Repository) {
+func checkRepository(d *strict.Decoder, path, name string, r *Repository) {
 	if err := backup.CheckClusterName(name); err != nil {
-		d.add(path, "%s", strings.Replace(err.Error(), "cluster name", "repository name", 1))
+		d.Add(path, "%s", strings.Replace(err.Error(), "cluster name", "repository name", 1))
 	}
 	loc, err := location.Parse(r.URL)
 	switch {
-	case !d.usable(path + ".url"):
+	case !d.Usable(path + ".url"):
 	case err != nil:
-		d.add(path+".url", "%v", err)
+		d.Add(path+".url", "%v", err)
 	case strings.Contains(loc.Bucket, "@"):
-		d.hide(d.at[path+".url"].line, d.at[path+".url"].column)
-		d.add(path+".url", "the URL must not hold credentials: use s3.credentials-file, or AWS_* variables")
+		d.Hide(path + ".url")
+		d.Add(path+".url", "the URL must not hold credentials: use s3.credentials-file, or AWS_* variables")
 	case strings.ContainsAny(loc.Bucket, "\\ ?#"):
-		d.add(path+".url", "%q is not the name of a bucket", loc.Bucket)
+		d.Add(path+".url", "%q is not the name of a bucket", loc.Bucket)
 	case loc.Unused(r.Options) != "":
 		section := loc.Unused(r.Options)
-		d.add(path+"."+section,
+		d.Add(path+"."+section,
 			"has no effect on a repository in a folder: remove it, or make the URL %s://bucket/prefix", section)
 	}
 	checkS3(d, path+".s3", &r.S3)
 	for i, key := range r.Recipients {
 		at := fmt.Sprintf("%s.recipients[%d]", path, i)
-		if _, err := codec.ParseRecipients([]string{key}, nil); err != nil && !d.at[at].failed {
-			d.hide(d.at[at].line, d.at[at].column) // it may be a secret key
-			d.add(at, "this is not an age public key: want age1... or age1pq1...")
+		if _, err := codec.ParseRecipients([]string{key}, nil); err != nil && !d.Failed(at) {
+			d.Hide(at) // it may be a secret key
+			d.Add(at, "this is not an age public key: want age1... or age1pq1...")
 		}
 	}
-	reported := slices.ContainsFunc(d.problems, func(p Problem) bool {
-		return strings.HasPrefix(p.Path, path+".recipients")
-	})
-	if _, err := codec.ParseRecipients(r.Recipients, nil); err != nil && !reported {
-		d.add(path+".recipients", "%v", err)
+	if _, err := codec.ParseRecipients(r.Recipients, nil); err != nil && !d.Reported(path+".recipients") {
+		d.Add(path+".recipients", "%v", err)
 	}
 }
 
-func checkS3(d *decoder, path string, s *s3.Options) {
-	if d.usable(path + ".endpoint") {
+func checkS3(d *strict.Decoder, path string, s *s3.Options) {
+	if d.Usable(path + ".endpoint") {
 		text := s.Endpoint
 		if !strings.Contains(text, "://") {
 			text = "https://" + text
 		}
 		if err := checkURL(text, "http", "https"); err != nil {
-			d.hide(d.at[path+".endpoint"].line, d.at[path+".endpoint"].column)
-			d.add(path+".endpoint", "%v", err)
-		} else if d.given(path+".sse-c-key-file") && strings.HasPrefix(text, "http://") {
-			d.add(path+".sse-c-key-file",
-				"the customer key would be sent unencrypted: it needs an endpoint with https://")
+			d.Hide(path + ".endpoint")
+			d.Add(path+".endpoint", "%v", err)
+		} else if d.Given(path+".sse-c-key-file") && strings.HasPrefix(text, "http://") {
+			d.Add(path+".sse-c-key-file", "the customer key would be sent unencrypted: it needs an endpoint with https://")
 		}
 	}
-	if d.given(path+".sse-kms-key-id") && s.SSE != "aws:kms" {
-		d.add(path+".sse-kms-key-id", "needs sse: aws:kms")
+	if d.Given(path+".sse-kms-key-id") && s.SSE != "aws:kms" {
+		d.Add(path+".sse-kms-key-id", "needs sse: aws:kms")
 	}
-	if d.given(path+".sse-c-key-file") && d.given(path+".sse") {
-		d.add(path+".sse-c-key-file", "a customer key and sse exclude each other: choose one")
+	if d.Given(path+".sse-c-key-file") && d.Given(path+".sse") {
+		d.Add(path+".sse-c-key-file", "a customer key and sse exclude each other: choose one")
 	}
 }
 
@@ -151,75 +127,75 @@ func checkURL(text string, schemes ...string) error {
 	return nil
 }
 
-func checkCluster(d *decoder, path string, c *Cluster) {
-	if d.usable(path + ".name") {
+func checkCluster(d *strict.Decoder, path string, c *Cluster) {
+	if d.Usable(path + ".name") {
 		if err := backup.CheckClusterName(c.Name); err != nil {
-			d.add(path+".name", "%v", err)
+			d.Add(path+".name", "%v", err)
 		}
 	}
 	seen := map[string]bool{}
 	for i, ep := range c.Endpoints {
 		at := fmt.Sprintf("%s.endpoints[%d]", path, i)
 		checkEndpoint(d, at, ep, c.TLS != (TLS{}))
-		if seen[ep] && d.usable(at) {
-			d.add(at, "is listed twice")
+		if seen[ep] && d.Usable(at) {
+			d.Add(at, "is listed twice")
 		}
 		seen[ep] = true
 	}
-	if d.given(path + ".local-endpoint") {
+	if d.Given(path + ".local-endpoint") {
 		checkEndpoint(d, path+".local-endpoint", c.LocalEndpoint, c.TLS != (TLS{}))
 	}
 	both(d, path+".tls", "cert-file", "key-file")
-	if c.TLS.InsecureSkipVerify && d.given(path+".tls.ca-file") {
-		d.add(path+".tls.insecure-skip-verify", "excludes ca-file: certificates are either verified or not")
+	if c.TLS.InsecureSkipVerify && d.Given(path+".tls.ca-file") {
+		d.Add(path+".tls.insecure-skip-verify", "excludes ca-file: certificates are either verified or not")
 	}
 	both(d, path, "user", "password-file")
 	checkTimes(d, path, c)
 	checkRetention(d, path+".retention", &c.Retention)
 	for name := range c.Labels {
 		if name == "" {
-			d.add(path+".labels", "a label has no name")
+			d.Add(path+".labels", "a label has no name")
 		}
 	}
 }
 
 // both reports a problem if only one of two keys is given that need each other.
-func both(d *decoder, path, a, b string) {
+func both(d *strict.Decoder, path, a, b string) {
 	a, b = path+"."+a, path+"."+b
 	for _, p := range [][2]string{{a, b}, {b, a}} {
-		if d.given(p[0]) && !d.given(p[1]) {
-			d.add(p[0], "needs %s too", p[1][strings.LastIndex(p[1], ".")+1:])
+		if d.Given(p[0]) && !d.Given(p[1]) {
+			d.Add(p[0], "needs %s too", p[1][strings.LastIndex(p[1], ".")+1:])
 		}
 	}
 }
 
-func checkEndpoint(d *decoder, path, ep string, tls bool) {
-	if d.at[path].failed {
+func checkEndpoint(d *strict.Decoder, path, ep string, tls bool) {
+	if d.Failed(path) {
 		return
 	}
 	scheme, rest, ok := strings.Cut(ep, "://")
 	switch {
 	case ok && (scheme == "unix" || scheme == "unixs"):
 		if rest == "" {
-			d.add(path, "the endpoint names no socket")
+			d.Add(path, "the endpoint names no socket")
 		}
 	case ok:
 		if err := checkURL(ep, "http", "https"); err != nil {
-			d.hide(d.at[path].line, d.at[path].column)
-			d.add(path, "%v", err)
+			d.Hide(path)
+			d.Add(path, "%v", err)
 			return
 		}
 		u, _ := url.Parse(ep) // checkURL has
 		if u.Port() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-			d.add(path, "%q: want an endpoint such as https://10.0.0.1:2379, with its port and no path", ep)
+			d.Add(path, "%q: want an endpoint such as https://10.0.0.1:2379, with its port and no path", ep)
 		}
 	default:
 		if err := checkHostPort(ep); err != nil {
-			d.add(path, "%v: want an endpoint such as https://10.0.0.1:2379", err)
+			d.Add(path, "%v: want an endpoint such as https://10.0.0.1:2379", err)
 		}
 	}
 	if ok && (scheme == "http" || scheme == "unix") && tls {
-		d.add(path, "the endpoint has no TLS, but tls is given: write https:// or unixs://, or remove tls")
+		d.Add(path, "the endpoint has no TLS, but tls is given: write https:// or unixs://, or remove tls")
 	}
 }
 
@@ -235,17 +211,17 @@ func checkHostPort(text string) error {
 }
 
 // chooseRepository finds the cluster's repository and sets its name.
-func chooseRepository(d *decoder, path string, c *Config, cluster *Cluster) {
+func chooseRepository(d *strict.Decoder, path string, c *Config, cluster *Cluster) {
 	names := sortedKeys(c.Repositories)
 	at := path + ".repository"
 	_, known := c.Repositories[cluster.Repository]
 	switch {
-	case d.at[at].failed || len(names) == 0:
-	case d.given(at) && !known:
-		d.add(at, "there is no repository %q%s", cluster.Repository, didYouMean(cluster.Repository, names))
-	case !d.given(at) && len(names) > 1:
-		d.add(at, "is missing: there are several, so say which: %s", orList(names))
-	case !d.given(at):
+	case d.Failed(at) || len(names) == 0:
+	case d.Given(at) && !known:
+		d.Add(at, "there is no repository %q%s", cluster.Repository, strict.DidYouMean(cluster.Repository, names))
+	case !d.Given(at) && len(names) > 1:
+		d.Add(at, "is missing: there are several, so say which: %s", strict.OrList(names))
+	case !d.Given(at):
 		cluster.Repository = names[0]
 	}
 }
@@ -254,45 +230,44 @@ func chooseRepository(d *decoder, path string, c *Config, cluster *Cluster) {
 // tomorrow.
 var checkFrom = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func checkTimes(d *decoder, path string, c *Cluster) {
+func checkTimes(d *strict.Decoder, path string, c *Cluster) {
 	for _, s := range []struct{ path, line string }{
 		{path + ".snapshot.schedule", c.Snapshot.Schedule},
 		{path + ".verify.schedule", c.Verify.Schedule},
 		{path + ".defragment.schedule", c.Defragment.Schedule},
 	} {
-		if !d.usable(s.path) {
+		if !d.Usable(s.path) {
 			continue
 		}
 		if _, err := schedule.Parse(s.line, time.UTC); err != nil {
-			d.add(s.path, "%v", err)
+			d.Add(s.path, "%v", err)
 		}
 	}
-	if line, err := schedule.Parse(c.Snapshot.Schedule, time.UTC); err == nil && d.usable(path+".snapshot.jitter") {
+	if line, err := schedule.Parse(c.Snapshot.Schedule, time.UTC); err == nil && d.Usable(path+".snapshot.jitter") {
 		if shortest := line.Shortest(checkFrom); c.Snapshot.Jitter >= shortest {
-			d.add(path+".snapshot.jitter", "must be less than the shortest time between two runs, which is %s",
-				shortest)
+			d.Add(path+".snapshot.jitter", "must be less than the shortest time between two runs, which is %s", shortest)
 		}
 	}
 	for key, value := range map[string]time.Duration{
 		"timeout": c.Snapshot.Timeout, "stall-timeout": c.Snapshot.StallTimeout,
 		"request-timeout": c.Snapshot.RequestTimeout,
 	} {
-		if at := path + ".snapshot." + key; d.usable(at) && value == 0 {
-			d.add(at, "must be more than 0")
+		if at := path + ".snapshot." + key; d.Usable(at) && value == 0 {
+			d.Add(at, "must be more than 0")
 		}
 	}
 }
 
-func checkRetention(d *decoder, path string, r *Retention) {
-	if d.given(path+".time-zone") && !d.at[path+".time-zone"].failed {
+func checkRetention(d *strict.Decoder, path string, r *Retention) {
+	if d.Given(path+".time-zone") && !d.Failed(path+".time-zone") {
 		if _, err := time.LoadLocation(r.TimeZone); err != nil {
-			d.add(path+".time-zone", "%v: want a name such as Europe/Berlin", err)
+			d.Add(path+".time-zone", "%v: want a name such as Europe/Berlin", err)
 		}
 	}
 	keeps := r.KeepLast+r.KeepHourly+r.KeepDaily+r.KeepWeekly+r.KeepMonthly+r.KeepYearly > 0 || r.KeepWithin > 0
 	for key, limits := range map[string]bool{"max-bytes": r.MaxBytes > 0, "min-age": r.MinAge > 0} {
 		if limits && !keeps {
-			d.add(path+"."+key, "has no effect: nothing is ever removed without a keep rule, such as keep-last")
+			d.Add(path+"."+key, "has no effect: nothing is ever removed without a keep rule, such as keep-last")
 		}
 	}
 }

@@ -19,7 +19,7 @@ import (
 func (c *Config) CheckFiles() []Problem {
 	var problems []Problem
 	add := func(path string, err error) {
-		problems = append(problems, c.source.problem(path, err.Error()))
+		problems = append(problems, c.source.Problem(path, err.Error()))
 	}
 	eachPath(c, func(path, value string) {
 		if err := checkPath(lastKey(path), value); err != nil {
@@ -38,7 +38,7 @@ func (c *Config) CheckFiles() []Problem {
 		}
 	}
 	var e *Error
-	if errors.As(c.source.finish(problems), &e) {
+	if errors.As(c.source.Finish(problems), &e) {
 		return e.Problems
 	}
 	return nil
@@ -62,7 +62,7 @@ func (c *Config) checkTogether(add func(path string, err error)) {
 	for _, name := range sortedKeys(c.Repositories) {
 		r := c.Repositories[name]
 		if _, err := r.Codec(); err != nil {
-			add(join("repositories", name)+".recipients", err)
+			add("repositories."+name+".recipients", err)
 		}
 	}
 }

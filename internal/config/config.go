@@ -7,9 +7,9 @@
 package config
 
 import (
-	"log/slog"
 	"time"
 
+	"github.com/etcd-backupd/backupd/internal/config/strict"
 	"github.com/etcd-backupd/backupd/internal/location"
 )
 
@@ -22,31 +22,17 @@ type Config struct {
 	// Daemon holds the settings that are not of one cluster.
 	Daemon Daemon `yaml:"daemon"`
 
-	source *source // the parsed text, for messages
+	source *strict.Source // the parsed text, for messages
 }
 
-// Secret is a text that must not be shown: it prints as a mask. To use it, convert
-// it to a string.
-type Secret string
+// Error lists all problems of a configuration that cannot be used.
+type Error = strict.Error
 
-const mask = "***"
+// Problem is one mistake and its place.
+type Problem = strict.Problem
 
-// String returns a mask, or nothing for an empty secret.
-func (s Secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return mask
-}
-
-// GoString returns the same as String, for %#v.
-func (s Secret) GoString() string { return s.String() }
-
-// MarshalText returns the same as String, for JSON and other encodings.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// LogValue returns the same as String.
-func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+// Secret is a text that prints as a mask.
+type Secret = strict.Secret
 
 // Repository says where snapshots are stored, and how they are encoded.
 type Repository struct {

@@ -1,11 +1,12 @@
 package config
 
 import (
-	"fmt"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/etcd-backupd/backupd/internal/config/strict"
 )
 
 // Files returns the sorted paths of all files that the configuration names:
@@ -77,35 +78,9 @@ func namesPath(key string) bool {
 // eachPath calls visit with the path of each key that names a file or folder, and
 // with its value.
 func eachPath(c *Config, visit func(path, value string)) {
-	walk(reflect.ValueOf(c).Elem(), "", func(path string, v reflect.Value) {
+	strict.Walk(c, func(path string, v reflect.Value) {
 		if v.Kind() == reflect.String && v.String() != "" && namesPath(lastKey(path)) {
 			visit(path, v.String())
 		}
 	})
-}
-
-// walk visits every value in v, in the order of the fields.
-func walk(v reflect.Value, path string, visit func(path string, v reflect.Value)) {
-	switch v.Kind() {
-	case reflect.Struct:
-		for _, f := range keyFields(v.Type()) {
-			walk(v.FieldByIndex(f.Index), join(path, f.Tag.Get("yaml")), visit)
-		}
-	case reflect.Pointer:
-		if !v.IsNil() {
-			walk(v.Elem(), path, visit)
-		}
-	case reflect.Slice:
-		for i := range v.Len() {
-			walk(v.Index(i), fmt.Sprintf("%s[%d]", path, i), visit)
-		}
-	case reflect.Map:
-		names := v.MapKeys()
-		slices.SortFunc(names, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
-		for _, name := range names {
-			walk(v.MapIndex(name), join(path, name.String()), visit)
-		}
-	default:
-		visit(path, v)
-	}
 }

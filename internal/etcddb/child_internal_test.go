@@ -2,76 +2,25 @@ package etcddb
 
 import (
 	"errors"
-	"os"
-	"os/exec"
-	"strings"
+	"fmt"
+	"io/fs"
 	"testing"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/etcddb/child"
 )
 
-// TestExplainDeath ends real processes in every way a child can end.
-func TestExplainDeath(t *testing.T) {
-	for _, c := range []struct {
-		name    string
-		script  string
-		corrupt bool
-		want    string
-	}{
-		{"BusError", "kill -BUS $$", true, "bus error"},
-		{"SegmentationFault", "kill -SEGV $$", true, "segmentation fault"},
-		{"GoFault", "echo 'fatal error: fault\n[signal SIGBUS: bus error code=0x2]' >&2; exit 2", true, "SIGBUS"},
-		{
-			"GoSegfault", "echo 'panic: runtime error\n[signal SIGSEGV: segmentation violation]' >&2; exit 2", true,
-			"SIGSEGV",
-		},
-		{"BboltPanic", "echo 'panic: assertion failed: page 3\ngo.etcd.io/bbolt.(*Tx).page' >&2; exit 2", true,
-			"assertion failed"},
-		{"OurPanic", "echo 'panic: index out of range\nmain.main()' >&2; exit 2", false, "index out of range"},
-		{"Killed", "kill -KILL $$", false, "memory"},
-		{"OutOfMemory", "echo 'fatal error: runtime: out of memory' >&2; exit 2", false, "out of memory"},
-		{"Terminated", "kill -TERM $$", false, "terminated"},
+// TestExplain calls a database damaged only if a child died of it, or if it holds
+// more than any database of etcd.
+func TestExplain(t *testing.T) {
+	for err, want := range map[error]bool{
+		&child.DeathError{How: "SIGBUS", Detail: "fault"}: true,
+		child.ErrTooLong:                                        true,
+		errors.New("child process was killed"):                  false,
+		fmt.Errorf("start child process: %w", fs.ErrPermission): false,
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			cmd := exec.CommandContext(t.Context(), "sh", "-c", c.script)
-			stderr := &capped{limit: maxStderrBytes}
-			cmd.Stderr = stderr
-			err := explainDeath(cmd.Run(), stderr.buf.String())
-			if errors.Is(err, backup.ErrCorrupt) != c.corrupt || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("error %q (corrupt: %v), want %q (corrupt: %v)", err, errors.Is(err, backup.ErrCorrupt),
-					c.want, c.corrupt)
-			}
-		})
-	}
-	t.Run("NotStarted", func(t *testing.T) {
-		err := explainDeath(exec.CommandContext(t.Context(), "/nonexistent").Run(), "")
-		if errors.Is(err, backup.ErrCorrupt) || !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("error %v", err)
+		if got := explain(err); errors.Is(got, backup.ErrCorrupt) != want {
+			t.Errorf("%v is explained as %v, want ErrCorrupt: %v", err, got, want)
 		}
-	})
-}
-
-// TestRunChild_NoHook would otherwise start programs without end.
-func TestRunChild_NoHook(t *testing.T) {
-	defer func(args []string) { os.Args = args }(os.Args)
-	os.Args = []string{os.Args[0], childArgument}
-	_, err := runChild(t.Context(), request{Op: opInspect}, nil)
-	if err == nil || !strings.Contains(err.Error(), "ChildMain") {
-		t.Errorf("error %v, want one that names ChildMain", err)
-	}
-}
-
-func TestCapped(t *testing.T) {
-	c := &capped{limit: 5}
-	for _, s := range []string{"abc", "def", "ghi"} {
-		if n, err := c.Write([]byte(s)); n != 3 || err != nil {
-			t.Fatalf("Write(%q) = %d, %v", s, n, err)
-		}
-	}
-	if c.buf.String() != "abcde" || !c.over {
-		t.Errorf("kept %q, over %v", c.buf.String(), c.over)
-	}
-	if _, err := readAnswer(c); !errors.Is(err, backup.ErrCorrupt) {
-		t.Errorf("an answer that is too long: %v, want ErrCorrupt", err)
 	}
 }

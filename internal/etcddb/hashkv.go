@@ -5,6 +5,7 @@ import (
 	"hash/crc32"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/etcddb/keyset"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -25,7 +26,7 @@ const keyBucket = "key"
 // [newerKeys]. Otherwise all records must be read; see [newKeepSet].
 
 // newerKeys returns all keys that were written after compact.
-func newerKeys(im *image, b *bucket, compact int64) (newer keySet[fingerprint], err error) {
+func newerKeys(im *image, b *bucket, compact int64) (newer keyset.Set[keyset.Fingerprint], err error) {
 	err = newWalker(im, descending).bucket(b, func(e *element) error {
 		rk, r, err := readRecord(e)
 		if err != nil {
@@ -34,7 +35,7 @@ func newerKeys(im *image, b *bucket, compact int64) (newer keySet[fingerprint], 
 		if rk.main <= compact {
 			return errStop
 		}
-		newer.add(fingerprintOf(r.key))
+		newer.Add(keyset.FingerprintOf(r.Key))
 		return nil
 	})
 	return newer, err
@@ -61,13 +62,13 @@ func newKeepSet(im *image, b *bucket, rev, compact int64) (*keepSet, error) {
 // and reports whether any key exists at rev.
 func keptAt(im *image, b *bucket, rev, compact int64) (k *keepSet, alive bool, err error) {
 	k = &keepSet{}
-	var newer keySet[fingerprint]
+	var newer keyset.Set[keyset.Fingerprint]
 	err = newWalker(im, descending).bucket(b, func(e *element) error {
 		rk, r, err := readRecord(e)
 		if err != nil || rk.main > rev {
 			return err
 		}
-		superseded := newer.add(fingerprintOf(r.key))
+		superseded := newer.Add(keyset.FingerprintOf(r.Key))
 		drop := superseded || rk.tombstone
 		alive = alive || !drop
 		if rk.main <= compact {

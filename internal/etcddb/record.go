@@ -4,9 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/etcddb/keyvalue"
 )
 
 // recordKey is the key of a record in the key bucket
@@ -54,112 +53,41 @@ func appendRevision(b []byte, main int64) []byte {
 	return binary.BigEndian.AppendUint64(b, 0)
 }
 
-// record holds the fields of an mvccpb.KeyValue that are checked. The value is
-// skipped.
-type record struct {
-	key                         []byte
-	create, mod, version, lease int64
-	fields                      uint8 // bit n is set when field n was present
-}
-
-// The fields of mvccpb.KeyValue (etcd api/mvccpb/kv.proto).
-const (
-	fieldKey = iota + 1
-	fieldCreate
-	fieldMod
-	fieldVersion
-	fieldValue
-	fieldLease
-)
-
-// parseRecord decodes an mvccpb.KeyValue. It accepts and refuses the same bytes as
-// proto.Unmarshal, without copying the value: it skips unknown fields, and of a
-// repeated field the last one counts.
-func parseRecord(b []byte) (r record, err error) {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return record{}, protowire.ParseError(n)
-		}
-		// ConsumeTag accepts numbers that Unmarshal refuses.
-		if num > protowire.MaxValidNumber {
-			return record{}, fmt.Errorf("field number %d", num)
-		}
-		b = b[n:]
-		switch {
-		case (num == fieldKey || num == fieldValue) && typ == protowire.BytesType:
-			var v []byte
-			if v, n = protowire.ConsumeBytes(b); n >= 0 && num == fieldKey {
-				r.key = v
-			}
-		case num >= fieldCreate && num <= fieldLease && num != fieldValue && typ == protowire.VarintType:
-			var v uint64
-			if v, n = protowire.ConsumeVarint(b); n >= 0 {
-				r.setNumber(num, int64(v))
-			}
-		default:
-			if n = protowire.ConsumeFieldValue(num, typ, b); n >= 0 {
-				b = b[n:]
-				continue
-			}
-		}
-		if n < 0 {
-			return record{}, protowire.ParseError(n)
-		}
-		r.fields |= 1 << num
-		b = b[n:]
-	}
-	return r, nil
-}
-
-func (r *record) setNumber(num protowire.Number, v int64) {
-	switch num {
-	case fieldCreate:
-		r.create = v
-	case fieldMod:
-		r.mod = v
-	case fieldVersion:
-		r.version = v
-	case fieldLease:
-		r.lease = v
-	}
-}
-
-// check verifies that etcd can have written the record under rk. A put holds its
+// check verifies that etcd can have written the record r under rk. A put holds its
 // own revision, a tombstone only the key. etcdutl's --bump-revision writes a record
 // without content: it takes part in hashes like a put of the empty key.
-func (r *record) check(rk recordKey) error {
+func check(r *keyvalue.KeyValue, rk recordKey) error {
 	switch {
-	case r.fields == 0 && rk.sub == 0 && !rk.tombstone:
+	case r.Empty() && rk.sub == 0 && !rk.tombstone:
 		return nil
-	case len(r.key) == 0:
+	case len(r.Key) == 0:
 		return backup.Corruptf("%s: names no key", rk)
-	case rk.tombstone && r.fields != 1<<fieldKey:
+	case rk.tombstone && !r.OnlyKey():
 		return backup.Corruptf("%s: holds more than the key", rk)
 	case rk.tombstone:
 		return nil
-	case r.mod != rk.main:
-		return backup.Corruptf("%s: says that it was written at revision %d", rk, r.mod)
-	case r.create < 1 || r.create > r.mod:
-		return backup.Corruptf("%s: says that the key was created at revision %d", rk, r.create)
-	case r.version < 1:
-		return backup.Corruptf("%s: version %d", rk, r.version)
+	case r.Mod != rk.main:
+		return backup.Corruptf("%s: says that it was written at revision %d", rk, r.Mod)
+	case r.Create < 1 || r.Create > r.Mod:
+		return backup.Corruptf("%s: says that the key was created at revision %d", rk, r.Create)
+	case r.Version < 1:
+		return backup.Corruptf("%s: version %d", rk, r.Version)
 	}
 	return nil
 }
 
 // readRecord decodes and checks one entry of the key bucket.
-func readRecord(e *element) (recordKey, record, error) {
+func readRecord(e *element) (recordKey, keyvalue.KeyValue, error) {
 	if e.flags != 0 {
-		return recordKey{}, record{}, backup.Corruptf("record key %x has flags %#x", clip(e.key), e.flags)
+		return recordKey{}, keyvalue.KeyValue{}, backup.Corruptf("record key %x has flags %#x", clip(e.key), e.flags)
 	}
 	rk, err := parseRecordKey(e.key)
 	if err != nil {
-		return rk, record{}, err
+		return rk, keyvalue.KeyValue{}, err
 	}
-	r, err := parseRecord(e.value)
+	r, err := keyvalue.Parse(e.value)
 	if err != nil {
 		return rk, r, backup.Corruptf("%s: decode: %w", rk, err)
 	}
-	return rk, r, r.check(rk)
+	return rk, r, check(&r, rk)
 }

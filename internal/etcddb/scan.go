@@ -6,6 +6,7 @@ import (
 	"math/bits"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/etcddb/keyset"
 )
 
 // scan reads a database in one pass and collects its facts.
@@ -15,7 +16,7 @@ type scan struct {
 	sum   uint32 // of all buckets, the status hash
 
 	// alive holds every key whose newest record so far is a put.
-	alive keySet[shortFingerprint]
+	alive keyset.Set[keyset.Short]
 	hash  quickHash
 }
 
@@ -24,7 +25,7 @@ type scan struct {
 // checks that.
 type quickHash struct {
 	compact int64
-	newer   keySet[fingerprint]
+	newer   keyset.Set[keyset.Fingerprint]
 	sum     uint32
 	wrong   bool // the condition does not hold: [hashAt] must compute the hash
 }
@@ -85,15 +86,7 @@ func newest(im *image) (backup.Revision, error) {
 	if err != nil {
 		return 0, err
 	}
-	last := backup.Revision(0)
-	err = newWalker(im, descending).bucket(records, func(e *element) error {
-		rk, err := parseRecordKey(e.key)
-		if err != nil {
-			return err
-		}
-		last = backup.Revision(rk.main)
-		return errStop
-	})
+	last, err := lastRecord(im, records)
 	f.settleRevisions(last)
 	return f.Revision, err
 }
@@ -116,8 +109,8 @@ func (s *scan) prepareHash(records *bucket) (err error) {
 func (s *scan) finish(records *bucket) error {
 	f := s.facts
 	f.StatusHash = s.sum
-	f.TotalKeys = int64(s.alive.count)
-	s.alive.cells = nil // the memory may be needed again
+	f.TotalKeys = int64(s.alive.Len())
+	s.alive = keyset.Set[keyset.Short]{} // the memory may be needed again
 	f.settleRevisions(f.LastRecordRevision)
 	f.HashKV = backup.HashKV{Hash: s.hash.sum, Revision: f.Revision, CompactRevision: f.CompactRevision}
 	if f.CompactRevision >= 0 && f.TotalKeys == 0 {
@@ -155,19 +148,19 @@ func (s *scan) record(e *element) error {
 	}
 	s.facts.Records++
 	s.facts.LastRecordRevision = backup.Revision(rk.main)
-	s.facts.Bumped = s.facts.Bumped || r.fields == 0
+	s.facts.Bumped = s.facts.Bumped || r.Empty()
 
-	key, twice := shortFingerprintOf(r.key), false
+	key, twice := keyset.ShortOf(r.Key), false
 	if rk.tombstone {
-		twice = s.alive.remove(key)
+		twice = s.alive.Remove(key)
 	} else {
-		twice = s.alive.add(key)
+		twice = s.alive.Add(key)
 	}
 	if twice && rk.main <= s.hash.compact {
 		s.hash.wrong = true
 	}
 	if !s.hash.wrong {
-		s.hash.add(rk, r.key, e.pair)
+		s.hash.add(rk, r.Key, e.pair)
 	}
 	return nil
 }
@@ -177,7 +170,7 @@ func (h *quickHash) add(rk recordKey, key, pair []byte) {
 		if rk.tombstone {
 			return
 		}
-		if h.newer.has(fingerprintOf(key)) {
+		if h.newer.Has(keyset.FingerprintOf(key)) {
 			return
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	etcdsnapshot "go.etcd.io/etcd/etcdutl/v3/snapshot"
 	"go.uber.org/zap"
@@ -17,6 +16,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/publish"
 )
 
 // Options configure how a restore is executed. The zero value is usable.
@@ -32,10 +32,10 @@ type Options struct {
 // Execute builds every target from src in its staging folder, and then puts all of
 // them into place. After an error before that it leaves nothing behind.
 func (w *Work) Execute(ctx context.Context, src Source, o Options) error {
-	return w.execute(ctx, src, o, changer{})
+	return w.execute(ctx, src, o, nil)
 }
 
-func (w *Work) execute(ctx context.Context, src Source, o Options, c changer) (err error) {
+func (w *Work) execute(ctx context.Context, src Source, o Options, before publish.Hook) (err error) {
 	if o.EtcdLog == nil {
 		o.EtcdLog = zap.NewNop()
 	}
@@ -45,11 +45,11 @@ func (w *Work) execute(ctx context.Context, src Source, o Options, c changer) (e
 	if err := w.checkSource(src.About()); err != nil {
 		return err
 	}
-	shop, err := newWorkshop(c, w.folders())
+	shop, err := publish.Begin(w.groups(), before)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, shop.close()) }()
+	defer func() { err = errors.Join(err, shop.Close()) }()
 	if err := w.build(ctx, src, o); err != nil {
 		return err
 	}
@@ -61,17 +61,12 @@ func (w *Work) execute(ctx context.Context, src Source, o Options, c changer) (e
 
 // publish puts everything built into place, unless a target has changed since it
 // was checked.
-func (w *Work) publish(shop *workshop) error {
+func (w *Work) publish(shop *publish.Workshop) error {
 	if err := recheck(w.folders()); err != nil {
 		return err
 	}
-	j, err := w.journal(time.Now())
-	if err != nil {
-		return err
-	}
-	// From here on the restore will be finished, by this process or by the next
-	// one.
-	return shop.publish(j)
+	p := w.Plan
+	return shop.Publish(p.Source.Name, note{p.Token, p.ClusterID, newAsked(&w.site, p.Request)})
 }
 
 // checkSource refuses a database other than the one that the plan was made for.
@@ -119,7 +114,7 @@ func (w *Work) build(ctx context.Context, src Source, o Options) error {
 	o.Progress(backup.StageSync, 0, 0)
 	for _, t := range w.Targets {
 		for _, f := range t.folders() {
-			if err := seal(f.tree(), w.site.ownerOf(t, f)); err != nil {
+			if err := seal(f.Tree(), w.site.ownerOf(t, f)); err != nil {
 				return err
 			}
 		}
@@ -127,24 +122,24 @@ func (w *Work) build(ctx context.Context, src Source, o Options) error {
 	return nil
 }
 
-func (t Target) database() string   { return filepath.Join(t.data.tree(), "member", "snap", "db") }
-func (t Target) membership() string { return filepath.Join(t.data.staging(), "membership.db") }
+func (t Target) database() string   { return filepath.Join(t.data.Tree(), "member", "snap", "db") }
+func (t Target) membership() string { return filepath.Join(t.data.Staging(), "membership.db") }
 
 // buildMember runs etcdutl's restore on a database without content.
 func (t Target) buildMember(p *Plan, lg *zap.Logger) error {
-	skeleton := filepath.Join(t.data.staging(), "skeleton.db")
+	skeleton := filepath.Join(t.data.Staging(), "skeleton.db")
 	if err := etcddb.NewSkeleton(skeleton); err != nil {
 		return err
 	}
 	conf := etcdsnapshot.RestoreConfig{
 		SnapshotPath: skeleton, SkipHashCheck: true, InitialMmapSize: 1 << 20,
-		Name: t.Member.Name, PeerURLs: t.Member.PeerURLs, OutputDataDir: t.data.tree(),
+		Name: t.Member.Name, PeerURLs: t.Member.PeerURLs, OutputDataDir: t.data.Tree(),
 		InitialCluster: p.InitialCluster(), InitialClusterToken: p.Token,
 	}
 	if t.wal != nil {
-		conf.OutputWALDir = t.wal.tree()
+		conf.OutputWALDir = t.wal.Tree()
 	} else if t.WALDir != "" {
-		conf.OutputWALDir = filepath.Join(t.data.tree(), t.data.wal)
+		conf.OutputWALDir = filepath.Join(t.data.Tree(), t.data.wal)
 	}
 	if err := etcdsnapshot.NewV3(memberLog(lg)).Restore(conf); err != nil {
 		return err

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
@@ -25,18 +27,18 @@ const walReserve = 128 << 20
 // checkTarget refuses a target where a restore would put data at risk.
 func (s *Site) checkTarget(ctx context.Context, t Target) error {
 	for _, f := range t.folders() {
-		if err := f.checkJournal(); err != nil {
+		if err := f.CheckJournal(); err != nil {
 			return err
 		}
 		if err := f.checkLocks(); err != nil {
 			return err
 		}
-		if f.nested != "" {
+		if f.Nested != "" {
 			return backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf(
-				"%s is a mount point in %s, which would have to be moved", f.nested, f.dir)},
+				"%s is a mount point in %s, which would have to be moved", f.Nested, f.Dir)},
 				"unmount it; a data directory or a WAL directory may be a mount point itself")
 		}
-		if len(f.old) > 0 && !s.Replace {
+		if len(f.Old) > 0 && !s.Replace {
 			return f.occupied()
 		}
 		if err := s.checkOwner(t, f); err != nil {
@@ -47,9 +49,9 @@ func (s *Site) checkTarget(ctx context.Context, t Target) error {
 }
 
 func (f *folder) occupied() error {
-	reason := fmt.Sprintf("data-dir %q not empty or could not be read", f.dir)
+	reason := fmt.Sprintf("data-dir %q not empty or could not be read", f.Dir)
 	if f.kind == walFolder {
-		reason = fmt.Sprintf("wal-dir %q exists and is not empty", f.dir)
+		reason = fmt.Sprintf("wal-dir %q exists and is not empty", f.Dir)
 	}
 	return backup.WithHint(&backup.RefusedError{Reason: reason, Override: "--replace"},
 		"--replace moves the data there aside (it is never deleted); or choose another folder")
@@ -58,10 +60,10 @@ func (f *folder) occupied() error {
 // checkLocks refuses a folder that a running etcd holds: it locks its database
 // with flock(2), as bbolt does, and its WAL segments with fcntl(2).
 func (f *folder) checkLocks() error {
-	if !f.exists {
+	if !f.Exists {
 		return nil
 	}
-	wal := filepath.Join(f.dir, f.wal)
+	wal := filepath.Join(f.Dir, f.wal)
 	entries, err := os.ReadDir(wal)
 	if err != nil && !absent(err) {
 		return fmt.Errorf("look for a running server: %w", err)
@@ -84,7 +86,7 @@ func (f *folder) checkLocks() error {
 	if f.kind == walFolder {
 		return nil
 	}
-	return f.checkDatabase(filepath.Join(f.dir, "member", "snap", "db"))
+	return f.checkDatabase(filepath.Join(f.Dir, "member", "snap", "db"))
 }
 
 func (f *folder) checkDatabase(path string) error {
@@ -102,9 +104,15 @@ func (f *folder) checkDatabase(path string) error {
 	return nil
 }
 
+// absent reports whether the file or one of its parent directories does not
+// exist.
+func absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+}
+
 func (f *folder) held(file string) error {
 	return backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf("a running process holds %s", file)},
-		"stop the etcd server that uses %s first", f.dir)
+		"stop the etcd server that uses %s first", f.Dir)
 }
 
 // checkListening refuses while something listens on the peer address of the member
@@ -169,7 +177,7 @@ func checkSpace(targets []Target, database int64) error {
 	devices := map[uint64]*device{}
 	for _, t := range targets {
 		for _, f := range t.folders() {
-			root := f.root()
+			root := f.Root()
 			fs, err := disk.FileSystemOf(root)
 			if err != nil {
 				return err
@@ -206,6 +214,6 @@ func (s *Site) checkOwner(t Target, f *folder) error {
 	if os.Geteuid() == 0 || want.UID == os.Geteuid() && want.GID == os.Getegid() {
 		return nil
 	}
-	return backup.WithHint(fmt.Errorf("only root can give %s to %d:%d", f.dir, want.UID, want.GID),
+	return backup.WithHint(fmt.Errorf("only root can give %s to %d:%d", f.Dir, want.UID, want.GID),
 		"run as root, or give --chown %d:%d to keep the files yours", os.Geteuid(), os.Getegid())
 }

@@ -6,10 +6,10 @@ import "context"
 // change by which a restore becomes visible. If it returns an error, the change
 // is not made.
 func (w *Work) ExecuteBefore(ctx context.Context, src Source, o Options, before func(op, path string) error) error {
-	return w.execute(ctx, src, o, changer{before})
+	return w.execute(ctx, src, o, before)
 }
 
 // FinishInterruptedBefore is [FinishInterrupted] with such a function.
 func FinishInterruptedBefore(s Site, r Request, before func(op, path string) error) (*Finished, error) {
-	return finishInterrupted(s, r, changer{before})
+	return finishInterrupted(s, r, before)
 }

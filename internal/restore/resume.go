@@ -1,11 +1,13 @@
 package restore
 
 import (
-	"errors"
+	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/publish"
 )
 
 // Finished describes an interrupted restore that was completed.
@@ -20,6 +22,40 @@ type Finished struct {
 	SameRequest bool
 }
 
+// note is what the journal of a restore has about it.
+type note struct {
+	Token     string          `json:"token"`
+	ClusterID backup.MemberID `json:"clusterID"`
+	Asked     asked           `json:"asked"`
+}
+
+// asked is the part of a site and a request that determines the result of the
+// restore and its place.
+type asked struct {
+	Request
+	Name      string   `json:"name,omitempty"`
+	DataDir   string   `json:"dataDir,omitempty"`
+	WALDir    string   `json:"walDir,omitempty"`
+	OutputDir string   `json:"outputDir,omitempty"`
+	PeerURLs  []string `json:"peerURLs,omitempty"`
+}
+
+func newAsked(s *Site, r Request) asked {
+	a := asked{r, s.Name, s.DataDir, s.WALDir, s.OutputDir, s.PeerURLs}
+	for _, dir := range []*string{&a.DataDir, &a.WALDir, &a.OutputDir} {
+		if abs, err := filepath.Abs(*dir); err == nil && *dir != "" {
+			*dir = abs
+		}
+	}
+	return a
+}
+
+func (a asked) equal(b asked) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && string(x) == string(y)
+}
+
 // FinishInterrupted completes an earlier restore to the same folders that was
 // killed while it put them into place. It returns nil if there is none. It returns
 // a [*backup.RefusedError] if a server runs on a target.
@@ -27,80 +63,23 @@ type Finished struct {
 // The caller must compare the result with its own request: the interrupted restore
 // may have been a different one.
 func FinishInterrupted(s Site, r Request) (*Finished, error) {
-	return finishInterrupted(s, r, changer{})
+	return finishInterrupted(s, r, nil)
 }
 
-func finishInterrupted(s Site, r Request, c changer) (*Finished, error) {
+func finishInterrupted(s Site, r Request, before publish.Hook) (*Finished, error) {
 	dirs, err := s.dirs()
 	if err != nil {
 		return nil, err
 	}
-	for _, dir := range dirs {
-		for _, staging := range stagings(dir) {
-			j, err := readJournal(staging)
-			if err != nil {
-				return nil, err
-			}
-			if j == nil {
-				if err := tidy(c, staging); err != nil {
-					return nil, err
-				}
-				continue
-			}
-			if err := j.resume(c); err != nil {
-				return nil, fmt.Errorf("finish the interrupted restore of %s: %w", j.Source, err)
-			}
-			return &Finished{j.Source, j.Token, j.ClusterID, j.Dirs, j.Asked.equal(newAsked(&s, r))}, nil
-		}
+	work, err := publish.Finish(dirs, checkStopped, before)
+	if work == nil || err != nil {
+		return nil, err
 	}
-	return nil, nil
-}
-
-func (j *journal) resume(c changer) (err error) {
-	var locks []*lock
-	defer func() {
-		for _, l := range locks {
-			err = errors.Join(err, l.release(c))
-		}
-	}()
-	for _, dir := range j.Staging {
-		l, err := takeLock(dir)
-		if err != nil {
-			return err
-		}
-		locks = append(locks, l)
+	var n note
+	if err := json.Unmarshal(work.Note, &n); err != nil {
+		return nil, fmt.Errorf("decode journal of %s: %w", work.Source, err)
 	}
-	if still, err := readJournal(j.Staging[0]); still == nil || err != nil {
-		return err // another process has just finished it
-	}
-	if j.pending() {
-		for _, dir := range j.Dirs {
-			if err := checkStopped(dir); err != nil {
-				return err
-			}
-		}
-	}
-	return j.finish(c)
-}
-
-// tidy removes the staging folder of a restore that was killed before its journal
-// was written, or after all its moves were made.
-func tidy(c changer, staging string) (err error) {
-	if _, err := os.Lstat(lockPath(staging)); err != nil {
-		return nil // no restore was killed here
-	}
-	l, err := takeLock(staging)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, l.release(c)) }()
-	if j, err := readJournal(staging); j != nil || err != nil {
-		return err
-	}
-	if err := c.removeAll(staging); err != nil {
-		return fmt.Errorf("remove staging folder: %w", err)
-	}
-	return nil
+	return &Finished{work.Source, n.Token, n.ClusterID, work.Dirs, n.Asked.equal(newAsked(&s, r))}, nil
 }
 
 // checkStopped refuses a target on which an etcd was started after the crash.
@@ -109,11 +88,11 @@ func checkStopped(dir string) error {
 		return nil // closed by the restore
 	}
 	for _, p := range []place{{kind: dataFolder, dir: dir, wal: usualWAL}, {kind: walFolder, dir: dir, wal: "."}} {
-		found, err := p.read()
+		f, err := newFolder(p, nil)
 		if err != nil {
 			return err
 		}
-		if err := (&folder{place: p, contents: found}).checkLocks(); err != nil {
+		if err := f.checkLocks(); err != nil {
 			return err
 		}
 	}

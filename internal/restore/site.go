@@ -2,15 +2,14 @@ package restore
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/publish"
 )
 
 // Site describes one host of a restore: the members that it gets, their folders,
@@ -72,7 +71,7 @@ func (s *Site) Check(ctx context.Context, p *Plan) (*Work, error) {
 // targets returns the members that are restored here, with their folders as they
 // are now.
 func (s *Site) targets(p *Plan) ([]Target, error) {
-	mounts, err := mountPoints()
+	mounts, err := publish.MountPoints()
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +135,7 @@ func sameURLs(m backup.Member, advertised []string) error {
 // newTarget decides which folders make up the member's data directory and WAL.
 func newTarget(m backup.Member, dataDir, walDir string, mounts []string) (t Target, err error) {
 	t.Member = m
-	if t.DataDir, err = resolve(dataDir); err != nil {
+	if t.DataDir, err = publish.Resolve(dataDir); err != nil {
 		return t, err
 	}
 	data := place{kind: dataFolder, dir: t.DataDir, wal: usualWAL}
@@ -144,7 +143,7 @@ func newTarget(m backup.Member, dataDir, walDir string, mounts []string) (t Targ
 		t.data, err = newFolder(data, mounts)
 		return t, err
 	}
-	if t.WALDir, err = resolve(walDir); err != nil {
+	if t.WALDir, err = publish.Resolve(walDir); err != nil {
 		return t, err
 	}
 	if err := checkApart(t.DataDir, t.WALDir); err != nil {
@@ -159,9 +158,9 @@ func newTarget(m backup.Member, dataDir, walDir string, mounts []string) (t Targ
 		return t, err
 	}
 	switch {
-	case !within(t.WALDir, t.DataDir):
+	case !publish.Within(t.WALDir, t.DataDir):
 		t.wal = wal
-	case wal.inside && filepath.Dir(rel) == ".":
+	case wal.Inside && filepath.Dir(rel) == ".":
 		// Another disk is mounted in the data directory.
 		t.wal = wal
 		data.stays = rel
@@ -177,7 +176,7 @@ func newTarget(m backup.Member, dataDir, walDir string, mounts []string) (t Targ
 // checkApart refuses a WAL directory whose path collides with the data directory.
 func checkApart(dataDir, walDir string) error {
 	snap := filepath.Join(dataDir, "member", "snap")
-	if within(dataDir, walDir) || within(walDir, snap) || within(snap, walDir) {
+	if publish.Within(dataDir, walDir) || publish.Within(walDir, snap) || publish.Within(snap, walDir) {
 		return fmt.Errorf("--wal-dir %s and --data-dir %s do not go together", walDir, dataDir)
 	}
 	return nil
@@ -211,41 +210,18 @@ func (s *Site) ownerOf(t Target, f *folder) Owner {
 // interrupted. It needs no plan: the output directory shows which members it has.
 func (s *Site) dirs() ([]string, error) {
 	if s.OutputDir != "" {
-		return s.outputDirs()
+		return publish.Targets(s.OutputDir)
 	}
 	var out []string
 	for _, dir := range []string{s.dataDir(), s.WALDir} {
 		if dir == "" {
 			continue
 		}
-		abs, err := resolve(dir)
+		abs, err := publish.Resolve(dir)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, abs)
-	}
-	return out, nil
-}
-
-func (s *Site) outputDirs() ([]string, error) {
-	entries, err := os.ReadDir(s.OutputDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look for an interrupted restore: %w", err)
-	}
-	var out []string
-	for _, e := range entries {
-		// A target may not be there yet, only its staging folder.
-		target := e.Name()
-		if inner, ok := strings.CutSuffix(target, stagingName); ok {
-			target = strings.TrimPrefix(inner, ".")
-		}
-		// A link without a target is no folder of ours.
-		if abs, err := resolve(filepath.Join(s.OutputDir, target)); err == nil {
-			out = append(out, abs)
-		}
 	}
 	return out, nil
 }

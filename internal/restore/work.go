@@ -7,6 +7,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/publish"
 )
 
 // Work is a plan for one site that [Site.Check] has accepted. Only such a plan can
@@ -24,6 +25,19 @@ func (w *Work) folders() []*folder {
 	var out []*folder
 	for _, t := range w.Targets {
 		out = append(out, t.folders()...)
+	}
+	return out
+}
+
+// groups returns the folders of each member.
+func (w *Work) groups() []publish.Group {
+	var out []publish.Group
+	for _, t := range w.Targets {
+		var g publish.Group
+		for _, f := range t.folders() {
+			g = append(g, f.Folder)
+		}
+		out = append(out, g)
 	}
 	return out
 }

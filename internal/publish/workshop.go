@@ -1,4 +1,4 @@
-package restore
+package publish
 
 import (
 	"errors"
@@ -8,47 +8,51 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
-// workshop is the staging folders of one restore, locked. The first one holds
+// Workshop is the staging folders of one restore, locked. The first one holds
 // the journal, and the others point to it.
-type workshop struct {
+type Workshop struct {
 	changes   changer
+	groups    []Group
 	locks     []*lock
 	staged    []string
 	made      []string // folders that were missing, outermost first
 	published bool
 }
 
-func newWorkshop(c changer, folders []*folder) (_ *workshop, err error) {
-	w := &workshop{changes: c}
+// Begin locks the folders of all groups and makes their staging folders. It refuses
+// while another restore uses one of them, or was interrupted on it. The caller
+// builds each folder in its [Folder.Tree], makes it durable, and must call
+// [Workshop.Close] at the end.
+func Begin(groups []Group, before Hook) (_ *Workshop, err error) {
+	w := &Workshop{changes: changer{before}, groups: groups}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, w.close())
+			err = errors.Join(err, w.Close())
 		}
 	}()
-	for _, f := range folders {
-		if err := w.mkdirAll(filepath.Dir(f.staging())); err != nil {
+	for _, f := range slices.Concat(groups...) {
+		if err := w.mkdirAll(filepath.Dir(f.Staging())); err != nil {
 			return nil, err
 		}
-		l, err := takeLock(f.staging())
+		l, err := takeLock(f.Staging())
 		if err != nil {
 			return nil, err
 		}
 		w.locks = append(w.locks, l)
-		if err := f.checkJournal(); err != nil {
+		if err := f.CheckJournal(); err != nil {
 			return nil, err
 		}
-		if err := w.stage(f.staging()); err != nil {
+		if err := w.stage(f.Staging()); err != nil {
 			return nil, err
 		}
 	}
 	return w, nil
 }
 
-func (w *workshop) stage(dir string) error {
+func (w *Workshop) stage(dir string) error {
 	// A restore that was killed before it wrote a journal may have left one.
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("clear staging folder: %w", err)
@@ -66,7 +70,7 @@ func (w *workshop) stage(dir string) error {
 	return disk.Sync(filepath.Join(dir, pointerName))
 }
 
-func (w *workshop) mkdirAll(dir string) error {
+func (w *Workshop) mkdirAll(dir string) error {
 	var missing []string
 	for d := dir; d != disk.Existing(dir); d = filepath.Dir(d) {
 		missing = append(missing, d)
@@ -84,15 +88,23 @@ func (w *workshop) mkdirAll(dir string) error {
 	return nil
 }
 
-// publish puts everything built into place, as j lists.
-func (w *workshop) publish(j *journal) error {
+// Publish puts everything built into place. source and note are what [Finish]
+// returns as [Work] if this is interrupted.
+//
+// From the moment on that the journal is there the restore is finished whatever
+// happens, by this run or by the next one.
+func (w *Workshop) Publish(source string, note any) error {
+	j, err := newJournal(source, note, w.groups)
+	if err != nil {
+		return err
+	}
 	// Everything that the journal names must be as durable as the journal.
 	durable := slices.Concat(j.Staging, parents(j.Staging), parents(w.made))
 	if err := w.changes.sync(durable...); err != nil {
 		return err
 	}
-	// After an error the journal may exist all the same. close removes it first,
-	// so that nobody acts on it.
+	// If this fails the journal may be there all the same. Close takes it away
+	// first, so that nobody acts on it.
 	if err := j.write(w.changes); err != nil {
 		return err
 	}
@@ -100,25 +112,8 @@ func (w *workshop) publish(j *journal) error {
 	return j.finish(w.changes)
 }
 
-// recheck reads the folders again: hours may have passed since they were checked.
-func recheck(folders []*folder) error {
-	for _, f := range folders {
-		changed, err := f.changed()
-		if err != nil {
-			return err
-		}
-		if changed {
-			return &backup.RefusedError{Reason: fmt.Sprintf("%s has changed since this restore began", f.dir)}
-		}
-		if err := f.checkLocks(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// close ends the restore and removes everything that was not put into place.
-func (w *workshop) close() error {
+// Close ends the restore. It removes everything that was not put into place.
+func (w *Workshop) Close() error {
 	var errs []error
 	if !w.published {
 		for _, dir := range w.staged {
@@ -135,7 +130,7 @@ func (w *workshop) close() error {
 }
 
 // unmake removes the folders that were made and not used.
-func (w *workshop) unmake() error {
+func (w *Workshop) unmake() error {
 	for _, dir := range slices.Backward(w.made) {
 		if err := w.changes.rmdir(dir); err != nil {
 			return fmt.Errorf("remove folder: %w", err)

@@ -1,4 +1,4 @@
-package restore
+package publish
 
 import (
 	"errors"
@@ -13,13 +13,13 @@ import (
 	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
-// changer makes the visible changes of a restore. Tests can stop it before each of
-// them.
-type changer struct {
-	// before, when not nil, is called before each change. If it returns an
-	// error, the change is not made.
-	before func(op, path string) error
-}
+// A Hook is called before every change by which a restore becomes visible. If it
+// returns an error, the change is not made. Tests stop a restore by it; nil
+// changes nothing.
+type Hook func(op, path string) error
+
+// changer makes the changes by which a restore becomes visible.
+type changer struct{ before Hook }
 
 func (c changer) step(op, path string, change func() error) error {
 	if c.before != nil {

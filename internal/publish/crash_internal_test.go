@@ -1,4 +1,4 @@
-package restore
+package publish
 
 import (
 	"errors"
@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,46 +103,76 @@ func ok(t *testing.T, err error) {
 	}
 }
 
-func (s *site) asked() Site {
-	a := Site{Name: "m1", DataDir: s.data, Replace: true}
-	if s.layout.wal != "" {
-		a.WALDir = s.wal
+// dirs lists the folders that are put into place.
+func (s *site) dirs() []string {
+	if s.layout.wal == "apart" {
+		return []string{s.data, s.wal}
 	}
-	return a
+	return []string{s.data}
 }
 
-// run builds a target as build does and publishes it, up to where before stops
-// it.
-func (s *site) run(t *testing.T, before func(op, path string) error) error {
+// run builds a data directory, and a WAL directory if it is apart, as a restore does
+// and publishes it, up to where before stops it.
+func (s *site) run(t *testing.T, before Hook) error {
 	t.Helper()
-	asked := s.asked()
-	target, err := newTarget(backup.Member{Name: "m1"}, asked.DataDir, asked.WALDir, nil)
-	ok(t, err)
-	for _, f := range target.folders() {
-		if f.exists {
-			f.inside = s.inside
+	var g Group
+	for i, dir := range s.dirs() {
+		f, err := NewFolder(Place{Dir: dir, Heart: []string{"member", ""}[i]}, nil)
+		ok(t, err)
+		if f.Exists {
+			f.Inside = s.inside
 		}
-		ok(t, f.checkJournal())
+		ok(t, f.CheckJournal())
+		g = append(g, f)
 	}
-	work := &Work{Plan: &Plan{Source: Origin{Name: "test"}}, Targets: []Target{target}, site: asked}
-	w, err := newWorkshop(changer{before}, work.folders())
+	w, err := Begin([]Group{g}, before)
 	ok(t, err)
-	write(t, target.database(), "new")
-	write(t, filepath.Join(target.data.staging(), "scratch"), "new")
-	tree := filepath.Join(target.data.tree(), target.data.wal)
-	if target.wal != nil {
-		tree = target.wal.tree()
+	write(t, filepath.Join(g[0].Tree(), "member", "snap", "db"), "new")
+	write(t, filepath.Join(g[0].Staging(), "scratch"), "new")
+	tree := filepath.Join(g[0].Tree(), strings.TrimPrefix(s.wal, s.data))
+	if s.layout.wal == "apart" {
+		tree = g[1].Tree()
 	}
 	write(t, filepath.Join(tree, "0.wal"), "new")
-	return errors.Join(work.publish(w), w.close())
+	for _, f := range g {
+		if changed, err := f.Changed(); changed || err != nil {
+			t.Errorf("%s has changed: %v, %v", f.Dir, changed, err)
+		}
+	}
+	return errors.Join(w.Publish("test", "a note"), w.Close())
+}
+
+// finish completes an interrupted restore. A database that somebody has locked is in
+// use.
+func (s *site) finish(before Hook) (*Work, error) {
+	return Finish(s.dirs(), func(dir string) error {
+		f, err := os.Open(filepath.Join(dir, "member", "snap", "db"))
+		if absent(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			return &backup.RefusedError{Reason: dir + " is in use"}
+		}
+		return nil
+	}, before)
 }
 
 // rerun does the same as the command does after a crash.
-func (s *site) rerun(t *testing.T, before func(op, path string) error) error {
+func (s *site) rerun(t *testing.T, before Hook) error {
 	t.Helper()
-	done, err := finishInterrupted(s.asked(), Request{}, changer{before})
-	if err != nil || done != nil {
+	done, err := s.finish(before)
+	if err != nil {
 		return err
+	}
+	if done != nil {
+		if done.Source != "test" || string(done.Note) != `"a note"` || !slices.Equal(done.Dirs, s.dirs()) {
+			t.Errorf("finished %+v", done)
+		}
+		return nil
 	}
 	if s.state() == "new new" {
 		return nil // killed after the last change; the command would refuse now
@@ -262,7 +293,7 @@ func (s *site) asides(t *testing.T) int {
 var errCrash = errors.New("crash")
 
 // crashAt stops everything from the n-th change on, clean-up included.
-func (s *site) crashAt(n int) func(op, path string) error {
+func (s *site) crashAt(n int) Hook {
 	count := 0
 	return func(op, _ string) error {
 		if count++; count > n {
@@ -373,7 +404,7 @@ func (s *site) useAndRerun(t *testing.T, n int) {
 	ok(t, err)
 	defer f.Close()
 	ok(t, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB))
-	done, err := FinishInterrupted(s.asked(), Request{})
+	done, err := s.finish(nil)
 	if got := s.read(filepath.Join(s.data, "member", "snap", "db")); got != is {
 		t.Errorf("crash %d: the database in use was %s and is %s", n, is, got)
 	}

@@ -1,4 +1,4 @@
-package restore
+package publish
 
 import (
 	"errors"
@@ -99,19 +99,16 @@ func (m move) putAside(c changer) error {
 	return c.rename(m.From, m.Aside)
 }
 
-// moves lists, in order, the moves that put a built target into place.
+// moves lists, in order, the moves that put a built group into place.
 //
-// If that takes several steps, somebody could start etcd between two of them, for
-// example on an old database with a new WAL, and etcd would not notice. So the
-// first step closes the target: a plain file replaces the data directory, and no
-// etcd starts on it. The last step opens the target again.
-func (t Target) moves(stamp string) ([]move, error) {
-	moves, err := t.data.moves(stamp)
-	if err != nil {
-		return nil, err
-	}
-	if t.wal != nil {
-		more, err := t.wal.moves(stamp)
+// Where that takes several steps a server could be started between two of them, on
+// an old database with a new WAL or the like, and would not notice. So the
+// first step closes the group: a plain file takes the place of the heart, on which
+// no server starts. The last step opens it again.
+func (g Group) moves(stamp string) ([]move, error) {
+	var moves []move
+	for _, f := range g {
+		more, err := f.moves(stamp)
 		if err != nil {
 			return nil, err
 		}
@@ -120,7 +117,7 @@ func (t Target) moves(stamp string) ([]move, error) {
 	if len(moves) == 1 {
 		return moves, nil
 	}
-	closing, opening, err := t.data.closed(moves[0], stamp)
+	closing, opening, err := g[0].closed(moves[0], stamp)
 	if err != nil {
 		return nil, err
 	}
@@ -129,10 +126,10 @@ func (t Target) moves(stamp string) ([]move, error) {
 
 const closedNotice = "A restore by backupd was interrupted here. Run the same command again to finish it.\n"
 
-// closed splits heart, the move of the entry from which etcd starts, into two
-// moves: the first closes the target, the second opens it.
-func (f *folder) closed(heart move, stamp string) (closing, opening move, err error) {
-	notice := filepath.Join(f.staging(), "closed")
+// closed splits heart, the move of the entry that a server starts from, into two:
+// one that closes the group and one that opens it.
+func (f *Folder) closed(heart move, stamp string) (closing, opening move, err error) {
+	notice := filepath.Join(f.Staging(), "closed")
 	if err := os.WriteFile(notice, []byte(closedNotice), 0o644); err != nil {
 		return closing, opening, fmt.Errorf("write staging folder: %w", err)
 	}
@@ -140,7 +137,7 @@ func (f *folder) closed(heart move, stamp string) (closing, opening move, err er
 		return closing, opening, err
 	}
 	aside := heart.Aside
-	if aside == "" && f.exists && !f.inside {
+	if aside == "" && f.Exists && !f.Inside {
 		aside = f.aside(stamp) // the empty folder; it is removed at the end
 	}
 	closing, err = newMove(notice, heart.To, aside)
@@ -150,40 +147,40 @@ func (f *folder) closed(heart move, stamp string) (closing, opening move, err er
 }
 
 // moves lists the moves that put a built folder into place. The first one moves
-// the entry from which etcd starts.
-func (f *folder) moves(stamp string) ([]move, error) {
-	if !f.inside {
+// the heart, the entry that a server starts from.
+func (f *Folder) moves(stamp string) ([]move, error) {
+	if !f.Inside {
 		aside := f.aside(stamp)
-		if !f.exists || f.bare {
+		if !f.Exists || f.bare {
 			aside = "" // a folder can be renamed over an empty one
 		}
-		m, err := newMove(f.tree(), f.dir, aside)
+		m, err := newMove(f.Tree(), f.Dir, aside)
 		return []move{m}, err
 	}
-	built, err := os.ReadDir(f.tree())
+	built, err := os.ReadDir(f.Tree())
 	if err != nil {
 		return nil, fmt.Errorf("read staging folder: %w", err)
 	}
 	var out []move
 	for _, e := range built {
 		aside := ""
-		if slices.Contains(f.old, e.Name()) {
+		if slices.Contains(f.Old, e.Name()) {
 			aside = filepath.Join(f.aside(stamp), e.Name())
 		}
-		m, err := newMove(filepath.Join(f.tree(), e.Name()), filepath.Join(f.dir, e.Name()), aside)
+		m, err := newMove(filepath.Join(f.Tree(), e.Name()), filepath.Join(f.Dir, e.Name()), aside)
 		if err != nil {
 			return nil, err
 		}
-		if f.kind == dataFolder && e.Name() == "member" {
+		if e.Name() == f.Heart {
 			out = slices.Insert(out, 0, m)
 			continue
 		}
 		out = append(out, m)
 	}
-	for _, name := range f.old {
+	for _, name := range f.Old {
 		if !slices.ContainsFunc(built, func(e os.DirEntry) bool { return e.Name() == name }) {
 			// An old WAL segment beside the new ones would be read with them.
-			m, err := newMove(filepath.Join(f.dir, name), filepath.Join(f.aside(stamp), name), "")
+			m, err := newMove(filepath.Join(f.Dir, name), filepath.Join(f.aside(stamp), name), "")
 			if err != nil {
 				return nil, err
 			}
@@ -196,16 +193,16 @@ func (f *folder) moves(stamp string) ([]move, error) {
 
 // aside returns the path to which old data moves: a sibling of the folder or, if
 // the folder cannot be moved, a folder in it.
-func (f *folder) aside(stamp string) string {
-	if f.inside {
-		return filepath.Join(f.dir, AsidePrefix+stamp)
+func (f *Folder) aside(stamp string) string {
+	if f.Inside {
+		return filepath.Join(f.Dir, AsidePrefix+stamp)
 	}
-	return f.dir + AsidePrefix + stamp
+	return f.Dir + AsidePrefix + stamp
 }
 
 // freeStamp makes the common part of the names of all data that one restore moves
 // aside.
-func freeStamp(folders []*folder, now time.Time) (string, error) {
+func freeStamp(folders []*Folder, now time.Time) (string, error) {
 	stamp := now.UTC().Format("20060102T150405Z")
 	for range 100 {
 		taken := false

@@ -6,10 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func exchange(a, b string) error {
-	return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
-}
-
 // beginWriteback asks the kernel to start writing a part of f to the disk. It is
 // advice only: the fsync at the end decides.
 func beginWriteback(f *os.File, off, n int64) {

@@ -1,6 +1,6 @@
 //go:build unix && !linux
 
-package etcddb
+package child
 
 import (
 	"os"
@@ -10,6 +10,3 @@ import (
 func executable() (string, error) { return os.Executable() }
 
 func childAttributes() *syscall.SysProcAttr { return nil }
-
-// populate exists on Linux only.
-const populate = 0

@@ -1,9 +1,11 @@
-package config
+package strict
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/agnivade/levenshtein"
@@ -13,39 +15,41 @@ import (
 // maxValues is the largest number of values in a file, with aliases followed.
 const maxValues = 200_000
 
-// decoder turns YAML nodes into the types of this package. It goes on after a
-// mistake, so that all mistakes are reported at once.
-type decoder struct {
-	*source
+// Decoder turns YAML nodes into Go values. It goes on after a mistake, so that all
+// mistakes are reported at once.
+type Decoder struct {
+	*Source
 	lookup   func(string) (string, bool)
 	values   int
 	problems []Problem
 }
 
-// add reports a problem with the value at path.
-func (d *decoder) add(path, format string, args ...any) {
-	d.problems = append(d.problems, d.problem(path, fmt.Sprintf(format, args...)))
+// Add reports a problem with the value at path.
+func (d *Decoder) Add(path, format string, args ...any) {
+	d.problems = append(d.problems, d.Problem(path, fmt.Sprintf(format, args...)))
 	at := d.at[path]
 	at.failed = true
 	d.at[path] = at
 }
 
-// given reports whether the file has a value at path.
-func (d *decoder) given(path string) bool { return d.at[path].line > 0 && !d.at[path].empty }
+// Reported reports whether a problem was added whose path begins with prefix.
+func (d *Decoder) Reported(prefix string) bool {
+	return slices.ContainsFunc(d.problems, func(p Problem) bool { return strings.HasPrefix(p.Path, prefix) })
+}
 
-// usable reports whether the file has a value at path without a problem so far.
-func (d *decoder) usable(path string) bool { return d.given(path) && !d.at[path].failed }
+// Err returns all problems as an [*Error], or nil. It must come last.
+func (d *Decoder) Err() error { return d.Finish(d.problems) }
 
 // addAt reports a problem at a node that is not a value of a known key, such as an
 // unknown key.
-func (d *decoder) addAt(n *yaml.Node, path, format string, args ...any) {
+func (d *Decoder) addAt(n *yaml.Node, path, format string, args ...any) {
 	d.problems = append(d.problems, Problem{
 		File: d.name, Line: n.Line, Column: n.Column, Path: path, Message: fmt.Sprintf(format, args...),
 	})
 }
 
 // decode fills v from n.
-func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
+func (d *Decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 	d.at[path] = place{line: n.Line, column: n.Column}
 	if v.Type() == secretType {
 		d.hide(n.Line, n.Column)
@@ -55,16 +59,16 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 	}
 	if d.values++; d.values > maxValues {
 		if d.values == maxValues+1 {
-			d.add(path, "the file holds too many values")
+			d.Add(path, "the file holds too many values")
 		}
 		return
 	}
 	switch {
 	case n.Style&yaml.TaggedStyle != 0:
-		d.add(path, "YAML tags such as %s are not allowed", n.Tag)
+		d.Add(path, "YAML tags such as %s are not allowed", n.Tag)
 		return
 	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null":
-		d.add(path, "has no value: give it one, or remove the key")
+		d.Add(path, "has no value: give it one, or remove the key")
 		return
 	}
 	switch v.Kind() {
@@ -83,7 +87,7 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 }
 
 // is reports whether n is of the wanted kind, and adds a problem if not.
-func (d *decoder) is(n *yaml.Node, kind yaml.Kind, want, path string) bool {
+func (d *Decoder) is(n *yaml.Node, kind yaml.Kind, want, path string) bool {
 	if n.Kind == kind {
 		return true
 	}
@@ -93,11 +97,11 @@ func (d *decoder) is(n *yaml.Node, kind yaml.Kind, want, path string) bool {
 	got := map[yaml.Kind]string{
 		yaml.ScalarNode: "a single value", yaml.MappingNode: "a section with keys", yaml.SequenceNode: "a list",
 	}[n.Kind]
-	d.add(path, "want %s, not %s", want, got)
+	d.Add(path, "want %s, not %s", want, got)
 	return false
 }
 
-func (d *decoder) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
+func (d *Decoder) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
 	setDefaults(v)
 	if !d.is(n, yaml.MappingNode, "a section with keys", path) {
 		return
@@ -110,7 +114,7 @@ func (d *decoder) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
 		f, ok := fields[key.Value]
 		if !ok {
 			d.hide(value.Line, value.Column)
-			d.addAt(key, path, "unknown key %q%s", key.Value, didYouMean(key.Value, sortedKeys(fields)))
+			d.addAt(key, path, "unknown key %q%s", key.Value, DidYouMean(key.Value, slices.Sorted(maps.Keys(fields))))
 			continue
 		}
 		field := join(path, key.Value)
@@ -128,9 +132,9 @@ func (d *decoder) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
 		field := join(path, f.Tag.Get("yaml"))
 		switch at := d.at[field]; {
 		case at.line == 0:
-			d.add(field, "is missing")
+			d.Add(field, "is missing")
 		case !at.failed && f.Type.Kind() != reflect.Struct && v.FieldByIndex(f.Index).Len() == 0:
-			d.add(field, "must not be empty")
+			d.Add(field, "must not be empty")
 		}
 	}
 }
@@ -148,14 +152,14 @@ func keyFields(t reflect.Type) []reflect.StructField {
 }
 
 // checkChoice compares values with those that the field's tag allows.
-func (d *decoder) checkChoice(f reflect.StructField, v reflect.Value, path string) {
+func (d *Decoder) checkChoice(f reflect.StructField, v reflect.Value, path string) {
 	choices := strings.Fields(f.Tag.Get("oneof"))
 	if len(choices) == 0 {
 		return
 	}
 	check := func(text, path string) {
 		if !slices.Contains(choices, text) && text != "" {
-			d.add(path, "%q is not known: want %s%s", text, orList(choices), suggestion(text, choices))
+			d.Add(path, "%q is not known: want %s%s", text, OrList(choices), Suggestion(text, choices))
 		}
 	}
 	if v.Kind() == reflect.String {
@@ -167,7 +171,7 @@ func (d *decoder) checkChoice(f reflect.StructField, v reflect.Value, path strin
 	}
 }
 
-func (d *decoder) decodeMap(n *yaml.Node, v reflect.Value, path string) {
+func (d *Decoder) decodeMap(n *yaml.Node, v reflect.Value, path string) {
 	if !d.is(n, yaml.MappingNode, "a section with names as keys", path) {
 		return
 	}
@@ -179,7 +183,7 @@ func (d *decoder) decodeMap(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-func (d *decoder) decodeSlice(n *yaml.Node, v reflect.Value, path string) {
+func (d *Decoder) decodeSlice(n *yaml.Node, v reflect.Value, path string) {
 	if !d.is(n, yaml.SequenceNode, "a list", path) {
 		return
 	}
@@ -189,14 +193,14 @@ func (d *decoder) decodeSlice(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-func (d *decoder) decodeScalar(n *yaml.Node, v reflect.Value, path string) {
+func (d *Decoder) decodeScalar(n *yaml.Node, v reflect.Value, path string) {
 	if !d.is(n, yaml.ScalarNode, "a single value", path) {
 		return
 	}
 	text, err := expand(n.Value, d.lookup)
 	if err != nil {
 		for line := range strings.Lines(err.Error()) {
-			d.add(path, "%s", strings.TrimSuffix(line, "\n"))
+			d.Add(path, "%s", strings.TrimSuffix(line, "\n"))
 		}
 		return
 	}
@@ -209,17 +213,17 @@ func (d *decoder) decodeScalar(n *yaml.Node, v reflect.Value, path string) {
 	d.at[path] = at
 	const quotes = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle
 	if n.Style&quotes != 0 && !expanded && !isText(v.Type()) {
-		d.add(path, "want the value without quotes: it is not a text")
+		d.Add(path, "want the value without quotes: it is not a text")
 		return
 	}
 	if err := setScalar(v, text); err != nil {
-		d.add(path, "%v", err)
+		d.Add(path, "%v", err)
 	}
 }
 
 // pairs yields the keys of a mapping with their values. A node that cannot be a key
 // is a problem and is left out.
-func (d *decoder) pairs(n *yaml.Node, path string) func(yield func(key, value *yaml.Node) bool) {
+func (d *Decoder) pairs(n *yaml.Node, path string) func(yield func(key, value *yaml.Node) bool) {
 	return func(yield func(key, value *yaml.Node) bool) {
 		first := map[string]int{}
 		for i := 0; i+1 < len(n.Content); i += 2 {
@@ -247,6 +251,25 @@ func (d *decoder) pairs(n *yaml.Node, path string) func(yield func(key, value *y
 	}
 }
 
+// checkMinima compares numbers with the tag min of their fields.
+func (d *Decoder) checkMinima(v reflect.Value, path string) {
+	switch v.Kind() {
+	case reflect.Struct:
+		for _, f := range keyFields(v.Type()) {
+			field, value := join(path, f.Tag.Get("yaml")), v.FieldByIndex(f.Index)
+			least, err := strconv.ParseInt(f.Tag.Get("min"), 10, 64)
+			if err == nil && value.Int() < least && d.Usable(field) {
+				d.Add(field, "must be at least %d", least)
+			}
+			d.checkMinima(value, field)
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			d.checkMinima(v.Index(i), fmt.Sprintf("%s[%d]", path, i))
+		}
+	}
+}
+
 // setDefaults fills a struct and the structs in it with the defaults in their tags.
 func setDefaults(v reflect.Value) {
 	for _, f := range keyFields(v.Type()) {
@@ -261,7 +284,7 @@ func setDefaults(v reflect.Value) {
 
 func setDefault(name string, v reflect.Value, text string) {
 	if err := setScalar(v, text); err != nil {
-		panic("config: internal error: default of " + name + ": " + err.Error())
+		panic("strict: internal error: default of " + name + ": " + err.Error())
 	}
 }
 
@@ -272,9 +295,9 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// suggestion asks for the known word that is most similar to got. It is empty if
+// Suggestion asks for the known word that is most similar to got. It is empty if
 // none is similar.
-func suggestion(got string, known []string) string {
+func Suggestion(got string, known []string) string {
 	if len(got) > 100 {
 		return ""
 	}
@@ -296,15 +319,16 @@ func suggestion(got string, known []string) string {
 	return fmt.Sprintf(": did you mean %q?", best)
 }
 
-// didYouMean is the suggestion, or a list of all known words.
-func didYouMean(got string, known []string) string {
-	if s := suggestion(got, known); s != "" {
+// DidYouMean is the [Suggestion], or a list of all known words.
+func DidYouMean(got string, known []string) string {
+	if s := Suggestion(got, known); s != "" {
 		return s
 	}
-	return ": want " + orList(known)
+	return ": want " + OrList(known)
 }
 
-func orList(words []string) string {
+// OrList spells a choice between words.
+func OrList(words []string) string {
 	if n := len(words); n > 1 {
 		return strings.Join(words[:n-1], ", ") + " or " + words[n-1]
 	}

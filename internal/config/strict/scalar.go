@@ -1,4 +1,4 @@
-package config
+package strict
 
 import (
 	"errors"
@@ -50,7 +50,7 @@ func setScalar(v reflect.Value, text string) error {
 		v.SetFloat(f)
 		return err
 	}
-	panic("config: internal error: no scalar: " + v.Type().String())
+	panic("strict: internal error: no scalar: " + v.Type().String())
 }
 
 var (

@@ -1,4 +1,4 @@
-package restore
+package publish
 
 import (
 	"bufio"
@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// mountPoints lists all mount points of this process. Without a proc file system
+// MountPoints lists all mount points of this process. Without a proc file system
 // it returns none.
-func mountPoints() ([]string, error) {
+func MountPoints() ([]string, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

@@ -1,4 +1,13 @@
-package restore
+// Package publish puts finished folders of a restore into place, so that a crash at
+// any moment leaves each of them complete: the old one, the new one or, where that
+// takes several steps, closed to any server.
+//
+// [Begin] makes a staging folder beside each target, on the same file system. When
+// everything is built there and durable, [Workshop.Publish] writes a journal of all
+// renames and makes them. After a crash [Finish] reads the journal and makes the
+// rest. Nothing is ever overwritten: old folders are moved aside, to names with
+// [AsidePrefix]. The package knows nothing of the contents.
+package publish
 
 import (
 	"encoding/json"
@@ -19,41 +28,17 @@ import (
 // folder is put into place. The next restore to the same place finds it and
 // finishes the work.
 type journal struct {
-	Source    string          `json:"source"`
-	Token     string          `json:"token"`
-	ClusterID backup.MemberID `json:"clusterID"`
-	Asked     asked           `json:"asked"`
-	Dirs      []string        `json:"dirs"` // the targets
-	Moves     []move          `json:"moves"`
+	Work
+	Moves []move `json:"moves"`
 	// Staging folders are removed at the end; the first holds the journal.
 	Staging []string `json:"staging"`
 }
 
-// asked is the part of a site and a request that determines the result of the
-// restore and its place.
-type asked struct {
-	Request
-	Name      string   `json:"name,omitempty"`
-	DataDir   string   `json:"dataDir,omitempty"`
-	WALDir    string   `json:"walDir,omitempty"`
-	OutputDir string   `json:"outputDir,omitempty"`
-	PeerURLs  []string `json:"peerURLs,omitempty"`
-}
-
-func newAsked(s *Site, r Request) asked {
-	a := asked{r, s.Name, s.DataDir, s.WALDir, s.OutputDir, s.PeerURLs}
-	for _, dir := range []*string{&a.DataDir, &a.WALDir, &a.OutputDir} {
-		if abs, err := filepath.Abs(*dir); err == nil && *dir != "" {
-			*dir = abs
-		}
-	}
-	return a
-}
-
-func (a asked) equal(b asked) bool {
-	x, errX := json.Marshal(a)
-	y, errY := json.Marshal(b)
-	return errX == nil && errY == nil && string(x) == string(y)
+// Work says what a restore puts into place.
+type Work struct {
+	Source string          `json:"source"` // the name of what is restored
+	Note   json.RawMessage `json:"note"`   // the caller's own facts about it
+	Dirs   []string        `json:"dirs"`   // the targets
 }
 
 const (
@@ -61,26 +46,28 @@ const (
 	pointerName = "journal-is-in"
 )
 
-// journal makes the journal: the moves that put everything built into place.
-func (w *Work) journal(now time.Time) (*journal, error) {
-	p := w.Plan
-	j := &journal{
-		Source: p.Source.Name, Token: p.Token, ClusterID: p.ClusterID, Asked: newAsked(&w.site, p.Request),
+// newJournal plans how everything built is put into place.
+func newJournal(source string, note any, groups []Group) (*journal, error) {
+	raw, err := json.Marshal(note)
+	if err != nil {
+		return nil, fmt.Errorf("encode journal: %w", err)
 	}
-	stamp, err := freeStamp(w.folders(), now)
+	j := &journal{Work: Work{Source: source, Note: raw}}
+	folders := slices.Concat(groups...)
+	stamp, err := freeStamp(folders, time.Now())
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range w.Targets {
-		moves, err := t.moves(stamp)
+	for _, g := range groups {
+		moves, err := g.moves(stamp)
 		if err != nil {
 			return nil, err
 		}
 		j.Moves = append(j.Moves, moves...)
 	}
-	for _, f := range w.folders() {
-		j.Dirs = append(j.Dirs, f.dir)
-		j.Staging = append(j.Staging, f.staging())
+	for _, f := range folders {
+		j.Dirs = append(j.Dirs, f.Dir)
+		j.Staging = append(j.Staging, f.Staging())
 	}
 	return j, nil
 }
@@ -204,10 +191,10 @@ func trusted(staging string) error {
 	return nil
 }
 
-// checkJournal refuses while an interrupted restore of the folder is unfinished:
-// its staging folder may hold old data.
-func (f *folder) checkJournal() error {
-	for _, dir := range stagings(f.dir) {
+// CheckJournal refuses while an interrupted restore has left work to finish: its
+// staging folder may hold old data.
+func (f *Folder) CheckJournal() error {
+	for _, dir := range stagings(f.Dir) {
 		j, err := readJournal(dir)
 		if err != nil {
 			return err

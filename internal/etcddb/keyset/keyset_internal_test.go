@@ -1,43 +1,43 @@
-package etcddb
+package keyset
 
 import (
 	"math/rand/v2"
 	"testing"
 )
 
-// TestKeySet does random things to a set and to a map. The small range makes
+// TestSet does random things to a set and to a map. The small range makes
 // keys meet in the same cells.
-func TestKeySet(t *testing.T) {
+func TestSet(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
-	var set keySet[shortFingerprint]
-	want := make(map[shortFingerprint]bool)
+	var set Set[Short]
+	want := make(map[Short]bool)
 	for i := range 200_000 {
-		f := shortFingerprint(rng.Uint64N(3000)<<rng.UintN(2)<<1 | 1)
+		f := Short(rng.Uint64N(3000)<<rng.UintN(2)<<1 | 1)
 		if i%50_000 > 40_000 { // shrink now and then
-			f = shortFingerprint(rng.Uint64N(6000)<<1 | 1)
+			f = Short(rng.Uint64N(6000)<<1 | 1)
 		}
 		switch op := rng.UintN(10); {
 		case op < 5 && i%50_000 <= 40_000:
-			if set.add(f) != want[f] {
+			if set.Add(f) != want[f] {
 				t.Fatalf("step %d: add: was there: %v", i, !want[f])
 			}
 			want[f] = true
 		case op < 8:
-			if set.remove(f) != want[f] {
+			if set.Remove(f) != want[f] {
 				t.Fatalf("step %d: remove: was there: %v", i, !want[f])
 			}
 			delete(want, f)
 		default:
-			if set.has(f) != want[f] {
+			if set.Has(f) != want[f] {
 				t.Fatalf("step %d: has: %v", i, !want[f])
 			}
 		}
-		if set.count != len(want) {
-			t.Fatalf("step %d: %d keys, want %d", i, set.count, len(want))
+		if set.Len() != len(want) {
+			t.Fatalf("step %d: %d keys, want %d", i, set.Len(), len(want))
 		}
 	}
 	for f := range want {
-		if !set.has(f) {
+		if !set.Has(f) {
 			t.Fatalf("%d is missing", f)
 		}
 	}

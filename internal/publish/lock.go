@@ -1,4 +1,4 @@
-package restore
+package publish
 
 import (
 	"errors"

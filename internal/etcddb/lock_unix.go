@@ -4,20 +4,10 @@ package etcddb
 
 import (
 	"errors"
-	"fmt"
 	"os"
-	"syscall"
 
 	"github.com/etcd-backupd/backupd/internal/disk"
 )
-
-// limitChild forbids core dumps, which would contain the keys of the database.
-func limitChild() {
-	none := syscall.Rlimit{}
-	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &none); err != nil {
-		fmt.Fprintf(os.Stderr, "forbid core dumps: %v\n", err)
-	}
-}
 
 // lockShared refuses a database that a running etcd has open, because it may change
 // during the read. On a file system without locks it refuses nothing.

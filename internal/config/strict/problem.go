@@ -1,4 +1,4 @@
-package config
+package strict
 
 import (
 	"cmp"
@@ -56,8 +56,8 @@ func (p Problem) String() string {
 	return b.String()
 }
 
-// source is the text of a configuration, with the place of each value.
-type source struct {
+// Source is the text of a configuration, with the place of each value.
+type Source struct {
 	name  string
 	lines []string
 	at    map[string]place // by the path of the key
@@ -77,23 +77,38 @@ type place struct {
 // lineBreaks replaces every line break that YAML knows by a newline.
 var lineBreaks = strings.NewReplacer("\r\n", "\n", "\r", "\n", "\u0085", "\n", "\u2028", "\n", "\u2029", "\n")
 
-func newSource(name, text string) *source {
-	return &source{
+func newSource(name, text string) *Source {
+	return &Source{
 		name: name, lines: strings.Split(lineBreaks.Replace(text), "\n"),
 		at: map[string]place{}, masks: map[int]int{},
 	}
 }
 
+// Given reports whether the file has a value at path.
+func (s *Source) Given(path string) bool { return s.at[path].line > 0 && !s.at[path].empty }
+
+// Usable reports whether the file has a value at path without a problem so far.
+func (s *Source) Usable(path string) bool { return s.Given(path) && !s.at[path].failed }
+
+// Failed reports whether there is a problem with the value at path.
+func (s *Source) Failed(path string) bool { return s.at[path].failed }
+
+// Line returns the line of the value at path, or 0 if the file has none.
+func (s *Source) Line(path string) int { return s.at[path].line }
+
+// Hide masks the value at path in excerpts: it may be a secret.
+func (s *Source) Hide(path string) { s.hide(s.at[path].line, s.at[path].column) }
+
 // hide masks a line from a column on.
-func (s *source) hide(line, column int) {
+func (s *Source) hide(line, column int) {
 	if old, ok := s.masks[line]; !ok || column < old {
 		s.masks[line] = column
 	}
 }
 
-// problem returns a problem of the value at path. If the file has no such value, its
+// Problem returns a problem of the value at path. If the file has no such value, its
 // place is that of the nearest value around it.
-func (s *source) problem(path, message string) Problem {
+func (s *Source) Problem(path, message string) Problem {
 	if s == nil {
 		return Problem{Path: path, Message: message}
 	}
@@ -113,9 +128,9 @@ func (s *source) problem(path, message string) Problem {
 // of messages. Shorter texts are not secrets, and are parts of many words.
 const shortestSecret = 4
 
-// finish sorts the problems and adds the excerpts. It must come last, when all masks
+// Finish sorts the problems and adds the excerpts. It must come last, when all masks
 // are known.
-func (s *source) finish(problems []Problem) error {
+func (s *Source) Finish(problems []Problem) error {
 	if len(problems) == 0 {
 		return nil
 	}
@@ -140,7 +155,7 @@ const maxProblems = 100
 // excerptWidth is how much of a line is shown.
 const excerptWidth = 100
 
-func (s *source) excerpt(line, column int) string {
+func (s *Source) excerpt(line, column int) string {
 	if s == nil || line < 1 || line > len(s.lines) || column < 1 {
 		return ""
 	}

@@ -1,4 +1,4 @@
-package etcddb
+package child
 
 import "syscall"
 
@@ -10,8 +10,3 @@ func executable() (string, error) { return "/proc/self/exe", nil }
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }
-
-// populate makes the kernel read a database that is opened for writing in advance
-// and in order, as etcd does. bbolt looks at every page to find the free ones, and
-// forbids read-ahead.
-const populate = syscall.MAP_POPULATE

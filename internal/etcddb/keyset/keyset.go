@@ -1,4 +1,6 @@
-package etcddb
+// Package keyset has sets of keys that take little memory: a database may have many
+// millions of them.
+package keyset
 
 import (
 	"hash/maphash"
@@ -10,31 +12,33 @@ import (
 // clash.
 var seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
 
-// fingerprint replaces a key where a clash would make a false HashKV. With 128
+// Fingerprint replaces a key where a clash would make a false HashKV. With 128
 // bits a clash will not be seen.
-type fingerprint [2]uint64
+type Fingerprint [2]uint64
 
-func fingerprintOf(key []byte) fingerprint {
-	// A fingerprint of zeros marks a free cell of a keySet.
-	return fingerprint{maphash.Bytes(seeds[0], key) | 1, maphash.Bytes(seeds[1], key)}
+// FingerprintOf returns the fingerprint of a key.
+func FingerprintOf(key []byte) Fingerprint {
+	// A fingerprint of zeros marks a free cell of a Set.
+	return Fingerprint{maphash.Bytes(seeds[0], key) | 1, maphash.Bytes(seeds[1], key)}
 }
 
-func (f fingerprint) cell() uint64 { return f[1] }
+func (f Fingerprint) cell() uint64 { return f[1] }
 
-// shortFingerprint replaces a key where only a count depends on it. Among ten
+// Short replaces a key where only a count depends on it. Among ten
 // million keys, the probability of a clash is one in two hundred thousand.
-type shortFingerprint uint64
+type Short uint64
 
-func shortFingerprintOf(key []byte) shortFingerprint {
-	return shortFingerprint(maphash.Bytes(seeds[0], key) | 1)
+// ShortOf returns the short fingerprint of a key.
+func ShortOf(key []byte) Short {
+	return Short(maphash.Bytes(seeds[0], key) | 1)
 }
 
-func (f shortFingerprint) cell() uint64 { return uint64(f >> 1) }
+func (f Short) cell() uint64 { return uint64(f >> 1) }
 
-// keySet is a set of fingerprints: open addressing, linear probing. It takes a
+// Set is a set of fingerprints: open addressing, linear probing. It takes a
 // third of the memory of a map, which decides how large a database can be
 // inspected in how small a container.
-type keySet[F interface {
+type Set[F interface {
 	comparable
 	cell() uint64
 }] struct {
@@ -42,8 +46,8 @@ type keySet[F interface {
 	count int
 }
 
-// add adds f and reports whether it was there before.
-func (s *keySet[F]) add(f F) bool {
+// Add adds f and reports whether it was there before.
+func (s *Set[F]) Add(f F) bool {
 	if s.count >= len(s.cells)/4*3 {
 		s.grow()
 	}
@@ -55,8 +59,8 @@ func (s *keySet[F]) add(f F) bool {
 	return found
 }
 
-// has reports whether f is in the set.
-func (s *keySet[F]) has(f F) bool {
+// Has reports whether f is in the set.
+func (s *Set[F]) Has(f F) bool {
 	if s.count == 0 {
 		return false
 	}
@@ -64,8 +68,8 @@ func (s *keySet[F]) has(f F) bool {
 	return found
 }
 
-// remove removes f and reports whether it was there.
-func (s *keySet[F]) remove(f F) bool {
+// Remove removes f and reports whether it was there.
+func (s *Set[F]) Remove(f F) bool {
 	if s.count == 0 {
 		return false
 	}
@@ -87,8 +91,11 @@ func (s *keySet[F]) remove(f F) bool {
 	return true
 }
 
+// Len returns how many fingerprints are in the set.
+func (s *Set[F]) Len() int { return s.count }
+
 // find returns the cell that holds f, or the free cell where it belongs.
-func (s *keySet[F]) find(f F) (i uint64, found bool) {
+func (s *Set[F]) find(f F) (i uint64, found bool) {
 	var free F
 	mask := uint64(len(s.cells) - 1)
 	for i = f.cell() & mask; s.cells[i] != free; i = (i + 1) & mask {
@@ -99,7 +106,7 @@ func (s *keySet[F]) find(f F) (i uint64, found bool) {
 	return i, false
 }
 
-func (s *keySet[F]) grow() {
+func (s *Set[F]) grow() {
 	var free F
 	old := s.cells
 	s.cells = make([]F, max(1024, 2*len(old)))
