@@ -27,8 +27,7 @@ var stairs = map[string]int{
 	"internal/snapshot":            4,
 	"internal/repository":          3,
 	"internal/spool":               2,
-	"internal/repository/catalog":  2,
-	"internal/repository/content":  2,
+	"internal/repository/catalog":  1,
 	"internal/restore":             2,
 	"internal/location":            2, // knows the implementations
 	"internal/storage":             1,

@@ -102,7 +102,7 @@ func (d *demo) repo() string { return filepath.Join(d.dir, "repository") }
 
 func (d *demo) restore(ctx context.Context, members []drill.Member, m *backup.Manifest) error {
 	d.say("restoring all members from the repository")
-	src := repository.NewSource(repository.At(file.New(d.repo()), "").Cluster(m.Cluster), m, nil)
+	src := snapshot.NewSource(repository.At(file.New(d.repo()), "").Cluster(m.Cluster), m, nil)
 	p, err := restore.NewPlan(src.About(), restore.Request{})
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
 
 func newListCommand(a *app) *cobra.Command {
@@ -264,7 +265,7 @@ func decrypts(ctx context.Context, in *repository.Cluster, m *backup.Manifest, i
 	if len(ids) == 0 {
 		return "not tried: give --identity"
 	}
-	r, err := in.Data().Open(ctx, m, ids, nil)
+	r, err := snapshot.Open(ctx, in, m, ids, nil)
 	if err != nil {
 		return "no: " + err.Error()
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/restore"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
 
 type restoreOptions struct {
@@ -120,7 +121,7 @@ func runRestore(cmd *cobra.Command, a *app, o restoreOptions, args []string) err
 	if err != nil {
 		return err
 	}
-	src := repository.NewSource(in, m, ids)
+	src := snapshot.NewSource(in, m, ids)
 	if isDone(finished, src) {
 		return nil
 	}

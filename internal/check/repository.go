@@ -17,6 +17,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -262,7 +263,7 @@ func roundTrip(o codec.Options, ids codec.Identities) error {
 func readBeginning(ctx context.Context, s storage.Store, m *backup.Manifest, ids codec.Identities) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	r, err := repository.At(s, "").Cluster(m.Cluster).Data().Open(ctx, m, ids, nil)
+	r, err := snapshot.Open(ctx, repository.At(s, "").Cluster(m.Cluster), m, ids, nil)
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ func (c *Cluster) Delete(ctx context.Context, id backup.SnapshotID) error {
 		if m.ID != id {
 			continue
 		}
-		if err := c.objects.Store.Delete(ctx, m.String()); err != nil {
+		if err := c.repo.store.Delete(ctx, m.String()); err != nil {
 			return fmt.Errorf("delete manifest: %w", err)
 		}
 	}
@@ -38,7 +38,7 @@ func (c *Cluster) Delete(ctx context.Context, id backup.SnapshotID) error {
 		return nil // somebody copied the manifest under another name: the copy refers to the same data
 	}
 	for _, o := range data {
-		if err := c.objects.Store.Delete(ctx, o.Key); err != nil {
+		if err := c.repo.store.Delete(ctx, o.Key); err != nil {
 			return fmt.Errorf("delete data: %w", err)
 		}
 	}

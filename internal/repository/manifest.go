@@ -116,7 +116,7 @@ func (c *Cluster) Commit(ctx context.Context, m *backup.Manifest) error {
 		c.Data().Discard(ctx, m.DataKey())
 		return err
 	}
-	err = c.objects.Store.Create(ctx, m.Key(), bytes.NewReader(raw))
+	err = c.repo.store.Create(ctx, m.Key(), bytes.NewReader(raw))
 	if err == nil {
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository/catalog"
+	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
 // MarkedError is returned if the snapshot has a mark of that kind already.
@@ -38,7 +39,10 @@ func markKey(cluster string, id backup.SnapshotID, kind backup.MarkKind) backup.
 }
 
 // Marks are what is stated about the snapshots of a cluster.
-type Marks struct{ objects catalog.Catalog }
+type Marks struct {
+	store   storage.Store
+	objects catalog.Catalog
+}
 
 // Add states something about a snapshot until [Marks.Remove]. The format and
 // the time of mark are filled in. It returns a [*NotFoundError] if there is no such
@@ -52,7 +56,7 @@ func (m Marks) Add(ctx context.Context, i Item, mark backup.Mark) error {
 	if err := stillThere(ctx, m.objects, i); err != nil {
 		return err
 	}
-	err = m.objects.Store.Create(ctx, markKey(m.objects.Cluster, i.ID, mark.Kind).String(), bytes.NewReader(raw))
+	err = m.store.Create(ctx, markKey(m.objects.Cluster, i.ID, mark.Kind).String(), bytes.NewReader(raw))
 	if errors.Is(err, fs.ErrExist) {
 		if old, ferr := m.Find(ctx, i.ID, mark.Kind); ferr == nil && old != nil {
 			return &MarkedError{*old}
@@ -94,7 +98,7 @@ func (m Marks) Remove(ctx context.Context, id backup.SnapshotID, kind backup.Mar
 	if mark == nil {
 		return &NotFoundError{fmt.Sprintf("snapshot %s is not %s", id, stateOf(kind))}
 	}
-	if err := m.objects.Store.Delete(ctx, markKey(m.objects.Cluster, id, kind).String()); err != nil {
+	if err := m.store.Delete(ctx, markKey(m.objects.Cluster, id, kind).String()); err != nil {
 		return fmt.Errorf("delete mark: %w", err)
 	}
 	return nil
@@ -105,7 +109,7 @@ func (m Marks) deleteAll(ctx context.Context, id backup.SnapshotID) error {
 	marks, err := m.objects.All(ctx, backup.MarkPrefix(m.objects.Cluster)+string(id)+".")
 	for _, obj := range marks {
 		if err == nil {
-			err = m.objects.Store.Delete(ctx, obj.Key)
+			err = m.store.Delete(ctx, obj.Key)
 		}
 	}
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/repository/content"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -143,7 +142,7 @@ func (i *Item) compare(m *backup.Manifest) error {
 		return &backup.DefectError{Kind: backup.DataMissing, Key: m.DataKey(),
 			Err: backup.Corruptf("the manifest's data object is not there")}
 	}
-	return content.CompareSize(i.Data[n], m.Stored)
+	return compareSize(i.Data[n], m.Stored)
 }
 
 // Newest returns the manifest of the newest verified snapshot, or nil if there is

@@ -191,7 +191,7 @@ func (r *pruning) skip(d PruneDecision, reason string) {
 // delete reports whether the object is gone now. For a locked object it returns
 // false without an error.
 func (r *pruning) delete(ctx context.Context, key string) (bool, error) {
-	err := r.cluster.objects.Store.Delete(ctx, key)
+	err := r.cluster.repo.store.Delete(ctx, key)
 	if errors.Is(err, storage.ErrLocked) {
 		r.Locked = append(r.Locked, key)
 		r.log.Info("object is locked", "key", key, "err", err)
@@ -204,7 +204,7 @@ func (r *pruning) delete(ctx context.Context, key string) (bool, error) {
 func (r *pruning) putBack(ctx context.Context, key string, manifest []byte) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
-	err := r.cluster.objects.Store.Create(ctx, key, bytes.NewReader(manifest))
+	err := r.cluster.repo.store.Create(ctx, key, bytes.NewReader(manifest))
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return backup.WithHint(fmt.Errorf("snapshot was pinned meanwhile: create its manifest again: %w", err),
 			"its data is still there: create %s with the manifest from another copy of the repository", key)

@@ -19,7 +19,6 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository/catalog"
-	"github.com/etcd-backupd/backupd/internal/repository/content"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -140,12 +139,10 @@ func (c *Cluster) Name() string { return c.objects.Cluster }
 func (c *Cluster) Repository() *Repository { return c.repo }
 
 // Marks are what is stated about the cluster's snapshots.
-func (c *Cluster) Marks() Marks { return Marks{c.objects} }
+func (c *Cluster) Marks() Marks { return Marks{c.repo.store, c.objects} }
 
 // Data is the cluster's data objects.
-func (c *Cluster) Data() content.Objects {
-	return content.Objects{Store: c.objects.Store, Cluster: c.objects.Cluster}
-}
+func (c *Cluster) Data() Data { return Data{c.repo.store, c.objects.Cluster} }
 
 func readMarker(ctx context.Context, s storage.Store) (backup.Marker, error) {
 	r, err := s.Open(ctx, backup.MarkerKey, 0, backup.MaxMarkerBytes)

@@ -17,6 +17,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/etcddb"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/restore"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
@@ -255,5 +256,5 @@ func TestFromSnapshot_RecordedMembers(t *testing.T) {
 
 // source is a stored snapshot as a source of a restore.
 func source(s storage.Store, m *backup.Manifest, ids codec.Identities) restore.Source {
-	return repository.NewSource(repository.At(s, "").Cluster(m.Cluster), m, ids)
+	return snapshot.NewSource(repository.At(s, "").Cluster(m.Cluster), m, ids)
 }

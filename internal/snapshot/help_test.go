@@ -230,7 +230,7 @@ func wantEmpty(t *testing.T, dir string) {
 
 // readData decodes a whole snapshot.
 func readData(ctx context.Context, s storage.Store, m *backup.Manifest, ids ...age.Identity) ([]byte, error) {
-	r, err := in(s).Cluster(m.Cluster).Data().Open(ctx, m, ids, nil)
+	r, err := snapshot.Open(ctx, in(s).Cluster(m.Cluster), m, ids, nil)
 	if err != nil {
 		return nil, err
 	}

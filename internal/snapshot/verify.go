@@ -106,7 +106,7 @@ func (v *Verifier) full(ctx context.Context, m *backup.Manifest) error {
 
 func (v *Verifier) fullBy(ctx context.Context, m *backup.Manifest, file *spool.File) error {
 	progress := v.progress()
-	r, err := v.Cluster.Data().Open(ctx, m, v.Identities,
+	r, err := Open(ctx, v.Cluster, m, v.Identities,
 		func(done, total int64) { progress(backup.StageVerify, done, total) })
 	if errors.Is(err, codec.ErrNoIdentity) {
 		// A damaged header looks like a wrong key. The stored bytes show which it

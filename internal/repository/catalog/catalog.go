@@ -12,18 +12,24 @@ import (
 	"strings"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/storage"
 )
+
+// Store is the part of a storage.Store that a catalog reads.
+type Store interface {
+	Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
+	Stat(ctx context.Context, key string) (backup.Object, error)
+	List(ctx context.Context, prefix, after string) iter.Seq2[backup.Object, error]
+}
 
 // Catalog is the part of a store that one cluster has.
 type Catalog struct {
-	Store   storage.Store
+	Store   Store
 	Cluster string
 }
 
 // Object is an object of ours with its parsed name.
 type Object struct {
-	storage.Object
+	backup.Object
 	Name backup.Key
 }
 
@@ -70,9 +76,9 @@ func (c Catalog) Exists(ctx context.Context) (bool, error) {
 // Data lists the data objects of a snapshot. It finds them by name and does not
 // need the manifest, so that a snapshot whose manifest is damaged or gone can
 // still be deleted.
-func (c Catalog) Data(ctx context.Context, name backup.DataName) ([]storage.Object, error) {
+func (c Catalog) Data(ctx context.Context, name backup.DataName) ([]backup.Object, error) {
 	all, err := c.All(ctx, backup.DataPrefix(c.Cluster)+string(name))
-	var out []storage.Object
+	var out []backup.Object
 	for _, obj := range all {
 		if obj.Name.Data == name {
 			out = append(out, obj.Object)

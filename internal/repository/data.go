@@ -1,0 +1,126 @@
+package repository
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/storage"
+)
+
+// Data are the data objects of one cluster.
+type Data struct {
+	store   storage.Store
+	cluster string
+}
+
+// Key names a data object of the cluster.
+func (d Data) Key(name backup.DataName, e backup.Encoding) string {
+	return backup.Key{Cluster: d.cluster, Kind: backup.KindData, Data: name, Suffix: e.Suffix()}.String()
+}
+
+// Put stores everything that r yields as a new data object. After an error the
+// object may exist all the same, because the answer of the store may have been
+// lost.
+func (d Data) Put(ctx context.Context, key string, r io.Reader) error {
+	return d.store.Create(ctx, key, r)
+}
+
+// Discard deletes a data object that no manifest will name. It returns no error,
+// for nobody could do more: an object that stays is litter, which prune removes.
+func (d Data) Discard(ctx context.Context, key string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
+	defer cancel()
+	_ = d.store.Delete(ctx, key)
+}
+
+// ReadBack reads the object key and compares it with want, the bytes that were
+// stored. It returns a [*backup.DefectError] if the object is missing or has
+// another length, and an error that wraps [backup.ErrCorrupt] if its bytes differ.
+func (d Data) ReadBack(ctx context.Context, key string, want backup.Blob, progress backup.Progress) error {
+	r, err := openStored(ctx, d.store, key, want, func(done, total int64) { progress(backup.StageVerify, done, total) })
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	got, err := sum(r)
+	if err != nil {
+		return err
+	}
+	return codec.Compare("stored object", got, want)
+}
+
+// Fetch begins to read the stored bytes of a snapshot, in parallel ranges. It
+// returns an error that wraps [backup.ErrCorrupt] if the object is missing or has
+// another size, before anything is downloaded. progress counts stored bytes; it may
+// be nil.
+func (d Data) Fetch(
+	ctx context.Context, m *backup.Manifest, progress func(done, total int64),
+) (io.ReadCloser, error) {
+	return openStored(ctx, d.store, m.DataKey(), m.Stored, progress)
+}
+
+func openStored(
+	ctx context.Context, s storage.Store, key string, want backup.Blob, progress func(done, total int64),
+) (io.ReadCloser, error) {
+	obj, err := s.Stat(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &backup.DefectError{Kind: backup.DataMissing, Key: key,
+			Err: backup.Corruptf("the manifest's data object is not there")}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for %s: %w", key, err)
+	}
+	if err := compareSize(obj, want); err != nil {
+		return nil, err
+	}
+	r := storage.Download(ctx, s, obj)
+	if progress == nil {
+		return r, nil
+	}
+	return &counted{ReadCloser: r, total: obj.Size, report: progress}, nil
+}
+
+// compareSize reports whether an object has another size than it should.
+func compareSize(obj storage.Object, want backup.Blob) error {
+	if err := codec.Compare("stored object", backup.Blob{Bytes: obj.Size, SHA256: want.SHA256}, want); err != nil {
+		return &backup.DefectError{Kind: backup.Truncated, Key: obj.Key, Err: err}
+	}
+	return nil
+}
+
+// counted reports how much was read.
+type counted struct {
+	io.ReadCloser
+	done, total int64
+	report      func(done, total int64)
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	c.done += int64(n)
+	c.report(c.done, c.total)
+	return n, err
+}
+
+// Sum reads a whole data object as it is now, whatever its manifest says.
+func (d Data) Sum(ctx context.Context, key string) (backup.Blob, error) {
+	obj, err := d.store.Stat(ctx, key)
+	if err != nil {
+		return backup.Blob{}, err
+	}
+	r := storage.Download(ctx, d.store, obj)
+	defer r.Close()
+	return sum(r)
+}
+
+func sum(r io.Reader) (backup.Blob, error) {
+	h := sha256.New()
+	n, err := io.CopyBuffer(h, struct{ io.Reader }{r}, make([]byte, 256<<10))
+	return backup.Blob{Bytes: n, SHA256: backup.Digest(h.Sum(nil))}, err
+}

@@ -1,0 +1,82 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/restore"
+)
+
+// restorable is a stored snapshot as the source of a restore.
+type restorable struct {
+	from     *repository.Cluster
+	manifest *backup.Manifest
+	ids      codec.Identities
+}
+
+// NewSource returns a stored snapshot as the source of a restore. Its bytes are
+// verified against the manifest while they stream into place.
+func NewSource(c *repository.Cluster, m *backup.Manifest, ids codec.Identities) restore.Source {
+	return &restorable{c, m, ids}
+}
+
+// About implements [restore.Source].
+func (r *restorable) About() restore.Origin {
+	m := r.manifest
+	o := restore.Origin{
+		Name:  fmt.Sprintf("snapshot %s of cluster %s", m.ID, m.Cluster),
+		Bytes: m.Plain.Bytes - restore.TrailerBytes, Revision: m.Revision,
+		Alarms: m.Alarms, Members: m.Members, AuthEnabled: m.AuthEnabled, Leases: m.Leases,
+	}
+	for _, why := range m.Suspect {
+		o.Warnings = append(o.Warnings, "suspect: "+why)
+	}
+	return o
+}
+
+// Place implements [restore.Source].
+func (r *restorable) Place(ctx context.Context, f *os.File, progress func(done, total int64)) (err error) {
+	data, err := Open(ctx, r.from, r.manifest, r.ids, progress)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, data.Close()) }()
+	return restore.Fill(ctx, f, data, r.manifest.Plain.Bytes-restore.TrailerBytes, restore.TrailerBytes)
+}
+
+// Content yields a snapshot's plain bytes, etcd's file with its trailer, fetched
+// in parallel ranges and verified on the way: Read returns io.EOF only when the
+// stored and the plain bytes are what the manifest promises.
+type Content struct {
+	dec *codec.Decoder
+	src io.ReadCloser
+}
+
+// Open begins to read a snapshot's data. It returns an error that wraps
+// [backup.ErrCorrupt] when the object is missing or has another size, before
+// anything is downloaded. progress counts stored bytes; it may be nil.
+func Open(
+	ctx context.Context, in *repository.Cluster, m *backup.Manifest, ids codec.Identities, progress func(done, total int64),
+) (*Content, error) {
+	src, err := in.Data().Fetch(ctx, m, progress)
+	if err != nil {
+		return nil, err
+	}
+	dec, err := codec.NewDecoder(src, m.Encoding, codec.Want{Plain: m.Plain, Stored: m.Stored}, ids)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", m.DataKey(), err), src.Close())
+	}
+	return &Content{dec, src}, nil
+}
+
+// Read yields plain bytes.
+func (r *Content) Read(p []byte) (int, error) { return r.dec.Read(p) }
+
+// Close ends the download.
+func (r *Content) Close() error { return errors.Join(r.src.Close(), r.dec.Close()) }
