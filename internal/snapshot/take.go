@@ -93,7 +93,7 @@ func (t *Taker) takeInto(
 	if err != nil {
 		return nil, err
 	}
-	c := t.capture(to.Name(), s, got)
+	c := capture(t.Tool, to.Name(), s, got)
 	c.MemberHashes, c.Suspect = t.compare(ctx, s, got)
 	c.Suspect = append(c.Suspect, doubts(s, got)...)
 	t.remember(ctx, file, to, c)
@@ -115,7 +115,7 @@ func (t *Taker) takeInto(
 
 // capture returns all that is known of a snapshot before it is compared and
 // stored.
-func (t *Taker) capture(name string, s *cluster.Survey, got *received) backup.Capture {
+func capture(tool, name string, s *cluster.Survey, got *received) backup.Capture {
 	facts := got.facts
 	c := backup.Capture{
 		Cluster: name, ClusterID: s.ClusterID, StartedAt: s.Began, Source: s.Member(got.member.MemberID),
@@ -123,7 +123,7 @@ func (t *Taker) capture(name string, s *cluster.Survey, got *received) backup.Ca
 		StorageVersion: facts.StorageVersion, Revision: facts.Revision, CompactRevision: facts.CompactRevision,
 		HighWaterRevision: max(s.HighWater, facts.Revision), HashKV: facts.HashKV, Keys: facts.TotalKeys,
 		Leases: facts.Leases, Alarms: facts.Alarms, AuthEnabled: facts.AuthEnabled,
-		RaftTerm: facts.RaftTerm, RaftIndex: facts.ConsistentIndex, Plain: got.blob, Tool: t.Tool,
+		RaftTerm: facts.RaftTerm, RaftIndex: facts.ConsistentIndex, Plain: got.blob, Tool: tool,
 	}
 	if len(c.Members) == 0 {
 		c.Members = facts.Members

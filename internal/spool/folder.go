@@ -66,7 +66,7 @@ func (f *Folder) New(need int64) (*File, error) {
 	if err := CheckRoom(f.Path(), need); err != nil {
 		return nil, err
 	}
-	s, err := f.create()
+	s, err := create(f.Path())
 	if err != nil {
 		return nil, err
 	}
@@ -86,9 +86,10 @@ func CheckRoom(dir string, need int64) error {
 	return err
 }
 
-func (f *Folder) create() (*File, error) {
+// create makes a file in a folder and locks it.
+func create(dir string) (*File, error) {
 	for {
-		path := filepath.Join(f.Path(), "backupd-"+backup.RandomName(12)+spoolSuffix)
+		path := filepath.Join(dir, "backupd-"+backup.RandomName(12)+spoolSuffix)
 		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("make spool: %w", err)
