@@ -10,18 +10,24 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/repository"
-	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/server"
 )
 
-// The daemon is what its server asks.
-var _ server.Backend = (*Daemon)(nil)
+var _ server.Backend = (*backend)(nil)
+
+// backend answers the server's questions.
+type backend struct {
+	fleet *fleet
+	jobs  *jobs
+	now   func() time.Time
+	hint  func(error) string
+}
 
 // Ready returns why some cluster is not protected, or nil.
-func (d *Daemon) Ready() error {
-	now := d.opts.Now()
+func (b *backend) Ready() error {
+	now := b.now()
 	var problems []error
-	for _, g := range d.all() {
+	for _, g := range b.fleet.all() {
 		if h := g.backup.Health(now); h.Level == duty.Failure {
 			problems = append(problems, fmt.Errorf("cluster %s: %s", g.Key, h.Problem))
 		}
@@ -30,27 +36,27 @@ func (d *Daemon) Ready() error {
 }
 
 // Clusters returns the status of each cluster.
-func (d *Daemon) Clusters() []server.Cluster {
-	now := d.opts.Now()
-	plan := d.plan()
+func (b *backend) Clusters() []server.Cluster {
+	now := b.now()
+	plan := b.jobs.plan()
 	out := []server.Cluster{}
-	for _, g := range d.all() {
-		out = append(out, g.status(now, plan[jobName(kindBackup, g.Key)].Next))
+	for _, g := range b.fleet.all() {
+		out = append(out, b.status(g, now, plan[jobName(kindBackup, g.Key)].Next))
 	}
 	return out
 }
 
 // status is the status of the cluster, for the API.
-func (g *guard) status(now, next time.Time) server.Cluster {
+func (b *backend) status(g *guard, now, next time.Time) server.Cluster {
 	h, f := g.backup.Health(now), g.Known.Now()
 	out := server.Cluster{
 		Repository: g.Repository, Name: g.Cluster, Labels: g.conf.Labels, Schedule: g.backup.Line.String(),
 		State: string(h.Level), Problem: h.Problem, Hint: h.Hint,
 		LastSuccess: f.Confirmed.UTC(), LastAttempt: f.Attempted.UTC(), NextRun: next.UTC(),
-		Running: g.daemon.board.running(kindBackup, g.Key),
+		Running: b.jobs.board.running(kindBackup, g.Key),
 	}
 	if h.Hint == "" && h.Err != nil {
-		out.Hint = g.daemon.opts.Hint(h.Err)
+		out.Hint = b.hint(h.Err)
 	}
 	if m := f.Newest(); m != nil {
 		out.Snapshot, out.Revision = string(m.ID), int64(m.Revision)
@@ -58,24 +64,17 @@ func (g *guard) status(now, next time.Time) server.Cluster {
 	return out
 }
 
-// plan returns the states of all jobs, by name.
-func (d *Daemon) plan() map[string]schedule.State {
-	out := map[string]schedule.State{}
-	for _, st := range d.scheduler.States() {
-		out[st.Name] = st
-	}
-	return out
-}
-
 // Jobs returns the jobs that run and the last that ended, the newest first.
-func (d *Daemon) Jobs() []server.Job { return d.board.list() }
+func (b *backend) Jobs() []server.Job { return b.jobs.board.list() }
 
 // Subscribe calls send with every job that changes until ctx is done.
-func (d *Daemon) Subscribe(ctx context.Context, send func(server.Job)) { d.board.subscribe(ctx, send) }
+func (b *backend) Subscribe(ctx context.Context, send func(server.Job)) {
+	b.jobs.board.subscribe(ctx, send)
+}
 
 // Snapshots returns a part of a cluster's listing, the newest first.
-func (d *Daemon) Snapshots(ctx context.Context, of server.Key, after string, limit int) ([]backup.Row, error) {
-	g, err := d.guard(duty.Key(of))
+func (b *backend) Snapshots(ctx context.Context, of server.Key, after string, limit int) ([]backup.Row, error) {
+	g, err := b.fleet.guard(duty.Key(of))
 	if err != nil {
 		return nil, err
 	}
@@ -87,12 +86,12 @@ func (d *Daemon) Snapshots(ctx context.Context, of server.Key, after string, lim
 	if err != nil {
 		return nil, err
 	}
-	items, err := in.Newest(ctx, limit, backup.SnapshotID(after), d.opts.Now())
+	items, err := in.Newest(ctx, limit, backup.SnapshotID(after), b.now())
 	if err != nil {
 		return nil, err
 	}
 	for _, i := range items {
-		row, err := pinned(ctx, in, i.Row(d.opts.Now()))
+		row, err := pinned(ctx, in, i.Row(b.now()))
 		if err != nil {
 			return nil, err
 		}
@@ -114,8 +113,8 @@ func pinned(ctx context.Context, in *repository.Cluster, row backup.Row) (backup
 }
 
 // Snapshot returns one snapshot with its manifest.
-func (d *Daemon) Snapshot(ctx context.Context, of server.Key, id string) (*server.SnapshotDetail, error) {
-	in, item, err := d.item(ctx, of, id)
+func (b *backend) Snapshot(ctx context.Context, of server.Key, id string) (*server.SnapshotDetail, error) {
+	in, item, err := b.item(ctx, of, id)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +123,7 @@ func (d *Daemon) Snapshot(ctx context.Context, of server.Key, id string) (*serve
 		return nil, notFound(err)
 	}
 	read := repository.Read{Item: item, Manifest: m}
-	row, err := pinned(ctx, in, read.Row(d.opts.Now()))
+	row, err := pinned(ctx, in, read.Row(b.now()))
 	if err != nil {
 		return nil, err
 	}
@@ -132,8 +131,8 @@ func (d *Daemon) Snapshot(ctx context.Context, of server.Key, id string) (*serve
 }
 
 // item finds a snapshot by its id, the beginning of one, or "latest".
-func (d *Daemon) item(ctx context.Context, of server.Key, ref string) (*repository.Cluster, repository.Item, error) {
-	g, err := d.guard(duty.Key(of))
+func (b *backend) item(ctx context.Context, of server.Key, ref string) (*repository.Cluster, repository.Item, error) {
+	g, err := b.fleet.guard(duty.Key(of))
 	if err != nil {
 		return nil, repository.Item{}, err
 	}
@@ -141,7 +140,7 @@ func (d *Daemon) item(ctx context.Context, of server.Key, ref string) (*reposito
 	if err != nil {
 		return nil, repository.Item{}, notFound(err)
 	}
-	i, err := in.Find(ctx, ref, d.opts.Now())
+	i, err := in.Find(ctx, ref, b.now())
 	return in, i, notFound(err)
 }
 
@@ -153,18 +152,18 @@ func notFound(err error) error {
 }
 
 // StartBackup runs a cluster's backup now.
-func (d *Daemon) StartBackup(of server.Key) (server.Job, error) {
-	g, err := d.guard(duty.Key(of))
+func (b *backend) StartBackup(of server.Key) (server.Job, error) {
+	g, err := b.fleet.guard(duty.Key(of))
 	if err != nil {
 		return server.Job{}, err
 	}
-	return d.askFor(g.Key, kindBackup, "")
+	return b.jobs.start(g.Key, kindBackup, "")
 }
 
 // StartVerification verifies one snapshot as soon as the cluster's other jobs
 // let it.
-func (d *Daemon) StartVerification(of server.Key, id string) (server.Job, error) {
-	g, err := d.guard(duty.Key(of))
+func (b *backend) StartVerification(of server.Key, id string) (server.Job, error) {
+	g, err := b.fleet.guard(duty.Key(of))
 	if err != nil {
 		return server.Job{}, err
 	}
@@ -173,12 +172,12 @@ func (d *Daemon) StartVerification(of server.Key, id string) (server.Job, error)
 			return server.Job{}, fmt.Errorf("%w: %w", server.ErrNotFound, err)
 		}
 	}
-	return d.askFor(g.Key, kindVerify, id)
+	return b.jobs.start(g.Key, kindVerify, id)
 }
 
 // Pin keeps a snapshot from being pruned.
-func (d *Daemon) Pin(ctx context.Context, of server.Key, id, reason string) error {
-	in, item, err := d.item(ctx, of, id)
+func (b *backend) Pin(ctx context.Context, of server.Key, id, reason string) error {
+	in, item, err := b.item(ctx, of, id)
 	if err != nil {
 		return err
 	}
@@ -187,8 +186,8 @@ func (d *Daemon) Pin(ctx context.Context, of server.Key, id, reason string) erro
 }
 
 // PrunePlan returns what a prune would do now.
-func (d *Daemon) PrunePlan(ctx context.Context, of server.Key) ([]backup.PruneRow, error) {
-	g, err := d.guard(duty.Key(of))
+func (b *backend) PrunePlan(ctx context.Context, of server.Key) ([]backup.PruneRow, error) {
+	g, err := b.fleet.guard(duty.Key(of))
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +199,7 @@ func (d *Daemon) PrunePlan(ctx context.Context, of server.Key) ([]backup.PruneRo
 	if err != nil {
 		return nil, err
 	}
-	now, policy := d.opts.Now(), g.backup.Policy
+	now, policy := b.now(), g.backup.Policy
 	o, err := in.Look(ctx, repository.Vouch(policy), g.Known.Now().Overview, now)
 	if err != nil {
 		return nil, err
@@ -213,4 +212,15 @@ func (d *Daemon) PrunePlan(ctx context.Context, of server.Key) ([]backup.PruneRo
 		out = append(out, p.Row(now))
 	}
 	return out, nil
+}
+
+// summary returns one line for 'systemctl status'.
+func (b *backend) summary() string {
+	good, all := 0, b.Clusters()
+	for _, c := range all {
+		if c.State == "ok" {
+			good++
+		}
+	}
+	return fmt.Sprintf("%d of %d clusters are protected", good, len(all))
 }

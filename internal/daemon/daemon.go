@@ -10,16 +10,13 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/duty"
-	"github.com/etcd-backupd/backupd/internal/notify"
 	"github.com/etcd-backupd/backupd/internal/schedule"
-	"github.com/etcd-backupd/backupd/internal/server"
 )
 
 // Version is the version that the daemon reports.
@@ -52,27 +49,57 @@ type Options struct {
 }
 
 // Daemon protects the clusters of one configuration. Its methods may be called
-// concurrently, Run only once.
+// concurrently, Run only once. It answers the server's questions itself.
 type Daemon struct {
+	*backend
 	opts      Options
 	log       *slog.Logger
-	board     *board
-	metrics   *metrics
-	scheduler *schedule.Scheduler
-	notifier  *notify.Notifier
-	loaded    reloads
-	beat      atomic.Pointer[time.Time] // when the scheduler last looked at the clock
-	reloading sync.Mutex                // held during a reload: a later one must see the result of the earlier one
-
-	mu     sync.Mutex // guards what a reload replaces
-	conf   *config.Config
-	guards []*guard
-	ctx    context.Context // of Run; nil before
+	builder   *builder
+	systemd   *systemd
+	loaded    *reloads
+	life      *life
+	reloading sync.Mutex // held during a reload: a later one must see the result of the earlier one
 }
 
 // New makes a daemon. It connects to nothing; files that the configuration
 // names must be readable.
 func New(ctx context.Context, o Options) (*Daemon, error) {
+	o.setDefaults()
+	// The time of the wall clock alone: the monotonic clock stops while the host is
+	// suspended.
+	wall := func() time.Time { return o.Now().Round(0) }
+	life, fleet, metrics, loaded := &life{}, &fleet{}, newMetrics(), &reloads{}
+	notifier, err := newNotifier(o.Config, o.Log, metrics)
+	if err != nil {
+		return nil, err
+	}
+	jobs := &jobs{
+		fleet: fleet, scheduler: schedule.New(max(o.Config.Daemon.Concurrency, 1), o.Log), board: newBoard(),
+		metrics: metrics, reporter: &reporter{notifier: notifier, hint: o.Hint, life: life}, log: o.Log,
+	}
+	metrics.registry.MustRegister(&gauges{fleet, jobs, loaded, o.Version, o.Now, o.Log})
+	backend := &backend{fleet: fleet, jobs: jobs, now: o.Now, hint: o.Hint}
+	d := &Daemon{
+		backend: backend, opts: o, log: o.Log, loaded: loaded, life: life,
+		systemd: &systemd{log: o.Log, now: o.Now, summary: backend.summary},
+		builder: &builder{tool: o.Version.Tool, wall: wall, log: o.Log, observe: metrics.store,
+			closed: func(k duty.Key) {
+				if _, err := fleet.guard(k); err != nil { // it is protected no longer
+					metrics.forget(k)
+				}
+			}},
+	}
+	d.loaded.succeeded(o.Now())
+	jobs.scheduler.Beat, jobs.scheduler.Wall = d.systemd.alive, wall
+	guards, err := d.builder.guards(ctx, o.Config, nil)
+	if err != nil {
+		return nil, err
+	}
+	d.use(o.Config, guards)
+	return d, nil
+}
+
+func (o *Options) setDefaults() {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -85,22 +112,15 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 	if o.LookEvery <= 0 {
 		o.LookEvery = refreshEvery
 	}
-	d := &Daemon{opts: o, log: o.Log, board: newBoard()}
-	d.metrics = newMetrics(d)
-	d.loaded.succeeded(d.opts.Now())
-	d.scheduler = schedule.New(max(o.Config.Daemon.Concurrency, 1), o.Log)
-	d.scheduler.Beat = func() { d.beat.Store(new(d.opts.Now())) }
-	d.scheduler.Wall = d.wall
-	var err error
-	if d.notifier, err = newNotifier(o.Config, o.Log, d.metrics); err != nil {
-		return nil, err
+}
+
+// use makes a configuration with its guards the current one, and returns the
+// guards before.
+func (d *Daemon) use(conf *config.Config, guards []*guard) (before []*guard) {
+	for _, g := range guards {
+		d.jobs.metrics.prepare(g.Key)
 	}
-	guards, err := d.newGuards(ctx, o.Config, nil)
-	if err != nil {
-		return nil, err
-	}
-	d.replace(o.Config, guards)
-	return d, nil
+	return d.fleet.replace(conf, guards, d.builder.wall())
 }
 
 // Run protects the clusters until ctx is done. Then it waits for the running jobs
@@ -115,12 +135,12 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer d.notify(ctx)()
+	defer d.jobs.reporter.run(ctx)()
 
-	g.Go(func() error { return d.scheduler.Run(ctx) })
+	g.Go(func() error { return d.jobs.scheduler.Run(ctx) })
 	g.Go(func() error { return d.reloadOnChange(ctx) })
 	g.Go(func() error { return d.refresh(ctx) })
-	g.Go(func() error { return d.tellSystemd(ctx) })
+	g.Go(func() error { return d.systemd.run(ctx) })
 	if srv != nil {
 		g.Go(func() error { return srv.Run(ctx) })
 	}
@@ -131,97 +151,25 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return nil
 }
 
-// notify delivers notifications until the returned function is called. That
-// function waits for the last one: what still happens while everything else ends
-// is reported too.
-func (d *Daemon) notify(ctx context.Context) (end func()) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var running sync.WaitGroup
-	running.Go(func() { _ = d.notifier.Run(ctx) }) // it ends without an error when its context does
-	return func() {
-		cancel()
-		running.Wait()
-	}
-}
-
 // begin plans all jobs.
 func (d *Daemon) begin(ctx context.Context) error {
 	d.reloading.Lock() // a reload before Run may not have set its jobs yet
 	defer d.reloading.Unlock()
-	d.mu.Lock()
-	again := d.ctx != nil
-	if !again {
-		d.ctx = ctx
-	}
-	d.mu.Unlock()
-	if again {
+	if !d.life.begin(ctx) {
 		return errors.New("the daemon runs already")
 	}
-	d.beat.Store(new(d.opts.Now()))
-	d.scheduler.Set(d.jobs())
+	d.systemd.alive()
+	d.jobs.scheduler.Set(d.jobs.all())
 	return nil
 }
 
 // Metrics serves the daemon's metrics to Prometheus.
-func (d *Daemon) Metrics() http.Handler { return d.metrics.handler() }
-
-// wall returns the time of the wall clock alone: the monotonic clock stops while
-// the host is suspended.
-func (d *Daemon) wall() time.Time { return d.opts.Now().Round(0) }
-
-// stopping reports whether Run is to end.
-func (d *Daemon) stopping() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.ctx != nil && d.ctx.Err() != nil
-}
+func (d *Daemon) Metrics() http.Handler { return d.jobs.metrics.handler() }
 
 // Trigger runs the backups of all clusters now.
-func (d *Daemon) Trigger() {
-	for _, g := range d.all() {
-		if err := d.scheduler.Trigger(jobName(kindBackup, g.Key), nil); err != nil {
-			d.log.Warn("backup not started", "cluster", g.Cluster, "err", err)
-		}
-	}
-}
+func (d *Daemon) Trigger() { d.jobs.backupAll() }
 
-// all returns the current guards.
-func (d *Daemon) all() []*guard {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.guards
-}
-
-// guard returns the guard of a key.
-func (d *Daemon) guard(key duty.Key) (*guard, error) {
-	for _, g := range d.all() {
-		if g.Key == key {
-			return g, nil
-		}
-	}
-	return nil, fmt.Errorf("cluster %s: %w", key, server.ErrNotFound)
-}
-
-// enter returns the guard of a key. The caller must call leave on it.
-func (d *Daemon) enter(key duty.Key) (*guard, error) {
-	d.mu.Lock() // so that it is not replaced and retired in between
-	defer d.mu.Unlock()
-	for _, g := range d.guards {
-		if g.Key == key && g.enter() {
-			return g, nil
-		}
-	}
-	return nil, fmt.Errorf("cluster %s is no longer guarded", key)
-}
-
-// config returns the current configuration.
-func (d *Daemon) config() *config.Config {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.conf
-}
-
-func (d *Daemon) close() { retire(d.all(), nil) }
+func (d *Daemon) close() { retire(d.fleet.all(), nil) }
 
 // refreshEvery is the default of [Options.LookEvery].
 const refreshEvery = 15 * time.Minute
@@ -233,9 +181,9 @@ func (d *Daemon) refresh(ctx context.Context) error {
 	for {
 		var g errgroup.Group
 		g.SetLimit(4)
-		for _, guard := range d.all() {
+		for _, guard := range d.fleet.all() {
 			g.Go(func() error {
-				guard.lookIn(ctx)
+				d.jobs.look(ctx, guard)
 				return nil
 			})
 		}

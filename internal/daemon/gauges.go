@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"log/slog"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,7 +15,14 @@ import (
 
 // gauges are what is true of the daemon and its clusters at the moment of the
 // scrape. They survive a restart, for they come from the repositories.
-type gauges struct{ daemon *Daemon }
+type gauges struct {
+	fleet   *fleet
+	jobs    *jobs
+	loaded  *reloads
+	version Version
+	now     func() time.Time
+	log     *slog.Logger
+}
 
 // Describe sends nothing: which metrics there are depends on what is known.
 func (g *gauges) Describe(chan<- *prometheus.Desc) {}
@@ -22,20 +30,18 @@ func (g *gauges) Describe(chan<- *prometheus.Desc) {}
 // Collect sends everything known.
 func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	s := sender{ch}
-	d := g.daemon
-	now := d.opts.Now()
-	v := d.opts.Version
+	now, v := g.now(), g.version
 	s.send("backupd_build_info", "What is running.", 1,
 		labels{{"version", v.Version}, {"revision", v.Revision}, {"go_version", v.Go}})
-	ok, at := d.loaded.state()
+	ok, at := g.loaded.state()
 	s.send("backupd_config_last_reload_successful", "1 if the configuration that was read last is in use.", truth(ok), nil)
 	s.time("backupd_config_last_reload_success_timestamp_seconds", "When the configuration in use was read.", at, nil)
-	plan := d.plan()
-	for _, guard := range d.all() {
-		guard.collect(s, now, plan[jobName(kindBackup, guard.Key)].Next)
+	plan := g.jobs.plan()
+	for _, guard := range g.fleet.all() {
+		g.collect(s, guard, now, plan[jobName(kindBackup, guard.Key)].Next)
 	}
-	d.collectSpool(s)
-	for _, file := range d.config().CertificateFiles() {
+	g.collectSpool(s)
+	for _, file := range g.fleet.config().CertificateFiles() {
 		if all, err := certs.Read(file); err == nil {
 			s.time("backupd_certificate_expiry_timestamp_seconds", "When the first certificate in a file expires.",
 				certs.FirstExpiry(all), labels{{"file", file}})
@@ -44,7 +50,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 }
 
 // collect sends what is known of one cluster.
-func (g *guard) collect(s sender, now, next time.Time) {
+func (gs *gauges) collect(s sender, g *guard, now, next time.Time) {
 	f := g.Known.Now()
 	name := labels{{"repository", g.Repository}, {"cluster", g.Cluster}}
 	s.send("backupd_cluster_info", "The clusters that are guarded.", 1,
@@ -55,7 +61,7 @@ func (g *guard) collect(s sender, now, next time.Time) {
 	s.time("backupd_next_run_timestamp_seconds", "When the next backup is due.", next, name)
 	s.send("backupd_schedule_interval_seconds", "The longest time between two runs of the schedule.",
 		g.backup.Longest.Seconds(), name)
-	for phase, d := range g.daemon.board.last(g.Key) {
+	for phase, d := range gs.jobs.board.last(g.Key) {
 		s.send("backupd_last_run_phase_duration_seconds",
 			"How long each phase of the last snapshot took; phases overlap.", d.Seconds(), append(name, label{"phase", phase}))
 	}
@@ -100,13 +106,13 @@ func collectStored(s sender, sum repository.Summary, newest *backup.Manifest, no
 }
 
 // collectSpool sends what is in the spool folder and waits to be stored.
-func (d *Daemon) collectSpool(s sender) {
-	folder := d.spool(d.config())
+func (g *gauges) collectSpool(s sender) {
+	folder := spoolOf(g.fleet.config(), g.log)
 	waiting := map[duty.Key]int{} // also of clusters that are no longer guarded
 	names := map[string]string{}  // of repositories, by their ids
-	for _, g := range d.all() {
-		waiting[g.Key] = 0
-		names[g.Known.Now().RepositoryID] = g.Repository
+	for _, guard := range g.fleet.all() {
+		waiting[guard.Key] = 0
+		names[guard.Known.Now().RepositoryID] = guard.Repository
 	}
 	if pending, err := folder.Waiting(); err == nil {
 		for _, p := range pending {

@@ -29,7 +29,7 @@ type metrics struct {
 	notifications *prometheus.CounterVec
 }
 
-func newMetrics(d *Daemon) *metrics {
+func newMetrics() *metrics {
 	m := &metrics{registry: prometheus.NewRegistry()}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
@@ -52,7 +52,7 @@ func newMetrics(d *Daemon) *metrics {
 		"Notifications, by what became of them: sent, dropped.", "kind", "result")
 	m.prepareNotifications()
 	m.registry.MustRegister(collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{d})
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

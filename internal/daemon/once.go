@@ -2,15 +2,10 @@ package daemon
 
 import (
 	"context"
-	"fmt"
-	"slices"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/etcd-backupd/backupd/internal/duty"
-	"github.com/etcd-backupd/backupd/internal/schedule"
-	"github.com/etcd-backupd/backupd/internal/server"
 )
 
 // Outcome is the result of the backup of one cluster.
@@ -25,66 +20,20 @@ type Outcome struct {
 // before it returns.
 func (d *Daemon) Once(ctx context.Context, names []string) ([]Outcome, error) {
 	defer d.close()
-	guards, err := d.chosen(names)
+	guards, err := d.fleet.named(names)
 	if err != nil {
 		return nil, err
 	}
-	defer d.notify(ctx)()
+	defer d.jobs.reporter.run(ctx)()
 	out := make([]Outcome, len(guards))
 	var g errgroup.Group
-	g.SetLimit(max(d.config().Daemon.Concurrency, 1))
+	g.SetLimit(max(d.fleet.config().Daemon.Concurrency, 1))
 	for i, guard := range guards {
 		g.Go(func() error {
-			out[i] = Outcome{guard.Key, guard.once(ctx)}
+			out[i] = Outcome{guard.Key, d.jobs.once(ctx, guard)}
 			return nil
 		})
 	}
 	_ = g.Wait() // each outcome has its error
-	return out, nil
-}
-
-// once runs the backup as the scheduler does: with retries and a time-out.
-func (g *guard) once(ctx context.Context) duty.Outcome {
-	r := &run{daemon: g.daemon, key: g.Key, kind: kindBackup, began: time.Now().Round(0)}
-	var ended error // in a pause
-	err := schedule.Tries{Retries: g.conf.Snapshot.Retries, Timeout: g.conf.Snapshot.Timeout}.Do(ctx,
-		// A catch-up run: the CronJob may have tried before, in another process.
-		func(ctx context.Context) error { return r.Try(ctx, schedule.CaughtUp) },
-		func(ctx context.Context, pause time.Duration, err error) bool {
-			g.Log.Warn("backup failed, trying again", "err", err, "pause", pause.Round(time.Millisecond))
-			again := schedule.Sleep(ctx, pause, err)
-			ended = context.Cause(ctx)
-			return again
-		})
-	if err != nil && ended != nil {
-		err = fmt.Errorf("%w: %w", ended, err)
-	}
-	r.Done(err)
-	r.last.Err = err
-	return r.last
-}
-
-// chosen returns the guards of the named clusters, or all.
-func (d *Daemon) chosen(names []string) ([]*guard, error) {
-	all := d.all()
-	if len(names) == 0 {
-		return all, nil
-	}
-	var out []*guard
-	for _, name := range names {
-		found := false
-		for _, g := range all {
-			if g.Cluster != name {
-				continue
-			}
-			found = true
-			if !slices.Contains(out, g) {
-				out = append(out, g)
-			}
-		}
-		if !found {
-			return nil, fmt.Errorf("cluster %s: %w", name, server.ErrNotFound)
-		}
-	}
 	return out, nil
 }

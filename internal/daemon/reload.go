@@ -55,8 +55,8 @@ func (d *Daemon) Reload(ctx context.Context) {
 	defer d.reloading.Unlock()
 	var now unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // it exists on every Linux
-	d.notifySystemd(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, now.Nano()/1000))
-	defer d.notifySystemd(sd.SdNotifyReady)
+	d.systemd.notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, now.Nano()/1000))
+	defer d.systemd.notify(sd.SdNotifyReady)
 	if err := d.reload(ctx); err != nil {
 		d.loaded.failed()
 		d.log.Error("configuration not reloaded, the old one stays in use", "file", d.opts.Path, "err", err)
@@ -74,25 +74,25 @@ func (d *Daemon) reload(ctx context.Context) error {
 	if problems := conf.CheckFiles(); len(problems) > 0 {
 		return &config.Error{Problems: problems} // a restart would fail with it too
 	}
-	guards, err := d.newGuards(ctx, conf, d.all())
+	guards, err := d.builder.guards(ctx, conf, d.fleet.all())
 	if err != nil {
 		return err
 	}
 	targets, err := notifyTargets(conf)
 	if err != nil {
-		retire(guards, d.all())
+		retire(guards, d.fleet.all())
 		return err
 	}
-	old := d.config()
+	old := d.fleet.config()
 	d.warn(old, conf)
-	d.notifier.Set(targets)
-	d.scheduler.SetLimit(max(conf.Daemon.Concurrency, 1))
-	before := d.replace(conf, guards)
-	d.scheduler.Set(d.jobs())
+	d.jobs.reporter.notifier.Set(targets)
+	d.jobs.scheduler.SetLimit(max(conf.Daemon.Concurrency, 1))
+	before := d.use(conf, guards)
+	d.jobs.scheduler.Set(d.jobs.all())
 	retire(before, guards)
 	for name := range old.Repositories {
 		if _, ok := conf.Repositories[name]; !ok {
-			d.metrics.forgetRepository(name)
+			d.jobs.metrics.forgetRepository(name)
 		}
 	}
 	return nil
@@ -104,7 +104,7 @@ func (d *Daemon) warn(old, conf *config.Config) {
 	if !reflect.DeepEqual(old.Daemon.Server, conf.Daemon.Server) || old.Daemon.Log != conf.Daemon.Log {
 		d.log.Warn("changes of daemon.server and daemon.log take effect when the daemon is started again")
 	}
-	folder := d.spool(old)
+	folder := spoolOf(old, d.log)
 	waiting, err := folder.Waiting()
 	if err != nil {
 		return // the next backup reports it

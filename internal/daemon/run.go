@@ -3,20 +3,18 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/schedule"
-	"github.com/etcd-backupd/backupd/internal/server"
 )
 
 // run is one run of a job with all its tries: it does a duty, shows each try on
 // the board and counts its outcome. The scheduler calls it.
 type run struct {
-	daemon *Daemon
-	key    duty.Key
-	kind   string
+	jobs *jobs
+	key  duty.Key
+	kind string
 	// next is the entry on the board for the next try, where somebody has its id
 	// already; nil: the try makes one.
 	next     *job
@@ -30,12 +28,12 @@ type run struct {
 
 // Try does the duty once, by the guard that the cluster has now.
 func (r *run) Try(ctx context.Context, why schedule.Reason) error {
-	g, err := r.daemon.enter(r.key)
+	g, err := r.jobs.fleet.enter(r.key)
 	if err != nil {
 		return err
 	}
 	defer g.leave()
-	if r.kind == kindUpload && !g.uploads() {
+	if r.kind == kindUpload && !r.jobs.uploads(g) {
 		r.last = duty.Outcome{Result: duty.Passed}
 		return nil
 	}
@@ -48,7 +46,7 @@ func (r *run) Try(ctx context.Context, why schedule.Reason) error {
 		Why: why, Began: r.began, Progress: j.progress, Started: func() { r.start(g) }, Snapshot: r.snapshot,
 	})
 	j.end(r.last)
-	r.daemon.count(g, r.kind, r.last, j)
+	r.jobs.count(g, r.kind, r.last, j)
 	return r.last.Err
 }
 
@@ -62,12 +60,12 @@ func (r *run) entry(why schedule.Reason) *job {
 	if kind == kindUpload {
 		kind, reason = kindBackup, schedule.CaughtUp
 	}
-	return r.daemon.board.begin(kind, r.key, string(reason))
+	return r.jobs.board.begin(kind, r.key, string(reason))
 }
 
 func (r *run) start(g *guard) {
 	if !r.started {
-		g.started()
+		r.jobs.reporter.started(g)
 	}
 	r.started = true
 }
@@ -80,53 +78,7 @@ func (r *run) Done(err error) {
 	if errors.Is(err, schedule.ErrNotRun) {
 		return
 	}
-	if g, gone := r.daemon.guard(r.key); gone == nil {
-		g.ended(r.kind, r.last, err)
+	if g, gone := r.jobs.fleet.guard(r.key); gone == nil {
+		r.jobs.reporter.ended(g, r.kind, r.last, err)
 	}
-}
-
-// count counts what one try came to.
-func (d *Daemon) count(g *guard, kind string, o duty.Outcome, j *job) {
-	switch kind {
-	case kindBackup, kindUpload:
-		for _, m := range o.Late {
-			d.metrics.backup(g.Key, m)
-		}
-		if kind == kindBackup || o.Manifest != nil {
-			d.metrics.outcome(g.Key, o)
-		}
-		if o.Prune != nil {
-			d.metrics.prune(g.Key, *o.Prune)
-		}
-		if kind == kindBackup && o.Manifest != nil { // an upload has not all phases
-			d.board.keep(g.Key, j.durations())
-		}
-	case kindVerify:
-		d.metrics.verification(g.Key, o)
-	}
-}
-
-// askFor runs a job of a cluster now, as somebody wants it by hand.
-func (d *Daemon) askFor(key duty.Key, kind, snapshot string) (server.Job, error) {
-	// On the board before it is triggered, so that the caller has its id.
-	j := d.board.begin(kind, key, string(schedule.Manual))
-	err := d.scheduler.Trigger(jobName(kind, key), func(before schedule.Run) schedule.Run {
-		r := &run{daemon: d, key: key, kind: kind, next: j, snapshot: snapshot}
-		if b, ok := before.(*run); ok {
-			r.started = b.started // it goes on with its tries
-			if b.manual {
-				// What was received since somebody asked is as good for this one.
-				r.began, r.manual = b.began, true
-			}
-		}
-		return r
-	})
-	if err == nil {
-		return j.current(), nil
-	}
-	d.board.remove(j)
-	if errors.Is(err, schedule.ErrRunning) {
-		err = fmt.Errorf("%w: %w", server.ErrConflict, err)
-	}
-	return server.Job{}, fmt.Errorf("start %s of %s: %w", kind, key, err)
 }

@@ -3,18 +3,28 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"sync/atomic"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 )
 
-// tellSystemd reports the start and the stop of the daemon to systemd, and feeds
+// systemd is the service manager that started the daemon, if it is one.
+type systemd struct {
+	log     *slog.Logger
+	now     func() time.Time
+	beat    atomic.Pointer[time.Time] // when the scheduler last read the clock
+	summary func() string             // one line for 'systemctl status'
+}
+
+// run reports the start and the stop of the daemon to systemd, and feeds
 // its watchdog. Without systemd it does nothing.
 //
 // The watchdog watches the process alone: its locks, and the scheduler. A failing
 // backup is no reason to restart the daemon, which would only lose its knowledge.
-func (d *Daemon) tellSystemd(ctx context.Context) error {
-	d.notifySystemd(sd.SdNotifyReady + "\nSTATUS=" + d.summary())
+func (s *systemd) run(ctx context.Context) error {
+	s.notify(sd.SdNotifyReady + "\nSTATUS=" + s.summary())
 	interval, err := sd.SdWatchdogEnabled(false)
 	if err != nil {
 		return fmt.Errorf("read WATCHDOG_USEC: %w", err)
@@ -27,18 +37,18 @@ func (d *Daemon) tellSystemd(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			d.notifySystemd(sd.SdNotifyStopping)
+			s.notify(sd.SdNotifyStopping)
 			return nil
 		case <-tick.C:
 			// A lock that is never released stops the heartbeat here.
-			status := "STATUS=" + d.summary()
-			if silent := d.opts.Now().Sub(*d.beat.Load()); silent < beatWithin {
+			status := "STATUS=" + s.summary()
+			if silent := s.now().Sub(*s.beat.Load()); silent < beatWithin {
 				status = sd.SdNotifyWatchdog + "\n" + status
 			} else {
-				d.log.Error("the scheduler no longer reads the clock; this is a bug in backupd", "silent",
+				s.log.Error("the scheduler no longer reads the clock; this is a bug in backupd", "silent",
 					silent)
 			}
-			d.notifySystemd(status)
+			s.notify(status)
 		}
 	}
 }
@@ -47,19 +57,11 @@ func (d *Daemon) tellSystemd(ctx context.Context) error {
 // which reads the clock twice a minute.
 const beatWithin = 3 * time.Minute
 
-// summary returns one line for 'systemctl status'.
-func (d *Daemon) summary() string {
-	good, all := 0, d.Clusters()
-	for _, c := range all {
-		if c.State == "ok" {
-			good++
-		}
-	}
-	return fmt.Sprintf("%d of %d clusters are protected", good, len(all))
-}
+// alive notes that the scheduler reads the clock.
+func (s *systemd) alive() { s.beat.Store(new(s.now())) }
 
-func (d *Daemon) notifySystemd(state string) {
+func (s *systemd) notify(state string) {
 	if _, err := sd.SdNotify(false, state); err != nil {
-		d.log.Warn("cannot notify systemd", "err", err)
+		s.log.Warn("cannot notify systemd", "err", err)
 	}
 }

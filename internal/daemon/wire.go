@@ -42,6 +42,6 @@ func (d *Daemon) newServer() (*server.Server, error) {
 	return server.New(server.Options{
 		Listen: c.Listen, CertFile: c.CertFile, KeyFile: c.KeyFile, ClientCAFile: c.ClientCAFile,
 		ReadTokensFile: c.ReadTokensFile, OperateTokensFile: c.OperateTokensFile, AllowedHosts: c.AllowedHosts,
-		Backend: d, Metrics: d.Metrics(), Log: d.log, Version: d.opts.Version.Version,
+		Backend: d.backend, Metrics: d.Metrics(), Log: d.log, Version: d.opts.Version.Version,
 	})
 }
