@@ -1,8 +1,11 @@
 package duty_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +16,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/spool"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 )
@@ -245,6 +249,41 @@ func TestOutage_Corrupt(t *testing.T) {
 	}
 	p.write(backup.MarkerKey, whole)
 	wants(t, p.slot(), duty.Succeeded, "")
+}
+
+// TestOutage_Lost: what waits and will never be stored is in the log.
+func TestOutage_Lost(t *testing.T) {
+	p := newPlace(t).process()
+	p.taken()
+	var log bytes.Buffer
+	p.Subject.Log = slog.New(slog.NewTextHandler(&log, nil))
+	p.Subject.Spool.Log = p.Subject.Log
+	kept := func() spool.Pending {
+		t.Helper()
+		up := p.down()
+		p.put()
+		wants(t, p.slot(), duty.Failed, "is kept in")
+		up()
+		log.Reset()
+		return p.backup.Waiting()[0]
+	}
+	pending := kept()
+	if err := os.WriteFile(strings.TrimSuffix(pending.Path, ".spool")+".pending.json", []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, p.slot(), duty.Succeeded, "")
+	if text := log.String(); !strings.Contains(text, "dropped a pending snapshot") || !strings.Contains(text, pending.Path) {
+		t.Errorf("logged:\n%s", text)
+	}
+
+	pending = kept()
+	p.remove(p.keys()...)
+	p.Subject.Known = duty.NewKnowledge(p.now()) // of a new process
+	p.taken()
+	wants(t, p.slot(), duty.Skipped, "")
+	if text := log.String(); !strings.Contains(text, "belongs to another repository") || !strings.Contains(text, pending.Path) {
+		t.Errorf("logged:\n%s", text)
+	}
 }
 
 // TestLook_Torn: a folder that goes away during a look lists nothing, without an
