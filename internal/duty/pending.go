@@ -85,7 +85,8 @@ func (b *Backup) storeAll(ctx context.Context, taker *snapshot.Taker, err *error
 	stored, *err = taker.StorePending(ctx, in)
 	for _, m := range stored {
 		b.Known.holds(m, b.Now())
-		b.Log.Info("snapshot stored from the spool", "snapshot", m.ID, "revision", int64(m.Revision), "verified", m.Verified())
+		b.Log.Info("snapshot stored from the spool", "snapshot", m.ID, "revision", int64(m.Revision),
+			"verified", m.Verified())
 	}
 	return stored
 }

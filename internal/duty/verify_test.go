@@ -253,7 +253,9 @@ func TestVerify_Suspect(t *testing.T) {
 func TestVerify_NotRead(t *testing.T) {
 	p := newPlace(t).process()
 	m := p.taken()
-	for what, key := range map[string]string{"the data": m.DataKey(), "the manifest": m.Key(), "the marker": backup.MarkerKey} {
+	for what, key := range map[string]string{
+		"the data": m.DataKey(), "the manifest": m.Key(), "the marker": backup.MarkerKey,
+	} {
 		p.refuse(storage.OpOpen, key, errDown)
 		if o := p.verified("", duty.Failed, errDown.Error()); errors.Is(o.Err, backup.ErrCorrupt) {
 			t.Errorf("%s: got %v", what, o.Err)

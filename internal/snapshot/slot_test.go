@@ -34,7 +34,9 @@ func TestSlot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testserver.Eventually(t, "another second", func() bool { return time.Now().Truncate(time.Second).After(all[1].StartedAt) })
+	testserver.Eventually(t, "another second", func() bool {
+		return time.Now().Truncate(time.Second).After(all[1].StartedAt)
+	})
 
 	traced := storagetest.Trace(s)
 	if repo, err = repository.Open(t.Context(), traced, repo.ID()); err != nil {
