@@ -3,11 +3,14 @@ package duty_test
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/duty"
@@ -138,5 +141,54 @@ func TestLook_Overtaken(t *testing.T) {
 	}
 	if !slices.Equal(ids, []backup.SnapshotID{second.ID, o.Snapshot}) {
 		t.Errorf("listed are %v", ids)
+	}
+}
+
+// TestLook_Meanwhile: looks, verifications and slots at the same time agree in the
+// end.
+func TestLook_Meanwhile(t *testing.T) {
+	p := newPlace(t).process()
+	p.taken()
+	ctx, cancel := context.WithCancel(t.Context())
+	var g errgroup.Group
+	defer func() { // also after a failure: nothing goes on when the test has ended
+		cancel()
+		_ = g.Wait()
+	}()
+	for range 3 {
+		g.Go(func() error {
+			for ctx.Err() == nil {
+				if _, err := p.Look(ctx, p.backup.Policy); err != nil && ctx.Err() == nil {
+					return err
+				}
+				p.backup.Health(p.now())
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		for ctx.Err() == nil {
+			o := p.verify.Do(ctx, duty.Run{})
+			// What it verifies may be removed by the policy.
+			if o.Err != nil && !errors.Is(o.Err, fs.ErrNotExist) && ctx.Err() == nil {
+				return o.Err
+			}
+		}
+		return nil
+	})
+	var last *backup.Manifest
+	for range 5 {
+		last = p.changed()
+	}
+	cancel()
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+	known := p.Known.Now()
+	p.look()
+	seen := p.Known.Now()
+	if known.Newest().ID != last.ID || seen.Newest().ID != last.ID || !known.Confirmed.Equal(last.StartedAt) ||
+		len(known.Overview.Items) != 2 || len(seen.Overview.Items) != 2 {
+		t.Errorf("known: %+v\nseen: %+v", known, seen)
 	}
 }
