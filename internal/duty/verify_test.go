@@ -320,11 +320,26 @@ func TestVerify_HalfRead(t *testing.T) {
 	p.healthy(duty.Failure, " is damaged: ")
 }
 
-// TestVerify_Removed: the defect of a snapshot that is gone is none.
+// TestVerify_Removed: what is removed while it is verified was not damaged, and the
+// defect of a snapshot that is gone is none.
 func TestVerify_Removed(t *testing.T) {
 	p := newPlace(t).process()
 	p.taken()
 	m := p.changed()
+	p.hook.Before = func(_ context.Context, op storage.Op, key string) error {
+		if op == storage.OpStat && key == m.DataKey() {
+			p.remove(m.Key(), m.DataKey())
+		}
+		return nil
+	}
+	p.verified("", duty.Passed, "no such snapshot: "+string(m.ID))
+	p.hook.Before = nil
+	if f := p.Known.Now(); f.Verification != nil || !f.Verified.IsZero() {
+		t.Errorf("got %+v", f)
+	}
+	p.look()
+	p.healthy(duty.OK, "")
+	m = p.changed()
 	p.damage(m.DataKey())
 	p.verified("", duty.Failed, "bytes changed")
 	in := repository.At(p.mem, "").Cluster("prod")
