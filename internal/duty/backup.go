@@ -73,17 +73,16 @@ func (b *Backup) take(
 	if err != nil {
 		return failed(err)
 	}
-	other, err := b.elsewhere(ctx, survey, run.Why)
-	if err != nil {
-		return failed(err)
-	}
 	// This holds even if another sidecar does the work.
-	current := down == nil && run.Why != schedule.Manual && b.unchanged(overview, survey, b.Now()) &&
+	current := down == nil && b.unchanged(overview, survey, b.Now()) &&
 		b.Known.confirmed(overview.Newest().ID, b.Now())
+	other, err := b.elsewhere(ctx, survey, run.Why)
 	switch {
+	case err != nil:
+		return failed(err)
 	case other != "":
 		return Outcome{Result: Passed, Reason: other}
-	case current:
+	case current && run.Why != schedule.Manual:
 		return Outcome{Result: Skipped, Reason: fmt.Sprintf(
 			"the revision is %d as in the newest verified snapshot", survey.HighWater)}
 	}

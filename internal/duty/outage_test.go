@@ -1,20 +1,22 @@
 package duty_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/spool"
 	"github.com/etcd-backupd/backupd/internal/storage"
-	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 )
 
 // TestOutage: while a known repository is down a database is received once for
@@ -196,15 +198,12 @@ func TestOutage_Replaced(t *testing.T) {
 			if len(p.backup.Waiting()) != 1 {
 				t.Errorf("%d wait", len(p.backup.Waiting()))
 			}
-			if _, err := p.Look(t.Context(), p.backup.Policy); err == nil || !strings.Contains(err.Error(), c.problem) {
+			_, err := p.Look(t.Context(), p.backup.Policy)
+			if err == nil || !strings.Contains(err.Error(), c.problem) {
 				t.Errorf("got %v", err)
 			}
-			if o := p.backup.Upload(t.Context(), duty.Run{}); o.Result != duty.Failed || !strings.Contains(o.Err.Error(), c.problem) {
-				t.Errorf("uploaded: %+v", o)
-			}
-			if o := p.verify.Do(t.Context(), duty.Run{}); o.Result != duty.Failed || !strings.Contains(o.Err.Error(), c.problem) {
-				t.Errorf("verified: %+v", o)
-			}
+			wants(t, p.backup.Upload(t.Context(), duty.Run{}), duty.Failed, c.problem)
+			wants(t, p.verify.Do(t.Context(), duty.Run{}), duty.Failed, c.problem)
 			if got := p.keys(); !slices.Equal(got, left) || len(p.backup.Waiting()) != 1 {
 				t.Errorf("the store holds %q, before %q; %d wait", got, left, len(p.backup.Waiting()))
 			}
@@ -229,7 +228,8 @@ func TestOutage_Corrupt(t *testing.T) {
 	p.write(backup.MarkerKey, []byte("nonsense"))
 	p.put()
 	left := p.keys()
-	for who, process := range map[string]*process{"the same": p, "another": p.place.process()} {
+	another := p.place.process()
+	for who, process := range map[string]*process{"the same": p, "another": another} {
 		var o duty.Outcome
 		if n := p.streams(func() { o = process.slot() }); n != 0 {
 			t.Errorf("%s: %d streams", who, n)
@@ -247,127 +247,40 @@ func TestOutage_Corrupt(t *testing.T) {
 	wants(t, p.slot(), duty.Succeeded, "")
 }
 
-// TestLook_Torn: a folder that goes away during a look lists nothing, without an
-// error. It is not taken for a repository without snapshots.
-func TestLook_Torn(t *testing.T) {
-	p := newPlace(t).process()
-	m := p.taken()
-	whole := map[string][]byte{}
-	for _, key := range p.keys() {
-		whole[key] = p.read(key)
-	}
-	p.hook.Before = func(_ context.Context, op storage.Op, _ string) error {
-		if op == storage.OpList {
-			p.remove(p.keys()...)
-		}
-		return nil
-	}
-	if _, err := p.Look(t.Context(), p.backup.Policy); err == nil || !strings.Contains(err.Error(), "no longer at its address") {
-		t.Errorf("got %v", err)
-	}
-	p.hook.Before = nil
-	if f := p.Known.Now(); f.ReadErr == nil || f.Newest() == nil || f.Newest().ID != m.ID || f.Confirmed.IsZero() {
-		t.Errorf("got %+v", f)
-	}
-	for key, raw := range whole {
-		p.write(key, raw)
-	}
-	p.look()
-	p.healthy(duty.OK, "")
-}
-
-// TestLook_Empty: where there is no repository yet a look makes none.
-func TestLook_Empty(t *testing.T) {
-	p := newPlace(t).process()
-	if o := p.look(); o != nil || len(p.keys()) != 0 {
-		t.Errorf("got %+v, the store holds %q", o, p.keys())
-	}
-	if f := p.Known.Now(); f.Read.IsZero() || f.ReadErr != nil || f.RepositoryID != "" {
-		t.Errorf("got %+v", f)
-	}
-	p.healthy(duty.Warning, "there is no verified snapshot yet")
-	if last, err := p.backup.LastDone(t.Context()); !last.IsZero() || err != nil {
-		t.Errorf("got %v, %v", last, err)
-	}
-	m := p.taken()
-	if last, err := p.place.process().backup.LastDone(t.Context()); !last.Equal(m.StartedAt) || err != nil {
-		t.Errorf("got %v, %v", last, err)
-	}
-	p.down()
-	if last, err := p.backup.LastDone(t.Context()); !last.IsZero() || !errors.Is(err, errDown) {
-		t.Errorf("got %v, %v", last, err)
-	}
-}
-
-// TestLook_TooSlow: a store that does not answer, or does not come to an end, is
-// given up, and is not waited for where the caller has given up.
-func TestLook_TooSlow(t *testing.T) {
+// TestOutage_Lost: what waits and will never be stored is in the log.
+func TestOutage_Lost(t *testing.T) {
 	p := newPlace(t).process()
 	p.taken()
-	slow := func(op storage.Op, until time.Duration, why string) {
+	var log bytes.Buffer
+	p.Subject.Log = slog.New(slog.NewTextHandler(&log, nil))
+	p.Subject.Spool.Log = p.Subject.Log
+	kept := func() spool.Pending {
 		t.Helper()
-		synctest.Test(t, func(t *testing.T) {
-			known := duty.NewKnowledge(time.Now())
-			s := *p.Subject
-			s.Known, s.Now = known, time.Now
-			s.Store = &storagetest.Hook{Store: p.mem, Before: func(ctx context.Context, o storage.Op, _ string) error {
-				if o == op {
-					<-ctx.Done()
-				}
-				return ctx.Err()
-			}}
-			began := time.Now()
-			if _, err := s.Look(t.Context(), p.backup.Policy); err == nil || !strings.Contains(err.Error(), why) ||
-				time.Since(began) != until {
-				t.Errorf("%s: got %v after %v", op, err, time.Since(began))
-			}
-			if f := known.Now(); f.ReadErr == nil || !f.Read.IsZero() {
-				t.Errorf("%s: got %+v", op, f)
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			last := known.Now().ReadErr
-			if _, err := s.Look(ctx, p.backup.Policy); !errors.Is(err, context.DeadlineExceeded) || known.Now().ReadErr != last {
-				t.Errorf("%s: got %v", op, err)
-			}
-		})
+		up := p.down()
+		p.put()
+		wants(t, p.slot(), duty.Failed, "waits in")
+		up()
+		log.Reset()
+		return p.backup.Waiting()[0]
 	}
-	slow(storage.OpOpen, 20*time.Second, "no answer within 20s")
-	slow(storage.OpList, 5*time.Minute, "no end within 5m0s")
-}
-
-// TestLook_Overtaken: a look that began before a snapshot was stored does not take
-// it back, nor does it bring back one that was removed.
-func TestLook_Overtaken(t *testing.T) {
-	p := newPlace(t).process()
-	p.taken()
-	second := p.changed()
-	up := p.down()
-	p.put()
-	wants(t, p.slot(), duty.Failed, "waits in")
-	up()
-	var o duty.Outcome
-	slow := *p.Subject
-	slow.Store = &storagetest.Hook{Store: p.mem, After: func(_ context.Context, op storage.Op, key string) error {
-		if op == storage.OpOpen && strings.HasSuffix(key, ".json") && strings.Contains(key, "/snapshots/") && o.Result == "" {
-			o = p.backup.Upload(t.Context(), duty.Run{})
+	logged := func(text string, of spool.Pending) {
+		t.Helper()
+		if got := log.String(); !strings.Contains(got, text) || !strings.Contains(got, of.Path) {
+			t.Errorf("logged:\n%s", got)
 		}
-		return nil
-	}}
-	if _, err := slow.Look(t.Context(), p.backup.Policy); err != nil {
+	}
+	pending := kept()
+	beside := strings.TrimSuffix(pending.Path, ".spool") + ".pending.json"
+	if err := os.WriteFile(beside, []byte("nonsense"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	wants(t, o, duty.Succeeded, "")
-	f := p.Known.Now()
-	if f.Newest().ID != o.Snapshot || !f.Confirmed.Equal(o.Manifest.StartedAt) ||
-		f.Overview.Previous.ID != o.Snapshot || o.Prune == nil || o.Prune.Removed != 1 {
-		t.Errorf("got %+v, newest %+v", f, f.Newest())
-	}
-	var ids []backup.SnapshotID
-	for _, i := range f.Overview.Items {
-		ids = append(ids, i.ID)
-	}
-	if !slices.Equal(ids, []backup.SnapshotID{second.ID, o.Snapshot}) {
-		t.Errorf("listed are %v", ids)
-	}
+	wants(t, p.slot(), duty.Succeeded, "")
+	logged("dropped a pending snapshot", pending)
+
+	pending = kept()
+	p.remove(p.keys()...)
+	p.Subject.Known = duty.NewKnowledge(p.now()) // of a new process
+	p.taken()
+	wants(t, p.slot(), duty.Skipped, "")
+	logged("belongs to another repository", pending)
 }

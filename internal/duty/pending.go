@@ -34,8 +34,12 @@ func (b *Backup) storePending(
 	ctx context.Context, taker *snapshot.Taker, o *repository.Overview, down error, run Run,
 ) late {
 	out := late{overview: o}
-	waiting := b.Waiting()
+	b.Spool.Tidy() // which logs what is lost
+	waiting, others := b.waiting()
 	if len(waiting) == 0 {
+		for _, p := range others {
+			b.Log.Warn("a pending snapshot belongs to another repository", "path", p.Path, "repository", p.Repository)
+		}
 		return out
 	}
 	err := down
@@ -96,19 +100,28 @@ func (b *Backup) ofThisRun(begun time.Time, run Run) bool {
 
 // Waiting lists the pending snapshots of the cluster that are for its repository.
 func (b *Backup) Waiting() []spool.Pending {
+	own, _ := b.waiting()
+	return own
+}
+
+// waiting lists those of the cluster that wait for another repository, too.
+func (b *Backup) waiting() (own, others []spool.Pending) {
 	all, err := b.Spool.Waiting()
 	if err != nil {
 		b.Log.Warn("cannot list the pending snapshots", "err", err)
-		return nil
+		return nil, nil
 	}
-	var out []spool.Pending
 	id := b.Known.Now().RepositoryID
 	for _, p := range all {
-		if p.Capture.Cluster == b.Cluster && p.Repository == id {
-			out = append(out, p)
+		switch {
+		case p.Capture.Cluster != b.Cluster:
+		case p.Repository == id:
+			own = append(own, p)
+		default:
+			others = append(others, p)
 		}
 	}
-	return out
+	return own, others
 }
 
 // Upload stores the pending snapshots as soon as the repository is back. The next

@@ -103,11 +103,14 @@ func TestSidecars_Late(t *testing.T) {
 }
 
 // TestSidecars_Nobody: a process that does not find its member says so, and does
-// not pass.
+// not pass. The cluster is protected all the same.
 func TestSidecars_Nobody(t *testing.T) {
 	worker, _ := sidecars(t)
+	worker.taken()
+	worker.pass(3 * time.Hour)
 	worker.Subject.LocalEndpoint = testserver.FreeURL(t)
 	wants(t, worker.slot(), duty.Failed, "ask the member beside this daemon who it is: ")
+	worker.healthy(duty.Warning, "the last backup failed: ask the member beside ")
 	defrag := duty.Defragment{Subject: worker.Subject, Threshold: 0.99}
 	if o := defrag.Do(t.Context(), duty.Run{}); o.Result != duty.Failed || !strings.Contains(o.Err.Error(), "who it is") {
 		t.Errorf("got %+v", o)

@@ -25,9 +25,6 @@ type Verify struct {
 // until the snapshot is verified again or deleted.
 func (v *Verify) Do(ctx context.Context, run Run) Outcome {
 	in, item, err := v.find(ctx, run.Snapshot)
-	if run.Snapshot == "" && errors.As(err, new(*repository.NotFoundError)) {
-		return Outcome{Result: Passed, Reason: err.Error()}
-	}
 	var result verdict
 	if err != nil {
 		result.found = fmt.Errorf("find the snapshot to verify: %w", err)
@@ -35,6 +32,10 @@ func (v *Verify) Do(ctx context.Context, run Run) Outcome {
 		result = v.verify(ctx, in, item, run.Progress)
 	}
 	err = result.err()
+	var none *repository.NotFoundError // or it was removed meanwhile
+	if run.Snapshot == "" && errors.As(err, &none) {
+		return Outcome{Result: Passed, Reason: none.Error()}
+	}
 	if !errors.Is(err, backup.ErrCorrupt) && errors.Is(ctx.Err(), context.Canceled) {
 		return Outcome{Result: Failed, Snapshot: item.ID, Err: err} // the error says nothing about the snapshot
 	}

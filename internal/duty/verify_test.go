@@ -253,7 +253,9 @@ func TestVerify_Suspect(t *testing.T) {
 func TestVerify_NotRead(t *testing.T) {
 	p := newPlace(t).process()
 	m := p.taken()
-	for what, key := range map[string]string{"the data": m.DataKey(), "the manifest": m.Key(), "the marker": backup.MarkerKey} {
+	for what, key := range map[string]string{
+		"the data": m.DataKey(), "the manifest": m.Key(), "the marker": backup.MarkerKey,
+	} {
 		p.refuse(storage.OpOpen, key, errDown)
 		if o := p.verified("", duty.Failed, errDown.Error()); errors.Is(o.Err, backup.ErrCorrupt) {
 			t.Errorf("%s: got %v", what, o.Err)
@@ -318,11 +320,26 @@ func TestVerify_HalfRead(t *testing.T) {
 	p.healthy(duty.Failure, " is damaged: ")
 }
 
-// TestVerify_Removed: the defect of a snapshot that is gone is none.
+// TestVerify_Removed: what is removed while it is verified was not damaged, and the
+// defect of a snapshot that is gone is none.
 func TestVerify_Removed(t *testing.T) {
 	p := newPlace(t).process()
 	p.taken()
 	m := p.changed()
+	p.hook.Before = func(_ context.Context, op storage.Op, key string) error {
+		if op == storage.OpStat && key == m.DataKey() {
+			p.remove(m.Key(), m.DataKey())
+		}
+		return nil
+	}
+	p.verified("", duty.Passed, "no such snapshot: "+string(m.ID))
+	p.hook.Before = nil
+	if f := p.Known.Now(); f.Verification != nil || !f.Verified.IsZero() {
+		t.Errorf("got %+v", f)
+	}
+	p.look()
+	p.healthy(duty.OK, "")
+	m = p.changed()
 	p.damage(m.DataKey())
 	p.verified("", duty.Failed, "bytes changed")
 	in := repository.At(p.mem, "").Cluster("prod")

@@ -121,11 +121,11 @@ func TestFind_DeletedMeanwhile(t *testing.T) {
 	for _, ref := range []string{repository.Latest, "2026"} {
 		s := mem.New()
 		m := addSnapshot(t, s, manifest("prod", started, 5))
-		hooked := &onList{Store: s, prefix: "prod/data/", do: func() {
+		hooked := &storagetest.Hook{Store: s, Before: once(storage.OpList, "prod/data/", func() {
 			if err := s.Delete(t.Context(), m.Key()); err != nil {
 				t.Fatal(err)
 			}
-		}}
+		})}
 		i, err := prod(hooked).Choose(t.Context(), ref, repository.Allow{}, started)
 		if !errors.As(err, new(*repository.NotFoundError)) {
 			t.Errorf("%s: got %+v, %v", ref, i, err)

@@ -211,28 +211,12 @@ func TestItems_Confirms(t *testing.T) {
 	s := mem.New()
 	m := manifest("prod", started.AddDate(0, -1, 0), 5) // a spool that waited long
 	addManifest(t, s, m)
-	late := &onList{Store: s, prefix: "prod/snapshots/", do: func() { create(t, s, m.DataKey(), []byte("data")) }}
+	late := &storagetest.Hook{Store: s, Before: once(storage.OpList, "prod/snapshots/", func() {
+		create(t, s, m.DataKey(), []byte("data"))
+	})}
 	got := lines(t, late, "prod")
 	if len(got) != 1 || strings.Contains(got[0], "missing") {
 		t.Errorf("got %q", got)
-	}
-}
-
-// onList is a store in which something happens the first time a listing is
-// begun.
-type onList struct {
-	storage.Store
-	prefix string
-	do     func()
-}
-
-func (o *onList) List(ctx context.Context, prefix, after string) iter.Seq2[storage.Object, error] {
-	return func(yield func(storage.Object, error) bool) {
-		if do := o.do; prefix == o.prefix && do != nil {
-			o.do = nil
-			do()
-		}
-		o.Store.List(ctx, prefix, after)(yield)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
@@ -170,11 +171,11 @@ func TestOverview_Without(t *testing.T) {
 func TestLook_Gone(t *testing.T) {
 	s := mem.New()
 	all := daily(t, s, 3)
-	o, err := prod(&onOpen{Store: s, prefix: "prod/snapshots/", do: func() {
+	o, err := prod(&storagetest.Hook{Store: s, Before: once(storage.OpOpen, "prod/snapshots/", func() {
 		if err := s.Delete(t.Context(), all[2].Key()); err != nil {
 			t.Fatal(err)
 		}
-	}}).Look(t.Context(), 1, nil, later())
+	})}).Look(t.Context(), 1, nil, later())
 	if err != nil || o.Holds(all[2].ID) || o.Newest().ID != all[1].ID || o.Previous.ID != all[1].ID {
 		t.Errorf("got %+v, %v", o, err)
 	}

@@ -121,13 +121,19 @@ func TestPrune_Locked(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := mem.New()
 			all := daily(t, s, 4)
-			locked := &lockedStore{Store: s, prefix: "prod/" + folder + "/" + string(all[1].ID)[:16]}
+			prefix := "prod/" + folder + "/" + string(all[1].ID)[:16]
+			locked := &storagetest.Hook{Store: s, Before: func(_ context.Context, op storage.Op, key string) error {
+				if op == storage.OpDelete && strings.HasPrefix(key, prefix) {
+					return fmt.Errorf("delete %s: %w", key, storage.ErrLocked)
+				}
+				return nil
+			}}
 			r := prune(t, newPruner(locked, retention.Policy{Last: 1, MinVerified: 1}))
 			want := ids(all[0], all[2])
 			if folder == "data" {
 				want = ids(all[0], all[1], all[2])
 			}
-			if !slices.Equal(r.Removed, want) || len(r.Locked) != 1 || !strings.HasPrefix(r.Locked[0], locked.prefix) ||
+			if !slices.Equal(r.Removed, want) || len(r.Locked) != 1 || !strings.HasPrefix(r.Locked[0], prefix) ||
 				r.Bytes != 20 {
 				t.Errorf("got %+v", r)
 			}
@@ -140,23 +146,11 @@ func TestPrune_Locked(t *testing.T) {
 				len(r.Litter) != 0 {
 				t.Errorf("again: got %+v", r)
 			}
-			locked.prefix = "nothing"
+			prefix = "nothing"
 			if r := prune(t, newPruner(locked, retention.Policy{Last: 1, MinVerified: 1})); len(r.Locked) != 0 ||
 				len(r.Litter) != 1 {
 				t.Errorf("when the lock has ended: got %+v", r)
 			}
 		})
 	}
-}
-
-type lockedStore struct {
-	storage.Store
-	prefix string
-}
-
-func (l *lockedStore) Delete(ctx context.Context, key string) error {
-	if strings.HasPrefix(key, l.prefix) {
-		return fmt.Errorf("delete %s: %w", key, storage.ErrLocked)
-	}
-	return l.Store.Delete(ctx, key)
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
@@ -36,22 +36,25 @@ func TestDelete_Clash(t *testing.T) {
 	}
 }
 
-// onDelete is a store in which something happens before and after an object is
-// deleted.
-type onDelete struct {
-	storage.Store
-	before, after func(key string)
+// on makes a hook that does something at each operation of one kind.
+func on(op storage.Op, do func(key string)) func(context.Context, storage.Op, string) error {
+	return func(_ context.Context, o storage.Op, key string) error {
+		if o == op {
+			do(key)
+		}
+		return nil
+	}
 }
 
-func (o *onDelete) Delete(ctx context.Context, key string) error {
-	if o.before != nil {
-		o.before(key)
-	}
-	err := o.Store.Delete(ctx, key)
-	if o.after != nil {
-		o.after(key)
-	}
-	return err
+// once makes a hook that does something at the first operation of one kind on a
+// key with a prefix.
+func once(op storage.Op, prefix string, do func()) func(context.Context, storage.Op, string) error {
+	return on(op, func(key string) {
+		if then := do; strings.HasPrefix(key, prefix) && then != nil {
+			do = nil
+			then()
+		}
+	})
 }
 
 // TestPrune_PinnedMeanwhile: whenever a pin is reported to be made, the snapshot
@@ -70,21 +73,21 @@ func TestPrune_PinnedMeanwhile(t *testing.T) {
 					pinned = pin(t.Context(), s, doomed, "just now", "") == nil
 				}
 			}
-			hooked := &onDelete{Store: s}
+			hooked := &storagetest.Hook{Store: s}
 			p := newPruner(hooked, retention.Policy{Last: 1, MinVerified: 1})
 			pl := plan(t, p)
 			switch when {
 			case "run":
 				pin(doomed.Key())
-				hooked.before = func(key string) {
+				hooked.Before = on(storage.OpDelete, func(key string) {
 					if key == doomed.Key() {
 						t.Error("it was pinned long ago, and is deleted for a moment")
 					}
-				}
+				})
 			case "before":
-				hooked.before = pin
+				hooked.Before = on(storage.OpDelete, pin)
 			case "after":
-				hooked.after = pin
+				hooked.After = on(storage.OpDelete, pin)
 			}
 			r, err := p.run(t.Context(), pl)
 			if err != nil {
@@ -116,11 +119,11 @@ func TestPrune_PinnedMeanwhile(t *testing.T) {
 func TestPin_PrunedMeanwhile(t *testing.T) {
 	s := mem.New()
 	e := daily(t, s, 1)[0]
-	hooked := &onCreate{Store: s, after: func(string) {
+	hooked := &storagetest.Hook{Store: s, After: on(storage.OpCreate, func(string) {
 		if err := s.Delete(t.Context(), e.Key()); err != nil {
 			t.Fatal(err)
 		}
-	}}
+	})}
 	var none *repository.NotFoundError
 	if err := pin(t.Context(), hooked, e, "reason", ""); !errors.As(err, &none) {
 		t.Errorf("got %v", err)
@@ -142,34 +145,4 @@ func TestPrune_RemovedMeanwhile(t *testing.T) {
 		t.Errorf("got %+v, %v", r, err)
 	}
 	readObject(t, s, "prod/data/"+string(all[0].ID.DataName())+".db")
-}
-
-// onCreate is a store in which something happens after an object is created.
-type onCreate struct {
-	storage.Store
-	after func(key string)
-}
-
-func (o *onCreate) Create(ctx context.Context, key string, r io.Reader) error {
-	err := o.Store.Create(ctx, key, r)
-	if err == nil {
-		o.after(key)
-	}
-	return err
-}
-
-// onOpen is a store in which something happens before the first object with a
-// prefix is opened.
-type onOpen struct {
-	storage.Store
-	prefix string
-	do     func()
-}
-
-func (o *onOpen) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	if do := o.do; strings.HasPrefix(key, o.prefix) && do != nil {
-		o.do = nil
-		do()
-	}
-	return o.Store.Open(ctx, key, offset, length)
 }

@@ -27,6 +27,12 @@ import (
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
+// impatient is the cluster of fakes, whose streams must not stall for long.
+func impatient(t *testing.T, f *fakes) *cluster.Cluster {
+	t.Helper()
+	return testserver.Connect(t, cluster.Config{Endpoints: f.urls, StallTimeout: 300 * time.Millisecond})
+}
+
 // TestTaker_Take_MemberFails: whatever the first member does to the stream, the
 // second is used. If there is no second, the taking fails in time and leaves
 // nothing behind.
@@ -56,8 +62,7 @@ func TestTaker_Take_MemberFails(t *testing.T) {
 			t.Run("Another", func(t *testing.T) {
 				f := startFakes(t, db, c.fault, testserver.GoodSnapshot(raw))
 				s := storagetest.Trace(mem.New())
-				taker := newTaker(t, testserver.Connect(t,
-					cluster.Config{Endpoints: f.urls, StallTimeout: 300 * time.Millisecond}), s)
+				taker := newTaker(t, impatient(t, f), s)
 				m := take(t, taker)
 				if m.Endpoint != f.urls[1] || m.Source.ID != 2 || !m.Verified() || f.streams.Load() != 2 {
 					t.Errorf("got snapshot of %s, suspect %q, in %d streams", m.Endpoint, m.Suspect, f.streams.Load())
@@ -70,8 +75,7 @@ func TestTaker_Take_MemberFails(t *testing.T) {
 			t.Run("NoOther", func(t *testing.T) {
 				f := startFakes(t, db, c.fault)
 				s := mem.New()
-				taker := newTaker(t, testserver.Connect(t,
-					cluster.Config{Endpoints: f.urls, StallTimeout: 300 * time.Millisecond}), s)
+				taker := newTaker(t, impatient(t, f), s)
 				var none *cluster.NoMemberError
 				if _, err := taker.Take(t.Context()); !errors.As(err, &none) || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("got %v, want a NoMemberError that tells %q", err, c.want)

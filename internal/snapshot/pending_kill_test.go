@@ -21,6 +21,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/spool"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
@@ -57,7 +58,7 @@ func runKillJob(raw string) error {
 		return err
 	}
 	taker := taker{
-		store: &killingStore{Store: file.New(j.Repository), job: j}, cluster: "prod",
+		store: j.killing(), cluster: "prod",
 		Taker: snapshot.Taker{
 			Source: source, Spool: spool.Folder{Dir: j.Spool, Keep: true}, Codec: codec.Options{Compress: codec.Zstd},
 			Tool: "test",
@@ -76,24 +77,45 @@ func runKillJob(raw string) error {
 	return err
 }
 
-// killingStore ends the process. It accepts data only when the file beside the
-// spool is there, so that each later death is that of a pending snapshot.
-type killingStore struct {
-	storage.Store
-	job killJob
-	ops atomic.Int64
-}
-
-func (s *killingStore) begin() (after func()) {
-	n := int(s.ops.Add(1) - 1)
-	if n == s.job.KillAt && s.job.Moment == killBefore {
-		die()
-	}
-	return func() {
-		if n == s.job.KillAt && s.job.Moment == killAfter {
+// killing is the store of the job, which ends the process at one of its
+// operations. Data is taken only when the record is there, so that each death
+// from then on is one of a snapshot that can be kept.
+func (j killJob) killing() storage.Store {
+	var ops atomic.Int64
+	var doomed atomic.Value // the operation to die in
+	name := func(op storage.Op, key string) string { return string(op) + " " + key }
+	h := &storagetest.Hook{Store: file.New(j.Repository)}
+	h.Before = func(ctx context.Context, op storage.Op, key string) error {
+		if op == storage.OpList {
+			return nil // it has no part in this
+		}
+		if k, err := backup.ParseKey(key); op == storage.OpCreate && err == nil && k.Kind == backup.KindData {
+			if err := j.awaitRecord(ctx); err != nil {
+				return err
+			}
+		}
+		if int(ops.Add(1)-1) != j.KillAt {
+			return nil
+		}
+		if j.Moment == killBefore {
 			die()
 		}
+		doomed.Store(name(op, key))
+		return nil
 	}
+	h.Upload = func(_ context.Context, key string, r io.Reader) io.Reader {
+		if j.Moment != killDuring || doomed.Load() != name(storage.OpCreate, key) {
+			return r
+		}
+		return storagetest.CutAfter(1000, r, func() error { die(); return nil })
+	}
+	h.After = func(_ context.Context, op storage.Op, key string) error {
+		if j.Moment == killAfter && doomed.Load() == name(op, key) {
+			die()
+		}
+		return nil
+	}
+	return h
 }
 
 func die() {
@@ -101,28 +123,13 @@ func die() {
 	select {}
 }
 
-func (s *killingStore) Create(ctx context.Context, key string, r io.Reader) error {
-	if k, err := backup.ParseKey(key); err == nil && k.Kind == backup.KindData {
-		if err := s.awaitRecord(ctx); err != nil {
-			return err
-		}
-	}
-	n := int(s.ops.Load())
-	after := s.begin()
-	defer after()
-	if n == s.job.KillAt && s.job.Moment == killDuring {
-		r = io.MultiReader(io.LimitReader(r, 1000), readerFunc(func([]byte) (int, error) { die(); return 0, nil }))
-	}
-	return s.Store.Create(ctx, key, r)
-}
-
-func (s *killingStore) awaitRecord(ctx context.Context) error {
+func (j killJob) awaitRecord(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {
-		if records, err := filepath.Glob(filepath.Join(s.job.Spool, "*.pending.json")); err != nil || len(records) > 0 {
+		if records, err := filepath.Glob(filepath.Join(j.Spool, "*.pending.json")); err != nil || len(records) > 0 {
 			return err
 		}
 		select {
@@ -133,26 +140,7 @@ func (s *killingStore) awaitRecord(ctx context.Context) error {
 	}
 }
 
-type readerFunc func([]byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
-
-func (s *killingStore) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	defer s.begin()()
-	return s.Store.Open(ctx, key, offset, length)
-}
-
-func (s *killingStore) Stat(ctx context.Context, key string) (storage.Object, error) {
-	defer s.begin()()
-	return s.Store.Stat(ctx, key)
-}
-
-func (s *killingStore) Delete(ctx context.Context, key string) error {
-	defer s.begin()()
-	return s.Store.Delete(ctx, key)
-}
-
-// run does the job in a child, and reports whether the child was killed.
+// run does the job in a child, and reports whether that was killed.
 func (j killJob) run(t *testing.T) bool {
 	t.Helper()
 	raw, err := json.Marshal(j)

@@ -311,8 +311,9 @@ func TestPending_Late(t *testing.T) {
 	id := newIdentity(t)
 	s, folder := mem.New(), t.TempDir()
 	p := outage(t, keeper(t, url, s, folder))
-	testserver.Eventually(t, "another second",
-		func() bool { return time.Now().Truncate(time.Second).After(p.Capture.StartedAt) })
+	testserver.Eventually(t, "another second", func() bool {
+		return time.Now().Truncate(time.Second).After(p.Capture.StartedAt)
+	})
 	newer := take(t, newTaker(t, connect(t, url), s))
 
 	taker := keeper(t, testserver.FreeURL(t), s, folder)

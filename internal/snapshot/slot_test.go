@@ -1,6 +1,7 @@
 package snapshot_test
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"slices"
@@ -34,8 +35,9 @@ func TestSlot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testserver.Eventually(t, "another second",
-		func() bool { return time.Now().Truncate(time.Second).After(all[1].StartedAt) })
+	testserver.Eventually(t, "another second", func() bool {
+		return time.Now().Truncate(time.Second).After(all[1].StartedAt)
+	})
 
 	traced := storagetest.Trace(s)
 	if repo, err = repository.Open(t.Context(), traced, repo.ID()); err != nil {
@@ -219,7 +221,35 @@ func TestVerifier_PrunedMeanwhile(t *testing.T) {
 	wantKeys(t, s)
 }
 
-// TestVerifier_Spool: pending snapshots do not give way to a verification.
+// TestVerifier_PrunedBehind: nor is one that is removed while it is verified. One
+// that has lost its data alone is.
+func TestVerifier_PrunedBehind(t *testing.T) {
+	db := realDatabase(t)
+	for name, remove := range map[string]func(s storage.Store, m *backup.Manifest) error{
+		"Whole": func(s storage.Store, m *backup.Manifest) error {
+			return in(s).Cluster("prod").Delete(t.Context(), m.ID)
+		},
+		"DataAlone": func(s storage.Store, m *backup.Manifest) error { return s.Delete(t.Context(), m.DataKey()) },
+	} {
+		s := mem.New()
+		m := take(t, newTaker(t, connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...), s))
+		v := newVerifier(&storagetest.Hook{Store: s, Before: func(_ context.Context, op storage.Op, _ string) error {
+			if op == storage.OpStat { // the manifest was read
+				return remove(s, m)
+			}
+			return nil
+		}}, "prod", t.TempDir())
+		_, err := v.Verify(t.Context(), item(m))
+		var defect *backup.DefectError
+		gone := errors.As(err, new(*repository.NotFoundError))
+		if damaged := errors.As(err, &defect) && defect.Kind == backup.DataMissing; gone != (name == "Whole") ||
+			damaged == gone {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+// TestVerifier_Spool: what is pending does not give way to a verification.
 func TestVerifier_Spool(t *testing.T) {
 	db := realDatabase(t)
 	url := startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls[0]

@@ -55,6 +55,10 @@ func (v *Verifier) Verify(ctx context.Context, i repository.Item) (*backup.Manif
 	} else {
 		err = v.full(ctx, m)
 	}
+	var defect *backup.DefectError
+	if errors.As(err, &defect) && defect.Kind == backup.DataMissing {
+		err = v.removedMeanwhile(ctx, i, err)
+	}
 	if err == nil && !m.Verified() {
 		err = &backup.DefectError{Kind: backup.Doubted, Key: m.Key(), Err: backup.Corruptf("%s", m.Suspect[0])}
 	}
@@ -74,6 +78,15 @@ func (v *Verifier) Record(ctx context.Context, i repository.Item, result error, 
 		}
 	}
 	return v.Cluster.Marks().Record(ctx, i, result, by)
+}
+
+// removedMeanwhile returns a [*repository.NotFoundError] where the manifest, which
+// goes first, is gone by now, too: the whole snapshot was removed.
+func (v *Verifier) removedMeanwhile(ctx context.Context, i repository.Item, missing error) error {
+	if _, err := v.Cluster.Manifest(ctx, i); errors.As(err, new(*repository.NotFoundError)) {
+		return err
+	}
+	return missing
 }
 
 func (v *Verifier) manifestDefect(ctx context.Context, i repository.Item, err error) error {
