@@ -92,7 +92,7 @@ func (p *PrunePlan) decide(policy retention.Policy, o *Overview, now time.Time) 
 	var snapshots []retention.Snapshot
 	byID := map[backup.SnapshotID][]Item{} // several only if somebody copied manifests
 	for _, i := range o.Items {
-		s := retention.Snapshot{ID: i.ID, Suspect: i.State() != backup.Verified, StoredBytes: i.StoredBytes()}
+		s := retention.Snapshot{ID: i.ID, State: i.State(), StoredBytes: i.StoredBytes()}
 		if pin := o.Mark(i.ID, backup.MarkPin); pin != nil {
 			s.Pinned = pin.Reason
 		} else if i.Pinned() {

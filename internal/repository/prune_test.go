@@ -370,7 +370,12 @@ func TestPrune_CountsOnGoodOnes(t *testing.T) {
 			if len(going(pl)) != want {
 				t.Errorf("to go: %v", going(pl))
 			}
-			if first := pl.Decisions[0]; !first.Suspect || (first.Item.Defect() == nil) != (how == "Suspect") {
+			state := backup.Damaged
+			if how == "Suspect" {
+				state = backup.Suspect
+			}
+			if first := pl.Decisions[0]; first.State != state || (first.Item.Defect() == nil) != (how == "Suspect") ||
+				!strings.HasPrefix(first.Reasons[0], string(state)+": 0 of 2 ") {
 				t.Errorf("got %+v", first)
 			}
 			// Two more good ones, and all is well again.
