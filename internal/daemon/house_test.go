@@ -17,6 +17,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/daemon"
+	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/server"
 	"github.com/etcd-backupd/backupd/internal/spool"
@@ -180,14 +181,14 @@ func (h *house) troubled(d *daemon.Daemon, state, problem string) (c server.Clus
 }
 
 // once runs one slot in a process of its own, which ends after it.
-func (h *house) once() (*daemon.Daemon, daemon.Outcome) {
+func (h *house) once() (*daemon.Daemon, duty.Outcome) {
 	h.t.Helper()
 	d := h.daemon()
 	got, err := d.Once(h.t.Context(), []string{"prod"})
 	if err != nil || len(got) != 1 {
-		h.t.Fatalf("got %+v, %v", got, err)
+		h.t.Fatalf("got %d outcomes, %v", len(got), err)
 	}
-	return d, got[0]
+	return d, got[0].Outcome // without its key, whose String would be all that %+v prints
 }
 
 // taken is once, and the slot must take a snapshot.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/etcd-backupd/backupd/internal/daemon"
 	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/notify"
 	"github.com/etcd-backupd/backupd/internal/testserver"
@@ -22,9 +21,12 @@ func TestOnce_OneDown(t *testing.T) {
 		"]\n    snapshot: {schedule: \"@hourly\", retries: 0, request-timeout: 1s}\n")
 	told := h.webhook("success", "failure")
 	got, err := h.daemon().Once(t.Context(), nil)
-	if err != nil || len(got) != 2 || got[0].Err != nil || got[0].Manifest == nil || got[1].Err == nil ||
-		got[1].Manifest != nil {
-		t.Fatalf("got %+v, %v", got, err)
+	if err != nil || len(got) != 2 {
+		t.Fatalf("got %d outcomes, %v", len(got), err)
+	}
+	if good, bad := got[0].Outcome, got[1].Outcome; good.Err != nil || good.Manifest == nil || bad.Err == nil ||
+		bad.Manifest != nil {
+		t.Fatalf("got %+v and %+v", good, bad)
 	}
 	// Delivered before it returned.
 	all := told()
@@ -65,13 +67,13 @@ func TestOnce_Interrupted(t *testing.T) {
 	told := h.webhook()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
-	ended := make(chan daemon.Outcome, 2)
+	ended := make(chan duty.Outcome, 2)
 	d := h.daemon()
 	go func() {
 		got, err := d.Once(ctx, []string{"prod"})
-		ended <- daemon.Outcome{Outcome: duty.Outcome{Err: err}}
+		ended <- duty.Outcome{Err: err}
 		for _, out := range got {
-			ended <- out
+			ended <- out.Outcome
 		}
 	}()
 	h.received()

@@ -52,7 +52,8 @@ type Run struct {
 	Progress backup.Progress
 	// Started is called when a snapshot is going to be taken; nil is allowed.
 	Started func()
-	// Snapshot is a reference to the snapshot to verify; empty means the newest.
+	// Snapshot is a reference to the snapshot to verify. Empty means the latest of
+	// those that are not suspect.
 	Snapshot string
 }
 

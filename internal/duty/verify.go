@@ -20,8 +20,8 @@ type Verify struct {
 	Identities codec.Identities
 }
 
-// Do verifies one snapshot: the one that the run names, else the newest that is
-// not suspect. It marks a defect in the repository, where everything heeds it
+// Do verifies one snapshot: the one that the run names, else the latest of those that
+// are not suspect. It marks a defect in the repository, where everything heeds it
 // until the snapshot is verified again or deleted.
 func (v *Verify) Do(ctx context.Context, run Run) Outcome {
 	in, item, err := v.find(ctx, run.Snapshot)
@@ -60,22 +60,7 @@ func (v *Verify) find(ctx context.Context, ref string) (*repository.Cluster, rep
 		item, err := in.Find(ctx, ref, v.Now())
 		return in, item, err
 	}
-	var newest *repository.Item
-	now := v.Now()
-	for item, err := range in.Items(ctx) {
-		if err != nil {
-			return nil, repository.Item{}, err
-		}
-		// One of a clock that was wrong must not hide those of the present.
-		if item.Exists && !item.Suspect && (newest == nil || newest.Future(now) || !item.Future(now)) {
-			newest = &item
-		}
-	}
-	if newest == nil {
-		return nil, repository.Item{}, &repository.NotFoundError{
-			Reason: "no such snapshot: the repository holds no verified one of cluster " + v.Cluster}
-	}
-	item, err := in.Item(ctx, newest.ID)
+	item, err := in.Undoubted(ctx, v.Now())
 	return in, item, err
 }
 

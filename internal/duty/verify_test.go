@@ -204,28 +204,47 @@ func TestVerify_StoredOnly(t *testing.T) {
 	s.healthy(duty.OK, "")
 }
 
-// TestVerify_Which: of its own accord a process verifies the newest snapshot that
-// is not suspect and not from the future.
+// TestVerify_Which: of its own accord a process verifies the latest of the snapshots
+// that are not suspect, whatever the clocks said.
 func TestVerify_Which(t *testing.T) {
 	p := newPlace(t).process()
+	p.put()
 	m := p.taken()
-	suspect := p.create(suspected(m, time.Second))
-	future := *m
-	future.StartedAt = m.StartedAt.AddDate(1, 0, 0)
-	fromFuture := p.create(future)
-	if o := p.verified("", duty.Succeeded, ""); o.Snapshot != m.ID {
-		t.Errorf("verified %s", o.Snapshot)
+	other := func(later time.Duration, further backup.Revision, timeline string) *backup.Manifest {
+		out := *m
+		out.StartedAt, out.Revision, out.Timeline = m.StartedAt.Add(later), m.Revision+further, timeline
+		out.HighWaterRevision = max(m.HighWaterRevision, out.Revision)
+		return p.create(out) // it is no database
 	}
+	which := func(when string, want *backup.Manifest) {
+		t.Helper()
+		o := p.verify.Do(t.Context(), duty.Run{})
+		if o.Snapshot != want.ID || (o.Result == duty.Succeeded) != (want == m) {
+			t.Errorf("%s: got %+v, want %s", when, o, want.ID)
+		}
+	}
+	gone := func(all ...*backup.Manifest) {
+		for _, m := range all {
+			p.remove(m.Key(), m.DataKey())
+		}
+	}
+	const year = 365 * 24 * time.Hour
+	suspect := p.create(suspected(m, time.Second))
+	behind, ahead := other(2*time.Second, -1, m.Timeline), other(year, -1, m.Timeline)
+	which("others are newer, and not as far", m)
+	p.look()
+	p.healthy(duty.Warning, "snapshot "+string(ahead.ID)+" is from the future")
+	gone(behind)
 	p.look()
 	p.healthy(duty.Failure, "the newest snapshot, "+string(suspect.ID)+", is suspect")
-	p.remove(suspect.Key(), suspect.DataKey())
-	p.look()
-	p.healthy(duty.Warning, "snapshot "+string(fromFuture.ID)+" is from the future")
-	p.remove(m.Key(), m.DataKey())
-	if o := p.verified("", duty.Failed, ""); o.Snapshot != fromFuture.ID { // it is no database
-		t.Errorf("verified %s", o.Snapshot)
-	}
-	p.remove(fromFuture.Key(), fromFuture.DataKey())
+	foreign := other(year, 5, "zzzzzzzzzz")
+	which("the latest is not known", m)
+	gone(foreign)
+	latest := other(2*year, 1, m.Timeline)
+	which("the latest is from the future", latest)
+	gone(m, latest)
+	which("only one from the future is left", ahead)
+	gone(ahead)
 	p.verified("", duty.Passed, "the repository holds no verified one of cluster prod")
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,25 @@ func TestDocumentedEvent(t *testing.T) {
 	}
 	if diff := cmp.Diff(string(want)+"\n", got[0]); diff != "" {
 		t.Errorf("docs/notifications.md is not what is sent (-sent +documented):\n%s", diff)
+	}
+}
+
+func TestDocumentedJobs(t *testing.T) {
+	b, err := os.ReadFile("../../docs/notifications.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sentence := regexp.MustCompile(`(?m)^Jobs are ([^.]*)\.`).FindSubmatch(b)
+	if sentence == nil {
+		t.Fatal("docs/notifications.md does not name the jobs")
+	}
+	var got []string
+	for _, m := range regexp.MustCompile("`([a-z]+)`").FindAllSubmatch(sentence[1], -1) {
+		got = append(got, string(m[1]))
+	}
+	slices.Sort(got)
+	if diff := cmp.Diff(notify.Jobs(), got); diff != "" {
+		t.Errorf("jobs (-known +documented):\n%s", diff)
 	}
 }
 

@@ -23,7 +23,7 @@ const (
 // Event is the start or the end of a job.
 type Event struct {
 	Kind Kind   `json:"kind"`
-	Job  string `json:"job"` // backup, verify, prune, defragment
+	Job  string `json:"job"` // backup, verify or defragment
 	// Repository and Cluster are the names of the configuration: a cluster may be
 	// kept in several repositories.
 	Repository string            `json:"repository"`
@@ -43,7 +43,7 @@ type Event struct {
 
 // jobs are the names of jobs in sentences.
 var jobs = map[string]string{
-	"backup": "Backup", "verify": "Verification", "prune": "Pruning", "defragment": "Defragmentation",
+	"backup": "Backup", "verify": "Verification", "defragment": "Defragmentation",
 }
 
 // String describes the event in a sentence or two.

@@ -148,6 +148,22 @@ func latestOf(ctx context.Context, c *Cluster, now time.Time) (Item, error) {
 	return existing(ctx, c, head.ID)
 }
 
+// Undoubted returns the snapshot that [Latest] would name if there were no suspect
+// ones. Where nobody can know which history came last, it is of the present one: to
+// verify it is never wrong. It returns a [*NotFoundError] if there is none.
+func (c *Cluster) Undoubted(ctx context.Context, now time.Time) (Item, error) {
+	items, err := names(ctx, c.objects, "")
+	if err != nil {
+		return Item{}, err
+	}
+	items = slices.DeleteFunc(items, func(i Item) bool { return i.Suspect })
+	head, _ := headOf(items, now)
+	if head == nil {
+		return Item{}, &NotFoundError{"no such snapshot: the repository holds no verified one of cluster " + c.Name()}
+	}
+	return existing(ctx, c, head.ID)
+}
+
 // existing returns a snapshot that was listed a moment ago, with its data and
 // marks. It returns a [*NotFoundError] if the snapshot was deleted since.
 func existing(ctx context.Context, c *Cluster, id backup.SnapshotID) (Item, error) {

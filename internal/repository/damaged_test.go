@@ -166,7 +166,7 @@ func TestPlanPrune_Damaged(t *testing.T) {
 	var log strings.Builder
 	p.log = slog.New(slog.NewTextHandler(&log, nil))
 	pl := plan(t, p)
-	if first := pl.Decisions[0]; first.ID != all[4].ID || !first.Suspect || first.Item.Defect() == nil {
+	if first := pl.Decisions[0]; first.ID != all[4].ID || first.State != backup.Damaged || first.Item.Defect() == nil {
 		t.Errorf("got %+v", first)
 	}
 	// As with a suspect snapshot, it is not known since when the content has been

@@ -117,7 +117,7 @@ func TestFuture_Retention(t *testing.T) {
 		if d := pl.Decisions[0]; d.ID != ahead.ID || !d.Keep || !strings.Contains(d.Reasons[0], "begun in the future") {
 			t.Errorf("got %+v", d)
 		}
-		if d := pl.Decisions[1]; d.ID != all[3].ID || !d.Suspect || d.Item.Defect() == nil || len(going(pl)) != 0 {
+		if d := pl.Decisions[1]; d.ID != all[3].ID || d.State != backup.Damaged || d.Item.Defect() == nil || len(going(pl)) != 0 {
 			t.Errorf("got %+v, to go: %v", d, going(pl))
 		}
 	}

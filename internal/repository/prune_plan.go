@@ -92,7 +92,7 @@ func (p *PrunePlan) decide(policy retention.Policy, o *Overview, now time.Time) 
 	var snapshots []retention.Snapshot
 	byID := map[backup.SnapshotID][]Item{} // several only if somebody copied manifests
 	for _, i := range o.Items {
-		s := retention.Snapshot{ID: i.ID, Suspect: i.State() != backup.Verified, StoredBytes: i.StoredBytes()}
+		s := retention.Snapshot{ID: i.ID, State: i.State(), StoredBytes: i.StoredBytes()}
 		if pin := o.Mark(i.ID, backup.MarkPin); pin != nil {
 			s.Pinned = pin.Reason
 		} else if i.Pinned() {
@@ -101,12 +101,17 @@ func (p *PrunePlan) decide(policy retention.Policy, o *Overview, now time.Time) 
 		snapshots = append(snapshots, s)
 		byID[i.ID] = append(byID[i.ID], i)
 	}
+	head := o.Head(now)
 	for _, d := range policy.Apply(snapshots, now) {
 		i := byID[d.ID][0]
 		byID[d.ID] = byID[d.ID][1:]
 		// Removing one of them would take the data from the other.
 		if i.clash && !d.Keep {
 			d.Keep, d.Reasons = true, []string{"another manifest names the same data"}
+		}
+		// The policy goes by time, and the clock may have been behind.
+		if head != nil && d.ID == head.ID && !d.Keep {
+			d.Keep, d.Reasons = true, []string{"the latest: no other of its history has come as far"}
 		}
 		p.Decisions = append(p.Decisions, PruneDecision{d, i})
 	}

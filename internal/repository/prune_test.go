@@ -306,6 +306,28 @@ func TestPrune_Floor(t *testing.T) {
 	}
 }
 
+// TestPrune_Latest: the latest snapshot stays although it was begun under a clock
+// that was behind: a restore would take it.
+func TestPrune_Latest(t *testing.T) {
+	s := mem.New()
+	all := daily(t, s, 4)
+	late := addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, -9), 100))
+	p := newPruner(s, retention.Policy{Last: 2, MinVerified: 2})
+	pl := plan(t, p)
+	if got := going(pl); !slices.Equal(got, ids(all[1], all[0])) {
+		t.Errorf("would remove %v", got)
+	}
+	for _, d := range pl.Decisions {
+		if reasons := strings.Join(d.Reasons, "; "); d.ID == late.ID && !strings.Contains(reasons, "the latest") {
+			t.Errorf("reasons %q", reasons)
+		}
+	}
+	prune(t, p)
+	if i, err := prod(s).Choose(t.Context(), repository.Latest, repository.Allow{}, later()); err != nil || i.ID != late.ID {
+		t.Errorf("latest is %v, %v", i.ID, err)
+	}
+}
+
 type staleUploads struct {
 	storage.Store
 	olderThan time.Duration
@@ -370,7 +392,12 @@ func TestPrune_CountsOnGoodOnes(t *testing.T) {
 			if len(going(pl)) != want {
 				t.Errorf("to go: %v", going(pl))
 			}
-			if first := pl.Decisions[0]; !first.Suspect || (first.Item.Defect() == nil) != (how == "Suspect") {
+			state := backup.Damaged
+			if how == "Suspect" {
+				state = backup.Suspect
+			}
+			if first := pl.Decisions[0]; first.State != state || (first.Item.Defect() == nil) != (how == "Suspect") ||
+				!strings.HasPrefix(first.Reasons[0], string(state)+": 0 of 2 ") {
 				t.Errorf("got %+v", first)
 			}
 			// Two more good ones, and all is well again.

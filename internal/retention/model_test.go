@@ -64,13 +64,16 @@ func drawHistory(t *rapid.T, locations map[string]*time.Location) history {
 	when := h.now.Add(rapid.SampledFrom([]time.Duration{
 		0, 0, time.Second, 300 * time.Second, 301 * time.Second, time.Hour, 90 * 24 * time.Hour,
 	}).Draw(t, "ahead"))
-	suspects := rapid.SampledFrom([]int{0, 0, 1, 5}).Draw(t, "suspects")
+	bad := rapid.SampledFrom([]int{0, 0, 1, 5}).Draw(t, "bad of ten")
 	for i := range rapid.IntRange(0, 30).Draw(t, "n") {
 		s := retention.Snapshot{StoredBytes: rapid.Int64Range(0, 300).Draw(t, "bytes")}
 		rev := rapid.SampledFrom([]int{5, 50, 1000}).Draw(t, "rev")
 		s.ID = backup.SnapshotID(fmt.Sprintf("%s-r%d-%s", when.Format("20060102T150405Z"), rev,
 			strings.Repeat(string(rune('a'+i%26)), 6)))
-		s.Suspect = rapid.IntRange(1, 10).Draw(t, "suspect") <= suspects
+		s.State = backup.Verified
+		if rapid.IntRange(1, 10).Draw(t, "bad") <= bad {
+			s.State = rapid.SampledFrom([]backup.State{backup.Suspect, backup.Damaged}).Draw(t, "state")
+		}
 		if rapid.IntRange(0, 9).Draw(t, "pinned") == 0 {
 			s.Pinned = "reason"
 		}
@@ -106,7 +109,7 @@ func TestApply_Model(t *testing.T) {
 			if !d.Keep {
 				removed++
 			}
-			if strings.Contains(strings.Join(d.Reasons, ";"), "a newer snapshot is suspect") {
+			if strings.Contains(strings.Join(d.Reasons, ";"), "a newer snapshot is ") {
 				frozen++
 			}
 			if strings.HasPrefix(d.Reasons[0], "over the limit") {
@@ -122,7 +125,7 @@ func TestApply_Model(t *testing.T) {
 			rt.Fatalf("another order of the input:\n%s", diff)
 		}
 	})
-	t.Logf("%d histories: %d snapshots removed, %d over the limit, %d kept because a newer one is suspect", n, removed,
+	t.Logf("%d histories: %d snapshots removed, %d over the limit, %d kept because a newer one is bad", n, removed,
 		over, frozen)
 	if n < checks || removed < n || frozen < n/10 || over < n/10 {
 		t.Error("the histories are too tame")
@@ -142,7 +145,7 @@ func checkAnswer(t *rapid.T, h history, got []retention.Decision) {
 		if d.Pinned != "" && !d.Keep {
 			t.Fatalf("%s is pinned, and goes", d.ID)
 		}
-		if d.Suspect || d.ID.Time().After(h.now.Add(5*time.Minute)) {
+		if d.State != backup.Verified || d.ID.Time().After(h.now.Add(5*time.Minute)) {
 			continue
 		}
 		verified++
@@ -193,7 +196,7 @@ func facts(h history) []*fact {
 	for _, s := range h.all {
 		at := s.ID.Time().Unix()
 		all = append(all, &fact{Snapshot: s, at: at, rev: s.ID.Revision(),
-			counts: !s.Suspect && at <= h.now.Unix()+300})
+			counts: s.State == backup.Verified && at <= h.now.Unix()+300})
 	}
 	for _, s := range all {
 		for _, o := range all {
@@ -204,6 +207,8 @@ func facts(h history) []*fact {
 	}
 	return all
 }
+
+func (a *fact) bad() bool { return a.State != backup.Verified }
 
 // before reports whether a is newer than b.
 func (a *fact) before(b *fact) bool {
@@ -222,7 +227,7 @@ func oracle(h history) map[backup.SnapshotID][]string {
 	least := max(p.MinVerified, 1)
 	rules := p.Last+p.Hourly+p.Daily+p.Weekly+p.Monthly+p.Yearly > 0 || p.Within > 0
 	all := facts(h)
-	suspectAhead := slices.ContainsFunc(all, func(o *fact) bool { return o.Suspect && len(o.newer) == 0 })
+	badAhead := slices.ContainsFunc(all, func(o *fact) bool { return o.bad() && len(o.newer) == 0 })
 	out := map[backup.SnapshotID][]string{}
 	always := map[backup.SnapshotID]bool{}
 	total := int64(0)
@@ -241,10 +246,10 @@ func oracle(h history) map[backup.SnapshotID][]string {
 		if s.counts && rank < least {
 			hold = append(hold, "newest")
 		}
-		if s.Suspect && rank < least {
-			hold = append(hold, "suspect")
+		if s.bad() && rank < least {
+			hold = append(hold, string(s.State))
 		}
-		if s.counts && suspectAhead {
+		if s.counts && badAhead {
 			hold = append(hold, "a")
 		}
 		if !rules {
@@ -272,8 +277,8 @@ func oracle(h history) map[backup.SnapshotID][]string {
 		switch {
 		case len(reasons) > 0:
 			total += s.StoredBytes
-		case s.Suspect:
-			out[s.ID] = []string{"false", "suspect"}
+		case s.bad():
+			out[s.ID] = []string{"false", string(s.State)}
 		default:
 			out[s.ID] = []string{"false", "no"}
 		}

@@ -4,9 +4,10 @@
 // The rules add up: a snapshot stays if any rule keeps it, and each rule that does
 // is a reason. Two things matter more than the rules:
 //
-//   - Only verified snapshots count. A suspect snapshot never takes the place of a
-//     verified one. While the newest of all is suspect no verified one is removed,
-//     because it is not known yet since when the content has been bad.
+//   - Only verified snapshots count. A suspect or damaged one, in short a bad one,
+//     never takes the place of a verified one. While the newest of all is bad no
+//     verified one is removed, because it is not known yet since when the content has
+//     been bad.
 //   - The time of a snapshot is the one in its id. A snapshot from the future,
 //     which a wrong clock has made, is kept and takes no other's place.
 package retention
@@ -46,8 +47,8 @@ type Policy struct {
 // Snapshot holds the facts about one snapshot that retention needs.
 type Snapshot struct {
 	ID          backup.SnapshotID
-	Suspect     bool   // suspect, or its manifest cannot be read
-	Pinned      string // the reason, or ""
+	State       backup.State // only verified ones count
+	Pinned      string       // the reason, or ""
 	StoredBytes int64
 }
 

@@ -29,7 +29,7 @@ func at(t time.Time) retention.Snapshot {
 	rev := backup.Revision(t.Unix() / 60)
 	return retention.Snapshot{ID: backup.SnapshotID(fmt.Sprintf("%s-r%d-aaaaaa", t.UTC().Format("20060102T150405Z"),
 		rev)),
-		StoredBytes: 100}
+		State: backup.Verified, StoredBytes: 100}
 }
 
 // every makes n snapshots, the newest a minute ago, with a step in between.
@@ -42,7 +42,12 @@ func every(n int, step time.Duration) []retention.Snapshot {
 }
 
 func suspect(s retention.Snapshot) retention.Snapshot {
-	s.Suspect = true
+	s.State = backup.Suspect
+	return s
+}
+
+func damaged(s retention.Snapshot) retention.Snapshot {
+	s.State = backup.Damaged
 	return s
 }
 
@@ -104,6 +109,15 @@ func TestApply_Golden(t *testing.T) {
 			append(every(2, day), suspect(at(now.Add(-time.Hour))), suspect(at(now.Add(-30*time.Hour))),
 				at(now.Add(-50*time.Hour))),
 		},
+		"newest-is-damaged": { // although a suspect one is newer than the verified ones, too
+			retention.Policy{Last: 1}, append(every(3, day)[1:], damaged(at(now.Add(-time.Hour))),
+				suspect(at(now.Add(-2*time.Hour)))),
+		},
+		"damaged-in-between": {
+			retention.Policy{Last: 2, MinVerified: 2},
+			append(every(2, day), damaged(at(now.Add(-time.Hour))), damaged(at(now.Add(-30*time.Hour))),
+				at(now.Add(-50*time.Hour))),
+		},
 		"all-suspect": {retention.Policy{Last: 1}, ages(func(_ int, s retention.Snapshot) retention.Snapshot {
 			return suspect(s)
 		}, every(3, day))},
@@ -143,7 +157,7 @@ func TestApply_Golden(t *testing.T) {
 				at(time.Date(2025, 12, 21, 1, 0, 0, 0, time.UTC)),
 			},
 		},
-		"no-time": {retention.Policy{Last: 1}, append(every(3, day), retention.Snapshot{ID: "nonsense"})},
+		"no-time": {retention.Policy{Last: 1}, append(every(3, day), retention.Snapshot{ID: "nonsense", State: backup.Verified})},
 		"empty":   {retention.Policy{Last: 1}, nil},
 	} {
 		t.Run(name, func(t *testing.T) { golden(t, name, show(c.policy.Apply(c.all, now))) })
@@ -157,8 +171,8 @@ func show(all []retention.Decision) string {
 		if d.Keep {
 			what = "keep"
 		}
-		if d.Suspect {
-			mark = " SUSPECT"
+		if d.State != backup.Verified {
+			mark = " " + strings.ToUpper(string(d.State))
 		}
 		fmt.Fprintf(&b, "%-6s %s%s: %s\n", what, d.ID, mark, strings.Join(d.Reasons, "; "))
 	}

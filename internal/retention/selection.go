@@ -20,6 +20,9 @@ type candidate struct {
 	over    bool     // it is removed because of MaxBytes
 }
 
+// bad reports whether it is suspect or damaged.
+func (s *candidate) bad() bool { return s.State != backup.Verified }
+
 func (s *candidate) keep(format string, args ...any) {
 	s.reasons = append(s.reasons, fmt.Sprintf(format, args...))
 }
@@ -52,7 +55,7 @@ func newSelection(p Policy, all []Snapshot, now time.Time) *selection {
 			compareTwins(a.Snapshot, b.Snapshot))
 	})
 	for _, s := range c.all {
-		if !s.Suspect && !c.future(s) && !s.at.IsZero() {
+		if !s.bad() && !c.future(s) && !s.at.IsZero() {
 			c.verified = append(c.verified, s)
 		}
 	}
@@ -88,41 +91,41 @@ func (c *selection) keepAlways() {
 	for i, s := range c.verified[:min(c.MinVerified, len(c.verified))] {
 		s.keepAlways("newest verified %d of %d", i+1, c.MinVerified)
 	}
-	c.keepSuspects()
-	if c.frozen() {
-		for _, s := range c.verified {
-			s.keepAlways("a newer snapshot is suspect")
+	c.keepBad()
+	if s := c.blocker(); s != nil {
+		for _, v := range c.verified {
+			v.keepAlways("a newer snapshot is %s", s.State)
 		}
 	}
 }
 
-// keepSuspects keeps suspect snapshots while few verified ones are newer: they may
-// be the best that exist.
-func (c *selection) keepSuspects() {
+// keepBad keeps bad snapshots while few verified ones are newer: they may be the
+// best that exist.
+func (c *selection) keepBad() {
 	newer := 0 // verified ones
 	for _, s := range c.all {
 		switch {
-		case s.Suspect && newer < c.MinVerified:
-			s.keepAlways("suspect: %d of %d verified are newer", newer, c.MinVerified)
+		case s.bad() && newer < c.MinVerified:
+			s.keepAlways("%s: %d of %d verified are newer", s.State, newer, c.MinVerified)
 		case newer < len(c.verified) && s == c.verified[newer]:
 			newer++
 		}
 	}
 }
 
-// frozen reports whether a suspect snapshot is newer than the newest verified one
-// that counts, which blocks removal. A suspect snapshot dated in the future also
+// blocker returns the newest bad snapshot if it is newer than the newest verified one
+// that counts, which blocks removal; else nil. A bad snapshot dated in the future also
 // blocks removal; a verified one dated in the future does not lift the block.
-func (c *selection) frozen() bool {
+func (c *selection) blocker() *candidate {
 	for _, s := range c.all {
 		if len(c.verified) > 0 && s == c.verified[0] {
-			return false
+			return nil
 		}
-		if s.Suspect {
-			return true
+		if s.bad() {
+			return s
 		}
 	}
-	return false
+	return nil
 }
 
 // applyRules adds the reasons that MaxBytes overrules.
@@ -147,7 +150,7 @@ func (c *selection) keepWithin() {
 	}
 	newest := c.verified[0].at
 	for _, s := range c.all {
-		// Suspect snapshots stay too: they help to find the cause.
+		// Bad snapshots stay too: they help to find the cause.
 		if newest.Sub(s.at) < c.Within && !s.at.IsZero() && !c.future(s) {
 			s.keep("within %s of the newest", spell(c.Within))
 		}
@@ -203,8 +206,8 @@ func (c *selection) decisions() []Decision {
 		case s.over:
 			d.Reasons = []string{fmt.Sprintf("over the limit of %d bytes (was: %s)",
 				c.MaxBytes, strings.Join(s.reasons, ", "))}
-		case len(s.reasons) == 0 && s.Suspect:
-			d.Reasons = []string{fmt.Sprintf("suspect: %d of %d verified are newer", c.MinVerified, c.MinVerified)}
+		case len(s.reasons) == 0 && s.bad():
+			d.Reasons = []string{fmt.Sprintf("%s: %d of %d verified are newer", s.State, c.MinVerified, c.MinVerified)}
 		case len(s.reasons) == 0:
 			d.Reasons = []string{"no rule keeps it"}
 		}

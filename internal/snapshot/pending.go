@@ -86,7 +86,7 @@ func (t *Taker) storeOne(ctx context.Context, p spool.Pending, to *repository.Cl
 		return nil, err
 	}
 	m, err := t.storeClaimed(ctx, file, to)
-	err = t.release(file, err)
+	err = t.release(file, withCause(ctx, err))
 	var damaged *spool.DamagedError
 	switch {
 	case errors.As(err, &damaged):

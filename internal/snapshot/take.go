@@ -74,7 +74,17 @@ func (t *Taker) Take(ctx context.Context, s *cluster.Survey, to Target) (*backup
 		return nil, err
 	}
 	m, err := t.takeInto(ctx, file, s, to)
-	return m, t.release(file, err)
+	return m, t.release(file, withCause(ctx, err))
+}
+
+// withCause adds to an error why the context has ended. The store was stopped at the
+// same moment, and may have answered with no more than that it was.
+func withCause(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	if err == nil || cause == nil || errors.Is(err, cause) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", cause, err)
 }
 
 func (t *Taker) takeInto(

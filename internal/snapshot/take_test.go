@@ -2,6 +2,7 @@ package snapshot_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
@@ -306,5 +308,50 @@ func TestTaker_Take_Streamed(t *testing.T) {
 	raw, err := readData(t.Context(), s, m)
 	if err != nil || !bytes.Equal(raw, append(bytes.Clone(db.raw), sum[:]...)) {
 		t.Errorf("got %d bytes, %v", len(raw), err)
+	}
+}
+
+// TestTaker_Take_Interrupted: the error of a taking that is stopped tells why it
+// was stopped, wherever the end of the context is noticed first.
+func TestTaker_Take_Interrupted(t *testing.T) {
+	db := realDatabase(t)
+	reason := errors.New("interrupted by a signal")
+	for name, at := range map[string]struct {
+		op  storage.Op
+		key string
+	}{
+		"Data":     {storage.OpCreate, "prod/data/"},
+		"ReadBack": {storage.OpOpen, "prod/data/"},
+		"Manifest": {storage.OpCreate, "prod/snapshots/"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 8 { // the upload may end before the taking looks, or after
+				s := &storagetest.Hook{Store: mem.New()}
+				taker := keeper(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls[0], s, t.TempDir())
+				stop := func() context.Context {
+					ctx, cancel := context.WithCancelCause(t.Context())
+					s.Before = func(_ context.Context, op storage.Op, key string) error {
+						if op != at.op || !strings.HasPrefix(key, at.key) {
+							return nil
+						}
+						testserver.Eventually(t, "the snapshot can wait", func() bool {
+							records, err := filepath.Glob(filepath.Join(taker.Spool.Dir, "*.pending.json"))
+							return err != nil || len(records) == 1
+						})
+						cancel(reason)
+						return ctx.Err()
+					}
+					return ctx
+				}
+				if _, err := taker.Take(stop()); !errors.Is(err, reason) {
+					t.Fatalf("got %v", err)
+				}
+				if _, err := taker.StorePending(stop()); !errors.Is(err, reason) {
+					t.Fatalf("the pending one: got %v", err)
+				}
+				s.Before = nil
+				wantStored(t, s, taker.Spool.Dir, 1)
+			}
+		})
 	}
 }
