@@ -55,7 +55,8 @@ func (b *Backup) Health(now time.Time) Health {
 		return problem(Warning, "old snapshots cannot be removed", f.PruneErr)
 	case s.Future != nil:
 		h := problem(Warning, fmt.Sprintf("snapshot %s is from the future: a clock is wrong, or was", s.Future.ID), nil)
-		h.Hint = "set the clocks right; " + b.remove(s.Future)
+		h.Hint = "set the clocks right; the snapshot holds data like any other, and may be the latest: backupd show --cluster " +
+			b.Cluster + " latest"
 		return h
 	case f.Read.IsZero():
 		return problem(Warning, "the repository was not read yet", nil)

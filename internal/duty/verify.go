@@ -33,8 +33,11 @@ func (v *Verify) Do(ctx context.Context, run Run) Outcome {
 	}
 	err = result.err()
 	var none *repository.NotFoundError // or it was removed meanwhile
-	if run.Snapshot == "" && errors.As(err, &none) {
+	switch gone := errors.As(err, &none); {
+	case gone && run.Snapshot == "":
 		return Outcome{Result: Passed, Reason: none.Error()}
+	case gone: // the error says nothing about the cluster
+		return Outcome{Result: Failed, Snapshot: item.ID, Err: err}
 	}
 	if !errors.Is(err, backup.ErrCorrupt) && errors.Is(ctx.Err(), context.Canceled) {
 		return Outcome{Result: Failed, Snapshot: item.ID, Err: err} // the error says nothing about the snapshot

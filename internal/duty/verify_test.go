@@ -248,6 +248,19 @@ func TestVerify_Which(t *testing.T) {
 	p.verified("", duty.Passed, "the repository holds no verified one of cluster prod")
 }
 
+// TestVerify_Unknown: a request for a snapshot that does not exist fails, and says
+// nothing about the cluster.
+func TestVerify_Unknown(t *testing.T) {
+	p := newPlace(t).process()
+	p.taken()
+	p.verified("20260101T000000Z-r5-aaaaaa", duty.Failed, "no such snapshot")
+	if f := p.Known.Now(); f.Verification != nil || !f.Verified.IsZero() {
+		t.Errorf("got %+v", f)
+	}
+	p.look()
+	p.healthy(duty.OK, "")
+}
+
 // TestVerify_Suspect: that something spoke against a snapshot when it was taken is
 // an error to report, and no damage.
 func TestVerify_Suspect(t *testing.T) {

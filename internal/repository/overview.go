@@ -66,6 +66,14 @@ func (c *Cluster) Look(ctx context.Context, vouch int, known *Overview, now time
 	return o, err
 }
 
+// damagedKey returns the object that a defect of that kind is about.
+func (i *Item) damagedKey(kind backup.DefectKind) string {
+	if kind == backup.ManifestDamaged || len(i.Data) != 1 {
+		return i.Key().String()
+	}
+	return i.Data[0].Key
+}
+
 // explain turns a mark of damage into the defect of the item.
 func (i *Item) explain(marks map[backup.Key]backup.Mark) {
 	if m, ok := marks[markKey(i.Cluster, i.ID, backup.MarkDamaged)]; ok && i.Marked(backup.MarkDamaged) {
@@ -73,7 +81,7 @@ func (i *Item) explain(marks map[backup.Key]backup.Mark) {
 		if kind == "" {
 			kind = backup.Changed
 		}
-		i.defect = &backup.DefectError{Kind: kind, Key: i.Key().String(), Err: backup.Corruptf("%s", m.Reason)}
+		i.defect = &backup.DefectError{Kind: kind, Key: i.damagedKey(kind), Err: backup.Corruptf("%s", m.Reason)}
 	}
 }
 

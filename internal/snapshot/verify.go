@@ -184,6 +184,9 @@ func (v *Verifier) diagnose(ctx context.Context, m *backup.Manifest, err error) 
 	if serr != nil {
 		return errors.Join(err, serr) // it is damaged all the same
 	}
+	if sum == m.Stored { // the bytes are as they were stored, and hold something else
+		return &backup.DefectError{Kind: backup.Content, Key: m.DataKey(), Err: err}
+	}
 	if owner := v.owner(ctx, m, sum); owner != "" {
 		return &backup.DefectError{Kind: backup.Swapped, Key: m.DataKey(),
 			Err: backup.Corruptf("these are the bytes of %s", owner)}
