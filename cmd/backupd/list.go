@@ -171,7 +171,7 @@ manifest says, and whether --identity decrypts it.
 		Args:              optionalID,
 		ValidArgsFunction: completeIDs(a, &repo),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runShow(cmd.Context(), a, repo, identity, args)
+			return runShow(cmd, a, repo, identity, args)
 		},
 	}
 	repo.register(cmd)
@@ -187,7 +187,8 @@ func optionalID(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-func runShow(ctx context.Context, a *app, repo repoFlags, identity identityFlag, args []string) error {
+func runShow(cmd *cobra.Command, a *app, repo repoFlags, identity identityFlag, args []string) error {
+	ctx := cmd.Context()
 	ids, err := identity.read()
 	if err != nil {
 		return err
@@ -196,7 +197,7 @@ func runShow(ctx context.Context, a *app, repo repoFlags, identity identityFlag,
 	if err != nil {
 		return err
 	}
-	in, item, err := repo.find(ctx, r, args)
+	in, item, err := repo.find(cmd, r, args)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -28,7 +27,7 @@ the repository; it records the reason, the time and the user.
 		Args:              arguments(1, "one snapshot: an id, the beginning of one, or latest"),
 		ValidArgsFunction: completeIDs(a, &repo),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runPin(cmd.Context(), a, repo, args, reason)
+			return runPin(cmd, a, repo, args, reason)
 		},
 	}
 	repo.register(cmd)
@@ -36,15 +35,16 @@ the repository; it records the reason, the time and the user.
 	return cmd
 }
 
-func runPin(ctx context.Context, a *app, repo repoFlags, args []string, reason string) error {
+func runPin(cmd *cobra.Command, a *app, repo repoFlags, args []string, reason string) error {
 	if reason == "" {
 		return &usageError{errors.New("no reason: say with --reason why the snapshot must stay")}
 	}
+	ctx := cmd.Context()
 	r, err := repo.openExisting(ctx, a)
 	if err != nil {
 		return err
 	}
-	in, item, err := repo.find(ctx, r, args)
+	in, item, err := repo.find(cmd, r, args)
 	if err != nil {
 		return err
 	}
@@ -91,19 +91,20 @@ func newUnpinCommand(a *app) *cobra.Command {
 		Args:              arguments(1, "one snapshot: an id or the beginning of one"),
 		ValidArgsFunction: completeIDs(a, &repo),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runUnpin(cmd.Context(), a, repo, args)
+			return runUnpin(cmd, a, repo, args)
 		},
 	}
 	repo.register(cmd)
 	return cmd
 }
 
-func runUnpin(ctx context.Context, a *app, repo repoFlags, args []string) error {
+func runUnpin(cmd *cobra.Command, a *app, repo repoFlags, args []string) error {
+	ctx := cmd.Context()
 	r, err := repo.openExisting(ctx, a)
 	if err != nil {
 		return err
 	}
-	in, item, err := repo.findRest(ctx, r, args[0])
+	in, item, err := repo.findRest(cmd, r, args[0])
 	if err != nil {
 		return err
 	}

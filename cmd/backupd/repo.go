@@ -86,14 +86,20 @@ func reference(args []string) string {
 
 // find finds the snapshot that a command's argument names, whatever its state.
 func (r *repoFlags) find(
-	ctx context.Context, repo *repository.Repository, args []string,
+	cmd *cobra.Command, repo *repository.Repository, args []string,
 ) (*repository.Cluster, repository.Item, error) {
-	in, item, err := repo.Find(ctx, r.cluster, reference(args), time.Now())
-	return in, item, r.explain(err)
+	in, item, err := repo.Find(cmd.Context(), r.cluster, reference(args), time.Now())
+	return in, item, r.explain(cmd, err)
 }
 
-func (r *repoFlags) explain(err error) error {
-	if isNotFound(err) {
+// explain adds a hint to the error of a reference. If more than one snapshot can be
+// chosen, it is the running command for each of them.
+func (r *repoFlags) explain(cmd *cobra.Command, err error) error {
+	var choice *repository.ChoiceError
+	switch {
+	case errors.As(err, &choice):
+		return explainChoice(cmd, choice, err)
+	case isNotFound(err):
 		return backup.WithHint(err, "backupd list --repo %s shows what is there", r.repo)
 	}
 	return err
@@ -102,14 +108,14 @@ func (r *repoFlags) explain(err error) error {
 // findRest finds a snapshot, or by its full id the remains of one whose manifest is
 // gone.
 func (r *repoFlags) findRest(
-	ctx context.Context, repo *repository.Repository, ref string,
+	cmd *cobra.Command, repo *repository.Repository, ref string,
 ) (*repository.Cluster, repository.Item, error) {
-	in, item, err := repo.Find(ctx, r.cluster, ref, time.Now())
+	in, item, err := repo.Find(cmd.Context(), r.cluster, ref, time.Now())
 	if id, perr := backup.ParseSnapshotID(ref); isNotFound(err) && perr == nil && r.cluster != "" {
 		in = repo.Cluster(r.cluster)
-		item, err = in.Item(ctx, id)
+		item, err = in.Item(cmd.Context(), id)
 	}
-	return in, item, r.explain(err)
+	return in, item, r.explain(cmd, err)
 }
 
 // identityFlag names the secret keys that decrypt snapshots.

@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/kballard/go-shellquote"
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
-	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/restore"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
@@ -115,7 +112,7 @@ func runRestore(cmd *cobra.Command, a *app, o restoreOptions, args []string) err
 	allow := repository.Allow{Suspect: o.allowSuspect}
 	in, item, err := repo.Choose(ctx, o.repo.cluster, reference(args), allow, time.Now())
 	if err != nil {
-		return explainChoice(cmd, o.repo.explain(err))
+		return o.repo.explain(cmd, err)
 	}
 	m, err := in.Manifest(ctx, item)
 	if err != nil {
@@ -126,39 +123,6 @@ func runRestore(cmd *cobra.Command, a *app, o restoreOptions, args []string) err
 		return nil
 	}
 	return restoreFrom(ctx, a, src, order)
-}
-
-// explainChoice adds a hint to the refusal of a reference: the commands that restore
-// each snapshot that can be chosen.
-func explainChoice(cmd *cobra.Command, err error) error {
-	var choice *repository.ChoiceError
-	if !errors.As(err, &choice) {
-		return err
-	}
-	var hints []string
-	for _, i := range choice.Others {
-		hints = append(hints, fmt.Sprintf("to restore revision %d of %s: %s", i.ID.Revision(),
-			i.ID.Time().Format(time.RFC3339), commandWith(cmd, string(i.ID))))
-	}
-	if i := choice.Suspect; i != nil {
-		hints = append(hints, fmt.Sprintf("to restore the suspect one, revision %d of %s: %s", i.ID.Revision(),
-			i.ID.Time().Format(time.RFC3339), commandWith(cmd, string(i.ID), "--allow-suspect")))
-	}
-	if len(hints) == 0 {
-		return err
-	}
-	return backup.WithHint(err, "%s", strings.Join(hints, "\n"))
-}
-
-// commandWith returns the running command with other arguments.
-func commandWith(cmd *cobra.Command, args ...string) string {
-	words := append(strings.Fields(cmd.CommandPath()), args...)
-	cmd.Flags().Visit(func(f *pflag.Flag) {
-		if !slices.Contains(args, "--"+f.Name) {
-			words = append(words, "--"+f.Name+"="+f.Value.String())
-		}
-	})
-	return shellquote.Join(words...)
 }
 
 // finishInterrupted completes an earlier restore into the same target that was

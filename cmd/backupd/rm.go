@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -29,7 +28,7 @@ is refused.
 		Args:              arguments(1, "one snapshot id"),
 		ValidArgsFunction: completeIDs(a, &o.repo),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runRm(cmd.Context(), a, o, args[0])
+			return runRm(cmd, a, o, args[0])
 		},
 	}
 	o.repo.register(cmd)
@@ -39,12 +38,13 @@ is refused.
 	return cmd
 }
 
-func runRm(ctx context.Context, a *app, o rmOptions, arg string) error {
+func runRm(cmd *cobra.Command, a *app, o rmOptions, arg string) error {
+	ctx := cmd.Context()
 	repo, err := o.repo.openExisting(ctx, a)
 	if err != nil {
 		return err
 	}
-	in, item, err := o.repo.findRest(ctx, repo, arg)
+	in, item, err := o.repo.findRest(cmd, repo, arg)
 	if err != nil {
 		return err
 	}

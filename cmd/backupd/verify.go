@@ -44,7 +44,7 @@ mark.
 		Args:              optionalID,
 		ValidArgsFunction: completeIDs(a, &o.repo),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runVerify(cmd.Context(), a, o, args)
+			return runVerify(cmd, a, o, args)
 		},
 	}
 	o.repo.register(cmd)
@@ -66,7 +66,8 @@ type verification struct {
 	Detail  string            `json:"detail,omitempty"`
 }
 
-func runVerify(ctx context.Context, a *app, o verifyOptions, args []string) error {
+func runVerify(cmd *cobra.Command, a *app, o verifyOptions, args []string) error {
+	ctx := cmd.Context()
 	if o.all && len(args) > 0 {
 		return &usageError{errors.New("give either a snapshot or --all")}
 	}
@@ -78,7 +79,7 @@ func runVerify(ctx context.Context, a *app, o verifyOptions, args []string) erro
 	if err != nil {
 		return err
 	}
-	chosen, err := o.choose(ctx, repo, args)
+	chosen, err := o.choose(cmd, repo, args)
 	if err != nil {
 		return err
 	}
@@ -130,9 +131,10 @@ type chosen struct {
 	items []repository.Item
 }
 
-func (o *verifyOptions) choose(ctx context.Context, repo *repository.Repository, args []string) ([]chosen, error) {
+func (o *verifyOptions) choose(cmd *cobra.Command, repo *repository.Repository, args []string) ([]chosen, error) {
+	ctx := cmd.Context()
 	if !o.all {
-		in, item, err := o.repo.findRest(ctx, repo, reference(args))
+		in, item, err := o.repo.findRest(cmd, repo, reference(args))
 		return []chosen{{in, []repository.Item{item}}}, err
 	}
 	clusters := []string{o.repo.cluster}

@@ -61,6 +61,9 @@ func TestFuture(t *testing.T) {
 			if m, err := repository.Previous(t.Context(), prod(s), now); err != nil || m.ID != c.all[c.latest].ID {
 				t.Errorf("previous is %v, %v", m, err)
 			}
+			if i, err := prod(s).Undoubted(t.Context(), now); err != nil || i.ID != c.all[c.latest].ID {
+				t.Errorf("to verify is %v, %v", i.ID, err)
+			}
 			i, err := prod(s).Choose(t.Context(), repository.Latest, repository.Allow{}, now)
 			if c.rivals == nil {
 				if err != nil || i.ID != c.all[c.latest].ID {
@@ -117,7 +120,8 @@ func TestFuture_Retention(t *testing.T) {
 		if d := pl.Decisions[0]; d.ID != ahead.ID || !d.Keep || !strings.Contains(d.Reasons[0], "begun in the future") {
 			t.Errorf("got %+v", d)
 		}
-		if d := pl.Decisions[1]; d.ID != all[3].ID || d.State != backup.Damaged || d.Item.Defect() == nil || len(going(pl)) != 0 {
+		if d := pl.Decisions[1]; d.ID != all[3].ID || d.State != backup.Damaged || d.Item.Defect() == nil ||
+			len(going(pl)) != 0 {
 			t.Errorf("got %+v, to go: %v", d, going(pl))
 		}
 	}

@@ -157,8 +157,10 @@ func TestApply_Golden(t *testing.T) {
 				at(time.Date(2025, 12, 21, 1, 0, 0, 0, time.UTC)),
 			},
 		},
-		"no-time": {retention.Policy{Last: 1}, append(every(3, day), retention.Snapshot{ID: "nonsense", State: backup.Verified})},
-		"empty":   {retention.Policy{Last: 1}, nil},
+		"no-time": {
+			retention.Policy{Last: 1}, append(every(3, day), retention.Snapshot{ID: "nonsense", State: backup.Verified}),
+		},
+		"empty": {retention.Policy{Last: 1}, nil},
 	} {
 		t.Run(name, func(t *testing.T) { golden(t, name, show(c.policy.Apply(c.all, now))) })
 	}
