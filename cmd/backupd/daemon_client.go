@@ -33,7 +33,8 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringVar(&f.server, "server", "http://127.0.0.1:9387", "address of the daemon")
 	fs.StringVar(&f.tokenFile, "token-file", "", "file whose first line is a bearer token")
-	fs.StringVar(&f.caFile, "cacert", "", "CA bundle that the daemon's certificate is verified against; default: the system's")
+	fs.StringVar(&f.caFile, "cacert", "",
+		"CA bundle that the daemon's certificate is verified against; default: the system's")
 	fs.StringVar(&f.certFile, "cert", "", "client certificate file")
 	fs.StringVar(&f.keyFile, "key", "", "client key file")
 }

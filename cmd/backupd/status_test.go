@@ -64,7 +64,9 @@ func well(name string) server.Cluster {
 }
 
 func TestStatus_AllOK(t *testing.T) {
-	addr := startServer(t, server.Options{Backend: someClusters{clusters: []server.Cluster{well("b"), well("a-long-name")}}})
+	addr := startServer(t, server.Options{
+		Backend: someClusters{clusters: []server.Cluster{well("b"), well("a-long-name")}},
+	})
 	code, stdout, stderr := backupd("status", "--server", "http://"+addr)
 	want := "CLUSTER      STATE  LAST BACKUP  NEXT RUN  RUNNING\n" +
 		"a-long-name  ok     3d ago       in 4d     -\n" +
@@ -114,7 +116,8 @@ first    ok       3d ago       in 4d     -
 	if err := json.Unmarshal([]byte(stdout), &doc); err != nil || code != 3 {
 		t.Fatalf("exit code %d, %v:\n%s", code, err, stdout)
 	}
-	if doc.Kind != kindStatus || len(doc.Clusters) != 3 || doc.Clusters[0].Hint != "check its endpoints" || len(doc.Jobs) != 2 {
+	if doc.Kind != kindStatus || len(doc.Clusters) != 3 || doc.Clusters[0].Hint != "check its endpoints" ||
+		len(doc.Jobs) != 2 {
 		t.Errorf("document %+v", doc)
 	}
 }
@@ -142,7 +145,8 @@ main/prod  ok     3d ago       in 4d     -
 
 func TestStatus_Empty(t *testing.T) {
 	addr := startServer(t, server.Options{Backend: someClusters{}})
-	if code, stdout, _ := backupd("status", "--server", "http://"+addr); code != 0 || stdout != "the daemon guards no cluster\n" {
+	if code, stdout, _ := backupd("status", "--server", "http://"+addr); code != 0 ||
+		stdout != "the daemon guards no cluster\n" {
 		t.Errorf("exit code %d: %s", code, stdout)
 	}
 	_, stdout, _ := backupd("status", "--server", "http://"+addr, "-w", "json")
@@ -172,7 +176,10 @@ func TestStatus_TLSAndToken(t *testing.T) {
 	ca, tokens := authority.File, filepath.Join(t.TempDir(), "tokens")
 	cert, key := authority.Issue(t, "backupd")
 	writeFile(t, tokens, "the-first-token-0123\nthe-second-token-0123\n")
-	o := server.Options{Backend: someClusters{clusters: []server.Cluster{well("a")}}, CertFile: cert, KeyFile: key, ClientCAFile: ca, ReadTokensFile: tokens}
+	o := server.Options{
+		Backend:  someClusters{clusters: []server.Cluster{well("a")}},
+		CertFile: cert, KeyFile: key, ClientCAFile: ca, ReadTokensFile: tokens,
+	}
 	addr := "https://" + startServer(t, o)
 	for _, c := range []struct {
 		name string
@@ -183,7 +190,8 @@ func TestStatus_TLSAndToken(t *testing.T) {
 		{"Token", []string{"--cacert", ca, "--token-file", tokens}, 0, ""},
 		{"ClientCertificate", []string{"--cacert", ca, "--cert", cert, "--key", key}, 0, ""},
 		{"NoToken", []string{"--cacert", ca}, 1, "Hint: give --token-file"},
-		{"NoAuthority", []string{"--token-file", tokens}, 1, "Hint: give the authority of the daemon's certificate by --cacert"},
+		{"NoAuthority", []string{"--token-file", tokens}, 1,
+			"Hint: give the authority of the daemon's certificate by --cacert"},
 		{"NoSuchToken", []string{"--cacert", ca, "--token-file", "none"}, 5, "read token: open none"},
 		{"NoCertificateInAuthority", []string{"--cacert", tokens}, 1, "holds no certificate"},
 	} {
@@ -202,7 +210,8 @@ func TestStatus_TLSAndToken(t *testing.T) {
 	if code, _, stderr := backupd("status"); code != 0 {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
-	if code, _, stderr := backupd("status", "--server", strings.Replace(addr, "https", "http", 1)); code != 1 || !strings.Contains(stderr, "https://") {
+	code, _, stderr := backupd("status", "--server", strings.Replace(addr, "https", "http", 1))
+	if code != 1 || !strings.Contains(stderr, "https://") {
 		t.Errorf("http where TLS is spoken: exit code %d: %s", code, stderr)
 	}
 }
@@ -234,7 +243,8 @@ func TestStatus_NoDaemon(t *testing.T) {
 		{"HTTPSToHTTP", []string{"--server", strings.Replace(stranger.URL, "http", "https", 1)}, 1, "use http://"},
 		{"NoURL", []string{"--server", "localhost:9387"}, 64, "want http://HOST:PORT"},
 		{"Path", []string{"--server", nobody + "/api"}, 64, "want http://HOST:PORT"},
-		{"TokenInTheClear", []string{"--server", "http://192.0.2.1:9387", "--token-file", token}, 64, "not sent in the clear"},
+		{"TokenInTheClear", []string{"--server", "http://192.0.2.1:9387", "--token-file", token}, 64,
+			"not sent in the clear"},
 		{"EmptyToken", []string{"--server", nobody, "--token-file", empty}, 1, "is empty"},
 		{"CertWithoutKey", []string{"--server", nobody, "--cert", token}, 64, "belong together"},
 		{"Argument", []string{"prod"}, 64, "expects no argument"},

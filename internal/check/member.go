@@ -166,7 +166,9 @@ func (m *member) plain(ctx context.Context, u *url.URL, g greet.Answer) bool {
 
 // certificate checks the certificate that the member showed, and reports whether
 // to go on.
-func (m *member) certificate(conf *config.Cluster, g greet.Answer, tlsConf *tls.Config, host string, now time.Time) bool {
+func (m *member) certificate(
+	conf *config.Cluster, g greet.Answer, tlsConf *tls.Config, host string, now time.Time,
+) bool {
 	if !conf.TLS.InsecureSkipVerify {
 		return verify(&m.list, g.Chain, tlsConf.RootCAs, host, now)
 	}

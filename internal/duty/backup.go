@@ -156,44 +156,9 @@ func (b *Backup) settle(ctx context.Context, late late, o Outcome) Outcome {
 		b.Log.Info("nothing to do", "reason", o.Reason)
 	}
 	if o.Manifest != nil || len(o.Late) > 0 {
-		o.Prune = b.prune(ctx)
+		o.Prune = (&pruner{b.Subject, b.Policy}).prune(ctx)
 	}
 	return o
-}
-
-// prune removes the snapshots that the policy does not keep. Its error is
-// reported, but the backup before it has succeeded all the same.
-func (b *Backup) prune(ctx context.Context) *PruneOutcome {
-	removed, err := b.pruneNow(ctx)
-	switch {
-	case err != nil && errors.Is(ctx.Err(), context.Canceled):
-		err = nil // the next prune does the rest
-	case err == nil:
-		b.Known.change(func(f *Facts) { f.Pruned = b.Now() })
-	default:
-		b.Log.Error("prune failed", "err", err)
-	}
-	b.Known.change(func(f *Facts) { f.PruneErr = err })
-	return &PruneOutcome{removed, err}
-}
-
-func (b *Backup) pruneNow(ctx context.Context) (removed int, err error) {
-	known := b.Known.Now()
-	o := known.Overview
-	if o == nil { // the repository was made just now, or could not be read before
-		if o, err = b.Look(ctx, b.Policy); err != nil || o == nil {
-			return 0, err
-		}
-	}
-	plan, err := o.PlanPrune(b.Policy, b.Now())
-	if err != nil {
-		return 0, err
-	}
-	result, err := repository.At(b.Store, known.RepositoryID).Cluster(b.Cluster).Prune(ctx, plan, b.Log)
-	if len(result.Removed) > 0 {
-		b.Known.removed(result.Removed, b.Now())
-	}
-	return len(result.Removed), err
 }
 
 // Ended is called after the last try of a run, with the outcome of that try and

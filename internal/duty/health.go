@@ -38,7 +38,7 @@ func (b *Backup) Health(now time.Time) Health {
 	if f.Overview != nil {
 		s = f.Overview.Summary(now)
 	}
-	if h := b.damage(s); h.Level != OK {
+	if h := damage(b.Cluster, s); h.Level != OK {
 		return h
 	}
 	if h := b.overdue(&f, now); h.Level != OK {
@@ -55,8 +55,8 @@ func (b *Backup) Health(now time.Time) Health {
 		return problem(Warning, "old snapshots cannot be removed", f.PruneErr)
 	case s.Future != nil:
 		h := problem(Warning, fmt.Sprintf("snapshot %s is from the future: a clock is wrong, or was", s.Future.ID), nil)
-		h.Hint = "set the clocks right; the snapshot holds data like any other, and may be the latest: backupd show --cluster " +
-			b.Cluster + " latest"
+		h.Hint = "set the clocks right; the snapshot holds data like any other, and may be the latest: " +
+			"backupd show --cluster " + b.Cluster + " latest"
 		return h
 	case f.Read.IsZero():
 		return problem(Warning, "the repository was not read yet", nil)
@@ -67,10 +67,10 @@ func (b *Backup) Health(now time.Time) Health {
 }
 
 // damage judges the stored snapshots.
-func (b *Backup) damage(s repository.Summary) Health {
+func damage(cluster string, s repository.Summary) Health {
 	if n := s.Newest; n != nil && n.State() == backup.Suspect {
 		h := problem(Failure, fmt.Sprintf("the newest snapshot, %s, is suspect", n.ID), nil)
-		h.Hint = "backupd show --cluster " + b.Cluster + " " + string(n.ID) +
+		h.Hint = "backupd show --cluster " + cluster + " " + string(n.ID) +
 			" shows the reason; older snapshots are kept meanwhile"
 		return h
 	}
@@ -86,12 +86,12 @@ func (b *Backup) damage(s repository.Summary) Health {
 		return h
 	case errors.As(i.Defect(), &defect) && defect.Kind == backup.DataMissing:
 		h := problem(Failure, fmt.Sprintf("the data of snapshot %s is not in the repository", i.ID), nil)
-		h.Hint = "find out who removed it; " + b.remove(i)
+		h.Hint = "find out who removed it; " + removal(cluster, i)
 		return h
 	}
 	h := problem(Failure, fmt.Sprintf("the stored snapshot %s is damaged", i.ID), i.Defect())
 	h.Hint = "ask the store why its bytes changed; if they are right again, backupd verify --cluster " +
-		b.Cluster + " " + string(i.ID) + " says so; " + b.remove(i)
+		cluster + " " + string(i.ID) + " says so; " + removal(cluster, i)
 	return h
 }
 
@@ -123,6 +123,7 @@ func problem(level Level, text string, err error) Health {
 	return Health{Level: level, Problem: text, Err: err}
 }
 
-func (b *Backup) remove(i *repository.Item) string {
-	return "backupd rm --cluster " + b.Cluster + " " + string(i.ID) + " removes the rest of it"
+// removal is the hint that removes a damaged snapshot.
+func removal(cluster string, i *repository.Item) string {
+	return "backupd rm --cluster " + cluster + " " + string(i.ID) + " removes the rest of it"
 }

@@ -33,7 +33,8 @@ func TestLook_Torn(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err := p.Look(t.Context(), p.backup.Policy); err == nil || !strings.Contains(err.Error(), "no longer at its address") {
+	if _, err := p.Look(t.Context(), p.backup.Policy); err == nil ||
+		!strings.Contains(err.Error(), "no longer at its address") {
 		t.Errorf("got %v", err)
 	}
 	p.hook.Before = nil

@@ -122,7 +122,8 @@ func TestOutage_LateStaysLate(t *testing.T) {
 	if o.Manifest == nil || len(p.backup.Waiting()) != 0 || o.Prune == nil {
 		t.Errorf("got %+v", o)
 	}
-	if o := p.backup.Upload(t.Context(), duty.Run{}); o.Result != duty.Passed || o.Reason != "no snapshot waits in the spool" {
+	if o := p.backup.Upload(t.Context(), duty.Run{}); o.Result != duty.Passed ||
+		o.Reason != "no snapshot waits in the spool" {
 		t.Errorf("got %+v", o)
 	}
 }

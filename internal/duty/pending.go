@@ -99,22 +99,22 @@ func (b *Backup) ofThisRun(begun time.Time, run Run) bool {
 }
 
 // Waiting lists the pending snapshots of the cluster that are for its repository.
-func (b *Backup) Waiting() []spool.Pending {
-	own, _ := b.waiting()
+func (s *Subject) Waiting() []spool.Pending {
+	own, _ := s.waiting()
 	return own
 }
 
 // waiting lists those of the cluster that wait for another repository, too.
-func (b *Backup) waiting() (own, others []spool.Pending) {
-	all, err := b.Spool.Waiting()
+func (s *Subject) waiting() (own, others []spool.Pending) {
+	all, err := s.Spool.Waiting()
 	if err != nil {
-		b.Log.Warn("cannot list the pending snapshots", "err", err)
+		s.Log.Warn("cannot list the pending snapshots", "err", err)
 		return nil, nil
 	}
-	id := b.Known.Now().RepositoryID
+	id := s.Known.Now().RepositoryID
 	for _, p := range all {
 		switch {
-		case p.Capture.Cluster != b.Cluster:
+		case p.Capture.Cluster != s.Cluster:
 		case p.Repository == id:
 			own = append(own, p)
 		default:

@@ -63,7 +63,7 @@ func (v *Verify) find(ctx context.Context, ref string) (*repository.Cluster, rep
 		item, err := in.Find(ctx, ref, v.Now())
 		return in, item, err
 	}
-	item, err := in.Undoubted(ctx, v.Now())
+	item, err := repository.Undoubted(ctx, in, v.Now())
 	return in, item, err
 }
 

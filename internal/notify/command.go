@@ -88,7 +88,8 @@ func environment(e Event) []string {
 	var out []string
 	for _, v := range [][2]string{
 		{"KIND", string(e.Kind)}, {"JOB", e.Job}, {"REPOSITORY", e.Repository}, {"CLUSTER", e.Cluster},
-		{"TIME", stamp(e.Time)}, {"SNAPSHOT", e.Snapshot}, {"REVISION", strconv.FormatInt(e.Revision, 10)}, {"ERROR", e.Error},
+		{"TIME", stamp(e.Time)}, {"SNAPSHOT", e.Snapshot}, {"REVISION", strconv.FormatInt(e.Revision, 10)},
+		{"ERROR", e.Error},
 		{"HINT", e.Hint}, {"SINCE", stamp(e.Since)}, {"TEXT", e.String()},
 	} {
 		out = append(out, "BACKUPD_EVENT_"+v[0]+"="+strings.ReplaceAll(clip(v[1], 10_000), "\x00", ""))

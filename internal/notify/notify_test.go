@@ -193,8 +193,8 @@ func TestSlackEscapes(t *testing.T) {
 	if err := json.Unmarshal([]byte(strings.TrimPrefix(r.got[0], "POST /services/T0/B0/secret ")), &m); err != nil {
 		t.Fatal(err)
 	}
-	if want := "Backup of cluster prod in repository main failed: dial \"10.0.0.1\": &lt;refused&gt; &amp; gone\nHint: is etcd " +
-		"up?"; m.Text != want {
+	if want := "Backup of cluster prod in repository main failed: dial \"10.0.0.1\": &lt;refused&gt; " +
+		"&amp; gone\nHint: is etcd up?"; m.Text != want {
 		t.Errorf("text %q, want %q", m.Text, want)
 	}
 	if n := len(r.got[1]); n > 3100 || !strings.Contains(r.got[1], "ä…") {

@@ -151,7 +151,7 @@ func latestOf(ctx context.Context, c *Cluster, now time.Time) (Item, error) {
 // Undoubted returns the snapshot that [Latest] would name if there were no suspect
 // ones. Where nobody can know which history came last, it is of the present one: to
 // verify it is never wrong. It returns a [*NotFoundError] if there is none.
-func (c *Cluster) Undoubted(ctx context.Context, now time.Time) (Item, error) {
+func Undoubted(ctx context.Context, c *Cluster, now time.Time) (Item, error) {
 	items, err := names(ctx, c.objects, "")
 	if err != nil {
 		return Item{}, err

@@ -61,7 +61,7 @@ func TestFuture(t *testing.T) {
 			if m, err := repository.Previous(t.Context(), prod(s), now); err != nil || m.ID != c.all[c.latest].ID {
 				t.Errorf("previous is %v, %v", m, err)
 			}
-			if i, err := prod(s).Undoubted(t.Context(), now); err != nil || i.ID != c.all[c.latest].ID {
+			if i, err := repository.Undoubted(t.Context(), prod(s), now); err != nil || i.ID != c.all[c.latest].ID {
 				t.Errorf("to verify is %v, %v", i.ID, err)
 			}
 			i, err := prod(s).Choose(t.Context(), repository.Latest, repository.Allow{}, now)

@@ -323,7 +323,8 @@ func TestPrune_Latest(t *testing.T) {
 		}
 	}
 	prune(t, p)
-	if i, err := prod(s).Choose(t.Context(), repository.Latest, repository.Allow{}, later()); err != nil || i.ID != late.ID {
+	i, err := prod(s).Choose(t.Context(), repository.Latest, repository.Allow{}, later())
+	if err != nil || i.ID != late.ID {
 		t.Errorf("latest is %v, %v", i.ID, err)
 	}
 }

@@ -62,7 +62,8 @@ type Content struct {
 // [backup.ErrCorrupt] when the object is missing or has another size, before
 // anything is downloaded. progress counts stored bytes; it may be nil.
 func Open(
-	ctx context.Context, in *repository.Cluster, m *backup.Manifest, ids codec.Identities, progress func(done, total int64),
+	ctx context.Context, in *repository.Cluster, m *backup.Manifest, ids codec.Identities,
+	progress func(done, total int64),
 ) (*Content, error) {
 	src, err := in.Data().Fetch(ctx, m, progress)
 	if err != nil {

@@ -119,7 +119,8 @@ func (i *inspector) lock(ctx context.Context) backup.Finding {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
 	f := backup.Finding{Subject: "object lock", Level: backup.LevelOK}
-	out, err := i.bucket.client.GetObjectLockConfiguration(ctx, &s3.GetObjectLockConfigurationInput{Bucket: &i.bucket.name})
+	in := &s3.GetObjectLockConfigurationInput{Bucket: &i.bucket.name}
+	out, err := i.bucket.client.GetObjectLockConfiguration(ctx, in)
 	if err == nil && out.ObjectLockConfiguration == nil {
 		out.ObjectLockConfiguration = &types.ObjectLockConfiguration{}
 	}
