@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,13 +14,10 @@ import (
 	"github.com/etcd-backupd/backupd/internal/repository"
 )
 
-// verbs say what a command does to a snapshot, where its name is no verb.
-var verbs = map[string]string{"rm": "delete"}
-
 // explainChoice adds a hint to the refusal of a reference: the running command for
 // each snapshot that can be chosen.
 func explainChoice(cmd *cobra.Command, choice *repository.ChoiceError, err error) error {
-	verb := cmp.Or(verbs[cmd.Name()], cmd.Name())
+	verb := cmd.Name()
 	var hints []string
 	for _, i := range choice.Others {
 		hints = append(hints, fmt.Sprintf("to %s revision %d of %s: %s", verb, i.ID.Revision(),

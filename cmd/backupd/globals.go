@@ -125,7 +125,7 @@ func applyEnvironment(cmd *cobra.Command, lookup func(string) (string, bool)) er
 		for _, name := range vars {
 			if value, ok := lookup(name); ok && value != "" {
 				if err := cmd.Flags().Set(f.Name, value); err != nil {
-					errs = append(errs, &usageError{fmt.Errorf("%s: %w", name, err)})
+					errs = append(errs, flagError(fmt.Errorf("%s: %w", name, err)))
 				}
 				annotate(cmd.Flags(), f.Name, fromEnv)
 				return
@@ -133,6 +133,17 @@ func applyEnvironment(cmd *cobra.Command, lookup func(string) (string, bool)) er
 		}
 	})
 	return errors.Join(errs...)
+}
+
+// flagError makes a usage error of a flag's. It does not repeat endpoints that may hold a
+// password.
+func flagError(err error) error {
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) && invalid.GetFlag().Name == "endpoints" &&
+		strings.Contains(invalid.GetValue(), "@") {
+		err = cluster.ErrCredentials
+	}
+	return &usageError{err}
 }
 
 // excludeConfig refuses flags for what a configuration file says. Variables give

@@ -93,7 +93,7 @@ BACKUPD_<FLAG> in the environment, except those that override a safety check.`,
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	a.global.register(root)
 	addGroup(root, "daemon", "The daemon and its configuration:",
 		newRunCommand(a), newCheckCommand(a), newConfigCommand(a), newStatusCommand(a))

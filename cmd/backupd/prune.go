@@ -47,6 +47,7 @@ locked is skipped and reported. The first deletion that fails ends the work on i
 cluster.
 
 With --config the daemon's configuration gives the clusters, repositories and rules.
+If some of them fail, the others are pruned all the same.
 
 ` + exitHelp,
 		Example: `  backupd prune --repo s3://backups/etcd --cluster prod --keep-daily 14 --keep-weekly 8 --dry-run
@@ -115,7 +116,7 @@ func runPrune(cmd *cobra.Command, a *app, o pruneOptions) error {
 			return context.Cause(ctx)
 		}
 		if done.err != nil {
-			failed = append(failed, fmt.Errorf("cluster %s: %w", p.in.Name(), done.err))
+			failed = append(failed, fmt.Errorf("cluster %s: %w", p.name, done.err))
 		}
 		out = append(out, done)
 	}
@@ -138,12 +139,17 @@ type pruned struct {
 
 // pruner is one cluster with the policy that it is pruned by.
 type pruner struct {
+	name   string
 	in     *repository.Cluster
 	policy retention.Policy
+	closed error // why the repository cannot be opened; then in is nil
 }
 
 func (p pruner) prune(ctx context.Context, dryRun bool, log *slog.Logger) pruned {
-	done := pruned{plan: &repository.PrunePlan{Cluster: p.in.Name()}, limit: p.policy.MaxBytes}
+	done := pruned{plan: &repository.PrunePlan{Cluster: p.name}, limit: p.policy.MaxBytes, err: p.closed}
+	if done.err != nil {
+		return done
+	}
 	now := time.Now()
 	o, err := p.in.Look(ctx, repository.Vouch(p.policy), nil, now)
 	if err != nil {
@@ -194,13 +200,13 @@ func (o *pruneOptions) pruners(cmd *cobra.Command, a *app) ([]pruner, error) {
 	}
 	var out []pruner
 	for _, c := range clusters {
-		out = append(out, pruner{repo.Cluster(c), policy})
+		out = append(out, pruner{name: c, in: repo.Cluster(c), policy: policy})
 	}
 	return out, nil
 }
 
 // configured returns one pruner for each cluster of the configuration that the flags
-// name.
+// name. A repository that cannot be opened is the failure of its clusters alone.
 func (o *pruneOptions) configured(cmd *cobra.Command, a *app) ([]pruner, error) {
 	if err := excludeConfig(cmd, append(policyFlags, "repo", "all-clusters")...); err != nil {
 		return nil, err
@@ -213,21 +219,29 @@ func (o *pruneOptions) configured(cmd *cobra.Command, a *app) ([]pruner, error) 
 	if o.repo.cluster != "" {
 		names = strings.Split(o.repo.cluster, ",")
 	}
-	var out []pruner
+	var chosen []config.Cluster
 	for _, c := range conf.Clusters {
 		if i := slices.Index(names, c.Name); i >= 0 {
 			names = slices.Delete(names, i, i+1)
 		} else if o.repo.cluster != "" {
 			continue
 		}
-		repo, err := openConfigured(cmd.Context(), a, conf, c.Repository)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, pruner{repo.Cluster(c.Name), c.Retention.Policy()})
+		chosen = append(chosen, c)
 	}
 	if len(names) > 0 {
 		return nil, &usageError{fmt.Errorf("--cluster %s: not in %s", strings.Join(names, ","), o.config)}
+	}
+	opened, failed := map[string]*repository.Repository{}, map[string]error{}
+	var out []pruner
+	for _, c := range chosen {
+		if opened[c.Repository] == nil && failed[c.Repository] == nil {
+			opened[c.Repository], failed[c.Repository] = openConfigured(cmd.Context(), a, conf, c.Repository)
+		}
+		p := pruner{name: c.Name, policy: c.Retention.Policy(), closed: failed[c.Repository]}
+		if p.closed == nil {
+			p.in = opened[c.Repository].Cluster(c.Name)
+		}
+		out = append(out, p)
 	}
 	return out, nil
 }

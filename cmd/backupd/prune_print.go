@@ -116,6 +116,12 @@ func printDecisions(a *app, clusters []prunedCluster, now time.Time) error {
 
 func printPrunedSummary(a *app, c prunedCluster, dryRun bool) {
 	say := func(format string, args ...any) { fmt.Fprintf(a.stdout, c.Cluster+": "+format+"\n", args...) }
+	if c.Error != "" {
+		say("failed: %s", c.Error)
+	}
+	if c.Error != "" && len(c.Snapshots) == 0 {
+		return // nothing is known of it
+	}
 	verb := map[bool]string{true: "would remove", false: "removed"}[dryRun]
 	for _, key := range c.Litter {
 		say("%s %s: no manifest names it", verb, key)

@@ -2,10 +2,12 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository"
 )
 
 type rmOptions struct {
@@ -21,12 +23,13 @@ func newRmCommand(a *app) *cobra.Command {
 		Short: "Delete one snapshot",
 		Long: `Delete one snapshot: first its manifest, with which it exists, then its data and its
 marks. If the command is interrupted, run it again with the full id. A pinned snapshot
-is refused.
+is refused. ID is an id or the beginning of one, never "latest": what that means changes
+with every backup.
 
 ` + exitHelp,
 		Example:           "  backupd rm --repo s3://backups/etcd 20261120T101500Z-r123456-k7q2xd",
-		Args:              arguments(1, "one snapshot id"),
-		ValidArgsFunction: completeIDs(a, &o.repo),
+		Args:              arguments(1, "one snapshot: an id, or the beginning of one"),
+		ValidArgsFunction: withoutLatest(completeIDs(a, &o.repo)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runRm(cmd, a, o, args[0])
 		},
@@ -38,8 +41,20 @@ is refused.
 	return cmd
 }
 
+// withoutLatest offers ids alone.
+func withoutLatest(complete cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		offered, directive := complete(cmd, args, begun)
+		return slices.DeleteFunc(offered, func(id string) bool { return id == repository.Latest }), directive
+	}
+}
+
 func runRm(cmd *cobra.Command, a *app, o rmOptions, arg string) error {
 	ctx := cmd.Context()
+	if arg == "" || arg == repository.Latest {
+		return &usageError{fmt.Errorf(
+			"rm deletes data, and %q names no certain snapshot: want an id, or the beginning of one", arg)}
+	}
 	repo, err := o.repo.openExisting(ctx, a)
 	if err != nil {
 		return err

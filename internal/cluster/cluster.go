@@ -79,6 +79,9 @@ type Cluster struct {
 func New(cfg Config) (*Cluster, error) {
 	cfg.setDefaults()
 	c := &Cluster{cfg: cfg}
+	if slices.ContainsFunc(cfg.Endpoints, holdsCredentials) {
+		return nil, ErrCredentials
+	}
 	eps, err := cfg.endpoints()
 	if err != nil {
 		return nil, err
@@ -121,6 +124,23 @@ func (c *Config) endpoints() ([]string, error) {
 		return c.Endpoints, nil
 	}
 	return eps, nil
+}
+
+// ErrCredentials is the error for an endpoint that holds a user or a password. It
+// does not quote the endpoint: endpoints are logged and stored in manifests.
+var ErrCredentials = errors.New(
+	"an endpoint must not hold a user or a password: give --user and --password (ETCDCTL_USER, ETCDCTL_PASSWORD)")
+
+// holdsCredentials reports whether an endpoint may hold a user or a password. Any
+// "@" counts, because a password may hold whatever ends the host of a URL; but
+// paths of sockets may have one, and names of abstract sockets begin with it.
+func holdsCredentials(endpoint string) bool {
+	scheme, rest, ok := strings.Cut(strings.TrimSpace(endpoint), "://")
+	if ok && (scheme == "unix" || scheme == "unixs") {
+		host, _, _ := strings.Cut(rest, "/")
+		return strings.LastIndex(host, "@") > 0
+	}
+	return strings.Contains(endpoint, "@")
 }
 
 func checkEndpoint(ep string) error {

@@ -255,6 +255,34 @@ func TestSurvey_Cancelled(t *testing.T) {
 	}
 }
 
+// An endpoint with a password is refused by an error that does not repeat it.
+func TestNew_Credentials(t *testing.T) {
+	for _, ep := range []string{
+		"http://user:SECRET@a:1", "https://:SECRET@a:1", "http://SECRET@a:1", "user:SECRET@a:1",
+		" http://u:SECRET@a:1 ",
+		"ftp://u:SECRET@a:1", "http://u:SECRET%zz@a:1", "http://u:SECRET/x@a:1", "unix://u:SECRET@/run/etcd.sock",
+		"HTTP://u:SECRET@a:1",
+	} {
+		_, err := cluster.New(cluster.Config{Endpoints: []string{"http://b:1", ep}, DiscoverySRV: "none.invalid"})
+		if !errors.Is(err, cluster.ErrCredentials) || strings.Contains(err.Error(), "SECRET") {
+			t.Errorf("%s: got %v", ep, err)
+		}
+	}
+	// A flag splits its value at commas, also inside a password.
+	_, err := cluster.New(cluster.Config{Endpoints: []string{"http://u:SECRET", "x@a:1"}})
+	if !errors.Is(err, cluster.ErrCredentials) {
+		t.Errorf("comma: got %v", err)
+	}
+	for _, ep := range []string{"unix:///run/a@b.sock", "unix://@abstract", "http://[::1]:2379", "a:1"} {
+		c, err := cluster.New(cluster.Config{Endpoints: []string{ep}})
+		if err != nil {
+			t.Errorf("%s: %v", ep, err)
+			continue
+		}
+		_ = c.Close()
+	}
+}
+
 func TestNew_Errors(t *testing.T) {
 	for name, c := range map[string]struct {
 		conf cluster.Config
