@@ -160,11 +160,11 @@ type probeFault struct {
 	todo string
 }
 
-var denied = fmt.Errorf("403 AccessDenied: %w", fs.ErrPermission)
+var errDenied = fmt.Errorf("403 AccessDenied: %w", fs.ErrPermission)
 
 var createFaults = map[string]probeFault{
 	"NoCreate": {
-		func(m *mem.Store) storage.Store { return refusing(m, storage.OpCreate, denied) },
+		func(m *mem.Store) storage.Store { return refusing(m, storage.OpCreate, errDenied) },
 		map[string]backup.Level{"create": backup.LevelFailure}, "AccessDenied", "s3:PutObject",
 	},
 	"Hint": {
@@ -214,7 +214,7 @@ var readFaults = map[string]probeFault{
 		map[string]backup.Level{"large object": backup.LevelFailure}, "other bytes", "",
 	},
 	"NoRead": {
-		func(m *mem.Store) storage.Store { return refusing(m, storage.OpOpen, denied) },
+		func(m *mem.Store) storage.Store { return refusing(m, storage.OpOpen, errDenied) },
 		map[string]backup.Level{"read": backup.LevelFailure, "large object": backup.LevelFailure},
 		"AccessDenied", "s3:GetObject",
 	},
@@ -222,7 +222,7 @@ var readFaults = map[string]probeFault{
 		func(m *mem.Store) storage.Store {
 			return &storagetest.Hook{Store: m, Before: on(storage.OpStat, func(ctx context.Context, key string) error {
 				if _, err := m.Stat(ctx, key); err != nil {
-					return denied
+					return errDenied
 				}
 				return nil
 			})}
@@ -238,7 +238,7 @@ var readFaults = map[string]probeFault{
 		map[string]backup.Level{"clock": backup.LevelWarning}, "behind", "NTP",
 	},
 	"NoList": {
-		func(m *mem.Store) storage.Store { return refusing(m, storage.OpList, denied) },
+		func(m *mem.Store) storage.Store { return refusing(m, storage.OpList, errDenied) },
 		map[string]backup.Level{"list": backup.LevelFailure}, "AccessDenied", "s3:ListBucket",
 	},
 	"OtherOrder": {
@@ -249,7 +249,7 @@ var readFaults = map[string]probeFault{
 
 var deleteFaults = map[string]probeFault{
 	"NoDelete": {
-		func(m *mem.Store) storage.Store { return refusing(m, storage.OpDelete, denied) },
+		func(m *mem.Store) storage.Store { return refusing(m, storage.OpDelete, errDenied) },
 		map[string]backup.Level{"delete": backup.LevelWarning}, "/small", "s3:DeleteObject",
 	},
 	"Locked": {
