@@ -65,7 +65,7 @@ func (s *jobs) of(g *guard) []schedule.Job {
 	return out
 }
 
-// job makes one job of a guard. The run finds the guard anew, because a reload may
+// job makes one job of a guard. The run finds the guard again, because a reload may
 // have replaced this one by then. It has a time-out, because the other jobs of the
 // cluster wait for it.
 func (s *jobs) job(g *guard, kind string, line schedule.Line) schedule.Job {
