@@ -224,8 +224,8 @@ func (r *pruning) removeLitter(ctx context.Context, o storage.Object) (bool, err
 // removeRest deletes the rest of a snapshot, unless the snapshot exists now: a
 // very slow backup may have ended meanwhile.
 func (r *pruning) removeRest(ctx context.Context, key string, of backup.DataName) (bool, error) {
-	manifests, err := r.cluster.objects.Manifests(ctx, of)
-	if err != nil || len(manifests) > 0 {
+	claimed, err := r.cluster.objects.Claimed(ctx, of)
+	if err != nil || claimed {
 		return false, err
 	}
 	return r.delete(ctx, key)

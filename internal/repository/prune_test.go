@@ -169,7 +169,7 @@ func TestPrune_Foreign(t *testing.T) {
 		create(t, s, key, []byte("not ours"))
 	}
 	all := daily(t, s, 3)
-	litter := "prod/data/20200101T000000Z-aaaaaa.db.zst"
+	litter := "prod/data/20200101T000000Z-bbbbbb.db.zst"
 	create(t, s, litter, []byte("litter"))
 	elsewhere := "lab/data/20200101T000000Z-aaaaaa.db.zst"
 	create(t, s, elsewhere, []byte("litter, but of another cluster"))
@@ -214,6 +214,28 @@ func TestPrune_Litter(t *testing.T) {
 	slices.Sort(want)
 	if got := keys(t, s); !slices.Equal(got, want) {
 		t.Errorf("left: %v, want %v", got, want)
+	}
+}
+
+// TestPrune_OtherVersion: data is no litter if its manifest has a name that only
+// another version of backupd knows.
+func TestPrune_OtherVersion(t *testing.T) {
+	s := mem.New()
+	m := addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, -3), 1))
+	if err := s.Delete(t.Context(), m.Key()); err != nil {
+		t.Fatal(err)
+	}
+	other := "prod/snapshots/" + string(m.ID) + ".v2.manifest"
+	create(t, s, other, []byte("{}"))
+	p := newPruner(s, retention.Policy{Last: 1, MinVerified: 1})
+	if r := prune(t, p); len(r.Litter) != 0 || len(keys(t, s)) != 2 {
+		t.Errorf("removed %q, left %q", r.Litter, keys(t, s))
+	}
+	if err := s.Delete(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
+	if r := prune(t, p); !slices.Equal(r.Litter, []string{m.DataKey()}) {
+		t.Errorf("removed %q", r.Litter)
 	}
 }
 

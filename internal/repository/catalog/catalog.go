@@ -100,6 +100,22 @@ func (c Catalog) Manifests(ctx context.Context, name backup.DataName) ([]backup.
 	return out, err
 }
 
+// Claimed reports whether anything among the manifests is of the snapshot with that
+// data: a manifest, or an object that another version of backupd may have written.
+func (c Catalog) Claimed(ctx context.Context, name backup.DataName) (bool, error) {
+	second, random, _ := strings.Cut(string(name), "-")
+	prefix := backup.ManifestPrefix(c.Cluster) + second + "-r"
+	for obj, err := range c.Store.List(ctx, prefix, "") {
+		if err != nil {
+			return false, fmt.Errorf("list %s: %w", prefix, err)
+		}
+		if strings.Contains(obj.Key[len(prefix):], random) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // Has reports whether an object exists. It does not read it.
 func (c Catalog) Has(ctx context.Context, k backup.Key) (bool, error) {
 	_, err := c.Store.Stat(ctx, k.String())
