@@ -1,6 +1,8 @@
 package daemon_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -153,6 +155,7 @@ func TestHealth_Stored(t *testing.T) {
 	copied := *m
 	copied.Revision, copied.ID = m.Revision+1, m.ID.DataName().WithRevision(m.Revision+1)
 
+	spool := filepath.Join(h.dir, "spool")
 	for _, c := range []struct {
 		name           string
 		do, undo       func()
@@ -166,8 +169,13 @@ func TestHealth_Stored(t *testing.T) {
 			server.ClusterFailure, "two manifests refer to the data of snapshot"},
 		{"a clock was wrong", func() { h.create(future) }, func() { h.remove(future.Key(), future.DataKey()) },
 			server.ClusterWarning, "snapshot " + string(future.ID) + " is from the future"},
-		{"a verification failed", func() { h.verify(d, string(future.ID)) }, func() { h.verify(d, string(m.ID)) },
-			server.ClusterWarning, "the last verification failed: "},
+		{"a verification failed", func() {
+			h.must(os.Rename(spool, spool+".away"))
+			h.verify(d, string(m.ID))
+		}, func() {
+			h.must(os.Rename(spool+".away", spool))
+			h.verify(d, string(m.ID))
+		}, server.ClusterWarning, "the last verification failed: "},
 		{"a defect", func() { h.damage(m.DataKey()); h.verify(d, server.Latest) }, func() {
 			h.write(m.DataKey(), data)
 			h.verify(d, string(m.ID))
