@@ -34,7 +34,11 @@ func runOnce(cmd *cobra.Command, a *app, path, clusters string) error {
 	if err != nil {
 		return err
 	}
-	d, err := a.newDaemon(cmd, path)
+	options, err := a.daemonOptions(cmd, path)
+	if err != nil {
+		return err
+	}
+	guards, err := daemon.NewGuards(cmd.Context(), options)
 	if err != nil {
 		return err
 	}
@@ -42,7 +46,7 @@ func runOnce(cmd *cobra.Command, a *app, path, clusters string) error {
 	if clusters != "" {
 		names = strings.Split(clusters, ",")
 	}
-	outcomes, err := d.Once(cmd.Context(), names)
+	outcomes, err := guards.Once(cmd.Context(), names)
 	if err != nil {
 		return &usageError{fmt.Errorf("--cluster: %w", err)}
 	}

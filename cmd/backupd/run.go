@@ -45,7 +45,11 @@ func runDaemon(cmd *cobra.Command, a *app, path string) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1)
 	defer signal.Stop(signals)
-	d, err := a.newDaemon(cmd, path)
+	options, err := a.daemonOptions(cmd, path)
+	if err != nil {
+		return err
+	}
+	d, err := daemon.New(cmd.Context(), options)
 	if err != nil {
 		return err
 	}
@@ -72,27 +76,27 @@ func runDaemon(cmd *cobra.Command, a *app, path string) error {
 	return err
 }
 
-// newDaemon makes the daemon that a configuration file describes.
-func (a *app) newDaemon(cmd *cobra.Command, path string) (*daemon.Daemon, error) {
+// daemonOptions reads the configuration file of a daemon.
+func (a *app) daemonOptions(cmd *cobra.Command, path string) (o daemon.Options, err error) {
 	if path == "" {
-		return nil, &usageError{errors.New("no configuration: give --config (or BACKUPD_CONFIG)")}
+		return o, &usageError{errors.New("no configuration: give --config (or BACKUPD_CONFIG)")}
 	}
 	watcher := config.NewWatcher(path)
 	conf, err := config.Load(path)
 	if err != nil {
-		return nil, err
+		return o, err
 	}
 	if problems := conf.CheckFiles(); len(problems) > 0 {
-		return nil, &config.Error{Problems: problems}
+		return o, &config.Error{Problems: problems}
 	}
 	if err := a.logAs(cmd, conf.Daemon.Log); err != nil {
-		return nil, err
+		return o, err
 	}
 	v := version()
-	return daemon.New(cmd.Context(), daemon.Options{
+	return daemon.Options{
 		Config: conf, Path: path, Watcher: watcher, Hint: hint, Log: a.log.slog,
 		Version: daemon.Version{Tool: v.String(), Version: v.Version, Revision: v.Commit, Go: v.Go},
-	})
+	}, nil
 }
 
 // logAs sets form and level of log lines as the configuration says, unless a flag

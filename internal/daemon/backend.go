@@ -16,16 +16,11 @@ import (
 var _ server.Backend = (*backend)(nil)
 
 // backend answers the server's questions.
-type backend struct {
-	fleet *fleet
-	jobs  *jobs
-	now   func() time.Time
-	hint  func(error) string
-}
+type backend struct{ *Guards }
 
 // Ready returns why some cluster is not protected, or nil.
 func (b *backend) Ready() error {
-	now := b.now()
+	now := b.opts.Now()
 	var problems []error
 	for _, g := range b.fleet.all() {
 		if h := g.backup.Health(now); h.Level == duty.Failure {
@@ -37,7 +32,7 @@ func (b *backend) Ready() error {
 
 // Clusters returns the status of each cluster.
 func (b *backend) Clusters() []server.Cluster {
-	now := b.now()
+	now := b.opts.Now()
 	plan := b.jobs.plan()
 	out := []server.Cluster{}
 	for _, g := range b.fleet.all() {
@@ -56,7 +51,7 @@ func (b *backend) status(g *guard, now, next time.Time) server.Cluster {
 		Running: b.jobs.board.running(kindBackup, g.Key),
 	}
 	if h.Hint == "" && h.Err != nil {
-		out.Hint = b.hint(h.Err)
+		out.Hint = b.opts.Hint(h.Err)
 	}
 	if m := f.Newest(); m != nil {
 		out.Snapshot, out.Revision = string(m.ID), int64(m.Revision)
@@ -86,12 +81,12 @@ func (b *backend) Snapshots(ctx context.Context, of server.Key, after string, li
 	if err != nil {
 		return nil, err
 	}
-	items, err := in.Newest(ctx, limit, backup.SnapshotID(after), b.now())
+	items, err := in.Newest(ctx, limit, backup.SnapshotID(after), b.opts.Now())
 	if err != nil {
 		return nil, err
 	}
 	for _, i := range items {
-		row, err := pinned(ctx, in, i.Row(b.now()))
+		row, err := pinned(ctx, in, i.Row(b.opts.Now()))
 		if err != nil {
 			return nil, err
 		}
@@ -123,7 +118,7 @@ func (b *backend) Snapshot(ctx context.Context, of server.Key, id string) (*serv
 		return nil, notFound(err)
 	}
 	read := repository.Read{Item: item, Manifest: m}
-	row, err := pinned(ctx, in, read.Row(b.now()))
+	row, err := pinned(ctx, in, read.Row(b.opts.Now()))
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +135,7 @@ func (b *backend) item(ctx context.Context, of server.Key, ref string) (*reposit
 	if err != nil {
 		return nil, repository.Item{}, notFound(err)
 	}
-	i, err := in.Find(ctx, ref, b.now())
+	i, err := in.Find(ctx, ref, b.opts.Now())
 	return in, i, notFound(err)
 }
 
@@ -199,7 +194,7 @@ func (b *backend) PrunePlan(ctx context.Context, of server.Key) ([]backup.PruneR
 	if err != nil {
 		return nil, err
 	}
-	now, policy := b.now(), g.backup.Policy
+	now, policy := b.opts.Now(), g.backup.Policy
 	o, err := in.Look(ctx, repository.Vouch(policy), g.Known.Now().Overview, now)
 	if err != nil {
 		return nil, err

@@ -15,8 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/etcd-backupd/backupd/internal/config"
-	"github.com/etcd-backupd/backupd/internal/duty"
-	"github.com/etcd-backupd/backupd/internal/schedule"
 )
 
 // Version is the version that the daemon reports.
@@ -52,50 +50,29 @@ type Options struct {
 // concurrently, Run only once. It answers the server's questions itself.
 type Daemon struct {
 	*backend
-	opts      Options
 	log       *slog.Logger
-	builder   *builder
 	systemd   *systemd
 	loaded    *reloads
-	life      *life
 	reloading sync.Mutex // held during a reload: a later one must see the result of the earlier one
 }
 
 // New makes a daemon. It connects to nothing; files that the configuration
 // names must be readable.
 func New(ctx context.Context, o Options) (*Daemon, error) {
-	o.setDefaults()
-	// The time of the wall clock alone: the monotonic clock stops while the host is
-	// suspended.
-	wall := func() time.Time { return o.Now().Round(0) }
-	life, fleet, metrics, loaded := &life{}, &fleet{}, newMetrics(), &reloads{}
-	notifier, err := newNotifier(o.Config, o.Log, metrics)
+	guards, err := NewGuards(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	jobs := &jobs{
-		fleet: fleet, scheduler: schedule.New(max(o.Config.Daemon.Concurrency, 1), o.Log), board: newBoard(),
-		metrics: metrics, reporter: &reporter{notifier: notifier, hint: o.Hint, life: life}, log: o.Log,
-	}
-	metrics.registry.MustRegister(&gauges{fleet, jobs, loaded, o.Version, o.Now, o.Log})
-	backend := &backend{fleet: fleet, jobs: jobs, now: o.Now, hint: o.Hint}
+	o = guards.opts
+	loaded := &reloads{}
+	loaded.succeeded(o.Now())
+	backend := &backend{guards}
 	d := &Daemon{
-		backend: backend, opts: o, log: o.Log, loaded: loaded, life: life,
+		backend: backend, log: o.Log, loaded: loaded,
 		systemd: &systemd{log: o.Log, now: o.Now, summary: backend.summary},
-		builder: &builder{tool: o.Version.Tool, wall: wall, log: o.Log, observe: metrics.store,
-			closed: func(k duty.Key) {
-				if _, err := fleet.guard(k); err != nil { // it is protected no longer
-					metrics.forget(k)
-				}
-			}},
 	}
-	d.loaded.succeeded(o.Now())
-	jobs.scheduler.Beat, jobs.scheduler.Wall = d.systemd.alive, wall
-	guards, err := d.builder.guards(ctx, o.Config, nil)
-	if err != nil {
-		return nil, err
-	}
-	d.use(o.Config, guards)
+	d.jobs.metrics.registry.MustRegister(&gauges{d.fleet, d.jobs, loaded, o.Version, o.Now, o.Log})
+	d.jobs.scheduler.Beat, d.jobs.scheduler.Wall = d.systemd.alive, d.builder.wall
 	return d, nil
 }
 
@@ -112,15 +89,6 @@ func (o *Options) setDefaults() {
 	if o.LookEvery <= 0 {
 		o.LookEvery = refreshEvery
 	}
-}
-
-// use makes a configuration with its guards the current one, and returns the
-// guards before.
-func (d *Daemon) use(conf *config.Config, guards []*guard) (before []*guard) {
-	for _, g := range guards {
-		d.jobs.metrics.prepare(g.Key)
-	}
-	return d.fleet.replace(conf, guards, d.builder.wall())
 }
 
 // Run protects the clusters until ctx is done. Then it waits for the running jobs
@@ -168,8 +136,6 @@ func (d *Daemon) Metrics() http.Handler { return d.jobs.metrics.handler() }
 
 // Trigger runs the backups of all clusters now.
 func (d *Daemon) Trigger() { d.jobs.backupAll() }
-
-func (d *Daemon) close() { retire(d.fleet.all(), nil) }
 
 // refreshEvery is the default of [Options.LookEvery].
 const refreshEvery = 15 * time.Minute

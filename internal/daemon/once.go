@@ -18,22 +18,22 @@ type Outcome struct {
 // and returns the result of each. A name means that cluster in every repository
 // that keeps it. It is for a CronJob: it serves no HTTP, and delivers notifications
 // before it returns.
-func (d *Daemon) Once(ctx context.Context, names []string) ([]Outcome, error) {
-	defer d.close()
-	guards, err := d.fleet.named(names)
+func (g *Guards) Once(ctx context.Context, names []string) ([]Outcome, error) {
+	defer g.close()
+	guards, err := g.fleet.named(names)
 	if err != nil {
 		return nil, err
 	}
-	defer d.jobs.reporter.run(ctx)()
+	defer g.jobs.reporter.run(ctx)()
 	out := make([]Outcome, len(guards))
-	var g errgroup.Group
-	g.SetLimit(max(d.fleet.config().Daemon.Concurrency, 1))
+	var running errgroup.Group
+	running.SetLimit(max(g.fleet.config().Daemon.Concurrency, 1))
 	for i, guard := range guards {
-		g.Go(func() error {
-			out[i] = Outcome{guard.Key, d.jobs.once(ctx, guard)}
+		running.Go(func() error {
+			out[i] = Outcome{guard.Key, g.jobs.once(ctx, guard)}
 			return nil
 		})
 	}
-	_ = g.Wait() // each outcome has its error
+	_ = running.Wait() // each outcome has its error
 	return out, nil
 }
