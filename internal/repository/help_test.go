@@ -5,10 +5,8 @@ import (
 	"errors"
 	"flag"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"testing"
 	"time"
 
@@ -210,30 +208,8 @@ func newS3(t testing.TB) (storage.Store, *testserver.S3) {
 	return s, server
 }
 
-var (
-	idPattern   = regexp.MustCompile(`\d{8}T\d{6}Z-r\d+-[a-z2-7]{6}`)
-	namePattern = regexp.MustCompile(`\d{8}T\d{6}Z-[a-z2-7]{6}`)
-	timePattern = regexp.MustCompile(`\d{8}T\d{6}Z`)
-	linePattern = regexp.MustCompile(`ID\.[a-z2-7]{10}\.`)
-)
-
-// golden compares text, with its ids and timelines replaced, with a file in
-// testdata.
-func golden(t *testing.T, name, text string) {
+// golden compares a trace with a file in testdata.
+func golden(t *testing.T, name, trace string) {
 	t.Helper()
-	got := namePattern.ReplaceAllString(idPattern.ReplaceAllString(text, "ID"), "NAME")
-	got = linePattern.ReplaceAllString(timePattern.ReplaceAllString(got, "TIME"), "ID.TIMELINE.")
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s: got\n%swant\n%s", path, got, want)
-	}
+	storagetest.Golden(t, name, storagetest.Generic(trace), *update)
 }

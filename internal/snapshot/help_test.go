@@ -6,11 +6,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +29,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/spool"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
@@ -409,30 +408,8 @@ func startFakes(t *testing.T, db database, snapshots ...testserver.SnapshotFunc)
 	return f
 }
 
-var (
-	idPattern   = regexp.MustCompile(`\d{8}T\d{6}Z-r\d+-[a-z2-7]{6}`)
-	timePattern = regexp.MustCompile(`\d{8}T\d{6}Z`)
-	linePattern = regexp.MustCompile(`ID\.[a-z2-7]{10}\.`)
-	namePattern = regexp.MustCompile(`\d{8}T\d{6}Z-[a-z2-7]{6}`)
-)
-
-// golden compares text, with its ids and timelines replaced, with a file in
-// testdata.
-func golden(t *testing.T, name, text string) {
+// golden compares a trace with a file in testdata.
+func golden(t *testing.T, name, trace string) {
 	t.Helper()
-	got := namePattern.ReplaceAllString(idPattern.ReplaceAllString(text, "ID"), "NAME")
-	got = linePattern.ReplaceAllString(timePattern.ReplaceAllString(got, "TIME"), "ID.TIMELINE.")
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s: got\n%swant\n%s", path, got, want)
-	}
+	storagetest.Golden(t, name, storagetest.Generic(trace), *update)
 }
