@@ -25,12 +25,10 @@ type SnapshotID string
 type DataName string
 
 const (
-	idTimeLayout   = "20060102T150405Z"
-	timelineLength = 10
+	idTimeLayout = "20060102T150405Z"
 )
 
 var (
-	timelinePattern   = regexp.MustCompile(`^[a-z2-7]{10}$`)
 	snapshotIDPattern = regexp.MustCompile(`^(\d{8}T\d{6}Z)-r(0|[1-9]\d{0,18})-([a-z2-7]{6})$`)
 	dataNamePattern   = regexp.MustCompile(`^(\d{8}T\d{6}Z)-([a-z2-7]{6})$`)
 )
@@ -124,9 +122,6 @@ func (id SnapshotID) Future(now time.Time) bool { return id.Time().After(now.Add
 func CompareIDs(a, b SnapshotID) int {
 	return cmp.Or(a.Time().Compare(b.Time()), cmp.Compare(a.Revision(), b.Revision()), cmp.Compare(a, b))
 }
-
-// NewTimeline makes the name of a timeline.
-func NewTimeline() string { return RandomName(timelineLength) }
 
 // RandomName returns n random characters of the base32 alphabet a-z, 2-7: five
 // bits each.

@@ -1,9 +1,11 @@
 package backup
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -17,13 +19,9 @@ const (
 	KindMark     = "mark"
 )
 
-// suspectSuffix is part of the name of a suspect snapshot's manifest, so that a
-// listing tells it from a verified one.
-const suspectSuffix = ".suspect"
-
 // Key is the parsed name of an object of a repository:
 //
-//	<cluster>/snapshots/<id>.<timeline>[.suspect].json  the manifest, the commit point
+//	<cluster>/snapshots/<id>.<timeline>.<raft index>[.<state>].json  the manifest, the commit point
 //	<cluster>/data/<data name>.db[.zst][.age]           the snapshot's bytes
 //	<cluster>/marks/<id>.<kind>.json                    a [Mark] about the snapshot
 type Key struct {
@@ -31,13 +29,18 @@ type Key struct {
 	Kind     string
 	ID       SnapshotID // of a manifest, or of the snapshot that a mark is about
 	Timeline string     // of a manifest: the history that the snapshot is of
-	Suspect  bool       // of a manifest: the content is not trusted
-	Mark     MarkKind   // of a mark
-	Data     DataName   // of a data object
+	// Index is the last raft entry in the database, of a manifest. It orders the
+	// snapshots of one timeline.
+	Index uint64
+	State State    // of a manifest: [Verified], [Unconfirmed] or [Suspect]
+	Mark  MarkKind // of a mark
+	Data  DataName // of a data object
 	// Suffix is a data object's encoding suffix: "", ".zst", ".age" or
 	// ".zst.age".
 	Suffix string
 }
+
+var manifestPattern = regexp.MustCompile(`^([^.]+)\.([^.]+)\.(0|[1-9]\d{0,19})(?:\.(unconfirmed|suspect))?$`)
 
 // String returns the object's name below the repository's root.
 func (k Key) String() string {
@@ -47,9 +50,9 @@ func (k Key) String() string {
 	case k.Kind == KindMark:
 		return MarkPrefix(k.Cluster) + string(k.ID) + "." + string(k.Mark) + ".json"
 	}
-	name := ManifestPrefix(k.Cluster) + string(k.ID) + "." + k.Timeline
-	if k.Suspect {
-		name += suspectSuffix
+	name := fmt.Sprintf("%s%s.%s.%d", ManifestPrefix(k.Cluster), k.ID, k.Timeline, k.Index)
+	if k.State != Verified {
+		name += "." + string(k.State)
 	}
 	return name + ".json"
 }
@@ -100,13 +103,21 @@ func (k *Key) parseManifest(name string) (err error) {
 	if !ok {
 		return errors.New("a manifest ends in .json")
 	}
-	stem, k.Suspect = strings.CutSuffix(stem, suspectSuffix)
-	id, timeline, _ := strings.Cut(stem, ".")
-	if k.Timeline = timeline; !timelinePattern.MatchString(timeline) {
-		return fmt.Errorf("timeline %q: want %d characters of a-z and 2-7", timeline, timelineLength)
+	m := manifestPattern.FindStringSubmatch(stem)
+	if m == nil {
+		return errors.New("want the form <id>.<timeline>.<raft index>, and a state unless it is verified")
 	}
-	k.ID, err = ParseSnapshotID(id)
-	return err
+	if k.ID, err = ParseSnapshotID(m[1]); err != nil {
+		return err
+	}
+	k.Timeline, k.State = m[2], cmp.Or(State(m[4]), Verified)
+	if err := CheckTimeline(k.Timeline); err != nil {
+		return err
+	}
+	if k.Index, err = strconv.ParseUint(m[3], 10, 64); err != nil {
+		return fmt.Errorf("raft index %s is out of range", m[3])
+	}
+	return nil
 }
 
 func (k *Key) parseMark(name string) (err error) {

@@ -21,9 +21,7 @@ const MaxManifestBytes = 1 << 20
 type Manifest struct {
 	Format string     `json:"format"`
 	ID     SnapshotID `json:"id"`
-	// Timeline names one unforked history: a snapshot continues the timeline
-	// of the one before it when the cluster id is the same and the high-water
-	// revision did not go back.
+	// Timeline names one unforked history: see the package history.
 	Timeline string `json:"timeline"`
 	Capture
 	FinishedAt time.Time `json:"finishedAt"`
@@ -58,8 +56,11 @@ type Capture struct {
 	// MemberHashes is what each voting member answered; empty when the
 	// comparison was switched off.
 	MemberHashes []MemberHash `json:"memberHashes"`
-	// Suspect lists why the content is not trusted; empty means verified.
+	// Suspect lists why the content is not trusted.
 	Suspect []string `json:"suspect,omitempty"`
+	// Unconfirmed lists why the content could not be compared with a voting member,
+	// or why the member may be behind.
+	Unconfirmed []string `json:"unconfirmed,omitempty"`
 
 	Keys        int64   `json:"keys"`
 	Leases      int64   `json:"leases"`
@@ -77,8 +78,19 @@ type Capture struct {
 // Position returns how far the cluster had come when the snapshot was taken.
 func (c *Capture) Position() Position { return Position{c.ClusterID, c.HighWaterRevision} }
 
-// Verified reports whether nothing speaks against the content.
-func (c *Capture) Verified() bool { return len(c.Suspect) == 0 }
+// State returns the state that the snapshot had when it was taken.
+func (c *Capture) State() State {
+	switch {
+	case len(c.Suspect) > 0:
+		return Suspect
+	case len(c.Unconfirmed) > 0:
+		return Unconfirmed
+	}
+	return Verified
+}
+
+// Verified reports whether the content was compared and nothing speaks against it.
+func (c *Capture) Verified() bool { return c.State() == Verified }
 
 // ParseSuffix returns the encoding that the suffix of a data object names. A
 // suffix does not name the recipients.
@@ -127,7 +139,9 @@ func (e Encoding) String() string {
 
 // ObjectKey is the parsed name of the manifest.
 func (m *Manifest) ObjectKey() Key {
-	return Key{Cluster: m.Cluster, Kind: KindManifest, ID: m.ID, Timeline: m.Timeline, Suspect: !m.Verified()}
+	return Key{
+		Cluster: m.Cluster, Kind: KindManifest, ID: m.ID, Timeline: m.Timeline, Index: m.RaftIndex, State: m.State(),
+	}
 }
 
 // Key names the manifest below the repository's root.
@@ -182,8 +196,8 @@ func (m *Manifest) Validate() error {
 	if m.Timeline == "" {
 		return errors.New("no timeline")
 	}
-	if !timelinePattern.MatchString(m.Timeline) {
-		return fmt.Errorf("timeline %q: want %d characters of a-z and 2-7", m.Timeline, timelineLength)
+	if err := CheckTimeline(m.Timeline); err != nil {
+		return err
 	}
 	if m.FinishedAt.IsZero() {
 		return errors.New("no start or finish time")

@@ -19,7 +19,7 @@ func full() *backup.Manifest {
 	member := backup.Member{ID: 0xab, Name: "m1", PeerURLs: []string{"http://h:2380"},
 		ClientURLs: []string{"http://h:2379"}, Learner: true}
 	return &backup.Manifest{
-		Format: backup.ManifestFormat, ID: "20261120T101500Z-r123456-k7q2xd", Timeline: "abcdefghij",
+		Format: backup.ManifestFormat, ID: "20261120T101500Z-r123456-k7q2xd", Timeline: "t1-abcdef",
 		Capture: backup.Capture{
 			Cluster: "prod", ClusterID: 0xcd, StartedAt: at, Source: member, Endpoint: "http://h:2379",
 			Members: []backup.Member{member}, EtcdVersion: "3.7.3", StorageVersion: "3.7.0",
@@ -27,7 +27,9 @@ func full() *backup.Manifest {
 			MemberHashes: []backup.MemberHash{
 				{MemberID: 0xab, Endpoint: "http://h:2379", Result: backup.HashDiffers, Answer: &hash, Detail: "d"},
 			},
-			Suspect: []string{"why"}, Keys: 5, Leases: 6, Alarms: []backup.Alarm{{MemberID: 0xab, Type: "NOSPACE"}},
+			Suspect:     []string{"why"},
+			Unconfirmed: []string{"no member was compared"},
+			Keys:        5, Leases: 6, Alarms: []backup.Alarm{{MemberID: 0xab, Type: "NOSPACE"}},
 			AuthEnabled: true, RaftTerm: 7, RaftIndex: 8, Plain: backup.Blob{Bytes: 9, SHA256: backup.Digest{1}},
 			Tool: "v1",
 		},
@@ -59,7 +61,7 @@ func TestManifest_RoundTrip(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, m) {
 		t.Errorf("got %+v, %v, want %+v", got, err, m)
 	}
-	if m.Key() != "prod/snapshots/20261120T101500Z-r123456-k7q2xd.abcdefghij.suspect.json" ||
+	if m.Key() != "prod/snapshots/20261120T101500Z-r123456-k7q2xd.t1-abcdef.8.suspect.json" ||
 		m.DataKey() != "prod/data/20261120T101500Z-k7q2xd.db.zst.age" || m.Verified() {
 		t.Errorf("got %s, %s, verified %v", m.Key(), m.DataKey(), m.Verified())
 	}
@@ -197,8 +199,8 @@ func FuzzParseManifest(f *testing.F) {
 
 // FuzzParseKey: what is accepted is written the same way again.
 func FuzzParseKey(f *testing.F) {
-	f.Add("prod/snapshots/20261120T101500Z-r1-k7q2xd.abcdefghij.json")
-	f.Add("prod/snapshots/20261120T101500Z-r1-k7q2xd.abcdefghij.suspect.json")
+	f.Add("prod/snapshots/20261120T101500Z-r1-k7q2xd.t1-abcdef.0.json")
+	f.Add("prod/snapshots/20261120T101500Z-r1-k7q2xd.t1-abcdef.0.suspect.json")
 	f.Add("prod/marks/20261120T101500Z-r1-k7q2xd.pin.json")
 	f.Add("prod/data/20261120T101500Z-k7q2xd.db.zst.age")
 	f.Add("backupd.json")

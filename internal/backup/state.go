@@ -7,10 +7,16 @@ type State string
 
 // States of a stored snapshot.
 const (
-	Verified State = "verified" // nothing speaks against it
-	Suspect  State = "suspect"  // something spoke against its content when it was taken
-	Damaged  State = "damaged"  // it can no longer be restored as it was taken
+	Verified State = "verified" // it is whole, and at least one voting member has the same content
+	// Unconfirmed means that it is whole, but no member could be compared, or that it
+	// was taken of a member that may be behind.
+	Unconfirmed State = "unconfirmed"
+	Suspect     State = "suspect" // something spoke against its content when it was taken
+	Damaged     State = "damaged" // it can no longer be restored as it was taken
 )
+
+// Usable reports whether a snapshot in this state may be restored without a flag.
+func (s State) Usable() bool { return s == Verified || s == Unconfirmed }
 
 // DefectKind names what is wrong with a stored snapshot.
 type DefectKind string

@@ -21,7 +21,7 @@ func ago(d time.Duration) time.Time { return noon.Add(-d) }
 func storedAt(at time.Time, rev backup.Revision) *backup.Manifest {
 	blob := backup.Blob{Bytes: 4, SHA256: backup.Digest{byte(rev)}}
 	return &backup.Manifest{
-		Format: backup.ManifestFormat, ID: backup.NewDataName(at).WithRevision(rev), Timeline: "aaaaaaaaaa",
+		Format: backup.ManifestFormat, ID: backup.NewDataName(at).WithRevision(rev), Timeline: "t1-aaaaaa",
 		FinishedAt: at, Stored: blob, Capture: backup.Capture{
 			Cluster: "prod", StartedAt: at, Members: []backup.Member{{ID: 1}}, Revision: rev, Plain: blob,
 		},

@@ -298,7 +298,7 @@ func count(lines []string, prefix string) int {
 	return n
 }
 
-var namePattern = regexp.MustCompile(`\d{8}T\d{6}Z(-r\d+)?-[a-z2-7]{6}(\.[a-z2-7]{10}\b)?`)
+var namePattern = regexp.MustCompile(`\d{8}T\d{6}Z(-r\d+)?-[a-z2-7]{6}(\.t\d+-[a-z2-7]{6}\.\d+)?`)
 
 // golden compares lines with a file in testdata. Names in them are replaced by
 // those that names gives.

@@ -237,7 +237,7 @@ func TestVerify_Which(t *testing.T) {
 	gone(behind)
 	p.look()
 	p.healthy(duty.Failure, "the newest snapshot, "+string(suspect.ID)+", is suspect")
-	foreign := other(year, 5, "zzzzzzzzzz")
+	foreign := other(year, 5, "t9-zzzzzz")
 	which("the latest is not known", m)
 	gone(foreign)
 	latest := other(2*year, 1, m.Timeline)

@@ -18,7 +18,13 @@ func Timeline(m, before, after *backup.Manifest) string {
 	case fits && !same:
 		return after.Timeline
 	}
-	return backup.NewTimeline()
+	newest := 0
+	for _, m := range []*backup.Manifest{before, after} {
+		if m != nil {
+			newest = max(newest, backup.TimelineNumber(m.Timeline))
+		}
+	}
+	return backup.NewTimeline(newest)
 }
 
 // Continues reports whether m may be of one history with the snapshot before it.

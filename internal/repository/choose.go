@@ -156,7 +156,7 @@ func Undoubted(ctx context.Context, c *Cluster, now time.Time) (Item, error) {
 	if err != nil {
 		return Item{}, err
 	}
-	items = slices.DeleteFunc(items, func(i Item) bool { return i.Suspect })
+	items = slices.DeleteFunc(items, func(i Item) bool { return i.Taken == backup.Suspect })
 	head, _ := headOf(items, now)
 	if head == nil {
 		return Item{}, &NotFoundError{"no such snapshot: the repository holds no verified one of cluster " + c.Name()}

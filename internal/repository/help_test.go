@@ -34,8 +34,8 @@ var started = time.Date(2026, 11, 20, 10, 15, 0, 0, time.UTC)
 
 // Timelines of the tests.
 const (
-	line1 = "aaaaaaaaaa"
-	line2 = "bbbbbbbbbb"
+	line1 = "t1-aaaaaa"
+	line2 = "t2-bbbbbb"
 )
 
 // in returns the repository in a store.
@@ -81,7 +81,8 @@ func marshal(t *testing.T, m *backup.Manifest) []byte {
 // item is a snapshot as the name of its manifest describes it.
 func item(m *backup.Manifest) repository.Item {
 	return repository.Item{
-		Cluster: m.Cluster, ID: m.ID, Name: m.ID.DataName(), Exists: true, Timeline: m.Timeline, Suspect: !m.Verified(),
+		Cluster: m.Cluster, ID: m.ID, Name: m.ID.DataName(), Exists: true, Timeline: m.Timeline, Index: m.RaftIndex,
+		Taken: m.State(),
 	}
 }
 

@@ -24,8 +24,9 @@ type Item struct {
 	Name    backup.DataName
 	// Exists reports whether there is a manifest: without it there is no snapshot.
 	Exists   bool
-	Timeline string // the history that the snapshot is of
-	Suspect  bool   // something spoke against the content when it was taken
+	Timeline string       // the history that the snapshot is of
+	Index    uint64       // the last raft entry in the database
+	Taken    backup.State // when it was taken: verified, unconfirmed or suspect
 	// Data are the data objects: one, unless something is wrong.
 	Data []storage.Object
 	// Marks are the kinds of marks that are there.
@@ -40,7 +41,7 @@ type Item struct {
 func itemOf(k backup.Key) Item {
 	return Item{
 		Cluster: k.Cluster, ID: k.ID, Name: k.ID.DataName(), Exists: k.Kind == backup.KindManifest,
-		Timeline: k.Timeline, Suspect: k.Suspect,
+		Timeline: k.Timeline, Index: k.Index, Taken: k.State,
 	}
 }
 
@@ -54,7 +55,7 @@ func newItem(m *backup.Manifest) Item {
 // Key is the parsed name of the manifest.
 func (i *Item) Key() backup.Key {
 	return backup.Key{
-		Cluster: i.Cluster, Kind: backup.KindManifest, ID: i.ID, Timeline: i.Timeline, Suspect: i.Suspect,
+		Cluster: i.Cluster, Kind: backup.KindManifest, ID: i.ID, Timeline: i.Timeline, Index: i.Index, State: i.Taken,
 	}
 }
 
@@ -106,13 +107,10 @@ func (i *Item) Defect() error {
 
 // State judges the snapshot. No other code does.
 func (i *Item) State() backup.State {
-	switch {
-	case i.Defect() != nil:
+	if i.Defect() != nil {
 		return backup.Damaged
-	case i.Suspect:
-		return backup.Suspect
 	}
-	return backup.Verified
+	return i.Taken
 }
 
 // Future reports whether the snapshot is from the future: see
@@ -144,7 +142,7 @@ func compareItems(a, b Item) int {
 // compareProgress puts snapshots of one timeline in the order of their history,
 // whatever the clocks said.
 func compareProgress(a, b Item) int {
-	return cmp.Or(cmp.Compare(a.ID.Revision(), b.ID.Revision()), compareItems(a, b))
+	return cmp.Or(cmp.Compare(a.Index, b.Index), cmp.Compare(a.ID.Revision(), b.ID.Revision()), compareItems(a, b))
 }
 
 // NotFoundError is returned if no such snapshot or mark exists.

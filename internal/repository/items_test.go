@@ -41,7 +41,8 @@ func line(i repository.Item) string {
 		so   bool
 		word string
 	}{
-		{i.Exists, "manifest"}, {i.Suspect, "suspect"}, {clashes(i), "clash"}, {i.Pinned(), "pinned"},
+		{i.Exists, "manifest"}, {i.Taken == backup.Suspect, "suspect"},
+		{i.Taken == backup.Unconfirmed, "unconfirmed"}, {clashes(i), "clash"}, {i.Pinned(), "pinned"},
 		{i.Marked(backup.MarkDamaged), "damaged"}, {dataMissing(i), "missing"},
 	} {
 		if is.so {
@@ -73,15 +74,15 @@ var nearMisses = []string{
 	"prod/snapshots/20200101T000000Z-r5-aaaaaa.aaaaaaaaa.json",
 	"prod/snapshots/20200101T000000Z-r5-aaaaaa.aaaaaaaaaaa.json",
 	"prod/snapshots/20200101T000000Z-r5-aaaaaa.aaaaaaaaa1.json",
-	"prod/snapshots/20200101T000000Z-r5-aaaaaa.aaaaaaaaaa.json.bak",
-	"prod/snapshots/20200101T000000Z-r5-aaaaaa.aaaaaaaaaa/x.json",
-	"prod/snapshots/20200101T000000Z-r5-aaaaa1.aaaaaaaaaa.json",
-	"prod/snapshots/20200101T000000Z-r05-aaaaaa.aaaaaaaaaa.json",
-	"prod/snapshots/20200230T000000Z-r5-aaaaaa.aaaaaaaaaa.json",
-	"prod/snapshots/20200101T000000Z-r5-AAAAAA.aaaaaaaaaa.json",
-	"prod/snapshots/20200101T000000Z-aaaaaa.aaaaaaaaaa.json",
-	"prod/snapshots/20200101T000000Z-r5-aaaaaa.aaaaaaaaaa.suspects.json",
-	"prod/snapshots/x20200101T000000Z-r5-aaaaaa.aaaaaaaaaa.json",
+	"prod/snapshots/20200101T000000Z-r5-aaaaaa.t1-aaaaaa.0.json.bak",
+	"prod/snapshots/20200101T000000Z-r5-aaaaaa.t1-aaaaaa/x.json",
+	"prod/snapshots/20200101T000000Z-r5-aaaaa1.t1-aaaaaa.0.json",
+	"prod/snapshots/20200101T000000Z-r05-aaaaaa.t1-aaaaaa.0.json",
+	"prod/snapshots/20200230T000000Z-r5-aaaaaa.t1-aaaaaa.0.json",
+	"prod/snapshots/20200101T000000Z-r5-AAAAAA.t1-aaaaaa.0.json",
+	"prod/snapshots/20200101T000000Z-aaaaaa.t1-aaaaaa.0.json",
+	"prod/snapshots/20200101T000000Z-r5-aaaaaa.t1-aaaaaa.0.suspects.json",
+	"prod/snapshots/x20200101T000000Z-r5-aaaaaa.t1-aaaaaa.0.json",
 	"prod/data/20200101T000000Z-aaaaaa", "prod/data/20200101T000000Z-aaaaaa.db.gz",
 	"prod/data/20200101T000000Z-aaaaaa.db.age.zst",
 	"prod/data/20200101T000000Z-aaaaaa.db.zst.part", "prod/data/20200101T000000Z-r5-aaaaaa.db.zst",
@@ -104,56 +105,56 @@ func TestItems(t *testing.T) {
 	}
 	for key, size := range map[string]int{
 		// Of two clusters, whose order in a listing is not that of their names.
-		"prod/data/20261118T000000Z-aaaaaa.db.zst":                    7,
-		"prod/snapshots/20261118T000000Z-r5-aaaaaa.aaaaaaaaaa.json":   1,
-		"prod-2/data/20261118T000000Z-aaaaaa.db":                      8,
-		"prod-2/snapshots/20261118T000000Z-r5-aaaaaa.bbbbbbbbbb.json": 1,
-		"prod.3/data/20261118T000000Z-aaaaaa.db":                      8,
-		"z/marks/20261118T000000Z-r5-aaaaaa.pin.json":                 1,
+		"prod/data/20261118T000000Z-aaaaaa.db.zst":                     7,
+		"prod/snapshots/20261118T000000Z-r5-aaaaaa.t1-aaaaaa.0.json":   1,
+		"prod-2/data/20261118T000000Z-aaaaaa.db":                       8,
+		"prod-2/snapshots/20261118T000000Z-r5-aaaaaa.t2-bbbbbb.0.json": 1,
+		"prod.3/data/20261118T000000Z-aaaaaa.db":                       8,
+		"z/marks/20261118T000000Z-r5-aaaaaa.pin.json":                  1,
 		// Several in one second: by revision, as numbers.
-		"prod/data/20261118T010000Z-bbbbbb.db.zst.age":                        9,
-		"prod/snapshots/20261118T010000Z-r100-bbbbbb.aaaaaaaaaa.suspect.json": 1,
-		"prod/marks/20261118T010000Z-r100-bbbbbb.damaged.json":                1,
-		"prod/data/20261118T010000Z-cccccc.db.age":                            1,
-		"prod/snapshots/20261118T010000Z-r99-cccccc.aaaaaaaaaa.json":          1,
-		"prod/marks/20261118T010000Z-r99-cccccc.pin.json":                     1,
-		"prod/marks/20261118T010000Z-r99-cccccc.damaged.json":                 1,
+		"prod/data/20261118T010000Z-bbbbbb.db.zst.age":                         9,
+		"prod/snapshots/20261118T010000Z-r100-bbbbbb.t1-aaaaaa.0.suspect.json": 1,
+		"prod/marks/20261118T010000Z-r100-bbbbbb.damaged.json":                 1,
+		"prod/data/20261118T010000Z-cccccc.db.age":                             1,
+		"prod/snapshots/20261118T010000Z-r99-cccccc.t1-aaaaaa.0.json":          1,
+		"prod/marks/20261118T010000Z-r99-cccccc.pin.json":                      1,
+		"prod/marks/20261118T010000Z-r99-cccccc.damaged.json":                  1,
 		// Only one side is there.
-		"prod/data/20261118T020000Z-dddddd.db.zst":                          4,
-		"prod/snapshots/20261118T030000Z-r5-eeeeee.aaaaaaaaaa.json":         1,
-		"prod/marks/20261118T040000Z-r5-ffffff.pin.json":                    1,
-		"prod/data/20261118T050000Z-gggggg.db":                              3,
-		"prod/marks/20261118T050000Z-r5-gggggg.pin.json":                    1,
-		"prod/data/20261118T060000Z-hhhhhh.db":                              1,
-		"prod/data/20261118T060000Z-hhhhhh.db.zst":                          2,
-		"prod/snapshots/20261118T060000Z-r6-hhhhhh.aaaaaaaaaa.json":         1,
-		"prod/snapshots/20261118T070000Z-r6-iiiiii.aaaaaaaaaa.json":         1,
-		"prod/snapshots/20261118T070000Z-r7-iiiiii.bbbbbbbbbb.json":         1,
-		"prod/data/20261118T070000Z-iiiiii.db":                              2,
-		"prod/snapshots/20261118T080000Z-r6-jjjjjj.aaaaaaaaaa.json":         1,
-		"prod/snapshots/20261118T080000Z-r6-jjjjjj.aaaaaaaaaa.suspect.json": 1,
+		"prod/data/20261118T020000Z-dddddd.db.zst":                           4,
+		"prod/snapshots/20261118T030000Z-r5-eeeeee.t1-aaaaaa.0.json":         1,
+		"prod/marks/20261118T040000Z-r5-ffffff.pin.json":                     1,
+		"prod/data/20261118T050000Z-gggggg.db":                               3,
+		"prod/marks/20261118T050000Z-r5-gggggg.pin.json":                     1,
+		"prod/data/20261118T060000Z-hhhhhh.db":                               1,
+		"prod/data/20261118T060000Z-hhhhhh.db.zst":                           2,
+		"prod/snapshots/20261118T060000Z-r6-hhhhhh.t1-aaaaaa.0.json":         1,
+		"prod/snapshots/20261118T070000Z-r6-iiiiii.t1-aaaaaa.0.json":         1,
+		"prod/snapshots/20261118T070000Z-r7-iiiiii.t2-bbbbbb.0.json":         1,
+		"prod/data/20261118T070000Z-iiiiii.db":                               2,
+		"prod/snapshots/20261118T080000Z-r6-jjjjjj.t1-aaaaaa.0.json":         1,
+		"prod/snapshots/20261118T080000Z-r6-jjjjjj.t1-aaaaaa.0.suspect.json": 1,
 	} {
 		create(t, s, key, make([]byte, size))
 	}
 	want := []string{
-		"prod 20261118T000000Z-aaaaaa 20261118T000000Z-r5-aaaaaa 7 bytes zstd manifest of aaaaaaaaaa",
-		"prod 20261118T010000Z-cccccc 20261118T010000Z-r99-cccccc 1 bytes age manifest pinned damaged of aaaaaaaaaa",
+		"prod 20261118T000000Z-aaaaaa 20261118T000000Z-r5-aaaaaa 7 bytes zstd manifest of t1-aaaaaa",
+		"prod 20261118T010000Z-cccccc 20261118T010000Z-r99-cccccc 1 bytes age manifest pinned damaged of t1-aaaaaa",
 		"prod 20261118T010000Z-bbbbbb 20261118T010000Z-r100-bbbbbb 9 bytes zstd+age manifest suspect damaged of " +
-			"aaaaaaaaaa",
+			"t1-aaaaaa",
 		"prod 20261118T020000Z-dddddd  4 bytes zstd",
-		"prod 20261118T030000Z-eeeeee 20261118T030000Z-r5-eeeeee 0 bytes  manifest missing of aaaaaaaaaa",
+		"prod 20261118T030000Z-eeeeee 20261118T030000Z-r5-eeeeee 0 bytes  manifest missing of t1-aaaaaa",
 		"prod 20261118T040000Z-ffffff 20261118T040000Z-r5-ffffff 0 bytes  pinned",
 		"prod 20261118T050000Z-gggggg 20261118T050000Z-r5-gggggg 3 bytes none pinned",
-		"prod 20261118T060000Z-hhhhhh 20261118T060000Z-r6-hhhhhh 3 bytes none,zstd manifest of aaaaaaaaaa",
-		"prod 20261118T070000Z-iiiiii 20261118T070000Z-r6-iiiiii 2 bytes none manifest clash of aaaaaaaaaa",
-		"prod 20261118T070000Z-iiiiii 20261118T070000Z-r7-iiiiii 2 bytes none manifest clash of bbbbbbbbbb",
-		"prod 20261118T080000Z-jjjjjj 20261118T080000Z-r6-jjjjjj 0 bytes  manifest clash missing of aaaaaaaaaa",
-		"prod 20261118T080000Z-jjjjjj 20261118T080000Z-r6-jjjjjj 0 bytes  manifest suspect clash missing of aaaaaaaaaa",
+		"prod 20261118T060000Z-hhhhhh 20261118T060000Z-r6-hhhhhh 3 bytes none,zstd manifest of t1-aaaaaa",
+		"prod 20261118T070000Z-iiiiii 20261118T070000Z-r6-iiiiii 2 bytes none manifest clash of t1-aaaaaa",
+		"prod 20261118T070000Z-iiiiii 20261118T070000Z-r7-iiiiii 2 bytes none manifest clash of t2-bbbbbb",
+		"prod 20261118T080000Z-jjjjjj 20261118T080000Z-r6-jjjjjj 0 bytes  manifest clash missing of t1-aaaaaa",
+		"prod 20261118T080000Z-jjjjjj 20261118T080000Z-r6-jjjjjj 0 bytes  manifest suspect clash missing of t1-aaaaaa",
 	}
 	if diff := cmp.Diff(want, lines(t, s, "prod")); diff != "" {
 		t.Errorf("prod (- want, + got):\n%s", diff)
 	}
-	want = []string{"prod-2 20261118T000000Z-aaaaaa 20261118T000000Z-r5-aaaaaa 8 bytes none manifest of bbbbbbbbbb"}
+	want = []string{"prod-2 20261118T000000Z-aaaaaa 20261118T000000Z-r5-aaaaaa 8 bytes none manifest of t2-bbbbbb"}
 	if diff := cmp.Diff(want, lines(t, s, "prod-2")); diff != "" {
 		t.Errorf("prod-2 (- want, + got):\n%s", diff)
 	}
@@ -242,8 +243,8 @@ func TestItems_Random(t *testing.T) {
 			key := ""
 			switch rnd.IntN(4) {
 			case 0:
-				key = "c/snapshots/" + id + []string{".aaaaaaaaaa.json", ".aaaaaaaaaa.suspect.json",
-					".bbbbbbbbbb.json"}[rnd.IntN(3)]
+				key = "c/snapshots/" + id + []string{".t1-aaaaaa.0.json", ".t1-aaaaaa.0.suspect.json",
+					".t2-bbbbbb.0.json"}[rnd.IntN(3)]
 			case 1:
 				key = "c/marks/" + id + ".pin.json"
 			default:

@@ -25,9 +25,9 @@ func TestItems_Order(t *testing.T) {
 	other := addManifest(t, s, manifest("lab", started, 7))
 	for _, foreign := range []string{
 		backup.MarkerKey, "README", "prod/notes.txt", "prod/snapshots/notes.json",
-		"prod/snapshots/20261120T101500Z-r5-aaaaaa.aaaaaaaaaa.json.bak",
-		"prod/snapshots/20261120T101500Z-r5-aaaaaa.aaaaaaaaaa/x.json",
-		"prod2/other/20261120T101500Z-r5-aaaaaa.aaaaaaaaaa.json",
+		"prod/snapshots/20261120T101500Z-r5-aaaaaa.t1-aaaaaa.0.json.bak",
+		"prod/snapshots/20261120T101500Z-r5-aaaaaa.t1-aaaaaa/x.json",
+		"prod2/other/20261120T101500Z-r5-aaaaaa.t1-aaaaaa.json",
 	} {
 		create(t, s, foreign, []byte("not ours"))
 	}
@@ -68,7 +68,7 @@ func TestManifests(t *testing.T) {
 	for i := range n {
 		addManifest(t, s, manifest("prod", started.Add(time.Duration(i)*time.Second), backup.Revision(i+1)))
 	}
-	create(t, s, "prod/snapshots/20300101T000000Z-r5-aaaaaa."+line1+".json", []byte("nonsense"))
+	create(t, s, "prod/snapshots/20300101T000000Z-r5-aaaaaa."+line1+".0.json", []byte("nonsense"))
 	all := list(t, prod(s))
 	i := 0
 	for r := range prod(s).Manifests(t.Context(), all) {
@@ -116,8 +116,9 @@ func TestManifest(t *testing.T) {
 	}
 	// Listings go by the rest of the name.
 	for name, other := range map[string]repository.Item{
-		"OtherTimeline": {Cluster: "prod", ID: m.ID, Timeline: line2},
-		"Suspect":       {Cluster: "prod", ID: m.ID, Timeline: line1, Suspect: true},
+		"OtherTimeline": {Cluster: "prod", ID: m.ID, Timeline: line2, Taken: backup.Verified},
+		"Suspect":       {Cluster: "prod", ID: m.ID, Timeline: line1, Taken: backup.Suspect},
+		"Index":         {Cluster: "prod", ID: m.ID, Timeline: line1, Taken: backup.Verified, Index: 7},
 	} {
 		create(t, s, other.Key().String(), marshal(t, m))
 		var defect *backup.DefectError

@@ -183,7 +183,7 @@ func TestClusters_Cost(t *testing.T) {
 		name := fmt.Sprintf("c%02d", i)
 		want = append(want, name)
 		for n := range 500 {
-			all = append(all, fmt.Sprintf("%s/snapshots/20200101T000000Z-r%d-aaaaaa.%s.json", name, n, line1))
+			all = append(all, fmt.Sprintf("%s/snapshots/20200101T000000Z-r%d-aaaaaa.%s.0.json", name, n, line1))
 		}
 	}
 	// Names of which one is the beginning of the other.

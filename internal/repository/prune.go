@@ -100,7 +100,7 @@ func (r *pruning) warn(plan *PrunePlan) {
 	}
 	var doubts []error
 	for _, d := range plan.Decisions {
-		if defect := d.Item.Defect(); defect != nil && !d.Item.Suspect {
+		if defect := d.Item.Defect(); defect != nil && d.Item.Taken != backup.Suspect {
 			doubts = append(doubts, defect)
 		}
 	}

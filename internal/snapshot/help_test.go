@@ -134,7 +134,8 @@ func item(m *backup.Manifest) repository.Item { return itemOf(m.ObjectKey()) }
 
 func itemOf(k backup.Key) repository.Item {
 	return repository.Item{
-		Cluster: k.Cluster, ID: k.ID, Name: k.ID.DataName(), Exists: true, Timeline: k.Timeline, Suspect: k.Suspect,
+		Cluster: k.Cluster, ID: k.ID, Name: k.ID.DataName(), Exists: true, Timeline: k.Timeline, Index: k.Index,
+		Taken: k.State,
 	}
 }
 

@@ -27,7 +27,7 @@ func TestFindNeighbours(t *testing.T) {
 	add := func(after time.Duration, plain byte) *backup.Manifest {
 		m := backup.Manifest{Format: backup.ManifestFormat, Capture: captured(second.Add(after))}
 		m.ID = backup.NewDataName(m.StartedAt).WithRevision(m.Revision)
-		m.Timeline, m.FinishedAt = "aaaaaaaaaa", m.StartedAt
+		m.Timeline, m.FinishedAt = "t1-aaaaaa", m.StartedAt
 		m.Plain.SHA256[0] = plain
 		m.Stored = m.Plain
 		raw, err := m.Marshal()
@@ -60,7 +60,7 @@ func TestFindNeighbours(t *testing.T) {
 	first, near := add(-time.Hour, 1), add(-time.Minute, 1)
 	later, last := add(time.Minute, 1), add(time.Hour, 1)
 	for _, id := range []string{"20261120T101459Z-r7-aaaaaa", "20261120T101501Z-r7-aaaaaa"} {
-		if err := s.Create(t.Context(), "prod/snapshots/"+id+".aaaaaaaaaa.json",
+		if err := s.Create(t.Context(), "prod/snapshots/"+id+".t1-aaaaaa.0.json",
 			strings.NewReader("nonsense")); err != nil {
 			t.Fatal(err)
 		}

@@ -287,7 +287,7 @@ func TestTaker_Take_Timeline(t *testing.T) {
 			// A manifest that cannot be read does not count.
 			newer, _ := backup.ParseSnapshotID("29991231T000000Z-r9-aaaaaa")
 			create(t, s, backup.Key{Cluster: "prod", Kind: backup.KindManifest, ID: newer,
-				Timeline: "aaaaaaaaaa"}.String(),
+				Timeline: "t1-aaaaaa"}.String(),
 				[]byte(`{"format": "backupd/snapshot/v9"}`))
 			newer, _ = backup.ParseSnapshotID("29991231T000000Z-r9-bbbbbb")
 			create(t, s, backup.Key{Cluster: "prod", Kind: backup.KindManifest, ID: newer, Timeline: timeline}.String(),

@@ -16,7 +16,7 @@ var replaced = []struct {
 	{regexp.MustCompile(`\d{8}T\d{6}Z-r\d+-[a-z2-7]{6}`), "ID"},
 	{regexp.MustCompile(`\d{8}T\d{6}Z-[a-z2-7]{6}`), "NAME"},
 	{regexp.MustCompile(`\d{8}T\d{6}Z`), "TIME"},
-	{regexp.MustCompile(`ID\.[a-z2-7]{10}\.`), "ID.TIMELINE."},
+	{regexp.MustCompile(`ID\.t\d+-[a-z2-7]{6}\.\d+\.`), "ID.TIMELINE."},
 }
 
 // Generic returns a trace with its ids, names of data, times and timelines replaced,
