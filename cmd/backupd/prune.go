@@ -15,6 +15,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/retention"
 )
 
@@ -131,8 +132,8 @@ func runPrune(cmd *cobra.Command, a *app, o pruneOptions) error {
 
 // pruned is the result for one cluster.
 type pruned struct {
-	plan   *repository.PrunePlan
-	result *repository.PruneResult // nil in a dry run
+	plan   *prune.Plan
+	result *prune.Result // nil in a dry run
 	limit  int64
 	err    error
 }
@@ -146,24 +147,24 @@ type pruner struct {
 }
 
 func (p pruner) prune(ctx context.Context, dryRun bool, log *slog.Logger) pruned {
-	done := pruned{plan: &repository.PrunePlan{Cluster: p.name}, limit: p.policy.MaxBytes, err: p.closed}
+	done := pruned{plan: &prune.Plan{Cluster: p.name}, limit: p.policy.MaxBytes, err: p.closed}
 	if done.err != nil {
 		return done
 	}
 	now := time.Now()
-	o, err := p.in.Look(ctx, repository.Vouch(p.policy), nil, now)
+	o, err := p.in.Look(ctx, prune.Vouch(p.policy), nil, now)
 	if err != nil {
 		done.err = err
 		return done
 	}
-	plan, err := o.PlanPrune(p.policy, now)
+	plan, err := prune.NewPlan(o, p.policy, now)
 	if err != nil {
 		done.err = err
 		return done
 	}
 	done.plan = plan
 	if !dryRun {
-		done.result, done.err = p.in.Prune(ctx, plan, log)
+		done.result, done.err = prune.Run(ctx, p.in, plan, log)
 	}
 	return done
 }

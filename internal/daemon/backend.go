@@ -10,6 +10,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/server"
 )
 
@@ -195,11 +196,11 @@ func (b *backend) PrunePlan(ctx context.Context, of server.Key) ([]backup.PruneR
 		return nil, err
 	}
 	now, policy := b.opts.Now(), g.backup.Policy
-	o, err := in.Look(ctx, repository.Vouch(policy), g.Known.Now().Overview, now)
+	o, err := in.Look(ctx, prune.Vouch(policy), g.Known.Now().Overview, now)
 	if err != nil {
 		return nil, err
 	}
-	plan, err := o.PlanPrune(policy, now)
+	plan, err := prune.NewPlan(o, policy, now)
 	if err != nil {
 		return nil, err
 	}

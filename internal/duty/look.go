@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/retention"
 )
 
@@ -35,7 +36,7 @@ func (s *Subject) Look(ctx context.Context, p retention.Policy) (*repository.Ove
 	var o *repository.Overview
 	if err == nil {
 		// More by those that only this process does not trust.
-		vouch := repository.Vouch(p) + s.Known.unrecordedDefects()
+		vouch := prune.Vouch(p) + s.Known.unrecordedDefects()
 		o, err = look(ctx, repo.Cluster(s.Cluster), vouch, before.Overview, s.Now())
 	}
 	if err == nil && before.Overview != nil && len(o.Items) < len(before.Overview.Items) {

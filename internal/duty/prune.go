@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/retention"
 )
 
@@ -38,11 +39,12 @@ func (p *pruner) pruneNow(ctx context.Context) (removed int, err error) {
 			return 0, err
 		}
 	}
-	plan, err := o.PlanPrune(p.policy, p.Now())
+	plan, err := prune.NewPlan(o, p.policy, p.Now())
 	if err != nil {
 		return 0, err
 	}
-	result, err := repository.At(p.Store, known.RepositoryID).Cluster(p.Cluster).Prune(ctx, plan, p.Log)
+	in := repository.At(p.Store, known.RepositoryID).Cluster(p.Cluster)
+	result, err := prune.Run(ctx, in, plan, p.Log)
 	if len(result.Removed) > 0 {
 		p.Known.removed(result.Removed, p.Now())
 	}

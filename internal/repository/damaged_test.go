@@ -2,14 +2,12 @@ package repository_test
 
 import (
 	"errors"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
-	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
@@ -153,41 +151,6 @@ func TestRecord_Fails(t *testing.T) {
 				t.Errorf("%s, operation %d: got %v", name, n, err)
 			}
 		}
-	}
-}
-
-// TestPlanPrune_Damaged: a snapshot that is known to be damaged takes no good
-// one's place.
-func TestPlanPrune_Damaged(t *testing.T) {
-	s := mem.New()
-	all := daily(t, s, 5)
-	record(t, s, all[4], defectOf(backup.Changed, all[4]))
-	p := newPruner(s, retention.Policy{Last: 2, MinVerified: 2})
-	var log strings.Builder
-	p.log = slog.New(slog.NewTextHandler(&log, nil))
-	pl := plan(t, p)
-	if first := pl.Decisions[0]; first.ID != all[4].ID || first.State != backup.Damaged || first.Item.Defect() == nil {
-		t.Errorf("got %+v", first)
-	}
-	// As with a suspect snapshot, it is not known since when the content has been
-	// bad.
-	if got := going(pl); len(got) != 0 {
-		t.Errorf("to go: %v", got)
-	}
-	if r := prune(t, p); len(r.Removed) != 0 || !strings.Contains(log.String(), "do not count as verified") ||
-		!strings.Contains(log.String(), "count=1") {
-		t.Errorf("got %+v, log %s", r, log.String())
-	}
-	// One more good one, and the good ones are counted without it.
-	next := addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, 1), 60))
-	if got, want := going(plan(t, p)), ids(all[2], all[1], all[0]); !slices.Equal(got, want) {
-		t.Errorf("later, to go: %v, want %v", got, want)
-	}
-	addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, 2), 61))
-	r := prune(t, p)
-	if left := keys(t, s); !slices.Equal(r.Removed, ids(all[0], all[1], all[2], all[3], all[4])) ||
-		slices.Contains(left, damagedKey(all[4])) || len(left) != 4 || !slices.Contains(left, next.Key()) {
-		t.Errorf("got %+v, left %v", r, left)
 	}
 }
 

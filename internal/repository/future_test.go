@@ -13,7 +13,6 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
-	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
@@ -98,32 +97,6 @@ func wantRivals(t *testing.T, err error, all []*backup.Manifest, rivals []int) {
 	}
 	if !slices.Equal(idsOf(choice.Others), want) {
 		t.Errorf("got %v, want %v", idsOf(choice.Others), want)
-	}
-}
-
-// TestFuture_Retention: a snapshot from the future stays, and takes nobody's place.
-func TestFuture_Retention(t *testing.T) {
-	for _, ahead := range []time.Duration{backup.Skew + time.Second, 2 * time.Hour, 365 * 24 * time.Hour} {
-		s := mem.New()
-		all := daily(t, s, 4)
-		now := later()
-		ahead := addSnapshot(t, s, manifest("prod", now.Add(ahead), 50))
-		// Only its manifest shows that the newest snapshot of the present is
-		// damaged.
-		create(t, s, all[3].DataKey()+".zst", []byte("0123456789"))
-		if err := s.Delete(t.Context(), all[3].DataKey()); err != nil {
-			t.Fatal(err)
-		}
-		p := newPruner(s, retention.Policy{Last: 1, MinVerified: 1})
-		p.now = func() time.Time { return now }
-		pl := plan(t, p)
-		if d := pl.Decisions[0]; d.ID != ahead.ID || !d.Keep || !strings.Contains(d.Reasons[0], "begun in the future") {
-			t.Errorf("got %+v", d)
-		}
-		if d := pl.Decisions[1]; d.ID != all[3].ID || d.State != backup.Damaged || d.Item.Defect() == nil ||
-			len(going(pl)) != 0 {
-			t.Errorf("got %+v, to go: %v", d, going(pl))
-		}
 	}
 }
 

@@ -34,7 +34,8 @@ func stateOf(kind backup.MarkKind) string {
 	return "marked as " + string(kind)
 }
 
-func markKey(cluster string, id backup.SnapshotID, kind backup.MarkKind) backup.Key {
+// MarkKey is the name of a mark.
+func MarkKey(cluster string, id backup.SnapshotID, kind backup.MarkKind) backup.Key {
 	return backup.Key{Cluster: cluster, Kind: backup.KindMark, ID: id, Mark: kind}
 }
 
@@ -56,7 +57,7 @@ func (m Marks) Add(ctx context.Context, i Item, mark backup.Mark) error {
 	if err := stillThere(ctx, m.objects, i); err != nil {
 		return err
 	}
-	err = m.store.Create(ctx, markKey(m.objects.Cluster, i.ID, mark.Kind).String(), bytes.NewReader(raw))
+	err = m.store.Create(ctx, MarkKey(m.objects.Cluster, i.ID, mark.Kind).String(), bytes.NewReader(raw))
 	if errors.Is(err, fs.ErrExist) {
 		if old, ferr := m.Find(ctx, i.ID, mark.Kind); ferr == nil && old != nil {
 			return &MarkedError{*old}
@@ -98,7 +99,7 @@ func (m Marks) Remove(ctx context.Context, id backup.SnapshotID, kind backup.Mar
 	if mark == nil {
 		return &NotFoundError{fmt.Sprintf("snapshot %s is not %s", id, stateOf(kind))}
 	}
-	if err := m.store.Delete(ctx, markKey(m.objects.Cluster, id, kind).String()); err != nil {
+	if err := m.store.Delete(ctx, MarkKey(m.objects.Cluster, id, kind).String()); err != nil {
 		return fmt.Errorf("delete mark: %w", err)
 	}
 	return nil
@@ -121,7 +122,7 @@ func (m Marks) deleteAll(ctx context.Context, id backup.SnapshotID) error {
 // Find returns the mark of that kind of a snapshot, or nil if there is none. A
 // mark that cannot be parsed counts too.
 func (m Marks) Find(ctx context.Context, id backup.SnapshotID, kind backup.MarkKind) (*backup.Mark, error) {
-	raw, err := m.objects.Read(ctx, markKey(m.objects.Cluster, id, kind).String(), backup.MaxMarkBytes)
+	raw, err := m.objects.Read(ctx, MarkKey(m.objects.Cluster, id, kind).String(), backup.MaxMarkBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -174,7 +175,7 @@ func (m Marks) read(
 	g.SetLimit(manifestReaders)
 	for _, i := range items {
 		for _, kind := range i.Marks {
-			k := markKey(m.objects.Cluster, i.ID, kind)
+			k := MarkKey(m.objects.Cluster, i.ID, kind)
 			g.Go(func() (err error) {
 				old, ok := known[k]
 				mark := &old

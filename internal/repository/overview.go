@@ -76,7 +76,7 @@ func (i *Item) damagedKey(kind backup.DefectKind) string {
 
 // explain turns a mark of damage into the defect of the item.
 func (i *Item) explain(marks map[backup.Key]backup.Mark) {
-	if m, ok := marks[markKey(i.Cluster, i.ID, backup.MarkDamaged)]; ok && i.Marked(backup.MarkDamaged) {
+	if m, ok := marks[MarkKey(i.Cluster, i.ID, backup.MarkDamaged)]; ok && i.Marked(backup.MarkDamaged) {
 		kind := m.Defect
 		if kind == "" {
 			kind = backup.Changed
@@ -162,9 +162,12 @@ func (o *Overview) Newest() *backup.Manifest {
 	return o.Good[0]
 }
 
+// Vouched returns how many good manifests [Cluster.Look] was asked for.
+func (o *Overview) Vouched() int { return o.vouched }
+
 // Mark returns the mark of that kind of a snapshot, or nil.
 func (o *Overview) Mark(id backup.SnapshotID, kind backup.MarkKind) *backup.Mark {
-	if m, ok := o.marks[markKey(o.Cluster, id, kind)]; ok {
+	if m, ok := o.marks[MarkKey(o.Cluster, id, kind)]; ok {
 		return &m
 	}
 	return nil

@@ -2,6 +2,7 @@ package repository_test
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
@@ -51,11 +53,13 @@ func see(t *testing.T, o *repository.Overview, vouch int, now time.Time) seen {
 	sum := o.Summary(now)
 	out.Summary = fmt.Sprint(sum.Verified, sum.Suspect, sum.Damaged, sum.StoredBytes, sum.Newest == nil,
 		sum.Future == nil)
-	pl, err := o.PlanPrune(retention.Policy{Last: 2, MinVerified: vouch}, now)
+	pl, err := prune.NewPlan(o, retention.Policy{Last: 2, MinVerified: vouch}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out.ToGo = fmt.Sprint(going(pl))
+	for _, d := range pl.Decisions {
+		out.ToGo += fmt.Sprintln(d.ID, d.Keep)
+	}
 	return out
 }
 
@@ -143,13 +147,12 @@ func TestOverview_With(t *testing.T) {
 func TestOverview_Without(t *testing.T) {
 	s := mem.New()
 	all := daily(t, s, 6)
-	p := newPruner(s, retention.Policy{Last: 2, MinVerified: 2})
 	o := look(t, prod(s), 2, later())
-	pl, err := o.PlanPrune(p.policy, later())
+	pl, err := prune.NewPlan(o, retention.Policy{Last: 2, MinVerified: 2}, later())
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := p.run(t.Context(), pl)
+	r, err := prune.Run(t.Context(), prod(s), pl, slog.New(slog.DiscardHandler))
 	if err != nil || len(r.Removed) != 4 {
 		t.Fatalf("got %+v, %v", r, err)
 	}

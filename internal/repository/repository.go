@@ -1,7 +1,6 @@
 // Package repository is the part of a store that belongs to backupd: its identity,
 // the snapshots in it, and the marks about them. It judges stored snapshots and
-// orders them, and decides which may be restored and which may be removed. No
-// other package does.
+// orders them, and decides which may be restored. No other package does.
 //
 // A snapshot exists when its manifest does. The manifest is created last, after
 // everything else was checked, and deleted first.
@@ -88,6 +87,10 @@ func At(s storage.Store, id string) *Repository { return &Repository{store: s, i
 
 // ID is the random id of the repository. It is empty only if [At] got none.
 func (r *Repository) ID() string { return r.id }
+
+// Store is the store that the repository is in. Who changes something there by
+// itself must follow the rules of the format.
+func (r *Repository) Store() storage.Store { return r.store }
 
 // Created is when the repository was made; it is zero after [At].
 func (r *Repository) Created() time.Time { return r.created }

@@ -35,10 +35,3 @@ func (r *Read) Row(now time.Time) backup.Row {
 	row.PlainBytes = r.Manifest.Plain.Bytes
 	return row
 }
-
-// Row is the row of the snapshot with the decision.
-func (d *PruneDecision) Row(now time.Time) backup.PruneRow {
-	row := backup.PruneRow{Row: d.Item.Row(now), Keep: d.Keep, Reasons: append([]string{}, d.Reasons...)}
-	row.PinReason = d.Pinned
-	return row
-}

@@ -8,8 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/repository"
-	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
@@ -58,32 +56,5 @@ func TestRow(t *testing.T) {
 			t.Errorf("with its manifest (-want +got):\n%s", diff)
 		}
 		i++
-	}
-}
-
-// TestRow_Prune: the row of a decision has the reason of the pin.
-func TestRow_Prune(t *testing.T) {
-	s := mem.New()
-	m := addSnapshot(t, s, manifest("prod", started, 5))
-	if err := prod(s).Marks().Pin(t.Context(), list(t, prod(s))[0], "before the upgrade", "me"); err != nil {
-		t.Fatal(err)
-	}
-	daily(t, s, 3)
-	var rows []backup.PruneRow
-	for _, d := range plan(t, newPruner(s, retention.Policy{Last: 1, MinVerified: 1})).Decisions {
-		rows = append(rows, d.Row(later()))
-	}
-	for _, row := range rows {
-		if row.ID == m.ID != row.Pinned || row.Pinned && (row.PinReason != "before the upgrade" || !row.Keep) ||
-			len(row.Reasons) == 0 {
-			t.Errorf("got %+v", row)
-		}
-	}
-	if len(rows) != 4 {
-		t.Errorf("%d rows", len(rows))
-	}
-	var none repository.PruneDecision
-	if got := none.Row(later()); got.Reasons == nil {
-		t.Error("no reasons are null in JSON")
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
@@ -45,7 +46,7 @@ func TestSlot(t *testing.T) {
 	}
 	prod := repo.Cluster("prod")
 	now := time.Now()
-	o, err := prod.Look(t.Context(), repository.Vouch(policy), nil, now)
+	o, err := prod.Look(t.Context(), prune.Vouch(policy), nil, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,11 +59,11 @@ func TestSlot(t *testing.T) {
 		t.Fatal(err)
 	}
 	now = time.Now()
-	plan, err := o.With(m, now).PlanPrune(policy, now)
+	plan, err := prune.NewPlan(o.With(m, now), policy, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := prod.Prune(t.Context(), plan, slog.New(slog.DiscardHandler))
+	r, err := prune.Run(t.Context(), prod, plan, slog.New(slog.DiscardHandler))
 	if err != nil || len(r.Removed) != 1 || r.Removed[0] == m.ID {
 		t.Fatalf("got %+v, %v", r, err)
 	}

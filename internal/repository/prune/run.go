@@ -1,4 +1,4 @@
-package repository
+package prune
 
 import (
 	"bytes"
@@ -8,19 +8,26 @@ import (
 	"io/fs"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/catalog"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// PruneResult says which objects a prune removed, and which it could not remove.
-type PruneResult struct {
+// putBackTime bounds the work that must be done even if the context of the caller
+// has ended.
+const putBackTime = 10 * time.Second
+
+// Result says which objects a prune removed, and which it could not remove.
+type Result struct {
 	Removed []backup.SnapshotID
 	// Bytes is the size of the data that was removed, litter included.
 	Bytes int64
 	// Skipped are snapshots of the plan that were not removed, with the reason:
 	// since the plan was made somebody pinned or removed them.
-	Skipped []SkippedSnapshot
+	Skipped []Skipped
 	// Locked are objects that a lock of the store holds.
 	Locked []string
 	Litter []string     // data objects
@@ -30,33 +37,38 @@ type PruneResult struct {
 	Uploads int
 }
 
-// SkippedSnapshot is a snapshot that the plan removes and the prune did not.
-type SkippedSnapshot struct {
+// Skipped is a snapshot that the plan removes and the prune did not.
+type Skipped struct {
 	ID     backup.SnapshotID
 	Reason string
 }
 
-// Prune does what the plan says and nothing else. Before the first deletion it
+// Run does what the plan says and nothing else. Before the first deletion it
 // makes sure that the snapshots that must always stay are there. Before each it
 // makes sure that the snapshot is there and not pinned. It skips locked objects.
 // Any other failure ends it, because it is wrong to go on deleting in a store that
 // is in trouble. The result is complete in either case.
-func (c *Cluster) Prune(ctx context.Context, plan *PrunePlan, log *slog.Logger) (*PruneResult, error) {
-	r := &pruning{cluster: c, log: log}
-	if plan.Cluster != c.Name() {
-		return &r.PruneResult, fmt.Errorf("the plan is for cluster %s, not for %s", plan.Cluster, c.Name())
+func Run(ctx context.Context, c *repository.Cluster, plan *Plan, log *slog.Logger) (*Result, error) {
+	store := c.Repository().Store()
+	r := &pruning{
+		cluster: c, store: store, objects: catalog.Catalog{Store: store, Cluster: c.Name()}, log: log,
 	}
-	return &r.PruneResult, r.apply(ctx, plan)
+	if plan.Cluster != c.Name() {
+		return &r.Result, fmt.Errorf("the plan is for cluster %s, not for %s", plan.Cluster, c.Name())
+	}
+	return &r.Result, r.apply(ctx, plan)
 }
 
 // pruning is one prune in progress.
 type pruning struct {
-	cluster *Cluster
+	cluster *repository.Cluster
+	store   storage.Store
+	objects catalog.Catalog
 	log     *slog.Logger
-	PruneResult
+	Result
 }
 
-func (r *pruning) apply(ctx context.Context, plan *PrunePlan) error {
+func (r *pruning) apply(ctx context.Context, plan *Plan) error {
 	r.warn(plan)
 	if err := r.checkFloor(ctx, plan); err != nil {
 		return err
@@ -94,7 +106,7 @@ func (r *pruning) apply(ctx context.Context, plan *PrunePlan) error {
 }
 
 // warn logs faults of the repository that prevent removals.
-func (r *pruning) warn(plan *PrunePlan) {
+func (r *pruning) warn(plan *Plan) {
 	for _, id := range plan.Orphans {
 		r.log.Warn("a pinned snapshot has lost its manifest, its data is kept", "cluster", plan.Cluster, "snapshot", id)
 	}
@@ -112,21 +124,25 @@ func (r *pruning) warn(plan *PrunePlan) {
 
 // checkFloor refuses a plan that is out of date: somebody removed a snapshot that
 // must stay.
-func (r *pruning) checkFloor(ctx context.Context, plan *PrunePlan) error {
+func (r *pruning) checkFloor(ctx context.Context, plan *Plan) error {
 	if !plan.Removes() {
 		return nil
 	}
-	for _, i := range plan.floor {
-		if err := stillThere(ctx, r.cluster.objects, i); err != nil {
+	for _, k := range plan.floor {
+		there, err := r.objects.Has(ctx, k)
+		if err == nil && !there {
+			err = &repository.NotFoundError{Reason: "no such snapshot: " + string(k.ID)}
+		}
+		if err != nil {
 			return fmt.Errorf("nothing was removed: a snapshot that must stay is missing: %w", err)
 		}
 	}
 	return nil
 }
 
-func (r *pruning) remove(ctx context.Context, d PruneDecision) error {
-	pin := markKey(r.cluster.Name(), d.ID, backup.MarkPin)
-	pinned, err := r.cluster.objects.Has(ctx, pin)
+func (r *pruning) remove(ctx context.Context, d Decision) error {
+	pin := repository.MarkKey(r.cluster.Name(), d.ID, backup.MarkPin)
+	pinned, err := r.objects.Has(ctx, pin)
 	if err != nil {
 		return err
 	}
@@ -135,7 +151,7 @@ func (r *pruning) remove(ctx context.Context, d PruneDecision) error {
 		return nil
 	}
 	key := d.Item.Key().String()
-	manifest, err := r.cluster.objects.Read(ctx, key, backup.MaxManifestBytes)
+	manifest, err := r.objects.Read(ctx, key, backup.MaxManifestBytes)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		r.skip(d, "it was removed by somebody else") // the other removes the data too, or it becomes litter
@@ -152,7 +168,7 @@ func (r *pruning) remove(ctx context.Context, d PruneDecision) error {
 	}
 	// A pin that begins now finds no manifest, and fails. A pin that was made just
 	// before was reported to its user as made: it must hold.
-	pinned, err = r.cluster.objects.Has(ctx, pin)
+	pinned, err = r.objects.Has(ctx, pin)
 	if err != nil || pinned {
 		if err == nil {
 			r.skip(d, "it was pinned")
@@ -174,24 +190,24 @@ func (r *pruning) remove(ctx context.Context, d PruneDecision) error {
 }
 
 // removeMarks removes the marks of a snapshot that is gone.
-func (r *pruning) removeMarks(ctx context.Context, i Item) error {
+func (r *pruning) removeMarks(ctx context.Context, i repository.Item) error {
 	for _, kind := range i.Marks {
-		if _, err := r.delete(ctx, markKey(r.cluster.Name(), i.ID, kind).String()); err != nil {
+		if _, err := r.delete(ctx, repository.MarkKey(r.cluster.Name(), i.ID, kind).String()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *pruning) skip(d PruneDecision, reason string) {
-	r.Skipped = append(r.Skipped, SkippedSnapshot{d.ID, reason})
+func (r *pruning) skip(d Decision, reason string) {
+	r.Skipped = append(r.Skipped, Skipped{d.ID, reason})
 	r.log.Info("skipped snapshot", "cluster", r.cluster.Name(), "snapshot", d.ID, "reason", reason)
 }
 
 // delete reports whether the object is gone now. For a locked object it returns
 // false without an error.
 func (r *pruning) delete(ctx context.Context, key string) (bool, error) {
-	err := r.cluster.repo.store.Delete(ctx, key)
+	err := r.store.Delete(ctx, key)
 	if errors.Is(err, storage.ErrLocked) {
 		r.Locked = append(r.Locked, key)
 		r.log.Info("object is locked", "key", key, "err", err)
@@ -202,9 +218,9 @@ func (r *pruning) delete(ctx context.Context, key string) (bool, error) {
 
 // putBack creates the manifest again that was just deleted.
 func (r *pruning) putBack(ctx context.Context, key string, manifest []byte) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), putBackTime)
 	defer cancel()
-	err := r.cluster.repo.store.Create(ctx, key, bytes.NewReader(manifest))
+	err := r.store.Create(ctx, key, bytes.NewReader(manifest))
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return backup.WithHint(fmt.Errorf("snapshot was pinned meanwhile: create its manifest again: %w", err),
 			"its data is still there: create %s with the manifest from another copy of the repository", key)
@@ -224,7 +240,7 @@ func (r *pruning) removeLitter(ctx context.Context, o storage.Object) (bool, err
 // removeRest deletes the rest of a snapshot, unless the snapshot exists now: a
 // very slow backup may have ended meanwhile.
 func (r *pruning) removeRest(ctx context.Context, key string, of backup.DataName) (bool, error) {
-	claimed, err := r.cluster.objects.Claimed(ctx, of)
+	claimed, err := r.objects.Claimed(ctx, of)
 	if err != nil || claimed {
 		return false, err
 	}
@@ -233,7 +249,7 @@ func (r *pruning) removeRest(ctx context.Context, key string, of backup.DataName
 
 // abortUploads removes the parts of unfinished uploads, which no listing shows.
 func (r *pruning) abortUploads(ctx context.Context) error {
-	n, err := r.cluster.repo.AbortStaleUploads(ctx)
+	n, err := r.cluster.Repository().AbortStaleUploads(ctx)
 	r.Uploads = n
 	switch {
 	case errors.Is(err, fs.ErrPermission):

@@ -1,19 +1,22 @@
-package repository
+// Package prune decides which snapshots of a repository, and which remains of
+// interrupted work, may go, and removes them. A [Plan] says what a [Run] will do.
+package prune
 
 import (
 	"fmt"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// PrunePlan says what a prune will remove. It is made before anything is touched.
-type PrunePlan struct {
+// Plan says what a prune will remove. It is made before anything is touched.
+type Plan struct {
 	Cluster string
 	// Decisions about every snapshot, the newest first.
-	Decisions []PruneDecision
+	Decisions []Decision
 	// Litter is data that no manifest names, old enough to belong to no backup in
 	// progress.
 	Litter []storage.Object
@@ -23,17 +26,17 @@ type PrunePlan struct {
 	// stays.
 	Orphans []backup.SnapshotID
 
-	floor []Item // must be there when the first snapshot is removed
+	floor []backup.Key // the manifests that must be there when the first snapshot is removed
 }
 
-// PruneDecision says whether one snapshot stays, with the reasons.
-type PruneDecision struct {
+// Decision says whether one snapshot stays, with the reasons.
+type Decision struct {
 	retention.Decision
-	Item Item
+	Item repository.Item
 }
 
 // KeptBytes returns the size of the data that stays.
-func (p *PrunePlan) KeptBytes() int64 {
+func (p *Plan) KeptBytes() int64 {
 	n := int64(0)
 	for _, d := range p.Decisions {
 		if d.Keep {
@@ -44,7 +47,7 @@ func (p *PrunePlan) KeptBytes() int64 {
 }
 
 // Removes reports whether the plan removes any snapshot.
-func (p *PrunePlan) Removes() bool {
+func (p *Plan) Removes() bool {
 	for _, d := range p.Decisions {
 		if !d.Keep {
 			return true
@@ -53,18 +56,18 @@ func (p *PrunePlan) Removes() bool {
 	return false
 }
 
-// PlanPrune decides by the policy which snapshots to remove. It reads nothing and
+// NewPlan decides by the policy which snapshots to remove. It reads nothing and
 // changes nothing. The overview must vouch for as many snapshots as the policy
 // always keeps: see [Vouch].
-func (o *Overview) PlanPrune(policy retention.Policy, now time.Time) (*PrunePlan, error) {
+func NewPlan(o *repository.Overview, policy retention.Policy, now time.Time) (*Plan, error) {
 	if err := policy.Check(); err != nil {
 		return nil, fmt.Errorf("retention policy: %w", err)
 	}
-	if policy.HasRule() && o.vouched < Vouch(policy) {
+	if policy.HasRule() && o.Vouched() < Vouch(policy) {
 		return nil, fmt.Errorf("plan a prune: the overview vouches for %d snapshots, the policy counts on %d",
-			o.vouched, Vouch(policy))
+			o.Vouched(), Vouch(policy))
 	}
-	plan := &PrunePlan{Cluster: o.Cluster}
+	plan := &Plan{Cluster: o.Cluster}
 	for _, i := range o.Rest {
 		switch {
 		case len(i.Data) > 0 && i.Pinned():
@@ -73,12 +76,12 @@ func (o *Overview) PlanPrune(policy retention.Policy, now time.Time) (*PrunePlan
 			plan.Litter = append(plan.Litter, i.Litter(now)...)
 		default:
 			for _, kind := range i.Marks {
-				plan.Marks = append(plan.Marks, markKey(o.Cluster, i.ID, kind))
+				plan.Marks = append(plan.Marks, repository.MarkKey(o.Cluster, i.ID, kind))
 			}
 		}
 	}
 	for _, m := range o.Good[:min(len(o.Good), Vouch(policy))] {
-		plan.floor = append(plan.floor, newItem(m))
+		plan.floor = append(plan.floor, m.ObjectKey())
 	}
 	plan.decide(policy, o, now)
 	return plan, nil
@@ -88,9 +91,9 @@ func (o *Overview) PlanPrune(policy retention.Policy, now time.Time) (*PrunePlan
 // the policy can be planned.
 func Vouch(policy retention.Policy) int { return max(policy.MinVerified, 1) }
 
-func (p *PrunePlan) decide(policy retention.Policy, o *Overview, now time.Time) {
+func (p *Plan) decide(policy retention.Policy, o *repository.Overview, now time.Time) {
 	var snapshots []retention.Snapshot
-	byID := map[backup.SnapshotID][]Item{} // several only if somebody copied manifests
+	byID := map[backup.SnapshotID][]repository.Item{} // several only if somebody copied manifests
 	for _, i := range o.Items {
 		s := retention.Snapshot{ID: i.ID, State: i.State(), StoredBytes: i.StoredBytes()}
 		if pin := o.Mark(i.ID, backup.MarkPin); pin != nil {
@@ -106,13 +109,20 @@ func (p *PrunePlan) decide(policy retention.Policy, o *Overview, now time.Time) 
 		i := byID[d.ID][0]
 		byID[d.ID] = byID[d.ID][1:]
 		// Removing one of them would take the data from the other.
-		if i.clash && !d.Keep {
+		if i.Clash() && !d.Keep {
 			d.Keep, d.Reasons = true, []string{"another manifest names the same data"}
 		}
 		// The policy goes by time, and the clock may have been behind.
 		if head != nil && d.ID == head.ID && !d.Keep {
 			d.Keep, d.Reasons = true, []string{"the latest: no other of its history has come as far"}
 		}
-		p.Decisions = append(p.Decisions, PruneDecision{d, i})
+		p.Decisions = append(p.Decisions, Decision{d, i})
 	}
+}
+
+// Row is the row of the snapshot with the decision, in a listing for machines.
+func (d *Decision) Row(now time.Time) backup.PruneRow {
+	row := backup.PruneRow{Row: d.Item.Row(now), Keep: d.Keep, Reasons: append([]string{}, d.Reasons...)}
+	row.PinReason = d.Pinned
+	return row
 }

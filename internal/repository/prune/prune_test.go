@@ -1,4 +1,4 @@
-package repository_test
+package prune_test
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
@@ -44,19 +45,19 @@ func newPruner(s storage.Store, p retention.Policy) *pruner {
 	return &pruner{prod(s), p, later, slog.New(slog.DiscardHandler)}
 }
 
-func (p *pruner) plan(ctx context.Context) (*repository.PrunePlan, error) {
-	o, err := p.cluster.Look(ctx, repository.Vouch(p.policy), nil, p.now())
+func (p *pruner) plan(ctx context.Context) (*prune.Plan, error) {
+	o, err := p.cluster.Look(ctx, prune.Vouch(p.policy), nil, p.now())
 	if err != nil {
 		return nil, err
 	}
-	return o.PlanPrune(p.policy, p.now())
+	return prune.NewPlan(o, p.policy, p.now())
 }
 
-func (p *pruner) run(ctx context.Context, plan *repository.PrunePlan) (*repository.PruneResult, error) {
-	return p.cluster.Prune(ctx, plan, p.log)
+func (p *pruner) run(ctx context.Context, plan *prune.Plan) (*prune.Result, error) {
+	return prune.Run(ctx, p.cluster, plan, p.log)
 }
 
-func plan(t *testing.T, p *pruner) *repository.PrunePlan {
+func plan(t *testing.T, p *pruner) *prune.Plan {
 	t.Helper()
 	out, err := p.plan(t.Context())
 	if err != nil {
@@ -65,7 +66,7 @@ func plan(t *testing.T, p *pruner) *repository.PrunePlan {
 	return out
 }
 
-func prune(t *testing.T, p *pruner) *repository.PruneResult {
+func do(t *testing.T, p *pruner) *prune.Result {
 	t.Helper()
 	out, err := p.run(t.Context(), plan(t, p))
 	if err != nil {
@@ -75,7 +76,7 @@ func prune(t *testing.T, p *pruner) *repository.PruneResult {
 }
 
 // going returns what a plan removes, the newest first.
-func going(p *repository.PrunePlan) []backup.SnapshotID {
+func going(p *prune.Plan) []backup.SnapshotID {
 	var out []backup.SnapshotID
 	for _, d := range p.Decisions {
 		if !d.Keep {
@@ -132,7 +133,7 @@ func TestPrune(t *testing.T) {
 			if _, err := in(s).Cluster("lab").Manifest(t.Context(), item(other)); err != nil {
 				t.Errorf("of another cluster: %v", err)
 			}
-			if r := prune(t, p); len(r.Removed) != 0 {
+			if r := do(t, p); len(r.Removed) != 0 {
 				t.Errorf("a second prune removes %v", r.Removed)
 			}
 		})
@@ -149,15 +150,27 @@ func TestPrune_Refuses(t *testing.T) {
 		t.Error("no cluster: no error")
 	}
 	// An overview that vouches for too few snapshots is refused.
-	if _, err := look(t, prod(s), 1, later()).PlanPrune(retention.Policy{Last: 1, MinVerified: 2},
+	if _, err := prune.NewPlan(look(t, prod(s), 1, later()), retention.Policy{Last: 1, MinVerified: 2},
 		later()); err == nil {
 		t.Error("an overview that vouches for too few: no error")
 	}
 	pl := plan(t, newPruner(s, retention.Policy{Last: 1}))
-	if _, err := in(s).Cluster("lab").Prune(t.Context(), pl, slog.New(slog.DiscardHandler)); err == nil ||
+	if _, err := prune.Run(t.Context(), in(s).Cluster("lab"), pl, slog.New(slog.DiscardHandler)); err == nil ||
 		len(keys(t, s)) != 4 {
 		t.Errorf("a plan for another cluster: got %v, left %v", err, keys(t, s))
 	}
+}
+
+// nearMisses are names that a person, another tool or another version might leave
+// beside data and marks. None of them is ours.
+var nearMisses = []string{
+	"README", "prod/notes.txt", "prod/snapshots/20200101T000000Z-r5-aaaaaa.json",
+	"prod/data/20200101T000000Z-aaaaaa", "prod/data/20200101T000000Z-aaaaaa.db.gz",
+	"prod/data/20200101T000000Z-aaaaaa.db.zst.part", "prod/data/20200101T000000Z-r5-aaaaaa.db.zst",
+	"prod/data/sub/20200101T000000Z-aaaaaa.db", "prod/data/.20200101T000000Z-aaaaaa.db",
+	"prod/marks/notes.pin.json", "prod/marks/20200101T000000Z-aaaaaa.pin.json",
+	"prod/marks/20200101T000000Z-r5-aaaaaa.pin", "prod/marks/20200101T000000Z-r5-aaaaaa.Pin.json",
+	"prod/archive/20200101T000000Z-aaaaaa.db", "data/20200101T000000Z-aaaaaa.db",
 }
 
 // TestPrune_Foreign: in a repository full of near misses, only objects with our
@@ -173,7 +186,7 @@ func TestPrune_Foreign(t *testing.T) {
 	create(t, s, litter, []byte("litter"))
 	elsewhere := "lab/data/20200101T000000Z-aaaaaa.db.zst"
 	create(t, s, elsewhere, []byte("litter, but of another cluster"))
-	r := prune(t, newPruner(s, retention.Policy{Last: 1, MinVerified: 1}))
+	r := do(t, newPruner(s, retention.Policy{Last: 1, MinVerified: 1}))
 	if !slices.Equal(r.Litter, []string{litter}) || len(r.Removed) != 2 {
 		t.Errorf("got %+v", r)
 	}
@@ -228,13 +241,13 @@ func TestPrune_OtherVersion(t *testing.T) {
 	other := "prod/snapshots/" + string(m.ID) + ".v2.manifest"
 	create(t, s, other, []byte("{}"))
 	p := newPruner(s, retention.Policy{Last: 1, MinVerified: 1})
-	if r := prune(t, p); len(r.Litter) != 0 || len(keys(t, s)) != 2 {
+	if r := do(t, p); len(r.Litter) != 0 || len(keys(t, s)) != 2 {
 		t.Errorf("removed %q, left %q", r.Litter, keys(t, s))
 	}
 	if err := s.Delete(t.Context(), other); err != nil {
 		t.Fatal(err)
 	}
-	if r := prune(t, p); !slices.Equal(r.Litter, []string{m.DataKey()}) {
+	if r := do(t, p); !slices.Equal(r.Litter, []string{m.DataKey()}) {
 		t.Errorf("removed %q", r.Litter)
 	}
 }
@@ -276,7 +289,7 @@ func TestPrune_Leftovers(t *testing.T) {
 		t.Errorf("left: %v, want %v", got, want)
 	}
 	uploads.err = fmt.Errorf("list multipart uploads: %w", fs.ErrPermission)
-	prune(t, p) // which is no error
+	do(t, p) // which is no error
 	uploads.err = errFault
 	if _, err := p.run(t.Context(), plan(t, p)); !errors.Is(err, errFault) {
 		t.Errorf("got %v", err)
@@ -293,10 +306,10 @@ func TestPrune_MarkedLitter(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := newPruner(s, retention.Policy{Last: 1})
-	if r := prune(t, p); !slices.Equal(r.Litter, []string{m.DataKey()}) || len(r.Marks) != 0 {
+	if r := do(t, p); !slices.Equal(r.Litter, []string{m.DataKey()}) || len(r.Marks) != 0 {
 		t.Errorf("got %+v", r)
 	}
-	if r := prune(t, p); len(r.Litter) != 0 || len(r.Marks) != 1 || len(keys(t, s)) != 0 {
+	if r := do(t, p); len(r.Litter) != 0 || len(r.Marks) != 1 || len(keys(t, s)) != 0 {
 		t.Errorf("again: got %+v, left %v", r, keys(t, s))
 	}
 }
@@ -314,7 +327,7 @@ func TestPrune_Floor(t *testing.T) {
 		}
 		before := keys(t, s)
 		traced := storagetest.Trace(s)
-		r, err := prod(traced).Prune(t.Context(), pl, p.log)
+		r, err := prune.Run(t.Context(), prod(traced), pl, p.log)
 		if !refused {
 			if err != nil || len(r.Removed) != 3 || len(r.Skipped) != 1 {
 				t.Errorf("%d: got %+v, %v", n, r, err)
@@ -344,7 +357,7 @@ func TestPrune_Latest(t *testing.T) {
 			t.Errorf("reasons %q", reasons)
 		}
 	}
-	prune(t, p)
+	do(t, p)
 	i, err := prod(s).Choose(t.Context(), repository.Latest, repository.Allow{}, later())
 	if err != nil || i.ID != late.ID {
 		t.Errorf("latest is %v, %v", i.ID, err)
@@ -449,7 +462,7 @@ func TestPrune_Clash(t *testing.T) {
 			t.Errorf("got %+v", d)
 		}
 	}
-	if r := prune(t, p); len(pl.Decisions) != 6 || len(r.Removed) != 2 {
+	if r := do(t, p); len(pl.Decisions) != 6 || len(r.Removed) != 2 {
 		t.Errorf("got %+v of %d", r, len(pl.Decisions))
 	}
 	// To delete it by hand removes it completely.

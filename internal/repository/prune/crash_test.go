@@ -1,4 +1,4 @@
-package repository_test
+package prune_test
 
 import (
 	"context"
@@ -32,7 +32,7 @@ func TestPrune_Crash(t *testing.T) {
 	}
 	policy := retention.Policy{Last: 2, MinVerified: 2}
 	s, all := build()
-	prune(t, newPruner(s, policy))
+	do(t, newPruner(s, policy))
 	final := len(keys(t, s))
 	kept := []int{1, 4, 5}
 	for moment, when := range moments {
@@ -60,7 +60,7 @@ func TestPrune_Crash(t *testing.T) {
 				if t.Failed() {
 					t.Fatalf("with operation %d failing: %v\n%s", n, err, trace)
 				}
-				prune(t, newPruner(s, policy))
+				do(t, newPruner(s, policy))
 				if left := keys(t, s); len(left) != final {
 					t.Fatalf("after a fault at operation %d the next prune leaves %v", n, left)
 				}
@@ -111,7 +111,7 @@ func TestPrune_Trace(t *testing.T) {
 	create(t, s, "prod/marks/20200101T000000Z-r5-aaaaaa.pin.json", []byte("of nothing"))
 	create(t, s, "prod/data/20200101T000000Z-bbbbbb.db", []byte("litter"))
 	traced := storagetest.Trace(s)
-	prune(t, newPruner(traced, retention.Policy{Last: 2, MinVerified: 1}))
+	do(t, newPruner(traced, retention.Policy{Last: 2, MinVerified: 1}))
 	golden(t, "prune.trace", traced.String())
 }
 
@@ -128,7 +128,7 @@ func TestPrune_Locked(t *testing.T) {
 				}
 				return nil
 			}}
-			r := prune(t, newPruner(locked, retention.Policy{Last: 1, MinVerified: 1}))
+			r := do(t, newPruner(locked, retention.Policy{Last: 1, MinVerified: 1}))
 			want := ids(all[0], all[2])
 			if folder == "data" {
 				want = ids(all[0], all[1], all[2])
@@ -142,12 +142,12 @@ func TestPrune_Locked(t *testing.T) {
 				return
 			}
 			// It is litter now, and still locked; when the lock ends it goes.
-			if r := prune(t, newPruner(locked, retention.Policy{Last: 1, MinVerified: 1})); len(r.Locked) != 1 ||
+			if r := do(t, newPruner(locked, retention.Policy{Last: 1, MinVerified: 1})); len(r.Locked) != 1 ||
 				len(r.Litter) != 0 {
 				t.Errorf("again: got %+v", r)
 			}
 			prefix = "nothing"
-			if r := prune(t, newPruner(locked, retention.Policy{Last: 1, MinVerified: 1})); len(r.Locked) != 0 ||
+			if r := do(t, newPruner(locked, retention.Policy{Last: 1, MinVerified: 1})); len(r.Locked) != 0 ||
 				len(r.Litter) != 1 {
 				t.Errorf("when the lock has ended: got %+v", r)
 			}

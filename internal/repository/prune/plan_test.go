@@ -1,0 +1,102 @@
+package prune_test
+
+import (
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository/prune"
+	"github.com/etcd-backupd/backupd/internal/retention"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
+)
+
+// TestNewPlan_Damaged: a snapshot that is known to be damaged takes no good
+// one's place.
+func TestNewPlan_Damaged(t *testing.T) {
+	s := mem.New()
+	all := daily(t, s, 5)
+	markDamaged(t, s, all[4])
+	p := newPruner(s, retention.Policy{Last: 2, MinVerified: 2})
+	var log strings.Builder
+	p.log = slog.New(slog.NewTextHandler(&log, nil))
+	pl := plan(t, p)
+	if first := pl.Decisions[0]; first.ID != all[4].ID || first.State != backup.Damaged || first.Item.Defect() == nil {
+		t.Errorf("got %+v", first)
+	}
+	// As with a suspect snapshot, it is not known since when the content has been
+	// bad.
+	if got := going(pl); len(got) != 0 {
+		t.Errorf("to go: %v", got)
+	}
+	if r := do(t, p); len(r.Removed) != 0 || !strings.Contains(log.String(), "do not count as verified") ||
+		!strings.Contains(log.String(), "count=1") {
+		t.Errorf("got %+v, log %s", r, log.String())
+	}
+	// One more good one, and the good ones are counted without it.
+	next := addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, 1), 60))
+	if got, want := going(plan(t, p)), ids(all[2], all[1], all[0]); !slices.Equal(got, want) {
+		t.Errorf("later, to go: %v, want %v", got, want)
+	}
+	addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, 2), 61))
+	r := do(t, p)
+	if left := keys(t, s); !slices.Equal(r.Removed, ids(all[0], all[1], all[2], all[3], all[4])) ||
+		slices.Contains(left, damagedKey(all[4])) || len(left) != 4 || !slices.Contains(left, next.Key()) {
+		t.Errorf("got %+v, left %v", r, left)
+	}
+}
+
+// TestNewPlan_Future: a snapshot from the future stays, and takes nobody's place.
+func TestNewPlan_Future(t *testing.T) {
+	for _, ahead := range []time.Duration{backup.Skew + time.Second, 2 * time.Hour, 365 * 24 * time.Hour} {
+		s := mem.New()
+		all := daily(t, s, 4)
+		now := later()
+		ahead := addSnapshot(t, s, manifest("prod", now.Add(ahead), 50))
+		// Only its manifest shows that the newest snapshot of the present is
+		// damaged.
+		create(t, s, all[3].DataKey()+".zst", []byte("0123456789"))
+		if err := s.Delete(t.Context(), all[3].DataKey()); err != nil {
+			t.Fatal(err)
+		}
+		p := newPruner(s, retention.Policy{Last: 1, MinVerified: 1})
+		p.now = func() time.Time { return now }
+		pl := plan(t, p)
+		if d := pl.Decisions[0]; d.ID != ahead.ID || !d.Keep || !strings.Contains(d.Reasons[0], "begun in the future") {
+			t.Errorf("got %+v", d)
+		}
+		if d := pl.Decisions[1]; d.ID != all[3].ID || d.State != backup.Damaged || d.Item.Defect() == nil ||
+			len(going(pl)) != 0 {
+			t.Errorf("got %+v, to go: %v", d, going(pl))
+		}
+	}
+}
+
+// TestDecision_Row: the row of a decision has the reason of the pin.
+func TestDecision_Row(t *testing.T) {
+	s := mem.New()
+	m := addSnapshot(t, s, manifest("prod", started, 5))
+	if err := prod(s).Marks().Pin(t.Context(), item(m), "before the upgrade", "me"); err != nil {
+		t.Fatal(err)
+	}
+	daily(t, s, 3)
+	var rows []backup.PruneRow
+	for _, d := range plan(t, newPruner(s, retention.Policy{Last: 1, MinVerified: 1})).Decisions {
+		rows = append(rows, d.Row(later()))
+	}
+	for _, row := range rows {
+		if row.ID == m.ID != row.Pinned || row.Pinned && (row.PinReason != "before the upgrade" || !row.Keep) ||
+			len(row.Reasons) == 0 {
+			t.Errorf("got %+v", row)
+		}
+	}
+	if len(rows) != 4 {
+		t.Errorf("%d rows", len(rows))
+	}
+	var none prune.Decision
+	if got := none.Row(later()); got.Reasons == nil {
+		t.Error("no reasons are null in JSON")
+	}
+}
