@@ -57,6 +57,9 @@ type Facts struct {
 	// Bumped reports that the file holds a record without content. Only
 	// etcdutl's --bump-revision writes such a record.
 	Bumped bool `json:"bumped,omitempty"`
+	// Sketch is of the live keys at Revision. A record without content counts as a
+	// put of the empty key.
+	Sketch backup.Sketch `json:"sketch"`
 
 	Leases         int64             `json:"leases"`
 	Alarms         []backup.Alarm    `json:"alarms,omitempty"`

@@ -7,6 +7,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/etcddb/keyset"
+	"github.com/etcd-backupd/backupd/internal/etcddb/sketch"
 )
 
 // scan reads a database in one pass and collects its facts.
@@ -16,8 +17,9 @@ type scan struct {
 	sum   uint32 // of all buckets, the status hash
 
 	// alive holds every key whose newest record so far is a put.
-	alive keyset.Set[keyset.Short]
-	hash  quickHash
+	alive  keyset.Set[keyset.Short]
+	hash   quickHash
+	sample sketch.Sample
 }
 
 // quickHash computes the HashKV at the newest revision during the pass. The result
@@ -116,8 +118,9 @@ func (s *scan) finish(records *bucket) error {
 	if f.CompactRevision >= 0 && f.TotalKeys == 0 {
 		s.hash.wrong = true // without any key etcd leaves out no record
 	}
-	if !s.hash.wrong {
-		return nil
+	s.hash.newer = keyset.Set[keyset.Fingerprint]{}
+	if err := s.finishSketch(records); err != nil || !s.hash.wrong {
+		return err
 	}
 	var err error
 	f.HashKV, err = hashAt(s.im, records, int64(f.Revision), int64(f.CompactRevision))
@@ -149,6 +152,7 @@ func (s *scan) record(e *element) error {
 	s.facts.Records++
 	s.facts.LastRecordRevision = backup.Revision(rk.main)
 	s.facts.Bumped = s.facts.Bumped || r.Empty()
+	s.sample.Add(sketched(rk, &r, e))
 
 	key, twice := keyset.ShortOf(r.Key), false
 	if rk.tombstone {

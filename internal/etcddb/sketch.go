@@ -1,0 +1,56 @@
+package etcddb
+
+import (
+	"slices"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/etcddb/keyset"
+	"github.com/etcd-backupd/backupd/internal/etcddb/keyvalue"
+	"github.com/etcd-backupd/backupd/internal/etcddb/sketch"
+)
+
+func sketched(rk recordKey, r *keyvalue.KeyValue, e *element) sketch.Record {
+	return sketch.Record{Key: r.Key, Mod: rk.main, Tombstone: rk.tombstone, Pair: e.pair}
+}
+
+// finishSketch makes the sketch of the database after its records were sampled.
+func (s *scan) finishSketch(records *bucket) error {
+	recent, err := s.recent(records)
+	if err != nil {
+		return err
+	}
+	out := &s.facts.Sketch
+	limit, entries := s.sample.Entries()
+	out.Limit, out.Sample = limit, sketchEntries(entries, backup.ByHash)
+	from, entries := recent.Entries()
+	out.From, out.Recent = backup.Revision(from), sketchEntries(entries, backup.ByRevision)
+	return nil
+}
+
+// recent reads from the end backwards, unless the sample knows every key.
+func (s *scan) recent(records *bucket) (*sketch.Recent, error) {
+	recent, newer := &sketch.Recent{}, keyset.Set[keyset.Fingerprint]{}
+	if all, ok := s.sample.All(); ok {
+		for i := 0; i < len(all) && recent.Add(all[i]); i++ {
+		}
+		return recent, nil
+	}
+	return recent, newWalker(s.im, descending).bucket(records, func(e *element) error {
+		rk, r, err := readRecord(e)
+		if err == nil && !newer.Add(keyset.FingerprintOf(r.Key)) && !recent.Add(sketched(rk, &r, e)) {
+			return errStop
+		}
+		return err
+	})
+}
+
+// sketchEntries sorts the entries. Two keys of one hash and one digest, which somebody
+// may have made on purpose, are one entry.
+func sketchEntries(in []sketch.Entry, order func(a, b backup.SketchEntry) int) []backup.SketchEntry {
+	out := make([]backup.SketchEntry, 0, len(in))
+	for _, e := range in {
+		out = append(out, backup.SketchEntry{Key: e.Key, Mod: backup.Revision(e.Mod), Digest: e.Digest})
+	}
+	slices.SortFunc(out, order)
+	return slices.Compact(out)
+}
