@@ -66,7 +66,7 @@ notifications. Use it in a CronJob or a timer.
 				return &usageError{errors.New(
 					"--once does one slot of a configuration: give --config (or BACKUPD_CONFIG), or leave --once out")}
 			}
-			return runBackup(cmd.Context(), a, o)
+			return runBackup(cmd, a, o)
 		},
 	}
 	o.repo.register(cmd)
@@ -86,7 +86,8 @@ notifications. Use it in a CronJob or a timer.
 	return cmd
 }
 
-func runBackup(ctx context.Context, a *app, o backupOptions) error {
+func runBackup(cmd *cobra.Command, a *app, o backupOptions) error {
+	ctx := cmd.Context()
 	recipients, err := codec.ParseRecipients(o.recipients, o.recipientFiles)
 	if err != nil {
 		return &usageError{err}
@@ -115,7 +116,7 @@ func runBackup(ctx context.Context, a *app, o backupOptions) error {
 	if o.noHashCheck {
 		t.Hashes = snapshot.SkipHashes
 	}
-	m, err := takeInto(ctx, t, store, o.repo.cluster)
+	m, history, err := takeInto(ctx, t, store, o.repo.cluster)
 	if err != nil {
 		return err
 	}
@@ -128,30 +129,44 @@ func runBackup(ctx context.Context, a *app, o backupOptions) error {
 			"keep older snapshots; find out which member is right (etcdctl endpoint hashkv --cluster) "+
 				"before you restore this one")
 	}
-	return nil
+	return explainHistory(cmd, history)
 }
 
 // takeInto takes one snapshot into the repository at the root of a store. It makes
-// the repository if there is none.
-func takeInto(ctx context.Context, t *snapshot.Taker, s storage.Store, cluster string) (*backup.Manifest, error) {
+// the repository if there is none. history is the error if nobody knows which history
+// of the cluster is the present one.
+func takeInto(
+	ctx context.Context, t *snapshot.Taker, s storage.Store, cluster string,
+) (m *backup.Manifest, history, err error) {
 	// The repository comes first: a store that refuses us should say so before
 	// etcd is asked for anything.
 	repo, err := repository.Create(ctx, s)
 	if err != nil {
-		return nil, fmt.Errorf("open repository: %w", err)
+		return nil, nil, fmt.Errorf("open repository: %w", err)
 	}
 	to := snapshot.Target{Cluster: repo.Cluster(cluster)}
-	if to.Previous, err = repository.Previous(ctx, to.Cluster, time.Now()); err != nil {
-		return nil, err
+	if to.Timelines, err = repository.ReadTimelines(ctx, to.Cluster); err != nil {
+		return nil, nil, err
 	}
 	survey, err := t.Source.Survey(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if t.Log != nil {
 		snapshot.LogSurvey(t.Log, survey)
 	}
-	return t.Take(ctx, survey, to)
+	if m, err = t.Take(ctx, survey, to); err != nil {
+		return nil, nil, err
+	}
+	if len(to.Timelines) == 0 {
+		return m, nil, nil // it is the first history
+	}
+	all, err := repository.ReadTimelines(ctx, to.Cluster)
+	if err != nil {
+		return nil, nil, fmt.Errorf("snapshot %s is stored, but its history cannot be judged: %w", m.ID, err)
+	}
+	_, history = all.Present()
+	return m, history, nil
 }
 
 func printTaken(a *app, m *backup.Manifest, repo string) error {

@@ -84,7 +84,7 @@ func (d *demo) backUp(ctx context.Context, members []drill.Member) (_ *drill.Sta
 	t := &snapshot.Taker{
 		Source: source, Codec: codec.Options{Compress: codec.Zstd}, Spool: spool.Folder{Dir: d.dir}, Tool: d.tool,
 	}
-	m, err := takeInto(ctx, t, file.New(d.repo()), "demo")
+	m, _, err := takeInto(ctx, t, file.New(d.repo()), "demo")
 	if err != nil {
 		return nil, nil, err
 	}

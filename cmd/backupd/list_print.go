@@ -21,9 +21,10 @@ func (a *app) newListPrinter(long bool) listPrinter {
 	if a.global.writeOut == "json" {
 		return &jsonList{w: bufio.NewWriter(a.stdout)}
 	}
-	header := []string{"CLUSTER", "ID", "AGE", "REVISION", "STORED", "ENCODING", "PINNED", "STATE"}
+	header := []string{"CLUSTER", "ID", "AGE", "REVISION", "STORED", "ENCODING", "PINNED", "TIMELINE", "STATE"}
 	if long {
-		header = []string{"CLUSTER", "ID", "AGE", "REVISION", "SIZE", "STORED", "ENCODING", "PINNED", "STATE"}
+		header = []string{"CLUSTER", "ID", "AGE", "REVISION", "SIZE", "STORED", "ENCODING", "PINNED", "TIMELINE",
+			"STATE"}
 	}
 	return &columnList{a: a, header: header, long: long, now: time.Now(), first: true}
 }
@@ -56,7 +57,7 @@ func (c *columnList) row(r listed) error {
 	if r.Pinned {
 		pinned = "yes"
 	}
-	c.cells = append(c.cells, append(cells, humanize.IBytes(uint64(r.StoredBytes)), r.Encoding, pinned, state))
+	c.cells = append(c.cells, append(cells, humanize.IBytes(uint64(r.StoredBytes)), r.Encoding, pinned, r.Timeline, state))
 	if len(c.cells) < listAtOnce || c.a.global.writeOut == "table" {
 		return nil
 	}

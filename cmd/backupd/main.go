@@ -99,7 +99,8 @@ BACKUPD_<FLAG> in the environment, except those that override a safety check.`,
 		newRunCommand(a), newCheckCommand(a), newConfigCommand(a), newStatusCommand(a))
 	addGroup(root, "repo", "Backups in a repository:",
 		newBackupCommand(a), newListCommand(a), newShowCommand(a), newVerifyCommand(a), newRestoreCommand(a),
-		newPinCommand(a), newUnpinCommand(a), newPruneCommand(a), newRmCommand(a))
+		newPinCommand(a), newUnpinCommand(a), newPruneCommand(a), newRmCommand(a),
+		newTimelineCommand(a))
 	addGroup(root, "file", "Snapshots as plain files, like etcdctl and etcdutl:", newSnapshotCommand(a))
 	root.AddCommand(newDemoCommand(a), newVersionCommand(a))
 	return root

@@ -75,6 +75,8 @@ func newOnce(o daemon.Outcome) once {
 		r.Result = "verified"
 	case duty.Suspect:
 		r.Result, r.Reason = "suspect", o.Manifest.Suspect[0]
+	case duty.Unaccepted:
+		r.Result, r.Reason = "unaccepted", o.Err.Error()
 	case duty.Skipped, duty.Passed:
 		r.Result = "skipped"
 	default:

@@ -30,6 +30,7 @@ const (
 	kindVerification = "backupd/verification/v1"
 	kindRestore      = "backupd/restore/v1"
 	kindVersion      = "backupd/version/v1"
+	kindTimelines    = "backupd/timelines/v1"
 	kindConfigCheck  = "backupd/config-check/v1"
 )
 

@@ -17,6 +17,8 @@ const (
 	KindManifest = "manifest"
 	KindData     = "data"
 	KindMark     = "mark"
+	// KindAcceptance is that of an [Acceptance].
+	KindAcceptance = "acceptance"
 )
 
 // Key is the parsed name of an object of a repository:
@@ -24,17 +26,20 @@ const (
 //	<cluster>/snapshots/<id>.<timeline>.<raft index>[.<state>].json  the manifest, the commit point
 //	<cluster>/data/<data name>.db[.zst][.age]           the snapshot's bytes
 //	<cluster>/marks/<id>.<kind>.json                    a [Mark] about the snapshot
+//	<cluster>/timelines/<timeline>.json                 an [Acceptance] of a timeline
+//	<cluster>/timelines/cluster-<cluster id>.json       an [Acceptance] of the cluster that a restore makes
 type Key struct {
 	Cluster  string
 	Kind     string
 	ID       SnapshotID // of a manifest, or of the snapshot that a mark is about
-	Timeline string     // of a manifest: the history that the snapshot is of
+	Timeline string     // of a manifest: the history that the snapshot is of; of an acceptance
 	// Index is the last raft entry in the database, of a manifest. It orders the
 	// snapshots of one timeline.
-	Index uint64
-	State State    // of a manifest: [Verified], [Unconfirmed] or [Suspect]
-	Mark  MarkKind // of a mark
-	Data  DataName // of a data object
+	Index     uint64
+	State     State    // of a manifest: [Verified], [Unconfirmed] or [Suspect]
+	ClusterID MemberID // of an acceptance that names no timeline
+	Mark      MarkKind // of a mark
+	Data      DataName // of a data object
 	// Suffix is a data object's encoding suffix: "", ".zst", ".age" or
 	// ".zst.age".
 	Suffix string
@@ -49,9 +54,13 @@ func (k Key) String() string {
 		return DataPrefix(k.Cluster) + string(k.Data) + ".db" + k.Suffix
 	case k.Kind == KindMark:
 		return MarkPrefix(k.Cluster) + string(k.ID) + "." + string(k.Mark) + ".json"
+	case k.Kind == KindAcceptance && k.Timeline == "":
+		return AcceptancePrefix(k.Cluster) + acceptedCluster + k.ClusterID.String() + ".json"
+	case k.Kind == KindAcceptance:
+		return AcceptancePrefix(k.Cluster) + k.Timeline + ".json"
 	}
 	name := fmt.Sprintf("%s%s.%s.%d", ManifestPrefix(k.Cluster), k.ID, k.Timeline, k.Index)
-	if k.State != Verified {
+	if k.State != Verified && k.State != "" {
 		name += "." + string(k.State)
 	}
 	return name + ".json"
@@ -65,6 +74,12 @@ func DataPrefix(cluster string) string { return cluster + "/data/" }
 
 // MarkPrefix is the prefix all marks of a cluster share.
 func MarkPrefix(cluster string) string { return cluster + "/marks/" }
+
+// AcceptancePrefix is the prefix all acceptances of a cluster's timelines share.
+func AcceptancePrefix(cluster string) string { return cluster + "/timelines/" }
+
+// acceptedCluster begins the name of an acceptance that names no timeline.
+const acceptedCluster = "cluster-"
 
 // ParseKey parses an object's name below the repository's root. It refuses
 // everything that backupd would not have written, so that foreign objects are
@@ -93,6 +108,8 @@ func (k *Key) parseName(folder, name string) error {
 		return k.parseMark(name)
 	case "data":
 		return k.parseData(name)
+	case "timelines":
+		return k.parseAcceptance(name)
 	}
 	return fmt.Errorf("unknown folder %q", folder)
 }
@@ -131,6 +148,24 @@ func (k *Key) parseMark(name string) (err error) {
 		return fmt.Errorf("kind of mark %q: want letters and dashes", kind)
 	}
 	k.ID, err = ParseSnapshotID(id)
+	return err
+}
+
+func (k *Key) parseAcceptance(name string) error {
+	k.Kind = KindAcceptance
+	subject, ok := strings.CutSuffix(name, ".json")
+	if !ok {
+		return errors.New("an acceptance ends in .json")
+	}
+	id, ok := strings.CutPrefix(subject, acceptedCluster)
+	if !ok {
+		k.Timeline = subject
+		return CheckTimeline(subject)
+	}
+	err := k.ClusterID.UnmarshalText([]byte(id))
+	if err == nil && (k.ClusterID == 0 || k.ClusterID.String() != id) {
+		err = fmt.Errorf("cluster id %q: want lower-case hexadecimal digits without leading zeros", id)
+	}
 	return err
 }
 

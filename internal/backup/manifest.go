@@ -23,11 +23,20 @@ type Manifest struct {
 	ID     SnapshotID `json:"id"`
 	// Timeline names one unforked history: see the package history.
 	Timeline string `json:"timeline"`
+	// Origin tells why the timeline began; nil if it is the cluster's first.
+	Origin *Origin `json:"origin,omitempty"`
 	Capture
 	FinishedAt time.Time `json:"finishedAt"`
 	// Stored is the data object.
 	Stored   Blob     `json:"stored"`
 	Encoding Encoding `json:"encoding"`
+}
+
+// Origin tells why a timeline began. All snapshots of the timeline repeat it.
+type Origin struct {
+	Timeline string     `json:"timeline"` // the one that could not go on
+	Snapshot SnapshotID `json:"snapshot"` // its furthest then
+	Reason   string     `json:"reason"`
 }
 
 // Capture is all that is known of a snapshot before it is stored. Everything in
@@ -52,7 +61,10 @@ type Capture struct {
 	CompactRevision Revision `json:"compactRevision"`
 	// HighWaterRevision is the newest revision any member was seen to serve.
 	HighWaterRevision Revision `json:"highWaterRevision"`
-	HashKV            HashKV   `json:"hashKV"`
+	// NewestTimeline is the newest timeline that the repository was seen to hold when
+	// the snapshot was taken; empty if it held none, or could not be read.
+	NewestTimeline string `json:"newestTimeline,omitempty"`
+	HashKV         HashKV `json:"hashKV"`
 	// MemberHashes is what each voting member answered; empty when the
 	// comparison was switched off.
 	MemberHashes []MemberHash `json:"memberHashes"`
@@ -199,6 +211,9 @@ func (m *Manifest) Validate() error {
 	if err := CheckTimeline(m.Timeline); err != nil {
 		return err
 	}
+	if err := m.Origin.validate(); err != nil {
+		return err
+	}
 	if m.FinishedAt.IsZero() {
 		return errors.New("no start or finish time")
 	}
@@ -225,6 +240,11 @@ func (c *Capture) Validate() error {
 	if c.CompactRevision > c.Revision {
 		return fmt.Errorf("compact revision %d is after revision %d", c.CompactRevision, c.Revision)
 	}
+	if c.NewestTimeline != "" {
+		if err := CheckTimeline(c.NewestTimeline); err != nil {
+			return err
+		}
+	}
 	if c.StartedAt.IsZero() {
 		return errors.New("no start or finish time")
 	}
@@ -232,6 +252,19 @@ func (c *Capture) Validate() error {
 		return errors.New("size or sha256 of the plain or stored bytes is missing")
 	}
 	return c.validateMembers()
+}
+
+func (o *Origin) validate() error {
+	if o == nil {
+		return nil
+	}
+	if err := CheckTimeline(o.Timeline); err != nil {
+		return fmt.Errorf("origin: %w", err)
+	}
+	if _, err := ParseSnapshotID(string(o.Snapshot)); err != nil {
+		return fmt.Errorf("origin: %w", err)
+	}
+	return nil
 }
 
 func (c *Capture) validateMembers() error {

@@ -19,11 +19,12 @@ func full() *backup.Manifest {
 	member := backup.Member{ID: 0xab, Name: "m1", PeerURLs: []string{"http://h:2380"},
 		ClientURLs: []string{"http://h:2379"}, Learner: true}
 	return &backup.Manifest{
-		Format: backup.ManifestFormat, ID: "20261120T101500Z-r123456-k7q2xd", Timeline: "t1-abcdef",
+		Format: backup.ManifestFormat, ID: "20261120T101500Z-r123456-k7q2xd", Timeline: "t2-abcdef",
+		Origin: &backup.Origin{Timeline: "t1-abcdef", Snapshot: "20261119T101500Z-r99-k7q2xd", Reason: "it was wiped"},
 		Capture: backup.Capture{
 			Cluster: "prod", ClusterID: 0xcd, StartedAt: at, Source: member, Endpoint: "http://h:2379",
 			Members: []backup.Member{member}, EtcdVersion: "3.7.3", StorageVersion: "3.7.0",
-			Revision: 123456, CompactRevision: 100, HighWaterRevision: 123460, HashKV: hash,
+			Revision: 123456, CompactRevision: 100, HighWaterRevision: 123460, NewestTimeline: "t2-abcdef", HashKV: hash,
 			MemberHashes: []backup.MemberHash{
 				{MemberID: 0xab, Endpoint: "http://h:2379", Result: backup.HashDiffers, Answer: &hash, Detail: "d"},
 			},
@@ -61,7 +62,7 @@ func TestManifest_RoundTrip(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, m) {
 		t.Errorf("got %+v, %v, want %+v", got, err, m)
 	}
-	if m.Key() != "prod/snapshots/20261120T101500Z-r123456-k7q2xd.t1-abcdef.8.suspect.json" ||
+	if m.Key() != "prod/snapshots/20261120T101500Z-r123456-k7q2xd.t2-abcdef.8.suspect.json" ||
 		m.DataKey() != "prod/data/20261120T101500Z-k7q2xd.db.zst.age" || m.Verified() {
 		t.Errorf("got %s, %s, verified %v", m.Key(), m.DataKey(), m.Verified())
 	}

@@ -13,7 +13,8 @@ type Row struct {
 	ID          SnapshotID `json:"id"`
 	Time        time.Time  `json:"time" jsonschema:"when the snapshot began"`
 	Revision    Revision   `json:"revision"`
-	State       State      `json:"state" jsonschema:"verified, suspect or damaged"`
+	Timeline    string     `json:"timeline" jsonschema:"the history that it is of"`
+	State       State      `json:"state" jsonschema:"verified, unconfirmed, suspect or damaged"`
 	Reason      string     `json:"reason,omitempty" jsonschema:"how it is damaged, or why it is suspect"`
 	Future      bool       `json:"future,omitempty" jsonschema:"whether it was begun by a clock that was ahead"`
 	PlainBytes  int64      `json:"plainBytes,omitempty" jsonschema:"size of the database if the manifest was read"`

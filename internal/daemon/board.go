@@ -113,7 +113,7 @@ func stateOf(r duty.Result) string {
 	switch r {
 	case duty.Succeeded:
 		return server.JobSucceeded
-	case duty.Suspect:
+	case duty.Suspect, duty.Unaccepted:
 		return server.JobSuspect
 	case duty.Skipped, duty.Passed:
 		return server.JobSkipped

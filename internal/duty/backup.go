@@ -83,6 +83,9 @@ func (b *Backup) take(
 	case other != "":
 		return Outcome{Result: Passed, Reason: other}
 	case current && run.Why != schedule.Manual:
+		if err := inQuestion(b.Subject, overview); err != nil {
+			return failed(err)
+		}
 		return Outcome{Result: Skipped, Reason: fmt.Sprintf(
 			"the revision is %d as in the newest verified snapshot", survey.HighWater)}
 	}
@@ -101,7 +104,7 @@ func (b *Backup) take(
 	b.Log.Info("snapshot stored", "snapshot", m.ID, "revision", int64(m.Revision),
 		"verified", m.Verified(), "bytes", m.Stored.Bytes)
 	b.Known.holds(m, b.Now())
-	return stored(m)
+	return judged(ctx, b, m)
 }
 
 // unchanged reports whether the newest verified snapshot holds everything that the
@@ -127,7 +130,7 @@ func (b *Backup) target(ctx context.Context, o *repository.Overview, down error)
 		return snapshot.Target{Cluster: repository.At(b.Store, known).Cluster(b.Cluster), Down: down}, nil
 	}
 	if o != nil {
-		return snapshot.Target{Cluster: repository.At(b.Store, known).Cluster(b.Cluster), Previous: o.Previous}, nil
+		return snapshot.Target{Cluster: repository.At(b.Store, known).Cluster(b.Cluster), Timelines: o.Timelines}, nil
 	}
 	repo, err := repository.Create(ctx, b.Store)
 	if err != nil {

@@ -30,9 +30,11 @@ func (k Key) String() string { return k.Repository + "/" + k.Cluster }
 // Subject is the protected cluster that a duty works on.
 type Subject struct {
 	Key
-	Etcd  *cluster.Cluster
-	Store storage.Store
-	Spool spool.Folder
+	// Address is the URL of the repository, for hints.
+	Address string
+	Etcd    *cluster.Cluster
+	Store   storage.Store
+	Spool   spool.Folder
 	// LocalEndpoint is the member that this process is the sidecar of. It is empty
 	// if the process is no sidecar. Sidecars divide the runs among them, except
 	// those that are requested by hand.
@@ -64,9 +66,11 @@ type Result string
 const (
 	Succeeded Result = "succeeded"
 	Suspect   Result = "suspect" // a snapshot was stored, and something speaks against it
-	Skipped   Result = "skipped" // nothing was needed: this counts as a success
-	Passed    Result = "passed"  // another sidecar does the run, or there was nothing to do: this says nothing
-	Failed    Result = "failed"
+	// Unaccepted: a snapshot was stored, and nobody has accepted its history.
+	Unaccepted Result = "unaccepted"
+	Skipped    Result = "skipped" // nothing was needed: this counts as a success
+	Passed     Result = "passed"  // another sidecar does the run, or there was nothing to do: this says nothing
+	Failed     Result = "failed"
 )
 
 // Outcome is the result of one try.

@@ -38,6 +38,11 @@ func (b *Backup) Health(now time.Time) Health {
 	if f.Overview != nil {
 		s = f.Overview.Summary(now)
 	}
+	if f.Overview != nil {
+		if h := inQuestionHealth(b.Subject, f.Overview); h.Level != OK {
+			return h
+		}
+	}
 	if h := damage(b.Cluster, s); h.Level != OK {
 		return h
 	}
@@ -64,6 +69,16 @@ func (b *Backup) Health(now time.Time) Health {
 		return problem(Warning, "there is no verified snapshot yet", nil)
 	}
 	return Health{Level: OK}
+}
+
+// inQuestionHealth judges the histories of the cluster.
+func inQuestionHealth(s *Subject, o *repository.Overview) Health {
+	_, err := o.Timelines.Present()
+	var history *repository.HistoryError
+	if !errors.As(err, &history) {
+		return Health{Level: OK}
+	}
+	return Health{Level: Failure, Problem: history.Error(), Hint: historyHint(s, history), Err: err}
 }
 
 // damage judges the stored snapshots.

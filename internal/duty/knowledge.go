@@ -128,12 +128,13 @@ func (f *Facts) saw(o *repository.Overview, now time.Time) {
 	before := f.Newest()
 	f.Overview = o
 	// A snapshot that was deleted or damaged no longer counts as protection.
-	newest := o.Summary(now).NewestVerified
+	s := o.Summary(now)
+	newest := s.NewestVerified
 	if newest == nil || before != nil && !o.Trusts(before.ID) || f.Confirmed.After(now.Add(backup.Skew)) {
 		f.Confirmed = time.Time{}
 	}
 	if newest != nil {
-		f.confirm(newest.ID.Time())
+		f.confirm(s.LastVerified)
 	}
 	if m := o.Newest(); m != nil {
 		f.confirm(m.StartedAt)

@@ -133,7 +133,7 @@ func TestLook_Overtaken(t *testing.T) {
 	wants(t, o, duty.Succeeded, "")
 	f := p.Known.Now()
 	if f.Newest().ID != o.Snapshot || !f.Confirmed.Equal(o.Manifest.StartedAt) ||
-		f.Overview.Previous.ID != o.Snapshot || o.Prune == nil || o.Prune.Removed != 1 {
+		f.Overview.Timelines[0].Manifest.ID != o.Snapshot || o.Prune == nil || o.Prune.Removed != 1 {
 		t.Errorf("got %+v, newest %+v", f, f.Newest())
 	}
 	var ids []backup.SnapshotID

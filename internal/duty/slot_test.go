@@ -55,7 +55,8 @@ func TestSlot_Steady(t *testing.T) {
 	}
 	seen := p.look()
 	if len(seen.Items) != 2 || len(known.Overview.Items) != 2 || seen.Newest().ID != o.Snapshot ||
-		seen.Items[0].Key() != known.Overview.Items[0].Key() || seen.Previous.ID != known.Overview.Previous.ID {
+		seen.Items[0].Key() != known.Overview.Items[0].Key() ||
+		seen.Timelines[0].Manifest.ID != known.Overview.Timelines[0].Manifest.ID {
 		t.Errorf("seen: %+v\nknown: %+v", seen, known.Overview)
 	}
 	p.healthy(duty.OK, "")

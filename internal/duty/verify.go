@@ -63,7 +63,7 @@ func (v *Verify) find(ctx context.Context, ref string) (*repository.Cluster, rep
 		item, err := in.Find(ctx, ref, v.Now())
 		return in, item, err
 	}
-	item, err := repository.Undoubted(ctx, in, v.Now())
+	item, err := repository.Undoubted(ctx, in)
 	return in, item, err
 }
 

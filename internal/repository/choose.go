@@ -98,7 +98,7 @@ func (r *Repository) findLatest(
 	var in []string
 	var none error = &NotFoundError{"no such snapshot: the repository holds none"}
 	for _, name := range names {
-		i, err := latestOf(ctx, r.Cluster(name), now)
+		i, err := latestOf(ctx, r.Cluster(name))
 		switch {
 		case err == nil, errors.As(err, new(*ChoiceError)):
 			of, latest, refusal = r.Cluster(name), i, err
@@ -129,39 +129,44 @@ func matching(ctx context.Context, in catalog.Catalog, ref string) ([]Item, erro
 
 // latestOf returns the snapshot that [Latest] names. It lists all manifests, because
 // only their names tell how far each snapshot of the history is.
-func latestOf(ctx context.Context, c *Cluster, now time.Time) (Item, error) {
+func latestOf(ctx context.Context, c *Cluster) (Item, error) {
 	items, err := names(ctx, c.objects, "")
 	if err != nil {
 		return Item{}, err
 	}
-	head, rivals := headOf(items, now)
-	switch {
-	case head == nil:
+	all := divide(items)
+	if len(all) == 0 {
 		return Item{}, &NotFoundError{"no such snapshot: the repository holds none of cluster " + c.Name()}
-	case len(rivals) > 0:
-		return Item{}, &ChoiceError{
-			Reason: fmt.Sprintf("the latest snapshot is not known: %s and %s are of different histories, "+
-				"and one of them was taken under a wrong clock", head.ID, rivals[0].ID),
-			Others: append([]Item{*head}, rivals...),
+	}
+	if len(all) > 1 {
+		if all, err = timelinesOf(ctx, c, items, nil); err != nil {
+			return Item{}, err
 		}
 	}
-	return existing(ctx, c, head.ID)
+	present, err := all.Present()
+	if err != nil {
+		choice := &ChoiceError{Reason: "the latest snapshot is not known: " + err.Error()}
+		for _, t := range all.Live() {
+			choice.Others = append(choice.Others, t.Head)
+		}
+		return Item{}, choice
+	}
+	return existing(ctx, c, present.Head.ID)
 }
 
-// Undoubted returns the snapshot that [Latest] would name if there were no suspect
-// ones. Where nobody can know which history came last, it is of the present one: to
-// verify it is never wrong. It returns a [*NotFoundError] if there is none.
-func Undoubted(ctx context.Context, c *Cluster, now time.Time) (Item, error) {
+// Undoubted returns the furthest snapshot of the newest history that was not suspect
+// when it was taken, whether the history is accepted or not. To verify it is never
+// wrong. It returns a [*NotFoundError] if there is none.
+func Undoubted(ctx context.Context, c *Cluster) (Item, error) {
 	items, err := names(ctx, c.objects, "")
 	if err != nil {
 		return Item{}, err
 	}
 	items = slices.DeleteFunc(items, func(i Item) bool { return i.Taken == backup.Suspect })
-	head, _ := headOf(items, now)
-	if head == nil {
+	if len(items) == 0 {
 		return Item{}, &NotFoundError{"no such snapshot: the repository holds no verified one of cluster " + c.Name()}
 	}
-	return existing(ctx, c, head.ID)
+	return existing(ctx, c, slices.MaxFunc(items, compareHistory).ID)
 }
 
 // existing returns a snapshot that was listed a moment ago, with its data and
@@ -215,7 +220,7 @@ func (c *Cluster) Choose(ctx context.Context, ref string, a Allow, now time.Time
 		return Item{}, err
 	}
 	state := i.State()
-	if state == backup.Verified || state == backup.Suspect && a.Suspect {
+	if state.Usable() || state == backup.Suspect && a.Suspect {
 		return i, nil
 	}
 	reason, err := against(ctx, c, i)

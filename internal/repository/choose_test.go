@@ -170,9 +170,14 @@ func TestFind_Fails(t *testing.T) {
 func TestChoose(t *testing.T) {
 	s := mem.New()
 	now := started.AddDate(0, 0, 1)
-	old := addSnapshot(t, s, manifestOf(line2, started.Add(-time.Hour), 100))
-	good := addSnapshot(t, s, manifestOf(line1, started, 5))
-	doubtful := addSnapshot(t, s, suspectManifest(started.Add(time.Hour), 6))
+	old := addSnapshot(t, s, manifestOf(line1, started.Add(-time.Hour), 100))
+	good := addSnapshot(t, s, manifestOf(line2, started, 5))
+	doubtful := suspectManifest(started.Add(time.Hour), 6)
+	doubtful.Timeline = line2
+	addSnapshot(t, s, doubtful)
+	if _, err := repository.Accept(t.Context(), prod(s), line2, "restored", "op"); err != nil {
+		t.Fatal(err)
+	}
 	choose := func(ref string, a repository.Allow) (repository.Item, error) {
 		return prod(s).Choose(t.Context(), ref, a, now)
 	}

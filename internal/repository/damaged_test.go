@@ -162,6 +162,9 @@ func TestChoose_Damaged(t *testing.T) {
 	newest := addSnapshot(t, s, manifest("prod", started, 91))
 	addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, -1), 89))
 	addSnapshot(t, s, manifestOf(line2, started.AddDate(0, 0, -10), 500))
+	if _, err := repository.Accept(t.Context(), prod(s), line1, "the other was a test", "op"); err != nil {
+		t.Fatal(err)
+	}
 	addSnapshot(t, s, suspectManifest(started.AddDate(0, 0, -2), 90))
 	record(t, s, newest, defectOf(backup.Changed, newest))
 	for _, a := range []repository.Allow{{}, {Suspect: true}} {

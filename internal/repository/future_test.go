@@ -1,15 +1,11 @@
 package repository_test
 
 import (
-	"cmp"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"pgregory.net/rapid"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
@@ -38,15 +34,17 @@ func TestFuture(t *testing.T) {
 			manifest("prod", now.Add(-time.Hour), 5), manifest("prod", now.Add(2*time.Hour), 5),
 		}, 1, nil, 0},
 		"WithinSkew": {[]*backup.Manifest{
-			manifestOf(line1, now.Add(-time.Hour), 50), manifestOf(line2, now.Add(4*time.Minute), 5),
+			manifest("prod", now.Add(-time.Hour), 50), manifest("prod", now.Add(4*time.Minute), 60),
+		}, 1, nil, 1},
+		"Behind": {[]*backup.Manifest{
+			manifest("prod", now.Add(-time.Hour), 50), manifest("prod", now.Add(-240*time.Hour), 60),
 		}, 1, nil, 1},
 		"OtherHistory": {[]*backup.Manifest{
 			manifestOf(line1, now.Add(-time.Hour), 5), manifestOf(line2, now.Add(2*time.Hour), 60),
-		}, 0, []int{0, 1}, 0},
-		"OtherHistoryBefore": {[]*backup.Manifest{
-			manifestOf(line1, now.Add(-time.Hour), 50), manifestOf(line2, now.Add(2*time.Hour), 6),
-			manifestOf(line2, now.Add(-2*time.Hour), 7),
-		}, 0, []int{0, 2}, 0},
+		}, 1, []int{1, 0}, 0},
+		"OtherHistoryBehind": {[]*backup.Manifest{
+			manifestOf(line1, now.Add(-time.Hour), 50), manifestOf(line2, now.Add(-240*time.Hour), 6),
+		}, 1, []int{1, 0}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := mem.New()
@@ -54,13 +52,10 @@ func TestFuture(t *testing.T) {
 				addSnapshot(t, s, m)
 			}
 			o := look(t, prod(s), 1, now)
-			if head := o.Head(now); head == nil || head.ID != c.all[c.latest].ID || o.Previous.ID != head.ID {
-				t.Errorf("head is %v, previous %v, want %v", head, o.Previous.ID, c.all[c.latest].ID)
+			if all := o.Timelines; all[0].Head.ID != c.all[c.latest].ID || all[0].Manifest.ID != c.all[c.latest].ID {
+				t.Errorf("the newest history is %+v, want %v", all[0], c.all[c.latest].ID)
 			}
-			if m, err := repository.Previous(t.Context(), prod(s), now); err != nil || m.ID != c.all[c.latest].ID {
-				t.Errorf("previous is %v, %v", m, err)
-			}
-			if i, err := repository.Undoubted(t.Context(), prod(s), now); err != nil || i.ID != c.all[c.latest].ID {
+			if i, err := repository.Undoubted(t.Context(), prod(s)); err != nil || i.ID != c.all[c.latest].ID {
 				t.Errorf("to verify is %v, %v", i.ID, err)
 			}
 			i, err := prod(s).Choose(t.Context(), repository.Latest, repository.Allow{}, now)
@@ -75,7 +70,8 @@ func TestFuture(t *testing.T) {
 			if (sum.Newest == nil) != (c.newest < 0) || sum.Newest != nil && sum.Newest.ID != c.all[c.newest].ID {
 				t.Errorf("newest of the present is %+v", sum.Newest)
 			}
-			if (sum.Future == nil) != (name == "WithinSkew") || sum.Future != nil && !sum.Future.Future(now) {
+			noFuture := name == "WithinSkew" || strings.Contains(name, "Behind")
+			if (sum.Future != nil) == noFuture || sum.Future != nil && !sum.Future.Future(now) {
 				t.Errorf("of the future is %+v", sum.Future)
 			}
 		})
@@ -116,48 +112,4 @@ func TestFuture_Vouch(t *testing.T) {
 	if want := ids(near, all[2]); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-}
-
-// TestHead_Model compares the head of random repositories with that of a naive
-// model.
-func TestHead_Model(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		now := started
-		o := &repository.Overview{Cluster: "prod"}
-		for n := range rapid.IntRange(0, 7).Draw(rt, "snapshots") {
-			minutes := rapid.IntRange(-3, 9).Draw(rt, "minutes")
-			at := now.Add(time.Duration(minutes) * time.Minute).Format("20060102T150405Z")
-			rev := rapid.IntRange(1, 4).Draw(rt, "revision")
-			o.Items = append(o.Items, repository.Item{
-				Cluster: "prod", Exists: true,
-				Timeline: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "timeline"),
-				ID:       backup.SnapshotID(fmt.Sprintf("%s-r%d-aaaaa%c", at, rev, 'a'+n)),
-			})
-		}
-		slices.SortFunc(o.Items, func(a, b repository.Item) int { return backup.CompareIDs(a.ID, b.ID) })
-		head, want := o.Head(now), naiveHead(o.Items, now)
-		if (head == nil) != (want == "") || head != nil && head.ID != want {
-			rt.Fatalf("got %v, want %v", head, want)
-		}
-	})
-}
-
-// naiveHead finds the head by going through all of them again and again.
-func naiveHead(items []repository.Item, now time.Time) backup.SnapshotID {
-	if len(items) == 0 {
-		return ""
-	}
-	limit := now.Add(5 * time.Minute)
-	newest := func(of []repository.Item) repository.Item {
-		return slices.MaxFunc(of, func(a, b repository.Item) int { return backup.CompareIDs(a.ID, b.ID) })
-	}
-	present := slices.DeleteFunc(slices.Clone(items), func(i repository.Item) bool { return i.ID.Time().After(limit) })
-	if len(present) == 0 {
-		present = items
-	}
-	timeline := newest(present).Timeline
-	same := slices.DeleteFunc(slices.Clone(items), func(i repository.Item) bool { return i.Timeline != timeline })
-	return slices.MaxFunc(same, func(a, b repository.Item) int {
-		return cmp.Or(cmp.Compare(a.ID.Revision(), b.ID.Revision()), backup.CompareIDs(a.ID, b.ID))
-	}).ID
 }

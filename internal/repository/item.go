@@ -145,6 +145,11 @@ func compareProgress(a, b Item) int {
 	return cmp.Or(cmp.Compare(a.Index, b.Index), cmp.Compare(a.ID.Revision(), b.ID.Revision()), compareItems(a, b))
 }
 
+// compareHistory puts the snapshots of one cluster in the order of its histories.
+func compareHistory(a, b Item) int {
+	return cmp.Or(backup.CompareTimelines(a.Timeline, b.Timeline), compareProgress(a, b))
+}
+
 // NotFoundError is returned if no such snapshot or mark exists.
 type NotFoundError struct{ Reason string }
 

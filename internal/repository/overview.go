@@ -15,17 +15,16 @@ import (
 // is computed from the listings; only [Cluster.Look] reads.
 type Overview struct {
 	Cluster string
-	// Items are the snapshots, the oldest first.
+	// Items are the snapshots in the order of the histories, the oldest first. No
+	// clock plays a part in it.
 	Items []Item
 	// Rest is data that no manifest names, and marks of snapshots that are gone.
 	Rest []Item
 	// Good are the manifests of the newest verified snapshots, the newest first:
 	// at least as many as [Cluster.Look] was asked to vouch for, if there are.
 	Good []*backup.Manifest
-	// Previous is the manifest of the snapshot that the next one may continue, or
-	// nil: the furthest of the history that goes on now
-	// or, if that cannot be read, the newest that can.
-	Previous *backup.Manifest
+	// Timelines are the histories of the cluster, the newest first.
+	Timelines Timelines
 
 	vouched int // how many good ones the look was asked for
 	marks   map[backup.Key]backup.Mark
@@ -48,9 +47,16 @@ func (c *Cluster) Look(ctx context.Context, vouch int, known *Overview, now time
 			o.Rest = append(o.Rest, i)
 		}
 	}
+	slices.SortFunc(o.Items, compareHistory)
 	var read map[backup.Key]backup.Mark
+	manifests := map[backup.Key]*backup.Manifest{}
 	if known != nil {
 		read = known.marks
+		for _, t := range known.Timelines {
+			if t.Manifest != nil {
+				manifests[t.Manifest.ObjectKey()] = t.Manifest
+			}
+		}
 	}
 	var err error
 	if o.marks, err = c.Marks().read(ctx, o.Items, read); err != nil {
@@ -62,7 +68,10 @@ func (c *Cluster) Look(ctx context.Context, vouch int, known *Overview, now time
 	if err := vouchFor(ctx, c, o, vouch, now); err != nil {
 		return nil, err
 	}
-	o.Previous, err = previousOf(ctx, c, o.Items, o.Good, now)
+	for _, m := range o.Good {
+		manifests[m.ObjectKey()] = m
+	}
+	o.Timelines, err = timelinesOf(ctx, c, o.Items, manifests)
 	return o, err
 }
 
@@ -85,14 +94,12 @@ func (i *Item) explain(marks map[backup.Key]backup.Mark) {
 	}
 }
 
+// vouchFor reads the manifests of the newest verified snapshots of each timeline.
 func vouchFor(ctx context.Context, c *Cluster, o *Overview, n int, now time.Time) error {
-	gone := map[backup.Key]bool{}
+	gone, good := map[backup.Key]bool{}, map[string]int{}
 	for k := range slices.Backward(o.Items) { // the newest first
 		i := &o.Items[k]
-		if len(o.Good) >= n {
-			break
-		}
-		if i.State() != backup.Verified || i.Future(now) {
+		if good[i.Timeline] >= n || i.State() != backup.Verified || i.Future(now) {
 			continue
 		}
 		m, err := c.Manifest(ctx, *i)
@@ -102,6 +109,7 @@ func vouchFor(ctx context.Context, c *Cluster, o *Overview, n int, now time.Time
 		switch {
 		case err == nil:
 			o.Good = append(o.Good, m)
+			good[i.Timeline]++
 		case errors.Is(err, fs.ErrNotExist):
 			gone[i.Key()] = true // it was deleted since the listing
 		case damagedBy(err):
@@ -112,35 +120,6 @@ func vouchFor(ctx context.Context, c *Cluster, o *Overview, n int, now time.Time
 	}
 	o.Items = slices.DeleteFunc(o.Items, func(i Item) bool { return gone[i.Key()] })
 	return nil
-}
-
-// Previous returns the manifest of the snapshot that the next one may continue:
-// the furthest of the current history or, if that cannot be read, the newest that
-// can. It is nil if there is none.
-func Previous(ctx context.Context, c *Cluster, now time.Time) (*backup.Manifest, error) {
-	items, err := names(ctx, c.objects, "")
-	if err != nil {
-		return nil, err
-	}
-	return previousOf(ctx, c, items, nil, now)
-}
-
-// previousOf does not read again what is in known.
-func previousOf(
-	ctx context.Context, c *Cluster, items []Item, known []*backup.Manifest, now time.Time,
-) (*backup.Manifest, error) {
-	head, _ := headOf(items, now)
-	if head == nil {
-		return nil, nil
-	}
-	for _, m := range known {
-		if m.ObjectKey() == head.Key() {
-			return m, nil
-		}
-	}
-	order := slices.Clone(items)
-	slices.Reverse(order)
-	return FirstReadable(ctx, c, append([]Item{*head}, order...))
 }
 
 // compare returns a defect if the listed data does not fit the manifest.
@@ -191,19 +170,15 @@ func (o *Overview) With(m *backup.Manifest, now time.Time) *Overview {
 	}
 	out, i := *o, newItem(m)
 	out.Items = append(slices.Clone(o.Items), i)
-	slices.SortFunc(out.Items, compareItems)
+	slices.SortFunc(out.Items, compareHistory)
 	out.Rest = slices.DeleteFunc(slices.Clone(o.Rest), func(rest Item) bool { return rest.Name == i.Name })
 	if m.Verified() && !i.Future(now) {
 		out.Good = append(slices.Clone(o.Good), m)
-		slices.SortFunc(out.Good, func(a, b *backup.Manifest) int { return backup.CompareIDs(b.ID, a.ID) })
+		slices.SortFunc(out.Good, func(a, b *backup.Manifest) int {
+			return compareHistory(itemOf(b.ObjectKey()), itemOf(a.ObjectKey()))
+		})
 	}
-	// If the manifest of the head cannot be read, the newest readable one is
-	// Previous: see [Cluster.Previous].
-	head := out.Head(now).Key()
-	if p := o.Previous; p == nil || head == m.ObjectKey() ||
-		head != p.ObjectKey() && backup.CompareIDs(p.ID, m.ID) < 0 {
-		out.Previous = m
-	}
+	out.Timelines = o.Timelines.renew(out.Items, m)
 	return &out
 }
 
@@ -230,67 +205,27 @@ func (o *Overview) Judged(id backup.SnapshotID, defect error) *Overview {
 	return &out
 }
 
-// Without returns the overview as it is after snapshots were removed. Previous
-// stays: it tells how far the history had come, even if the snapshot is gone.
+// Without returns the overview as it is after snapshots were removed.
 func (o *Overview) Without(ids []backup.SnapshotID) *Overview {
 	out := *o
 	gone := func(id backup.SnapshotID) bool { return slices.Contains(ids, id) }
 	out.Items = slices.DeleteFunc(slices.Clone(o.Items), func(i Item) bool { return gone(i.ID) })
 	out.Good = slices.DeleteFunc(slices.Clone(o.Good), func(m *backup.Manifest) bool { return gone(m.ID) })
+	out.Timelines = o.Timelines.renew(out.Items, nil)
 	return &out
-}
-
-// Head returns the furthest snapshot of the current history, whatever the clocks
-// said, or nil if there is none.
-func (o *Overview) Head(now time.Time) *Item {
-	head, _ := headOf(o.Items, now)
-	return head
-}
-
-// headOf returns the furthest snapshot of the current history: of the timeline of
-// the newest snapshot that is not from the future. A snapshot from the future on
-// another timeline may belong to a later history or to an earlier one, and no
-// clock can tell which. Such rivals are returned too, the furthest of each
-// timeline.
-func headOf(items []Item, now time.Time) (head *Item, rivals []Item) {
-	furthest := map[string]*Item{}
-	var present *Item
-	future := map[string]bool{}
-	for n := range items {
-		i := &items[n]
-		if f := furthest[i.Timeline]; f == nil || compareProgress(*f, *i) < 0 {
-			furthest[i.Timeline] = i
-		}
-		if i.Future(now) {
-			future[i.Timeline] = true
-		} else if present == nil || compareItems(*present, *i) < 0 {
-			present = i
-		}
-	}
-	current := ""
-	switch {
-	case present != nil:
-		current = present.Timeline
-	case len(items) > 0:
-		current = items[len(items)-1].Timeline
-	}
-	for timeline := range future {
-		if timeline != current {
-			rivals = append(rivals, *furthest[timeline])
-		}
-	}
-	slices.SortFunc(rivals, compareItems)
-	return furthest[current], rivals
 }
 
 // Summary holds the figures of an overview, for metrics and health.
 type Summary struct {
 	Verified, Suspect, Damaged int
 	StoredBytes                int64
-	Newest                     *Item // that is not from the future
-	NewestVerified             *Item // that is not from the future
-	NewestDamaged              *Item
-	Future                     *Item // the newest that is from the future
+	// Newest and NewestVerified are the last ones of the newest history, but for those
+	// from the future.
+	Newest, NewestVerified *Item
+	// LastVerified is when the last verified one was begun by the clocks.
+	LastVerified  time.Time
+	NewestDamaged *Item
+	Future        *Item // the newest that is from the future
 }
 
 // Summary counts the snapshots, and finds the newest of each kind.
@@ -312,8 +247,11 @@ func (o *Overview) Summary(now time.Time) Summary {
 			s.Suspect++
 		default:
 			s.Verified++
-			if !i.Future(now) {
+			if at := i.ID.Time(); !i.Future(now) {
 				s.NewestVerified = i
+				if at.After(s.LastVerified) {
+					s.LastVerified = at
+				}
 			}
 		}
 	}

@@ -23,7 +23,7 @@ import (
 // tags, which only the store knows.
 type seen struct {
 	Items, Rest, Good []string
-	Previous, Head    string
+	Timelines         []string
 	Summary, ToGo     string
 }
 
@@ -44,11 +44,12 @@ func see(t *testing.T, o *repository.Overview, vouch int, now time.Time) seen {
 		out.Good = append(out.Good, m.Key())
 	}
 	out.Good = out.Good[:min(vouch, len(out.Good))]
-	if o.Previous != nil {
-		out.Previous = o.Previous.Key()
-	}
-	if head := o.Head(now); head != nil {
-		out.Head = head.Key().String()
+	for _, l := range o.Timelines {
+		text := fmt.Sprint(l.Name, " ", l.First.ID, " ", l.Head.ID, " ", l.Count, " ", l.Ended)
+		if l.Manifest != nil {
+			text += " " + l.Manifest.Key()
+		}
+		out.Timelines = append(out.Timelines, text)
 	}
 	sum := o.Summary(now)
 	out.Summary = fmt.Sprint(sum.Verified, sum.Suspect, sum.Damaged, sum.StoredBytes, sum.Newest == nil,
@@ -164,7 +165,8 @@ func TestOverview_Without(t *testing.T) {
 		t.Error("what it holds is wrong")
 	}
 	// The overview still tells how far the history had come.
-	if o := without.Without(ids(all[5])); o.Previous.ID != all[5].ID || len(o.Good) != 1 || o.Newest().ID != all[4].ID {
+	if o := without.Without(ids(all[5])); o.Timelines[0].Manifest.ID != all[5].ID ||
+		o.Timelines[0].Head.ID != all[4].ID || len(o.Good) != 1 || o.Newest().ID != all[4].ID {
 		t.Errorf("got %+v", o)
 	}
 }
@@ -179,7 +181,7 @@ func TestLook_Gone(t *testing.T) {
 			t.Fatal(err)
 		}
 	})}).Look(t.Context(), 1, nil, later())
-	if err != nil || o.Holds(all[2].ID) || o.Newest().ID != all[1].ID || o.Previous.ID != all[1].ID {
+	if err != nil || o.Holds(all[2].ID) || o.Newest().ID != all[1].ID || o.Timelines[0].Manifest.ID != all[1].ID {
 		t.Errorf("got %+v, %v", o, err)
 	}
 	if got := strings.Join(lines(t, s, "prod"), "\n"); strings.Count(got, " manifest") != 2 {

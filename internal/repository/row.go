@@ -12,7 +12,8 @@ import (
 // its pin if that was read.
 func (i *Item) Row(now time.Time) backup.Row {
 	row := backup.Row{
-		Cluster: i.Cluster, ID: i.ID, Time: i.ID.Time(), Revision: i.ID.Revision(), State: i.State(),
+		Cluster: i.Cluster, ID: i.ID, Time: i.ID.Time(), Revision: i.ID.Revision(), Timeline: i.Timeline,
+		State:  i.State(),
 		Future: i.Future(now), StoredBytes: i.StoredBytes(), Encoding: i.Encoding(), Pinned: i.Pinned(),
 	}
 	var defect *backup.DefectError

@@ -25,7 +25,8 @@ func TestRow(t *testing.T) {
 	now := started.Add(2 * time.Hour) // the last was begun by a clock that was ahead
 
 	base := func(m *backup.Manifest, state backup.State) backup.Row {
-		return backup.Row{Cluster: "prod", ID: m.ID, Time: m.ID.Time(), Revision: m.Revision, State: state,
+		return backup.Row{Cluster: "prod", ID: m.ID, Time: m.ID.Time(), Revision: m.Revision, Timeline: line1,
+			State:       state,
 			StoredBytes: 10, Encoding: "none"}
 	}
 	short := []backup.Row{base(good, backup.Verified), base(doubted, backup.Suspect), base(lost, backup.Damaged),

@@ -88,7 +88,7 @@ func (t *taker) target(ctx context.Context) (to snapshot.Target, err error) {
 	if t.Spool.Keep {
 		_, _ = t.Taker.StorePending(ctx, to.Cluster) // a snapshot that cannot be stored yet goes on waiting
 	}
-	to.Previous, err = repository.Previous(ctx, to.Cluster, time.Now())
+	to.Timelines, err = repository.ReadTimelines(ctx, to.Cluster)
 	if err != nil && t.Spool.Keep && ctx.Err() == nil {
 		to.Down, err = err, nil
 	}

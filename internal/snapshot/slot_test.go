@@ -54,7 +54,7 @@ func TestSlot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := taker.Taker.Take(t.Context(), survey, snapshot.Target{Cluster: prod, Previous: o.Previous})
+	m, err := taker.Taker.Take(t.Context(), survey, snapshot.Target{Cluster: prod, Timelines: o.Timelines})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,9 +48,9 @@ const (
 // Target is where a snapshot goes.
 type Target struct {
 	*repository.Cluster
-	// Previous is the snapshot that the new one may continue; nil if there is none
-	// or it is not known.
-	Previous *backup.Manifest
+	// Timelines are the histories that the new snapshot may continue. They are empty
+	// if there are none, or if they are not known.
+	Timelines repository.Timelines
 	// Down is why the repository cannot be reached now. If the folder of the spool
 	// keeps pending snapshots, the database is received all the same and waits
 	// there.
@@ -116,11 +116,25 @@ func (t *Taker) takeInto(
 	if err != nil {
 		return nil, err
 	}
-	m.Timeline = history.Timeline(m, to.Previous, nil)
+	place(m, to.Timelines)
 	if err := to.Commit(ctx, m); err != nil {
 		return nil, err
 	}
 	return m, nil
+}
+
+// place decides which history the snapshot is of.
+func place(m *backup.Manifest, known repository.Timelines) {
+	var previous *backup.Manifest
+	if len(known) > 0 {
+		previous = known[0].Manifest
+	}
+	m.Timeline = history.Timeline(m, previous, nil)
+	if previous != nil && m.Timeline != previous.Timeline {
+		m.Origin = &backup.Origin{Timeline: previous.Timeline, Snapshot: previous.ID, Reason: "it does not continue it"}
+	} else if previous != nil {
+		m.Origin = previous.Origin
+	}
 }
 
 // capture returns all that is known of a snapshot before it is compared and

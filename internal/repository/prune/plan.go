@@ -104,7 +104,6 @@ func (p *Plan) decide(policy retention.Policy, o *repository.Overview, now time.
 		snapshots = append(snapshots, s)
 		byID[i.ID] = append(byID[i.ID], i)
 	}
-	head := o.Head(now)
 	for _, d := range policy.Apply(snapshots, now) {
 		i := byID[d.ID][0]
 		byID[d.ID] = byID[d.ID][1:]
@@ -113,7 +112,7 @@ func (p *Plan) decide(policy retention.Policy, o *repository.Overview, now time.
 			d.Keep, d.Reasons = true, []string{"another manifest names the same data"}
 		}
 		// The policy goes by time, and the clock may have been behind.
-		if head != nil && d.ID == head.ID && !d.Keep {
+		if !d.Keep && o.Timelines.IsHead(d.ID) {
 			d.Keep, d.Reasons = true, []string{"the latest: no other of its history has come as far"}
 		}
 		p.Decisions = append(p.Decisions, Decision{d, i})

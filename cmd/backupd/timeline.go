@@ -1,0 +1,256 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/kballard/go-shellquote"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository"
+)
+
+func newTimelineCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "timeline",
+		Short: "Show and accept the histories of a cluster",
+		Long: `Show and accept the histories of a cluster.
+
+A timeline is one unforked history. A cluster whose data was lost, restored or replaced
+begins a new one, even with the same cluster id. Until somebody accepts the new one,
+backups exit with 4, retention removes nothing of the older ones, and "latest" is
+refused: nobody may take an empty cluster for the one that was lost.
+
+` + exitHelp,
+		Args: arguments(0, "a subcommand"),
+	}
+	cmd.AddCommand(newTimelineListCommand(a), newTimelineAcceptCommand(a))
+	return cmd
+}
+
+func newTimelineListCommand(a *app) *cobra.Command {
+	var repo repoFlags
+	cmd := &cobra.Command{
+		Use:   "list --repo REPO --cluster NAME",
+		Short: "List the histories of a cluster, the newest first",
+		Long: `List the histories of a cluster, the newest first.
+
+STATE is present (it goes on), ended (an accepted one has replaced it) or in question
+(nobody knows whether it or another is the present one).
+
+` + exitHelp,
+		Example: "  backupd timeline list --repo s3://backups/etcd --cluster prod",
+		Args:    arguments(0, "no argument"),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runTimelineList(cmd, a, repo) },
+	}
+	repo.register(cmd)
+	return cmd
+}
+
+// timelineRow is one history in a listing.
+type timelineRow struct {
+	Timeline  string            `json:"timeline"`
+	State     string            `json:"state"`
+	Snapshots int               `json:"snapshots"`
+	First     backup.SnapshotID `json:"first"`
+	Last      backup.SnapshotID `json:"last"`
+	Revision  backup.Revision   `json:"revision"`
+	Keys      *int64            `json:"keys,omitempty"`
+	ClusterID string            `json:"clusterID,omitempty"`
+	Members   []backup.Member   `json:"members,omitempty"`
+	Reason    string            `json:"reason,omitempty"`
+	Accepted  string            `json:"accepted,omitempty"`
+}
+
+func timelineRows(all repository.Timelines) []timelineRow {
+	_, question := all.Present()
+	live := all.Live()
+	var rows []timelineRow
+	for _, t := range all {
+		row := timelineRow{
+			Timeline: t.Name, State: "present", Snapshots: t.Count, First: t.First.ID, Last: t.Head.ID,
+			Revision: t.Head.ID.Revision(),
+		}
+		switch {
+		case live.Find(t.Name) == nil:
+			row.State = "ended"
+		case question != nil:
+			row.State = "in question"
+		}
+		if m := t.Manifest; m != nil {
+			row.Keys, row.ClusterID, row.Members = &m.Keys, m.ClusterID.String(), m.Members
+			if m.Origin != nil {
+				row.Reason = m.Origin.Reason
+			}
+		}
+		if t.Accepted != nil {
+			row.Accepted = fmt.Sprintf("%s (%s, %s)",
+				t.Accepted.Reason, t.Accepted.By, t.Accepted.At.UTC().Format(time.RFC3339))
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+func runTimelineList(cmd *cobra.Command, a *app, repo repoFlags) error {
+	in, err := repo.openCluster(cmd, a)
+	if err != nil {
+		return err
+	}
+	all, err := repository.ReadTimelines(cmd.Context(), in)
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 {
+		return &repository.NotFoundError{Reason: "the repository holds no snapshot of cluster " + in.Name()}
+	}
+	rows := timelineRows(all)
+	if a.global.writeOut == "json" {
+		err = printJSON(a.stdout, kindTimelines, struct {
+			Timelines []timelineRow `json:"timelines"`
+		}{rows})
+	} else {
+		err = printTimelines(a, rows)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = all.Present()
+	return explainHistory(cmd, err)
+}
+
+func printTimelines(a *app, rows []timelineRow) error {
+	var cells [][]string
+	for _, r := range rows {
+		keys := "unknown"
+		if r.Keys != nil {
+			keys = strconv.FormatInt(*r.Keys, 10)
+		}
+		cells = append(cells, []string{
+			r.Timeline, r.State, strconv.Itoa(r.Snapshots), string(r.First), string(r.Last), keys,
+			r.ClusterID, cmp.Or(r.Reason, "the first"), cmp.Or(r.Accepted, "no"),
+		})
+	}
+	return a.printRows([]string{"TIMELINE", "STATE", "SNAPSHOTS", "FIRST", "LAST", "KEYS", "CLUSTER ID", "BEGAN BECAUSE",
+		"ACCEPTED"}, cells)
+}
+
+func newTimelineAcceptCommand(a *app) *cobra.Command {
+	var repo repoFlags
+	var clusterID, reason string
+	cmd := &cobra.Command{
+		Use:   "accept --repo REPO --cluster NAME TIMELINE --reason TEXT",
+		Short: "State that a history is the present one of the cluster",
+		Long: `State that a history is the present one of the cluster. All others end with the
+snapshots that they have now: retention applies to them again, and they can be restored
+by their ids.
+
+With --cluster-id instead of a timeline the first history of a cluster with that id is
+accepted before its first snapshot exists. 'backupd restore' does so by itself where it
+may write to the repository.
+
+` + exitHelp,
+		Example: `  backupd timeline accept --repo s3://backups/etcd --cluster prod t2-k7q2xd \
+    --reason "restored after the disk failure of 3 May"`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runTimelineAccept(cmd, a, repo, args, clusterID, reason)
+		},
+	}
+	repo.register(cmd)
+	cmd.Flags().StringVar(&clusterID, "cluster-id", "", "id of the cluster whose first history is accepted")
+	cmd.Flags().StringVar(&reason, "reason", "", "why it is the present history (required)")
+	annotate(cmd.Flags(), "cluster-id", flagOnly)
+	annotate(cmd.Flags(), "reason", flagOnly)
+	return cmd
+}
+
+func runTimelineAccept(
+	cmd *cobra.Command, a *app, repo repoFlags, args []string, clusterID, reason string,
+) error {
+	switch {
+	case len(args) > 1 || (len(args) == 0) == (clusterID == ""):
+		return &usageError{errors.New("timeline accept expects one timeline, or --cluster-id")}
+	case reason == "":
+		return &usageError{errors.New("no reason: say with --reason why it is the present history")}
+	}
+	if err := backup.CheckReason(reason); err != nil {
+		return &usageError{fmt.Errorf("--reason: %w", err)}
+	}
+	in, err := repo.openCluster(cmd, a)
+	if err != nil {
+		return err
+	}
+	if clusterID != "" {
+		var id backup.MemberID
+		if err := id.UnmarshalText([]byte(clusterID)); err != nil || id == 0 {
+			return &usageError{fmt.Errorf("--cluster-id %q: want up to 16 hexadecimal digits", clusterID)}
+		}
+		if err := repository.Expect(cmd.Context(), in, id, reason, whoami()); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.stdout, "The first history of a cluster with the id %s is accepted\n", id)
+		return nil
+	}
+	if err := backup.CheckTimeline(args[0]); err != nil {
+		return &usageError{err}
+	}
+	ended, err := repository.Accept(cmd.Context(), in, args[0], reason, whoami())
+	if err != nil {
+		return repo.explain(cmd, err)
+	}
+	fmt.Fprintf(a.stdout, "Accepted timeline %s as the present history of cluster %s\n", args[0], in.Name())
+	for _, name := range ended {
+		fmt.Fprintf(a.stdout, "Timeline %s has ended\n", name)
+	}
+	return nil
+}
+
+// openCluster opens the part of a repository that --cluster names.
+func (r *repoFlags) openCluster(cmd *cobra.Command, a *app) (*repository.Cluster, error) {
+	if r.cluster == "" {
+		return nil, &usageError{errors.New("no cluster: give --cluster (or BACKUPD_CLUSTER)")}
+	}
+	repo, err := r.openExisting(cmd.Context(), a)
+	if err != nil {
+		return nil, err
+	}
+	return repo.Cluster(r.cluster), nil
+}
+
+// explainHistory adds the commands that settle which history is the present one.
+func explainHistory(cmd *cobra.Command, err error) error {
+	var history *repository.HistoryError
+	if !errors.As(err, &history) {
+		return err
+	}
+	newest, other := history.Newest.Name, history.Others[0]
+	if history.Both {
+		return backup.WithHint(err, "give one of the clusters another name; its snapshots stay and can be restored "+
+			"by their ids. Then accept the history that keeps the name:\n%s\n%s",
+			acceptCommand(cmd, newest), acceptCommand(cmd, other.Name))
+	}
+	return backup.WithHint(err, "if the new history is wanted: %s\nif data was lost, restore snapshot %s",
+		acceptCommand(cmd, newest), other.Head.ID)
+}
+
+// acceptCommand returns the command that accepts a timeline in the repository of the
+// running command.
+func acceptCommand(cmd *cobra.Command, args ...string) string {
+	words := append([]string{"backupd", "timeline", "accept"}, args...)
+	var repo repoFlags
+	known := &cobra.Command{}
+	repo.register(known)
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if known.Flags().Lookup(f.Name) != nil && !slices.Contains(args, "--"+f.Name) {
+			words = append(words, "--"+f.Name+"="+f.Value.String())
+		}
+	})
+	return shellquote.Join(words...) + " --reason TEXT"
+}

@@ -1,0 +1,78 @@
+package backup
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// AcceptanceFormat is the format an acceptance of this version declares.
+const AcceptanceFormat = "backupd/acceptance/v1"
+
+// Acceptance states that a timeline may follow those before it: an operator says so,
+// or the restore that made the cluster. It names either the timeline or, before the
+// first snapshot of it exists, the id of its cluster.
+type Acceptance struct {
+	Format    string    `json:"format"`
+	Timeline  string    `json:"timeline,omitempty"`
+	ClusterID MemberID  `json:"clusterID,omitempty"`
+	Reason    string    `json:"reason"`
+	At        time.Time `json:"at"`
+	By        string    `json:"by,omitempty"`
+	// Ended holds the furthest snapshot that each other timeline had then.
+	Ended map[string]SnapshotID `json:"ended,omitempty"`
+}
+
+// Validate checks that a is complete and does not contradict itself.
+func (a *Acceptance) Validate() error {
+	if a.Format != AcceptanceFormat {
+		return fmt.Errorf("format %q: want %q", a.Format, AcceptanceFormat)
+	}
+	if (a.Timeline == "") == (a.ClusterID == 0) {
+		return errors.New("want either a timeline or a cluster id")
+	}
+	if a.Timeline != "" {
+		if err := CheckTimeline(a.Timeline); err != nil {
+			return err
+		}
+	}
+	for timeline, id := range a.Ended {
+		if err := CheckTimeline(timeline); err != nil {
+			return err
+		}
+		if _, err := ParseSnapshotID(string(id)); err != nil {
+			return err
+		}
+	}
+	return CheckReason(a.Reason)
+}
+
+// ObjectKey is the parsed name of the acceptance in the part of a cluster.
+func (a *Acceptance) ObjectKey(cluster string) Key {
+	return Key{Cluster: cluster, Kind: KindAcceptance, Timeline: a.Timeline, ClusterID: a.ClusterID}
+}
+
+// Marshal validates a and returns it as indented JSON with its seal.
+func (a *Acceptance) Marshal() ([]byte, error) {
+	if err := a.Validate(); err != nil {
+		return nil, err
+	}
+	return seal(a, MaxManifestBytes)
+}
+
+// ParseAcceptance decodes and validates an acceptance. Its errors wrap [ErrCorrupt],
+// except for an [*UnknownFormatError].
+func ParseAcceptance(raw []byte) (*Acceptance, error) {
+	if err := unseal(raw, AcceptanceFormat, MaxManifestBytes); err != nil {
+		return nil, fmt.Errorf("acceptance: %w", err)
+	}
+	var a Acceptance
+	if err := json.Unmarshal(raw, &a); err != nil {
+		return nil, Corruptf("decode acceptance: %w", err)
+	}
+	if err := a.Validate(); err != nil {
+		return nil, Corruptf("acceptance: %w", err)
+	}
+	return &a, nil
+}

@@ -1,0 +1,77 @@
+package repository
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// Accept states that a timeline is the present history of the cluster. All others
+// end with their furthest snapshots of now: those stay, and what comes later is a
+// fault again. It returns the names of the ended ones, and a [*NotFoundError] if there
+// is no such timeline.
+func Accept(ctx context.Context, c *Cluster, timeline, reason, by string) (ended []string, err error) {
+	items, err := names(ctx, c.objects, "")
+	if err != nil {
+		return nil, err
+	}
+	all := divide(items)
+	if all.Find(timeline) == nil {
+		return nil, &NotFoundError{fmt.Sprintf("cluster %s has no timeline %s", c.Name(), timeline)}
+	}
+	a := backup.Acceptance{Timeline: timeline, Reason: reason, By: by, Ended: map[string]backup.SnapshotID{}}
+	for _, t := range all {
+		if t.Name != timeline {
+			a.Ended[t.Name] = t.Head.ID
+			ended = append(ended, t.Name)
+		}
+	}
+	accepted, err := readAcceptances(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	// What contradicts the new statement goes first. If this is interrupted, nothing
+	// is accepted.
+	for _, old := range accepted {
+		if _, contradicts := old.Ended[timeline]; contradicts {
+			if err := c.repo.store.Delete(ctx, old.ObjectKey(c.Name()).String()); err != nil {
+				return nil, fmt.Errorf("delete acceptance of %s: %w", old.Timeline, err)
+			}
+		}
+	}
+	if err := c.repo.store.Delete(ctx, a.ObjectKey(c.Name()).String()); err != nil {
+		return nil, fmt.Errorf("delete the former acceptance: %w", err)
+	}
+	return ended, create(ctx, c, a)
+}
+
+// Expect states before the first snapshot of a cluster with that id exists that its
+// history follows the present one: a restore has made the cluster. It is no error
+// if that is stated already.
+func Expect(ctx context.Context, c *Cluster, id backup.MemberID, reason, by string) error {
+	err := create(ctx, c, backup.Acceptance{ClusterID: id, Reason: reason, By: by})
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+func create(ctx context.Context, c *Cluster, a backup.Acceptance) error {
+	if err := backup.CheckClusterName(c.Name()); err != nil {
+		return err
+	}
+	a.Format, a.At = backup.AcceptanceFormat, time.Now().UTC().Truncate(time.Second)
+	raw, err := a.Marshal()
+	if err != nil {
+		return err
+	}
+	if err := c.repo.store.Create(ctx, a.ObjectKey(c.Name()).String(), bytes.NewReader(raw)); err != nil {
+		return fmt.Errorf("create acceptance: %w", err)
+	}
+	return nil
+}

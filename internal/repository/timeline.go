@@ -1,0 +1,299 @@
+package repository
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// Timeline is one history of a cluster, as the repository holds it.
+type Timeline struct {
+	Name  string
+	First Item // the first snapshot that is left of it
+	Head  Item // the furthest
+	Count int  // of snapshots
+	// Manifest is that of the furthest snapshot that can be read; nil if none can.
+	Manifest *backup.Manifest
+	// Accepted says who accepted that the timeline follows the ones before it; nil if
+	// nobody did.
+	Accepted *backup.Acceptance
+	// Ended reports that an accepted timeline has replaced this one, and that nothing
+	// was added since.
+	Ended bool
+}
+
+// describe names the timeline and its furthest snapshot for people.
+func (t *Timeline) describe() string {
+	text := fmt.Sprintf("%s (up to snapshot %s, revision %d", t.Name, t.Head.ID, t.Head.ID.Revision())
+	if m := t.Manifest; m != nil {
+		text += fmt.Sprintf(", %d keys", m.Keys)
+	}
+	return text + ")"
+}
+
+// cluster names the cluster behind the timeline, by its id and its members.
+func (t *Timeline) cluster() string {
+	if t.Manifest == nil {
+		return "an unknown cluster"
+	}
+	text := "cluster id " + t.Manifest.ClusterID.String()
+	for _, m := range t.Manifest.Members {
+		text += fmt.Sprintf(", %s at %s", cmp.Or(m.Name, m.ID.String()), strings.Join(m.ClientURLs, " "))
+	}
+	return text
+}
+
+// knows reports whether the furthest snapshot was taken when the repository held the
+// other timeline already.
+func (t *Timeline) knows(other string) bool {
+	return t.Manifest != nil && backup.TimelineNumber(t.Manifest.NewestTimeline) >= backup.TimelineNumber(other)
+}
+
+// Timelines are all histories of a cluster, the newest first. Their numbers order
+// them, and no clock does.
+type Timelines []Timeline
+
+// Live returns the timelines that no other has replaced. There is always one, unless
+// there is no timeline at all: where acceptances contradict each other, none counts.
+func (t Timelines) Live() Timelines {
+	live := slices.DeleteFunc(slices.Clone(t), func(l Timeline) bool { return l.Ended })
+	if len(live) == 0 {
+		return t
+	}
+	return live
+}
+
+// Find returns the timeline of that name, or nil.
+func (t Timelines) Find(name string) *Timeline {
+	for n := range t {
+		if t[n].Name == name {
+			return &t[n]
+		}
+	}
+	return nil
+}
+
+// IsHead reports whether the snapshot is the furthest of a timeline.
+func (t Timelines) IsHead(id backup.SnapshotID) bool {
+	return slices.ContainsFunc(t, func(l Timeline) bool { return l.Head.ID == id })
+}
+
+// Present returns the timeline that goes on. It is nil if there is none. If several
+// may, the error is a [*HistoryError], and the timeline is the newest of them.
+func (t Timelines) Present() (*Timeline, error) {
+	live := t.Live()
+	switch len(live) {
+	case 0:
+		return nil, nil
+	case 1:
+		return &live[0], nil
+	}
+	e := &HistoryError{Newest: live[0], Others: live[1:]}
+	for _, other := range e.Others {
+		e.Both = e.Both || other.knows(e.Newest.Name)
+	}
+	return &live[0], e
+}
+
+// Open returns the names of the timelines that nobody has accepted although they may
+// replace others: see [HistoryError].
+func (t Timelines) Open() map[string]bool {
+	live, open := t.Live(), map[string]bool{}
+	for n := range live[:max(len(live), 1)-1] { // the oldest replaces none
+		open[live[n].Name] = live[n].Accepted == nil
+	}
+	return open
+}
+
+// HistoryError is returned while it is not known which history of a cluster is the
+// present one. It wraps [backup.ErrCorrupt].
+type HistoryError struct {
+	Newest Timeline
+	Others Timelines // older ones that may be the right one, the newest first
+	// Both reports that an older one went on after the newest had begun.
+	Both bool
+}
+
+func (e *HistoryError) Error() string {
+	if e.Both {
+		return fmt.Sprintf("two clusters are backed up under the name %s: timeline %s is of %s; timeline %s is of %s",
+			e.Newest.Head.Cluster, e.Others[0].describe(), e.Others[0].cluster(), e.Newest.describe(), e.Newest.cluster())
+	}
+	return fmt.Sprintf("cluster %s has a new history that nobody has accepted: timeline %s comes after %s: %s",
+		e.Newest.Head.Cluster, e.Newest.describe(), e.Others[0].describe(), e.Newest.reason())
+}
+
+// Unwrap makes it a fault of integrity.
+func (e *HistoryError) Unwrap() error { return backup.ErrCorrupt }
+
+// reason says why the timeline began.
+func (t *Timeline) reason() string {
+	if t.Manifest == nil || t.Manifest.Origin == nil {
+		return "the reason is not recorded"
+	}
+	return t.Manifest.Origin.Reason
+}
+
+// ReadTimelines reads which histories the cluster has, and the manifest of the furthest
+// snapshot of each. Where there are several, it also reads what was accepted.
+func ReadTimelines(ctx context.Context, c *Cluster) (Timelines, error) {
+	items, err := names(ctx, c.objects, "")
+	if err != nil {
+		return nil, err
+	}
+	return timelinesOf(ctx, c, items, nil)
+}
+
+// timelinesOf does not read again the manifests that are in known.
+func timelinesOf(
+	ctx context.Context, c *Cluster, items []Item, known map[backup.Key]*backup.Manifest,
+) (Timelines, error) {
+	all := divide(items)
+	for n := range all {
+		if err := all[n].read(ctx, c, items, known); err != nil {
+			return nil, err
+		}
+	}
+	if len(all) < 2 {
+		return all, nil // there is nothing to decide
+	}
+	accepted, err := readAcceptances(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	all.accept(accepted)
+	return all, nil
+}
+
+// renew returns the timelines of other items: m was added, or some are gone. A
+// manifest stays known although its snapshot is gone: it tells how far the history
+// had come.
+func (t Timelines) renew(items []Item, m *backup.Manifest) Timelines {
+	out := divide(items)
+	for n := range out {
+		now := &out[n]
+		if before := t.Find(now.Name); before != nil {
+			now.Manifest, now.Accepted, now.Ended = before.Manifest, before.Accepted, before.Ended
+		}
+		if m != nil && m.Timeline == now.Name && (now.Manifest == nil ||
+			compareProgress(itemOf(now.Manifest.ObjectKey()), itemOf(m.ObjectKey())) < 0) {
+			now.Manifest, now.Ended = m, false
+		}
+	}
+	return out
+}
+
+// divide groups snapshots by their timelines, the newest timeline first.
+func divide(items []Item) Timelines {
+	var out Timelines
+	for _, i := range items {
+		t := out.Find(i.Timeline)
+		if t == nil {
+			out = append(out, Timeline{Name: i.Timeline, First: i, Head: i, Count: 1})
+			continue
+		}
+		t.Count++
+		if compareProgress(i, t.First) < 0 {
+			t.First = i
+		}
+		if compareProgress(t.Head, i) < 0 {
+			t.Head = i
+		}
+	}
+	slices.SortFunc(out, func(a, b Timeline) int { return backup.CompareTimelines(b.Name, a.Name) })
+	return out
+}
+
+// read reads the manifest of the furthest snapshot that can be read.
+func (t *Timeline) read(ctx context.Context, c *Cluster, items []Item, known map[backup.Key]*backup.Manifest) error {
+	if t.Manifest = known[t.Head.Key()]; t.Manifest != nil {
+		return nil
+	}
+	own := slices.DeleteFunc(slices.Clone(items), func(i Item) bool { return i.Timeline != t.Name })
+	slices.SortFunc(own, func(a, b Item) int { return compareProgress(b, a) })
+	var err error
+	t.Manifest, err = FirstReadable(ctx, c, own)
+	return err
+}
+
+// accept judges which timelines are accepted and which have ended.
+func (t Timelines) accept(accepted []backup.Acceptance) {
+	for n := range t {
+		t[n].Accepted = t.acceptanceOf(n, accepted)
+	}
+	for n := range t {
+		by := t[n].Accepted
+		if by == nil {
+			continue
+		}
+		for k := range t {
+			if k != n && t[k].endedBy(&t[n]) {
+				t[k].Ended = true
+			}
+		}
+	}
+}
+
+// acceptanceOf returns the acceptance of the n-th timeline. One that names a cluster
+// is about the first timeline of that cluster only: the same cluster id may come back
+// when its data is lost.
+func (t Timelines) acceptanceOf(n int, accepted []backup.Acceptance) *backup.Acceptance {
+	of := t[n]
+	for i, a := range accepted {
+		if a.Timeline == of.Name {
+			return &accepted[i]
+		}
+	}
+	for i, a := range accepted {
+		if a.Timeline != "" || of.Manifest == nil || of.Manifest.ClusterID != a.ClusterID {
+			continue
+		}
+		earlier := slices.ContainsFunc(t[n+1:], func(o Timeline) bool {
+			return o.Manifest == nil || o.Manifest.ClusterID == a.ClusterID
+		})
+		if !earlier {
+			return &accepted[i]
+		}
+	}
+	return nil
+}
+
+// endedBy reports whether an accepted timeline has replaced this one.
+func (t *Timeline) endedBy(other *Timeline) bool {
+	later := backup.CompareTimelines(other.Name, t.Name) > 0
+	if other.Accepted.Timeline == "" { // a restore has announced it
+		return later && t.Manifest != nil && !t.knows(other.Name)
+	}
+	head, named := other.Accepted.Ended[t.Name]
+	return named && (head == t.Head.ID || later && t.Manifest != nil && !t.knows(other.Name))
+}
+
+// readAcceptances reads all acceptances of the cluster. One that is damaged accepts
+// nothing.
+func readAcceptances(ctx context.Context, c *Cluster) ([]backup.Acceptance, error) {
+	objects, err := c.objects.All(ctx, backup.AcceptancePrefix(c.Name()))
+	if err != nil {
+		return nil, err
+	}
+	var out []backup.Acceptance
+	for _, obj := range objects {
+		raw, err := c.objects.Read(ctx, obj.Key, backup.MaxManifestBytes)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read acceptance %s: %w", obj.Key, err)
+		}
+		a, err := backup.ParseAcceptance(raw)
+		if err == nil && a.ObjectKey(c.Name()) == obj.Name {
+			out = append(out, *a)
+		}
+	}
+	return out, nil
+}
