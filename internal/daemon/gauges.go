@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"log/slog"
 	"time"
 
@@ -79,6 +80,7 @@ func (gs *gauges) collect(s sender, g *guard, now, next time.Time) {
 	}
 	if !f.Read.IsZero() {
 		collectStored(s, summary, f.Newest(), now, name)
+		collectHistory(s, f.Overview, name)
 	}
 }
 
@@ -103,6 +105,20 @@ func collectStored(s sender, sum repository.Summary, newest *backup.Manifest, no
 	s.send("backupd_snapshot_stored_bytes", "Stored size of the newest verified snapshot.",
 		float64(newest.Stored.Bytes), name)
 	s.send("backupd_snapshot_revision", "Revision of the newest verified snapshot.", float64(newest.Revision), name)
+}
+
+// collectHistory sends whether it is known which history is the present one.
+func collectHistory(s sender, o *repository.Overview, name labels) {
+	var question *repository.HistoryError
+	if o != nil {
+		_, err := o.Timelines.Present()
+		errors.As(err, &question)
+	}
+	s.send("backupd_history_unaccepted",
+		"1 if the newest history of the cluster replaces another and nobody has accepted it.",
+		truth(question != nil && !question.Both), name)
+	s.send("backupd_history_rivals", "1 if two histories of the cluster both go on: two clusters have one name.",
+		truth(question != nil && question.Both), name)
 }
 
 // collectSpool sends what is in the spool folder and waits to be stored.

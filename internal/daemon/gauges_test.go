@@ -17,7 +17,8 @@ func TestGauges_Unknown(t *testing.T) {
 	h.troubled(d, server.ClusterWarning, "not a directory")
 	absent := []string{
 		"backupd_last_success_timestamp_seconds", "backupd_repository_snapshots", "backupd_repository_bytes",
-		"backupd_snapshot_suspect", "backupd_snapshot_age_seconds", "backupd_last_verification_successful",
+		"backupd_snapshot_suspect", "backupd_history_unaccepted", "backupd_history_rivals",
+		"backupd_snapshot_age_seconds", "backupd_last_verification_successful",
 		"backupd_last_prune_timestamp_seconds", "backupd_spool_limit_bytes",
 	}
 	for _, name := range absent {
