@@ -38,6 +38,10 @@ func TestSketch_JSON(t *testing.T) {
 			Sample: []backup.SketchEntry{{Key: 1, Mod: 2, Digest: 3}},
 			Recent: []backup.SketchEntry{{Key: 1, Mod: 2, Digest: 3}},
 		}, 100},
+		"no key in both": {backup.Sketch{
+			Limit: 10, Sample: []backup.SketchEntry{{Key: 1, Mod: 50, Digest: 3}},
+			From: 90, Recent: []backup.SketchEntry{{Key: 20, Mod: 95, Digest: 4}},
+		}, 120},
 		"full":           {fullSketch(30_000_000_000), 15 << 10},
 		"huge revisions": {fullSketch(math.MaxInt64), 18 << 10},
 	} {
@@ -57,7 +61,7 @@ func TestSketch_JSON(t *testing.T) {
 	}
 }
 
-// TestSketch_Bytes is the example of docs/format.md.
+// TestSketch_Bytes: the stored form does not change.
 func TestSketch_Bytes(t *testing.T) {
 	s := backup.Sketch{
 		Limit:  0x1122,
