@@ -152,9 +152,9 @@ func (s *scan) record(e *element) error {
 	s.facts.Records++
 	s.facts.LastRecordRevision = backup.Revision(rk.main)
 	s.facts.Bumped = s.facts.Bumped || r.Empty()
-	s.sample.Add(sketched(rk, &r, e))
 
 	key, twice := keyset.ShortOf(r.Key), false
+	s.sample.Add(sketched(key, rk, &r, e))
 	if rk.tombstone {
 		twice = s.alive.Remove(key)
 	} else {

@@ -9,8 +9,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/etcddb/sketch"
 )
 
-func sketched(rk recordKey, r *keyvalue.KeyValue, e *element) sketch.Record {
-	return sketch.Record{Key: r.Key, Mod: rk.main, Tombstone: rk.tombstone, Pair: e.pair}
+func sketched(key keyset.Short, rk recordKey, r *keyvalue.KeyValue, e *element) sketch.Record {
+	return sketch.Record{Key: r.Key, ID: uint64(key), Mod: rk.main, Tombstone: rk.tombstone, Pair: e.pair}
 }
 
 // finishSketch makes the sketch of the database after its records were sampled.
@@ -37,7 +37,7 @@ func (s *scan) recent(records *bucket) (*sketch.Recent, error) {
 	}
 	return recent, newWalker(s.im, descending).bucket(records, func(e *element) error {
 		rk, r, err := readRecord(e)
-		if err == nil && !newer.Add(keyset.FingerprintOf(r.Key)) && !recent.Add(sketched(rk, &r, e)) {
+		if err == nil && !newer.Add(keyset.FingerprintOf(r.Key)) && !recent.Add(sketched(0, rk, &r, e)) {
 			return errStop
 		}
 		return err

@@ -8,7 +8,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
-	"hash/maphash"
+	"maps"
 	"math"
 	"slices"
 
@@ -28,7 +28,10 @@ const (
 
 // Record is one record of the key bucket.
 type Record struct {
-	Key       []byte
+	Key []byte
+	// ID tells keys apart. It must depend on a secret: anybody can make two keys of
+	// one hash.
+	ID        uint64
 	Mod       int64 // revision at which it was written
 	Tombstone bool
 	// Pair is the record's own key with its value after it, as stored. It must stay
@@ -52,14 +55,13 @@ func entryOf(hash uint64, r *Record) Entry {
 type Sample struct {
 	lowered bool
 	limit   uint64 // if lowered, the pool holds the live keys with smaller hashes only
-	pool    map[identity]Record
+	pool    map[uint64]*candidate
 }
 
-// identity tells keys apart. Anybody can make two keys of one hash, but not two of
-// one fingerprint, whose seed differs in every process.
-type identity struct{ hash, fingerprint uint64 }
-
-var seed = maphash.MakeSeed()
+type candidate struct {
+	Record
+	hash uint64
+}
 
 // Add takes one record. Records must come in the order in which they were written.
 func (s *Sample) Add(r Record) {
@@ -67,15 +69,18 @@ func (s *Sample) Add(r Record) {
 	if s.lowered && hash >= s.limit {
 		return
 	}
-	id := identity{hash, maphash.Bytes(seed, r.Key)}
 	if r.Tombstone {
-		delete(s.pool, id)
+		delete(s.pool, r.ID)
+		return
+	}
+	if c := s.pool[r.ID]; c != nil {
+		c.Record = r
 		return
 	}
 	if s.pool == nil {
-		s.pool = map[identity]Record{}
+		s.pool = map[uint64]*candidate{}
 	}
-	s.pool[id] = r
+	s.pool[r.ID] = &candidate{r, hash}
 	if len(s.pool) > maxPool {
 		s.lower()
 	}
@@ -84,56 +89,46 @@ func (s *Sample) Add(r Record) {
 // lower halves the pool. The limit never rises again, because the keys that it has
 // kept out are not known any more.
 func (s *Sample) lower() {
-	hashes := make([]uint64, 0, len(s.pool))
-	for id := range s.pool {
-		hashes = append(hashes, id.hash)
-	}
-	slices.Sort(hashes)
-	s.limit, s.lowered = hashes[len(hashes)/2], true
-	for id := range s.pool {
-		if id.hash >= s.limit {
+	all := s.sorted()
+	s.limit, s.lowered = all[len(all)/2].hash, true
+	for id, c := range s.pool {
+		if c.hash >= s.limit {
 			delete(s.pool, id)
 		}
 	}
 }
 
+func (s *Sample) sorted() []*candidate {
+	return slices.SortedFunc(maps.Values(s.pool), func(a, b *candidate) int { return cmp.Compare(a.hash, b.hash) })
+}
+
 // Entries returns the entries and the limit: every live key with a smaller hash is
 // among them, and with [NoLimit] every live key.
 func (s *Sample) Entries() (limit uint64, entries []Entry) {
-	ids := make([]identity, 0, len(s.pool))
-	for id := range s.pool {
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, func(a, b identity) int { return cmp.Compare(a.hash, b.hash) })
+	all := s.sorted()
 	limit = NoLimit
-	if s.lowered {
-		limit = s.limit
+	switch {
+	case len(all) > MaxEntries:
+		limit = min(all[MaxEntries].hash, NoLimit-1)
+	case s.lowered:
+		limit = min(s.limit, NoLimit-1)
 	}
-	if len(ids) > MaxEntries {
-		limit = ids[MaxEntries].hash
-	}
-	if s.lowered || len(ids) > MaxEntries {
-		limit = min(limit, NoLimit-1)
-	}
-	for _, id := range ids {
-		if id.hash >= limit && limit != NoLimit {
-			break
+	for _, c := range all {
+		if c.hash < limit || limit == NoLimit {
+			entries = append(entries, entryOf(c.hash, &c.Record))
 		}
-		r := s.pool[id]
-		entries = append(entries, entryOf(id.hash, &r))
 	}
 	return limit, entries
 }
 
 // All returns every live key, the one that was written last first. It reports false
 // if only a part of them is known.
-func (s *Sample) All() ([]Record, bool) {
+func (s *Sample) All() (all []Record, ok bool) {
 	if s.lowered {
 		return nil, false
 	}
-	all := make([]Record, 0, len(s.pool))
-	for _, r := range s.pool {
-		all = append(all, r)
+	for _, c := range s.pool {
+		all = append(all, c.Record)
 	}
 	slices.SortFunc(all, func(a, b Record) int { return bytes.Compare(b.Pair, a.Pair) })
 	return all, true
