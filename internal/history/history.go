@@ -1,6 +1,6 @@
-// Package history decides whether one snapshot continues another: whether both
-// are of one unforked history of a cluster, a timeline. It is pure: it reads
-// manifests that others have read, and changes nothing.
+// Package history decides whether two snapshots can be of one unforked history of a
+// cluster, a timeline, and to which timeline a new one belongs. It is pure: it compares
+// what others have read, and changes nothing.
 package history
 
 import "github.com/etcd-backupd/backupd/internal/backup"
@@ -11,9 +11,9 @@ import "github.com/etcd-backupd/backupd/internal/backup"
 // after it too. It must fit between the two, or it begins a timeline of its own.
 func Timeline(m, before, after *backup.Manifest) string {
 	same := before != nil && after != nil && before.Timeline == after.Timeline
-	fits := after != nil && Continues(after, m)
+	fits := after != nil && follows(after, m)
 	switch {
-	case before != nil && Continues(m, before) && (fits || !same):
+	case before != nil && follows(m, before) && (fits || !same):
 		return before.Timeline
 	case fits && !same:
 		return after.Timeline
@@ -27,10 +27,10 @@ func Timeline(m, before, after *backup.Manifest) string {
 	return backup.NewTimeline(newest)
 }
 
-// Continues reports whether m may be of one history with the snapshot before it.
+// follows reports whether m may be of one history with the snapshot before it.
 // The high-water revision decides, not the snapshot's own: the snapshot of a
 // lagging member may be older than the one before.
-func Continues(m, before *backup.Manifest) bool {
+func follows(m, before *backup.Manifest) bool {
 	now, then := m.Position(), before.Position()
 	return now.ClusterID == then.ClusterID && then.Revision <= now.Revision
 }
