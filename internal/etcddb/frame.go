@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"hash/fnv"
 	"io"
 	"os"
@@ -178,25 +179,37 @@ func readMetaAt(r io.ReaderAt, page int64) (meta, error) {
 // bytes read so far. A difference wraps [backup.ErrCorrupt] and names both sums; a
 // missing trailer is [ErrNoTrailer].
 func VerifyTrailer(ctx context.Context, path string, progress func(n int64)) error {
+	_, err := VerifiedSum(ctx, path, progress)
+	return err
+}
+
+// VerifiedSum is [VerifyTrailer], and returns the SHA-256 of the whole file, its
+// trailer included.
+func VerifiedSum(ctx context.Context, path string, progress func(n int64)) (whole backup.Digest, err error) {
 	file, err := openDatabase(path)
 	if err != nil {
-		return err
+		return whole, err
 	}
 	defer file.Close() //nolint:errcheck // only read from
-	got, want, err := sumTrailer(ctx, file, progress)
+	sum := sha256.New()
+	got, want, err := sumTrailer(ctx, file, sum, progress)
 	if err != nil {
-		return fmt.Errorf("verify %s: %w", path, err)
+		return whole, fmt.Errorf("verify %s: %w", path, err)
 	}
 	if got != want {
 		// etcdutl begins with the same words, and scripts look for them.
-		return backup.Corruptf("expected sha256 %s, got %s in %s", want, got, path)
+		return whole, backup.Corruptf("expected sha256 %s, got %s in %s", want, got, path)
 	}
-	return nil
+	sum.Write(want[:]) //nolint:errcheck // a hash does not fail
+	sum.Sum(whole[:0])
+	return whole, nil
 }
 
 // sumTrailer returns the SHA-256 of all bytes before the trailer, and the sum in
-// the trailer.
-func sumTrailer(ctx context.Context, file *os.File, progress func(n int64)) (got, want backup.Digest, err error) {
+// the trailer. sum is an empty SHA-256 that these bytes go into.
+func sumTrailer(
+	ctx context.Context, file *os.File, sum hash.Hash, progress func(n int64),
+) (got, want backup.Digest, err error) {
 	info, err := file.Stat()
 	if err != nil {
 		return got, want, err
@@ -207,7 +220,6 @@ func sumTrailer(ctx context.Context, file *os.File, progress func(n int64)) (got
 		return got, want, ErrNoTrailer
 	}
 	end := info.Size() - trailerBytes
-	sum := sha256.New()
 	buf := make([]byte, 256<<10)
 	for off := int64(0); off < end; {
 		if err := ctx.Err(); err != nil {
