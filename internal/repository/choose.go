@@ -230,7 +230,7 @@ func (c *Cluster) Choose(ctx context.Context, ref string, a Allow, now time.Time
 	refusal := &ChoiceError{Reason: reason}
 	if ref == Latest {
 		refusal.Reason = "the latest " + reason
-		if refusal.Others, err = alternatives(ctx, c, i, now); err != nil {
+		if refusal.Others, err = Alternatives(ctx, c, i, now); err != nil {
 			return Item{}, err
 		}
 	}
@@ -270,15 +270,15 @@ func against(ctx context.Context, c *Cluster, i Item) (string, error) {
 	return fmt.Sprintf("snapshot %s is suspect: %s", i.ID, m.Suspect[0]), nil
 }
 
-// alternatives returns the furthest verified snapshot of the history of i, if
-// there is one.
-func alternatives(ctx context.Context, c *Cluster, i Item, now time.Time) ([]Item, error) {
+// Alternatives returns the furthest verified snapshot of the history of i other than
+// i, if there is one.
+func Alternatives(ctx context.Context, c *Cluster, i Item, now time.Time) ([]Item, error) {
 	o, err := c.Look(ctx, 1, nil, now)
 	if err != nil {
 		return nil, err
 	}
 	good := slices.DeleteFunc(slices.Clone(o.Items), func(other Item) bool {
-		return other.Timeline != i.Timeline || other.State() != backup.Verified
+		return other.ID == i.ID || other.Timeline != i.Timeline || other.State() != backup.Verified
 	})
 	if len(good) == 0 {
 		return nil, nil
