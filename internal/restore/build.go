@@ -73,12 +73,12 @@ func (w *Work) publish(shop *publish.Workshop) error {
 // The plan may have been read from a file.
 func (w *Work) checkSource(got Origin) error {
 	want := w.Plan.Source
-	if got.Revision == want.Revision && got.Bytes == want.Bytes {
+	if got.Revision == want.Revision && got.Bytes == want.Bytes && got.SHA256 == want.SHA256 {
 		return nil
 	}
 	return &backup.RefusedError{Reason: fmt.Sprintf(
-		"the plan is for %s (revision %d, %d bytes), and %s has revision %d and %d bytes",
-		want.Name, want.Revision, want.Bytes, got.Name, got.Revision, got.Bytes)}
+		"the plan is for %s (revision %d, %d bytes, sha256 %s), and %s has revision %d, %d bytes and sha256 %s",
+		want.Name, want.Revision, want.Bytes, want.SHA256, got.Name, got.Revision, got.Bytes, got.SHA256)}
 }
 
 func (w *Work) build(ctx context.Context, src Source, o Options) error {

@@ -44,6 +44,7 @@ func TestPlan_OtherSource(t *testing.T) {
 	for name, change := range map[string]func(*restore.Origin){
 		"Revision": func(o *restore.Origin) { o.Revision++ },
 		"Bytes":    func(o *restore.Origin) { o.Bytes += 4096 },
+		"SHA256":   func(o *restore.Origin) { o.SHA256[0]++ },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newGround(t, f, t.TempDir(), "old", false)

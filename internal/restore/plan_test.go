@@ -15,6 +15,7 @@ import (
 func origin() restore.Origin {
 	return restore.Origin{
 		Name: "snapshot 20261120T101500Z-r42-k7q2xd of cluster prod", Bytes: 1 << 20, Revision: 42,
+		SHA256: backup.Digest{1, 2, 3},
 		Members: []backup.Member{
 			{
 				ID: 1, Name: "m1", PeerURLs: []string{"http://10.0.0.1:2380"},

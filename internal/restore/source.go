@@ -34,6 +34,9 @@ type Origin struct {
 	Name string `json:"name"`
 	// Bytes is the length of the database, without a trailer.
 	Bytes int64 `json:"bytes"`
+	// SHA256 is that of etcd's snapshot file: of the database and the trailer that it
+	// has there, whether or not the source has one. It identifies the database.
+	SHA256 backup.Digest `json:"sha256"`
 	// Revision is exact; 0 if the database was not inspected.
 	Revision backup.Revision `json:"revision"`
 	// Members are those of the cluster that the database came from.
@@ -134,8 +137,9 @@ func FromFile(ctx context.Context, path string, check HashCheck, progress func(d
 	if err != nil {
 		return nil, err
 	}
+	s := &file{path: path, check: check}
 	if check == RequireHash {
-		if err := verifyTrailer(ctx, path, st.Size(), progress); err != nil {
+		if s.origin.SHA256, err = verifyTrailer(ctx, path, st.Size(), progress); err != nil {
 			return nil, err
 		}
 	}
@@ -147,29 +151,55 @@ func FromFile(ctx context.Context, path string, check HashCheck, progress func(d
 	if err != nil {
 		return nil, err
 	}
-	s := &file{path: path, check: check, origin: Origin{
-		Name: "file " + path, Bytes: frame.FileBytes, Revision: facts.Revision, Members: facts.Members,
-		Alarms: facts.Alarms, AuthEnabled: facts.AuthEnabled, Leases: facts.Leases,
-	}}
+	s.origin = Origin{
+		Name: "file " + path, Bytes: frame.FileBytes, SHA256: s.origin.SHA256, Revision: facts.Revision,
+		Members: facts.Members, Alarms: facts.Alarms, AuthEnabled: facts.AuthEnabled, Leases: facts.Leases,
+	}
 	if frame.HasTrailer {
 		s.trailer = TrailerBytes
 		s.origin.Bytes -= TrailerBytes
 	}
-	return s, nil
+	if check == SkipHash {
+		s.origin.SHA256, err = sumOf(ctx, path, s.origin.Bytes)
+	}
+	return s, err
 }
 
-func verifyTrailer(ctx context.Context, path string, size int64, progress func(done, total int64)) error {
-	err := etcddb.VerifyTrailer(ctx, path, func(n int64) {
+// sumOf returns the SHA-256 of the snapshot file that etcd would make of the first
+// size bytes of the file at path.
+func sumOf(ctx context.Context, path string, size int64) (backup.Digest, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return backup.Digest{}, err
+	}
+	defer f.Close() //nolint:errcheck // only read from
+	sum := sha256.New()
+	if _, err := io.Copy(sum, cancellable{ctx, io.LimitReader(f, size)}); err != nil {
+		return backup.Digest{}, fmt.Errorf("read %s: %w", path, err)
+	}
+	return withTrailer(sum), nil
+}
+
+// withTrailer adds the trailer to the sum of a database.
+func withTrailer(sum hash.Hash) backup.Digest {
+	sum.Write(sum.Sum(nil)) //nolint:errcheck // a hash does not fail
+	return backup.Digest(sum.Sum(nil))
+}
+
+func verifyTrailer(
+	ctx context.Context, path string, size int64, progress func(done, total int64),
+) (backup.Digest, error) {
+	sum, err := etcddb.VerifiedSum(ctx, path, func(n int64) {
 		if progress != nil {
 			progress(n, size)
 		}
 	})
 	if errors.Is(err, etcddb.ErrNoTrailer) {
-		return backup.WithHint(fmt.Errorf("snapshot missing hash but --skip-hash-check=false: %w", err),
+		return sum, backup.WithHint(fmt.Errorf("snapshot missing hash but --skip-hash-check=false: %w", err),
 			"a snapshot ends in a SHA-256 of 32 bytes; "+
 				"a file copied from a data directory has none and needs --skip-hash-check")
 	}
-	return err
+	return sum, err
 }
 
 // About implements [Source].
@@ -182,36 +212,49 @@ func (s *file) Place(ctx context.Context, f *os.File, progress func(done, total 
 		return fmt.Errorf("open snapshot: %w", err)
 	}
 	defer in.Close() //nolint:errcheck // only read from
-	r := &fileReader{f: in, total: s.origin.Bytes + s.trailer, report: progress}
-	if s.check == RequireHash {
-		r.sum = sha256.New()
+	r := &fileReader{
+		f: in, plain: s.origin.Bytes, total: s.origin.Bytes + s.trailer, report: progress,
+		sum: sha256.New(), want: s.origin.SHA256, check: s.check,
 	}
 	return Fill(ctx, f, r, s.origin.Bytes, s.trailer)
 }
 
 // fileReader verifies the trailer again, now on the bytes that are restored, and
-// reports how much was read.
+// that these are the bytes that the source described. It reports how much was read.
 type fileReader struct {
-	f           *os.File
-	done, total int64
-	sum         hash.Hash // of all but the trailer; nil when none is required
-	trailer     []byte
-	report      func(done, total int64)
+	f                  *os.File
+	done, plain, total int64
+	sum                hash.Hash // of all but the trailer
+	want               backup.Digest
+	check              HashCheck
+	trailer            []byte
+	report             func(done, total int64)
 }
 
 func (r *fileReader) Read(p []byte) (int, error) {
 	n, err := r.f.Read(p)
-	if r.sum != nil {
-		plain := max(0, min(int64(n), r.total-TrailerBytes-r.done))
-		r.sum.Write(p[:plain]) //nolint:errcheck // a hash does not fail
+	plain := max(0, min(int64(n), r.plain-r.done))
+	r.sum.Write(p[:plain]) //nolint:errcheck // a hash does not fail
+	if r.check == RequireHash {
 		r.trailer = append(r.trailer, p[plain:n]...)
 	}
 	r.done += int64(n)
 	r.report(r.done, r.total)
-	if err == io.EOF && r.sum != nil {
-		if got := r.sum.Sum(nil); !bytes.Equal(got, r.trailer) {
-			return n, backup.Corruptf("expected sha256 %x, got %x in %s", r.trailer, got, r.f.Name())
+	if err == io.EOF {
+		if bad := r.verify(); bad != nil {
+			return n, bad
 		}
 	}
 	return n, err
+}
+
+func (r *fileReader) verify() error {
+	if got := r.sum.Sum(nil); r.check == RequireHash && !bytes.Equal(got, r.trailer) {
+		return backup.Corruptf("expected sha256 %x, got %x in %s", r.trailer, got, r.f.Name())
+	}
+	if got := withTrailer(r.sum); got != r.want {
+		return backup.Corruptf("%s has changed since it was checked: its sha256 was %s, now it is %s",
+			r.f.Name(), r.want, got)
+	}
+	return nil
 }

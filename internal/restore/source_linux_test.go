@@ -135,6 +135,50 @@ func TestExecute_SourceChanges(t *testing.T) {
 	}
 }
 
+// TestFile_Replaced puts another file of the same size at the path after it was
+// checked. Its own trailer is right, or is not looked at.
+func TestFile_Replaced(t *testing.T) {
+	f := newest(t)
+	for _, check := range []restore.HashCheck{restore.RequireHash, restore.SkipHash} {
+		path := copyFile(t, f.snapshot, filepath.Join(t.TempDir(), "snapshot.db"))
+		src, err := restore.FromFile(t.Context(), path, check, nil)
+		must(t, err)
+		copyFile(t, mangled(t, path, func(b []byte) []byte {
+			plain := b[:len(b)-restore.TrailerBytes]
+			plain[len(plain)/2] ^= 1
+			sum := sha256.Sum256(plain)
+			return append(plain, sum[:]...)
+		}), path)
+		out, err := os.Create(filepath.Join(t.TempDir(), "db"))
+		must(t, err)
+		err = src.Place(t.Context(), out, func(int64, int64) {})
+		if !errors.Is(err, backup.ErrCorrupt) || !strings.Contains(err.Error(), "has changed since it was checked") {
+			t.Errorf("check %d: error %v", check, err)
+		}
+		must(t, out.Close())
+	}
+}
+
+// TestSource_SHA256 is the same for one database, wherever it comes from: in a
+// repository, in a file, in a file without a trailer.
+func TestSource_SHA256(t *testing.T) {
+	f := newest(t)
+	_, m := stored(t, f)
+	want := source(mem.New(), m, nil).About()
+	plain := mangled(t, f.snapshot, func(b []byte) []byte { return b[:len(b)-restore.TrailerBytes] })
+	wrong := mangled(t, f.snapshot, func(b []byte) []byte { b[len(b)-1] ^= 1; return b })
+	for path, check := range map[string]restore.HashCheck{
+		f.snapshot: restore.RequireHash, plain: restore.SkipHash, wrong: restore.SkipHash,
+	} {
+		src, err := restore.FromFile(t.Context(), path, check, nil)
+		must(t, err)
+		if got := src.About(); got.SHA256 != want.SHA256 || got.Bytes != want.Bytes {
+			t.Errorf("%s is %d bytes with sha256 %s, the stored one %d with %s", path, got.Bytes, got.SHA256,
+				want.Bytes, want.SHA256)
+		}
+	}
+}
+
 // failsClean fails unless the restore fails so and has touched nothing.
 func failsClean(t testing.TB, g *ground, src restore.Source, want error) {
 	t.Helper()
@@ -213,7 +257,9 @@ func TestFromSnapshot_Damaged(t *testing.T) {
 // TestFromSnapshot_RecordedMembers plans from the members in the manifest.
 func TestFromSnapshot_RecordedMembers(t *testing.T) {
 	url := func(n string) []string { return []string{"http://10.0.0." + n + ":2380"} }
+	blob := backup.Blob{Bytes: 1 << 20, SHA256: backup.Digest{1}}
 	m := &backup.Manifest{Capture: backup.Capture{
+		Plain: blob,
 		Members: []backup.Member{
 			{ID: 1, Name: "b", PeerURLs: url("2")}, {ID: 2, Name: "a", PeerURLs: url("1")},
 			{ID: 3, Name: "slow", PeerURLs: url("3"), Learner: true}, {ID: 4, PeerURLs: url("4")},
@@ -245,9 +291,7 @@ func TestFromSnapshot_RecordedMembers(t *testing.T) {
 		"EqualInName": {{ID: 1, Name: "a=b", PeerURLs: url("1")}},
 		"CommaInURL":  {{ID: 1, Name: "a", PeerURLs: []string{"http://10.0.0.1:2380,b=http://10.0.0.2:2380"}}},
 	} {
-		src := source(mem.New(), &backup.Manifest{Capture: backup.Capture{
-			Members: members,
-		}}, nil)
+		src := source(mem.New(), &backup.Manifest{Capture: backup.Capture{Plain: blob, Members: members}}, nil)
 		if p, err := restore.NewPlan(src.About(), restore.Request{}); err == nil {
 			t.Errorf("%s: planned %s", name, p.InitialCluster())
 		}

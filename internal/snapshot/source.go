@@ -31,7 +31,7 @@ func (r *restorable) About() restore.Origin {
 	m := r.manifest
 	o := restore.Origin{
 		Name:  fmt.Sprintf("snapshot %s of cluster %s", m.ID, m.Cluster),
-		Bytes: m.Plain.Bytes - restore.TrailerBytes, Revision: m.Revision,
+		Bytes: m.Plain.Bytes - restore.TrailerBytes, SHA256: m.Plain.SHA256, Revision: m.Revision,
 		Alarms: m.Alarms, Members: m.Members, AuthEnabled: m.AuthEnabled, Leases: m.Leases,
 	}
 	for _, why := range m.Suspect {
