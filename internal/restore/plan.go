@@ -23,7 +23,8 @@ import (
 type Request struct {
 	// InitialCluster empty means the members that the source records.
 	InitialCluster string `json:"initialCluster,omitempty"`
-	// Token empty means a fresh random one.
+	// Token empty means a fresh one, which says of which restore it is. Such a token
+	// is refused for any other restore. A token of another form proves nothing.
 	Token         string `json:"token,omitempty"`
 	BumpRevision  uint64 `json:"bumpRevision,omitempty"`
 	MarkCompacted bool   `json:"markCompacted,omitempty"`
@@ -56,12 +57,10 @@ type Plan struct {
 }
 
 // NewPlan decides a restore. The result depends on the arguments alone, except for
-// a random token if none is requested.
+// a random part of the token if none is requested. It returns a [*TokenError] if the
+// requested token was made for another restore.
 func NewPlan(source Origin, r Request) (*Plan, error) {
 	p := &Plan{Source: source, Token: r.Token, Request: r}
-	if p.Token == "" {
-		p.Token = "backupd-" + backup.RandomName(16)
-	}
 	if err := p.checkRevision(); err != nil {
 		return nil, err
 	}
@@ -74,11 +73,32 @@ func NewPlan(source Origin, r Request) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.Token == "" {
+		p.Token = newToken(source, r, p.Members).String()
+	}
+	if err := p.checkToken(); err != nil {
+		return nil, err
+	}
 	if p.ClusterID, err = identify(p.Members, p.Token); err != nil {
 		return nil, err
 	}
 	p.note()
 	return p, nil
+}
+
+// checkToken refuses the token of another restore. One that was made up can be that
+// of any restore.
+func (p *Plan) checkToken() error {
+	t, ours := parseToken(p.Token)
+	switch {
+	case p.Source.SHA256.IsZero():
+		return errors.New("the source has no sha256")
+	case ours:
+		return t.check(p.Source, p.Request, p.Members)
+	case p.Request.Token == "":
+		return fmt.Errorf("token %q was not requested, and does not have the form of a fresh one", p.Token)
+	}
+	return nil
 }
 
 func (p *Plan) checkRevision() error {
@@ -104,6 +124,10 @@ func (p *Plan) note() {
 	}
 	if p.Source.AuthEnabled {
 		p.notef("auth is enabled in this snapshot: the restored cluster has the users and passwords of that time")
+	}
+	if _, ours := parseToken(p.Token); !ours && len(p.Members) > 1 {
+		p.notef("the token %q says nothing of the snapshot and of the flags: a member that is restored with it from "+
+			"another snapshot, or with other flags, joins the cluster with other data, and no error shows it", p.Token)
 	}
 	if p.Source.Leases > 0 {
 		p.notef("%d leases restart with their full TTL", p.Source.Leases)

@@ -97,6 +97,9 @@ func (p *Plan) validate() error {
 	if err != nil {
 		return err
 	}
+	if err := p.checkToken(); err != nil {
+		return err
+	}
 	id, err := identify(members, p.Token)
 	if err != nil {
 		return err
