@@ -85,8 +85,9 @@ func (w *Work) build(ctx context.Context, src Source, o Options) error {
 	// etcd's own code makes the WAL, the snapshot file and the membership on a
 	// tiny database; the real one is streamed into its place afterwards. So no
 	// copy of gigabytes is made.
-	for _, t := range w.Targets {
-		if err := t.buildMember(w.Plan, o.EtcdLog); err != nil {
+	// Each run adds all members, and says so: once is enough.
+	for i, t := range w.Targets {
+		if err := t.buildMember(w.Plan, memberLog(o.EtcdLog, i == 0)); err != nil {
 			return fmt.Errorf("build member %s: %w", t.Member.Name, err)
 		}
 	}
@@ -141,24 +142,30 @@ func (t Target) buildMember(p *Plan, lg *zap.Logger) error {
 	} else if t.WALDir != "" {
 		conf.OutputWALDir = filepath.Join(t.data.Tree(), t.data.wal)
 	}
-	if err := etcdsnapshot.NewV3(memberLog(lg)).Restore(conf); err != nil {
+	if err := etcdsnapshot.NewV3(lg).Restore(conf); err != nil {
 		return err
 	}
 	return errors.Join(os.Rename(t.database(), t.membership()), os.Remove(skeleton))
 }
 
-// memberLog passes on the warnings of etcd's code and its lines about members. Its
-// other lines describe the database without content, and would mislead.
-func memberLog(lg *zap.Logger) *zap.Logger {
-	return lg.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core { return &memberCore{c} }))
+// memberLog passes on the warnings of etcd's code and, if they are asked for, its
+// lines about members. Its other lines describe the database without content, and
+// would mislead.
+func memberLog(lg *zap.Logger, members bool) *zap.Logger {
+	return lg.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core { return &memberCore{c, members} }))
 }
 
-type memberCore struct{ zapcore.Core }
+type memberCore struct {
+	zapcore.Core
+	members bool
+}
 
-func (c *memberCore) With(f []zapcore.Field) zapcore.Core { return &memberCore{c.Core.With(f)} }
+func (c *memberCore) With(f []zapcore.Field) zapcore.Core {
+	return &memberCore{c.Core.With(f), c.members}
+}
 
 func (c *memberCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if e.Level < zapcore.WarnLevel && e.Message != "added member" {
+	if e.Level < zapcore.WarnLevel && !(c.members && e.Message == "added member") {
 		return ce
 	}
 	return c.Core.Check(e, ce)
