@@ -17,27 +17,49 @@ import (
 // explainChoice adds a hint to the refusal of a reference: the running command for
 // each snapshot that can be chosen.
 func explainChoice(cmd *cobra.Command, choice *repository.ChoiceError, err error) error {
-	verb := cmd.Name()
-	var hints []string
-	for _, i := range choice.Others {
-		hints = append(hints, fmt.Sprintf("to %s revision %d of %s: %s", verb, i.ID.Revision(),
-			i.ID.Time().Format(time.RFC3339), commandWith(cmd, string(i.ID))))
-	}
+	hints := choices(cmd, choice.Others)
 	if i := choice.Suspect; i != nil {
-		hints = append(hints, fmt.Sprintf("to %s the suspect one, revision %d of %s: %s", verb, i.ID.Revision(),
-			i.ID.Time().Format(time.RFC3339), commandWith(cmd, string(i.ID), "--allow-suspect")))
+		hints = append(hints, fmt.Sprintf("to %s the suspect one, revision %d of %s: %s", cmd.Name(), i.ID.Revision(),
+			i.ID.Time().Format(time.RFC3339), commandWith(cmd, nil, string(i.ID), "--allow-suspect")))
 	}
+	return withHints(err, hints...)
+}
+
+// choices returns the running command for each of these snapshots.
+func choices(cmd *cobra.Command, items []repository.Item) []string {
+	var out []string
+	for _, i := range items {
+		out = append(out, fmt.Sprintf("to %s revision %d of %s: %s", cmd.Name(), i.ID.Revision(),
+			i.ID.Time().Format(time.RFC3339), commandWith(cmd, nil, string(i.ID))))
+	}
+	return out
+}
+
+// withHints adds hints, each on its line, after the hint that err may have.
+func withHints(err error, hints ...string) error {
 	if len(hints) == 0 {
 		return err
+	}
+	if given := hint(err); given != "" {
+		hints = slices.Insert(hints, 0, given)
 	}
 	return backup.WithHint(err, "%s", strings.Join(hints, "\n"))
 }
 
-// commandWith returns the running command with other arguments.
-func commandWith(cmd *cobra.Command, args ...string) string {
+// commandWith returns the running command with other arguments, quoted for a shell.
+// Arguments may be flags. Of its own flags it keeps those that are neither among
+// them nor dropped.
+func commandWith(cmd *cobra.Command, drop []string, args ...string) string {
+	drop = slices.Clone(drop)
+	for _, arg := range args {
+		if name, isFlag := strings.CutPrefix(arg, "--"); isFlag {
+			name, _, _ = strings.Cut(name, "=")
+			drop = append(drop, name)
+		}
+	}
 	words := append(strings.Fields(cmd.CommandPath()), args...)
 	cmd.Flags().Visit(func(f *pflag.Flag) {
-		if slices.Contains(args, "--"+f.Name) {
+		if slices.Contains(drop, f.Name) || f.Annotations[noEffect] != nil || hiddenIn(cmd, f) {
 			return
 		}
 		values := []string{f.Value.String()}

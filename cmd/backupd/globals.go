@@ -81,12 +81,19 @@ func hideInSubcommands(root *cobra.Command, global *pflag.FlagSet) {
 	help := root.HelpFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
 		if cmd.HasParent() && !talksToEtcd(cmd) {
-			global.VisitAll(func(fl *pflag.Flag) {
-				fl.Hidden = fl.Hidden || !slices.Contains([]string{"write-out", "log-format", "log-level"}, fl.Name)
-			})
+			global.VisitAll(func(fl *pflag.Flag) { fl.Hidden = fl.Hidden || hiddenIn(cmd, fl) })
 		}
 		help(cmd, args)
 	})
+}
+
+// outputFlags are the global flags that every command has a use for.
+var outputFlags = []string{"write-out", "log-format", "log-level"}
+
+// hiddenIn reports whether f is a flag for etcd, perhaps a password from the
+// environment, and cmd does not talk to etcd.
+func hiddenIn(cmd *cobra.Command, f *pflag.Flag) bool {
+	return !talksToEtcd(cmd) && f.Annotations[fromEtcdctl] != nil && !slices.Contains(outputFlags, f.Name)
 }
 
 func talksToEtcd(cmd *cobra.Command) bool { return cmd.Annotations[fromEtcdctl] != "" }

@@ -1,15 +1,16 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"io/fs"
+	"slices"
 	"time"
 
-	"github.com/kballard/go-shellquote"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/restore"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
@@ -22,6 +23,7 @@ type restoreOptions struct {
 	allMembers   bool
 	outputDir    string
 	allowSuspect bool
+	finish       bool
 }
 
 func newRestoreCommand(a *app) *cobra.Command {
@@ -35,8 +37,9 @@ The members are those of --initial-cluster or, without it, those that the snapsh
 records: "restore latest --name m1 --data-dir DIR" just works. Every restore gets a
 fresh cluster token, so old members can never join the new cluster by mistake. To
 restore members on different hosts, run this on the first one, and then on the others
-with the snapshot and the token that it prints. --all-members makes all directories
-here, from one download.
+the commands that it prints, with the directories of each host. The token says of which
+restore it is: with it another snapshot, other changes or other members are refused
+(exit code 6). --all-members makes all directories here, from one download.
 
 ` + latestHelp + `If the latest snapshot is suspect or damaged, or if nobody can know which history came
 last, the restore is refused (exit code 6), and the commands for the snapshots that can
@@ -44,14 +47,16 @@ be restored are printed.
 
 Everything is checked before anything is touched. Directories are built beside their
 targets and renamed into place at the end. If the command is killed at any moment, the
-same command finishes the work.
+same command finishes the work. Another restore to the same directory is refused then;
+--finish finishes the interrupted one, and needs no snapshot for it.
 
 ` + exitHelp,
 		Example: `  backupd restore --repo s3://backups/etcd latest --name m1 --data-dir /var/lib/etcd --dry-run
   backupd restore --repo s3://backups/etcd latest --name m1 --data-dir /var/lib/etcd --identity key.txt
   backupd restore --repo s3://backups/etcd 20261120T101500Z --all-members --output-dir /srv/restored
   backupd restore --repo file:///backups latest --name new --data-dir /var/lib/etcd \
-    --initial-cluster new=http://10.0.0.9:2380`,
+    --initial-cluster new=http://10.0.0.9:2380
+  backupd restore --finish --data-dir /var/lib/etcd`,
 		Args:              optionalID,
 		ValidArgsFunction: completeIDs(a, &o.repo),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -66,7 +71,9 @@ same command finishes the work.
 	f.BoolVar(&o.allMembers, "all-members", false, "restore every member, each into a folder of --output-dir")
 	f.StringVar(&o.outputDir, "output-dir", "", "folder for --all-members")
 	f.BoolVar(&o.allowSuspect, "allow-suspect", false, "restore a suspect snapshot: its content is in doubt")
+	f.BoolVar(&o.finish, "finish", false, "only finish the restore to --data-dir or --output-dir that was interrupted")
 	annotate(f, "allow-suspect", flagOnly)
+	annotate(f, "finish", flagOnly)
 	mustRegister(cmd.MarkFlagDirname("output-dir"))
 	// This flag is about a file's trailer. Stored bytes are always verified.
 	mustRegister(f.MarkHidden("skip-hash-check"))
@@ -74,8 +81,11 @@ same command finishes the work.
 	return cmd
 }
 
-func (o *restoreOptions) check() error {
+// check refuses flags that do not go together.
+func (o *restoreOptions) check(cmd *cobra.Command, args []string) error {
 	switch {
+	case o.finish:
+		return o.checkFinish(cmd, args)
 	case o.allMembers != (o.outputDir != ""):
 		return &usageError{errors.New("--all-members and --output-dir go together")}
 	case o.allMembers && (o.target.name != "" || o.target.dataDir != "" || o.target.walDir != ""):
@@ -87,13 +97,28 @@ func (o *restoreOptions) check() error {
 	return nil
 }
 
-func runRestore(cmd *cobra.Command, a *app, o restoreOptions, args []string) error {
-	ctx := cmd.Context()
-	if err := o.check(); err != nil {
-		return err
+// checkFinish refuses everything but a folder: the interrupted restore was asked for
+// all else, and nothing of that can be changed.
+func (o *restoreOptions) checkFinish(cmd *cobra.Command, args []string) error {
+	var errs []error
+	if len(args) > 0 || (o.target.dataDir == "") == (o.outputDir == "") {
+		errs = append(errs, errors.New("--finish takes no snapshot, and --data-dir DIR or --output-dir DIR"))
 	}
-	ids, err := o.identity.read()
-	if err != nil {
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		its := slices.Contains([]string{"finish", "data-dir", "output-dir"}, f.Name)
+		if !its && f.Annotations[fromEnv] == nil && f.Annotations[fromEtcdctl] == nil {
+			errs = append(errs, fmt.Errorf("--finish and --%s exclude each other: "+
+				"the interrupted restore is finished as it was asked for", f.Name))
+		}
+	})
+	if len(errs) > 0 {
+		return &usageError{errors.Join(errs...)}
+	}
+	return nil
+}
+
+func runRestore(cmd *cobra.Command, a *app, o restoreOptions, args []string) error {
+	if err := o.check(cmd, args); err != nil {
 		return err
 	}
 	order, err := o.target.order()
@@ -101,98 +126,50 @@ func runRestore(cmd *cobra.Command, a *app, o restoreOptions, args []string) err
 		return err
 	}
 	order.site.OutputDir = o.outputDir
-	finished, err := finishInterrupted(a, order)
+	if o.finish {
+		return finishAny(a, order.site)
+	}
+	ids, err := o.identity.read()
 	if err != nil {
 		return err
 	}
-	repo, err := o.repo.openExisting(ctx, a)
+	job := &restoreJob{cmd: cmd, app: a, restoreOrder: order}
+	if err := o.choose(job, args, ids); err != nil {
+		return job.explain(err)
+	}
+	return job.run()
+}
+
+// choose finds the snapshot and makes it the source of the job.
+func (o *restoreOptions) choose(job *restoreJob, args []string, ids codec.Identities) error {
+	ctx := job.cmd.Context()
+	repo, err := o.repo.openExisting(ctx, job.app)
 	if err != nil {
 		return err
 	}
 	allow := repository.Allow{Suspect: o.allowSuspect}
 	in, item, err := repo.Choose(ctx, o.repo.cluster, reference(args), allow, time.Now())
 	if err != nil {
-		return o.repo.explain(cmd, err)
+		return o.repo.explain(job.cmd, err)
 	}
+	job.stored = &stored{in, item}
+	job.ref, job.naming = string(item.ID), []string{"--cluster=" + in.Name()}
 	m, err := in.Manifest(ctx, item)
 	if err != nil {
 		return err
 	}
-	src := snapshot.NewSource(in, m, ids)
-	if isDone(finished, src) {
-		return nil
-	}
-	return restoreFrom(ctx, a, src, order)
-}
-
-// finishInterrupted completes an earlier restore into the same target that was
-// killed in its last step. It returns nil if there is none.
-func finishInterrupted(a *app, o restoreOrder) (*restore.Finished, error) {
-	if o.dryRun {
-		return nil, nil
-	}
-	f, err := restore.FinishInterrupted(o.site, o.request)
-	if err != nil || f == nil {
-		return nil, err
-	}
-	fmt.Fprintf(a.stdout, "Finished the interrupted restore of %s\n", f.Source)
-	fmt.Fprintf(a.stdout, "  in place: %s\n  cluster token: %s\n", strings.Join(f.Dirs, ", "), f.Token)
-	return f, nil
-}
-
-// isDone reports whether the restore that was just finished is the one that is
-// requested now.
-func isDone(f *restore.Finished, src restore.Source) bool {
-	return f != nil && f.SameRequest && f.Source == src.About().Name
-}
-
-// restoreFrom plans, shows the plan and, unless it is a dry run, executes it.
-func restoreFrom(ctx context.Context, a *app, src restore.Source, o restoreOrder) error {
-	p, err := restore.NewPlan(src.About(), o.request)
-	if err != nil {
-		return err
-	}
-	work, err := o.site.Check(ctx, p)
-	if err != nil {
-		return err
-	}
-	if o.dryRun {
-		_, err := work.WriteTo(a.stdout)
-		return err
-	}
-	if _, err := work.WriteTo(a.progress); err != nil {
-		return err
-	}
-	err = work.Execute(ctx, src, restore.Options{
-		EtcdLog: a.log.zap, Progress: a.progress.report, InitialMmapBytes: o.mmapBytes,
-	})
-	if err != nil {
-		return err
-	}
-	a.progress.stop()
-	return printRestored(a, work)
-}
-
-func printRestored(a *app, w *restore.Work) error {
-	if a.global.writeOut == "json" {
-		return printJSON(a.stdout, kindRestore, w.Summary())
-	}
-	for _, t := range w.Targets {
-		fmt.Fprintf(a.stdout, "Restored member %s to %s\n", t.Member.Name, t.DataDir)
-	}
-	fmt.Fprintf(a.stdout, "Cluster token: %s\n", w.Plan.Token)
-	for _, t := range w.Targets {
-		start := []string{"etcd", "--name", t.Member.Name, "--data-dir", t.DataDir}
-		if t.WALDir != "" {
-			start = append(start, "--wal-dir", t.WALDir)
-		}
-		urls := strings.Join(t.Member.PeerURLs, ",")
-		start = append(start, "--initial-advertise-peer-urls", urls, "--listen-peer-urls", urls)
-		fmt.Fprintf(a.stdout, "Start it with its usual flags, as: %s ...\n", shellquote.Join(start...))
-	}
-	if len(w.Targets) < len(w.Plan.Members) {
-		fmt.Fprintf(a.stdout, "Restore the other members (of %s) with the same snapshot and\n  --initial-cluster-token %s\n",
-			w.Plan.InitialCluster(), w.Plan.Token)
-	}
+	job.src = snapshot.NewSource(in, m, ids)
 	return nil
+}
+
+// finishAny completes whatever restore was interrupted there.
+func finishAny(a *app, site restore.Site) error {
+	done, err := restore.FinishAny(site)
+	if err != nil {
+		return err
+	}
+	if done == nil {
+		return fmt.Errorf("no restore to %s%s was interrupted: %w", site.DataDir, site.OutputDir, fs.ErrNotExist)
+	}
+	return printFinished(a, *done)
 }

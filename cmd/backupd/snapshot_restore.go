@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"strings"
 
@@ -104,7 +103,8 @@ does, with the same flags.
 Everything is checked before anything is touched: the file, the names and URLs, the
 free space, and that no server runs on the target. The directory is built beside its
 target and renamed into place at the end. If the command is killed at any moment, the
-same command finishes the work.
+same command finishes the work. Another restore to the same directory is refused then;
+"backupd restore --finish" finishes the interrupted one.
 
 ` + exitHelp,
 		Example: `  backupd snapshot restore etcd.db --data-dir /var/lib/etcd
@@ -113,7 +113,7 @@ same command finishes the work.
     --initial-cluster-token etcd-cluster-2 --initial-advertise-peer-urls https://10.0.0.1:2380`,
 		Args: arguments(1, "exactly one argument <filename>"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runSnapshotRestore(cmd.Context(), a, t, args[0])
+			return runSnapshotRestore(cmd, a, t, args[0])
 		},
 	}
 	t.register(cmd)
@@ -121,7 +121,7 @@ same command finishes the work.
 	return cmd
 }
 
-func runSnapshotRestore(ctx context.Context, a *app, t targetFlags, path string) error {
+func runSnapshotRestore(cmd *cobra.Command, a *app, t targetFlags, path string) error {
 	// etcdutl's defaults, so that members restored on different hosts with the
 	// same flags find each other.
 	if t.initialCluster == "" {
@@ -134,21 +134,14 @@ func runSnapshotRestore(ctx context.Context, a *app, t targetFlags, path string)
 	if err != nil {
 		return err
 	}
-	finished, err := finishInterrupted(a, o)
-	if err != nil {
-		return err
-	}
+	job := &restoreJob{restoreOrder: o, cmd: cmd, app: a, ref: path}
 	check := restore.RequireHash
 	if t.skipHashCheck {
 		check = restore.SkipHash
 	}
 	progress := func(done, total int64) { a.progress.report("check", done, total) }
-	src, err := restore.FromFile(ctx, path, check, progress)
-	if err != nil {
-		return err
+	if job.src, err = restore.FromFile(cmd.Context(), path, check, progress); err != nil {
+		return job.explain(err)
 	}
-	if isDone(finished, src) {
-		return nil
-	}
-	return restoreFrom(ctx, a, src, o)
+	return job.run()
 }

@@ -145,7 +145,13 @@ func (s *site) run(t *testing.T, before Hook) error {
 // finish completes an interrupted restore. A database that somebody has locked is in
 // use.
 func (s *site) finish(before Hook) (*Work, error) {
-	return Finish(s.dirs(), func(dir string) error {
+	accept := func(w Work) error {
+		if w.Source != "test" || string(w.Note) != `"a note"` || !slices.Equal(w.Dirs, s.dirs()) {
+			return fmt.Errorf("asked about %+v", w)
+		}
+		return nil
+	}
+	return Finish(s.dirs(), Judge{accept, func(dir string) error {
 		f, err := os.Open(filepath.Join(dir, "member", "snap", "db"))
 		if absent(err) {
 			return nil
@@ -158,7 +164,7 @@ func (s *site) finish(before Hook) (*Work, error) {
 			return &backup.RefusedError{Reason: dir + " is in use"}
 		}
 		return nil
-	}, before)
+	}}, before)
 }
 
 // rerun does the same as the command does after a crash.

@@ -4,13 +4,22 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 )
 
+// Judge decides about an interrupted restore before anything of it is moved. An error
+// of either function leaves everything as it is.
+type Judge struct {
+	// Accept is asked whether this restore may be finished.
+	Accept func(Work) error
+	// Stopped is called with each target that is not yet in place. It must refuse one
+	// that is in use.
+	Stopped func(dir string) error
+}
+
 // Finish completes an earlier restore to one of these folders that was killed while
-// it put its folders into place. It returns nil when there is none. stopped is
-// called with each target of that restore before anything is moved, and must refuse
-// one that is in use.
-func Finish(dirs []string, stopped func(dir string) error, before Hook) (*Work, error) {
+// it put its folders into place. It returns nil when there is none.
+func Finish(dirs []string, judge Judge, before Hook) (*Work, error) {
 	c := changer{before}
 	for _, dir := range dirs {
 		for _, staging := range stagings(dir) {
@@ -24,16 +33,40 @@ func Finish(dirs []string, stopped func(dir string) error, before Hook) (*Work, 
 				}
 				continue
 			}
-			if err := j.resume(c, stopped); err != nil {
+			done, err := j.resume(c, judge)
+			if errors.As(err, new(*InterruptedError)) {
+				return nil, err
+			}
+			if err != nil {
 				return nil, fmt.Errorf("finish the interrupted restore of %s: %w", j.Source, err)
 			}
-			return &j.Work, nil
+			if done {
+				return &j.Work, nil
+			}
 		}
 	}
 	return nil, nil
 }
 
-func (j *journal) resume(c changer, stopped func(dir string) error) (err error) {
+// Interrupted returns the restore to one of these folders that [Finish] would
+// complete, or nil. It changes nothing.
+func Interrupted(dirs []string) (*Work, error) {
+	for _, dir := range dirs {
+		for _, staging := range stagings(dir) {
+			if j, err := readJournal(staging); err != nil {
+				return nil, err
+			} else if j != nil {
+				return &j.Work, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// resume makes the rest of the moves. It returns false if another process has just made
+// them: nobody was asked whether this is the restore that is wanted. It asks under the
+// locks, so that nothing can change between the answer and the moves.
+func (j *journal) resume(c changer, judge Judge) (done bool, err error) {
 	var locks []*lock
 	defer func() {
 		for _, l := range locks {
@@ -43,21 +76,27 @@ func (j *journal) resume(c changer, stopped func(dir string) error) (err error) 
 	for _, dir := range j.Staging {
 		l, err := takeLock(dir)
 		if err != nil {
-			return err
+			return false, err
 		}
 		locks = append(locks, l)
 	}
-	if still, err := readJournal(j.Staging[0]); still == nil || err != nil {
-		return err // another process has just finished it
+	switch still, err := readJournal(j.Staging[0]); {
+	case still == nil || err != nil:
+		return false, err
+	case !reflect.DeepEqual(still, j):
+		return false, &InterruptedError{Work: still.Work} // another process has begun it
+	}
+	if err := judge.Accept(j.Work); err != nil {
+		return false, err
 	}
 	if j.pending() {
 		for _, dir := range j.Dirs {
-			if err := stopped(dir); err != nil {
-				return err
+			if err := judge.Stopped(dir); err != nil {
+				return false, err
 			}
 		}
 	}
-	return j.finish(c)
+	return true, j.finish(c)
 }
 
 // tidy removes the staging folder of a restore that was killed before its journal

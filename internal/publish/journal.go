@@ -191,20 +191,35 @@ func trusted(staging string) error {
 	return nil
 }
 
-// CheckJournal refuses while an interrupted restore has left work to finish: its
-// staging folder may hold old data.
-func (f *Folder) CheckJournal() error {
-	for _, dir := range stagings(f.Dir) {
-		j, err := readJournal(dir)
-		if err != nil {
-			return err
-		}
-		if j != nil {
-			return backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf(
-				"a restore of %s into %s was interrupted and must be finished first", j.Source,
-				strings.Join(j.Dirs, ", "))},
-				"a restore into the same folder, without --dry-run, finishes it first")
-		}
+// InterruptedError is an interrupted restore that must be finished before another one
+// to the same folders. It is a refusal.
+type InterruptedError struct {
+	Work
+	// Differs names what was requested otherwise now, if a caller of [Finish] knows.
+	Differs []string
+}
+
+// Error says which restore it is, and how it differs.
+func (e *InterruptedError) Error() string { return e.refusal().Error() }
+
+// Unwrap makes it a refusal.
+func (e *InterruptedError) Unwrap() error { return e.refusal() }
+
+func (e *InterruptedError) refusal() *backup.RefusedError {
+	reason := fmt.Sprintf("a restore of %s into %s was interrupted and must be finished first",
+		e.Source, strings.Join(e.Dirs, ", "))
+	if len(e.Differs) > 0 {
+		reason += "; the restore that is requested now is another one: it differs in " + strings.Join(e.Differs, ", ")
 	}
-	return nil
+	return &backup.RefusedError{Reason: reason}
+}
+
+// CheckJournal refuses while an interrupted restore has left work to finish: its
+// staging folder may hold old data. The error is an [*InterruptedError].
+func (f *Folder) CheckJournal() error {
+	work, err := Interrupted([]string{f.Dir})
+	if work == nil || err != nil {
+		return err
+	}
+	return &InterruptedError{Work: *work}
 }

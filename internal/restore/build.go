@@ -66,7 +66,11 @@ func (w *Work) publish(shop *publish.Workshop) error {
 		return err
 	}
 	p := w.Plan
-	return shop.Publish(p.Source.Name, note{p.Token, p.ClusterID, newAsked(&w.site, p.Request)})
+	asked, err := newAsked(&w.site, p.Request, p.Source)
+	if err != nil {
+		return err
+	}
+	return shop.Publish(p.Source.Name, note{w.Summary(), asked})
 }
 
 // checkSource refuses a database other than the one that the plan was made for.

@@ -10,6 +10,6 @@ func (w *Work) ExecuteBefore(ctx context.Context, src Source, o Options, before 
 }
 
 // FinishInterruptedBefore is [FinishInterrupted] with such a function.
-func FinishInterruptedBefore(s Site, r Request, before func(op, path string) error) (*Finished, error) {
-	return finishInterrupted(s, r, before)
+func FinishInterruptedBefore(s Site, r Request, o Origin, before func(op, path string) error) (*Summary, error) {
+	return finishInterrupted(s, sameAs(&s, r, o), before)
 }

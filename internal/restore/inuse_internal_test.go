@@ -125,7 +125,7 @@ func (h *halfway) useAndRerun(t *testing.T, n int, is string) {
 	ok(t, err)
 	defer f.Close()
 	ok(t, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB))
-	done, err := FinishInterrupted(h.site, Request{})
+	done, err := FinishInterrupted(h.site, Request{}, Origin{})
 	if got := read(h.database()); got != is {
 		t.Errorf("crash %d: the database in use was %s and is %s", n, is, got)
 	}

@@ -3,7 +3,6 @@ package restore_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -92,18 +91,12 @@ func runJob(raw string) error {
 // restoreAgain does the same as the command: it finishes an interrupted restore,
 // or starts one.
 func restoreAgain(ctx context.Context, j job, req request) error {
-	done, err := restore.FinishInterruptedBefore(req.Site, req.Request, req.before)
+	src, err := restore.FromFile(ctx, j.Snapshot, j.hash(), nil)
 	if err != nil {
 		return err
 	}
-	if done != nil {
-		if !done.SameRequest {
-			return errors.New("the request does not know itself again")
-		}
-		return nil
-	}
-	src, err := restore.FromFile(ctx, j.Snapshot, j.hash(), nil)
-	if err != nil {
+	done, err := restore.FinishInterruptedBefore(req.Site, req.Request, src.About(), req.before)
+	if done != nil || err != nil {
 		return err
 	}
 	w, err := req.plan(ctx, src)

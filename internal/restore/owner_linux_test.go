@@ -114,7 +114,7 @@ func TestMachine_PlantedJournal(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(staging, "journal.json"),
 		[]byte(`{"staging":["`+staging+`"],"moves":[{"from":"`+victim+`","to":"`+victim+`2"}]}`), 0o644))
 	must(t, os.Lchown(staging, 12345, 12345))
-	_, err := restore.FinishInterrupted(restore.Site{DataDir: filepath.Join(root, "data")}, restore.Request{})
+	_, err := restore.FinishAny(restore.Site{DataDir: filepath.Join(root, "data")})
 	var refused *backup.RefusedError
 	if !errors.As(err, &refused) {
 		t.Errorf("error %v, want a refusal", err)

@@ -275,9 +275,15 @@ func TestFinishInterrupted_OtherRequest(t *testing.T) {
 	}
 	// The WAL directory alone leads to it.
 	other := restore.Site{Name: "m2", DataDir: filepath.Join(g.root, "other"), WALDir: g.WALDir}
-	done, err := restore.FinishInterrupted(other, restore.Request{})
+	before := contents(t, g.root)
+	var interrupted *restore.InterruptedError
+	if _, err := restore.FinishInterrupted(other, restore.Request{}, src.About()); !errors.As(err, &interrupted) {
+		t.Errorf("another restore with the same WAL directory: %v", err)
+	}
+	same(t, "after it was refused", contents(t, g.root), before)
+	done, err := restore.FinishAny(other)
 	must(t, err)
-	if done == nil || done.SameRequest || done.Token != "token-1" || !strings.Contains(done.Source, f.snapshot) {
+	if done == nil || done.Token != "token-1" || !strings.Contains(done.Source, f.snapshot) {
 		t.Errorf("finished %+v", done)
 	}
 	if !g.isNew(t, f) {

@@ -4,82 +4,155 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
+	"slices"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/publish"
 )
 
-// Finished describes an interrupted restore that was completed.
-type Finished struct {
-	Source    string
-	Token     string
-	ClusterID backup.MemberID
-	Dirs      []string
-	// SameRequest reports whether the interrupted restore had the same targets,
-	// members and changes as the one that is requested now. The caller must
-	// compare the source.
-	SameRequest bool
-}
+// InterruptedError is an interrupted restore that must be finished before another one
+// to the same folders. It is a refusal.
+type InterruptedError = publish.InterruptedError
 
 // note is what the journal of a restore has about it.
 type note struct {
-	Token     string          `json:"token"`
-	ClusterID backup.MemberID `json:"clusterID"`
-	Asked     asked           `json:"asked"`
+	Summary Summary `json:"summary"`
+	Asked   asked   `json:"asked"`
 }
 
-// asked is the part of a site and a request that determines the result of the
-// restore and its place.
+// asked is everything that was asked of a restore, and the identity of its source. A
+// restore with another answer to any of it is another restore.
 type asked struct {
-	Request
-	Name      string   `json:"name,omitempty"`
-	DataDir   string   `json:"dataDir,omitempty"`
-	WALDir    string   `json:"walDir,omitempty"`
-	OutputDir string   `json:"outputDir,omitempty"`
-	PeerURLs  []string `json:"peerURLs,omitempty"`
+	Bytes     int64         `json:"bytes"`
+	SHA256    backup.Digest `json:"sha256"`
+	Request   Request       `json:"request"`
+	Name      string        `json:"name,omitempty"`
+	DataDir   string        `json:"dataDir,omitempty"`
+	WALDir    string        `json:"walDir,omitempty"`
+	OutputDir string        `json:"outputDir,omitempty"`
+	PeerURLs  []string      `json:"peerURLs,omitempty"`
+	Owner     *Owner        `json:"owner,omitempty"`
+
+	Replace      bool `json:"replace,omitempty"`
+	AllowRunning bool `json:"allowRunning,omitempty"`
 }
 
-func newAsked(s *Site, r Request) asked {
-	a := asked{r, s.Name, s.DataDir, s.WALDir, s.OutputDir, s.PeerURLs}
+func newAsked(s *Site, r Request, o Origin) (asked, error) {
+	a := asked{
+		Bytes: o.Bytes, SHA256: o.SHA256, Request: r,
+		Name: s.Name, WALDir: s.WALDir, OutputDir: s.OutputDir, PeerURLs: s.PeerURLs,
+		Owner: s.Owner, Replace: s.Replace, AllowRunning: s.AllowRunning,
+	}
+	if s.OutputDir == "" {
+		a.DataDir = s.dataDir()
+	}
 	for _, dir := range []*string{&a.DataDir, &a.WALDir, &a.OutputDir} {
-		if abs, err := filepath.Abs(*dir); err == nil && *dir != "" {
-			*dir = abs
+		if *dir == "" {
+			continue
+		}
+		var err error
+		if *dir, err = publish.Resolve(*dir); err != nil {
+			return a, err
 		}
 	}
-	return a
+	return a, nil
 }
 
-func (a asked) equal(b asked) bool {
-	x, errX := json.Marshal(a)
-	y, errY := json.Marshal(b)
-	return errX == nil && errY == nil && string(x) == string(y)
+// differences names everything in which b is another restore than a.
+func (a asked) differences(b asked) []string {
+	var out []string
+	for _, d := range []struct {
+		what  string
+		equal bool
+	}{
+		{"the snapshot", a.Bytes == b.Bytes && a.SHA256 == b.SHA256},
+		{"--initial-cluster", a.Request.InitialCluster == b.Request.InitialCluster},
+		{"--initial-cluster-token", a.Request.Token == b.Request.Token},
+		{"--bump-revision", a.Request.BumpRevision == b.Request.BumpRevision},
+		{"--mark-compacted", a.Request.MarkCompacted == b.Request.MarkCompacted},
+		{"--clear-alarms", a.Request.ClearAlarms == b.Request.ClearAlarms},
+		{"--name", a.Name == b.Name},
+		{"--data-dir", a.DataDir == b.DataDir},
+		{"--wal-dir", a.WALDir == b.WALDir},
+		{"--output-dir", a.OutputDir == b.OutputDir},
+		{"--initial-advertise-peer-urls", slices.Equal(a.PeerURLs, b.PeerURLs)},
+		{"--chown", a.Owner == b.Owner || a.Owner != nil && b.Owner != nil && *a.Owner == *b.Owner},
+		{"--replace", a.Replace == b.Replace},
+		{"--allow-running", a.AllowRunning == b.AllowRunning},
+	} {
+		if !d.equal {
+			out = append(out, d.what)
+		}
+	}
+	return out
 }
 
-// FinishInterrupted completes an earlier restore to the same folders that was
-// killed while it put them into place. It returns nil if there is none. It returns
-// a [*backup.RefusedError] if a server runs on a target.
-//
-// The caller must compare the result with its own request: the interrupted restore
-// may have been a different one.
-func FinishInterrupted(s Site, r Request) (*Finished, error) {
-	return finishInterrupted(s, r, nil)
+// FinishInterrupted completes an earlier restore to the same folders that was killed
+// while it put them into place, if it is the restore that is requested now: of the
+// same database, with everything asked as it is asked now. It returns nil if there is
+// none. It returns an [*InterruptedError] if it is another restore, and a
+// [*backup.RefusedError] if a server runs on a target; then nothing was touched.
+func FinishInterrupted(s Site, r Request, o Origin) (*Summary, error) {
+	return finishInterrupted(s, sameAs(&s, r, o), nil)
 }
 
-func finishInterrupted(s Site, r Request, before publish.Hook) (*Finished, error) {
+// FinishAny completes whatever restore to the folders of s was interrupted. It needs
+// no source, because everything was built before. Otherwise it is as
+// [FinishInterrupted].
+func FinishAny(s Site) (*Summary, error) {
+	return finishInterrupted(s, func(publish.Work) error { return nil }, nil)
+}
+
+// CheckInterrupted returns an [*InterruptedError] if a restore to the folders of s
+// was interrupted and must be finished. It changes nothing.
+func CheckInterrupted(s Site) error {
+	dirs, err := s.dirs()
+	if err != nil {
+		return err
+	}
+	work, err := publish.Interrupted(dirs)
+	if work == nil || err != nil {
+		return err
+	}
+	return &InterruptedError{Work: *work}
+}
+
+// sameAs accepts the interrupted restore that is requested by these arguments.
+func sameAs(s *Site, r Request, o Origin) func(publish.Work) error {
+	return func(w publish.Work) error {
+		n, err := readNote(w)
+		if err != nil {
+			return err
+		}
+		now, err := newAsked(s, r, o)
+		if err != nil {
+			return err
+		}
+		if differs := n.Asked.differences(now); len(differs) > 0 {
+			return &InterruptedError{Work: w, Differs: differs}
+		}
+		return nil
+	}
+}
+
+func readNote(w publish.Work) (n note, err error) {
+	if err := json.Unmarshal(w.Note, &n); err != nil {
+		return n, fmt.Errorf("decode journal of %s: %w", w.Source, err)
+	}
+	return n, nil
+}
+
+func finishInterrupted(s Site, accept func(publish.Work) error, before publish.Hook) (*Summary, error) {
 	dirs, err := s.dirs()
 	if err != nil {
 		return nil, err
 	}
-	work, err := publish.Finish(dirs, checkStopped, before)
+	work, err := publish.Finish(dirs, publish.Judge{Accept: accept, Stopped: checkStopped}, before)
 	if work == nil || err != nil {
 		return nil, err
 	}
-	var n note
-	if err := json.Unmarshal(work.Note, &n); err != nil {
-		return nil, fmt.Errorf("decode journal of %s: %w", work.Source, err)
-	}
-	return &Finished{work.Source, n.Token, n.ClusterID, work.Dirs, n.Asked.equal(newAsked(&s, r))}, nil
+	n, err := readNote(*work)
+	return &n.Summary, err
 }
 
 // checkStopped refuses a target on which an etcd was started after the crash.

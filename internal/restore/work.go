@@ -16,6 +16,9 @@ type Work struct {
 	Plan *Plan
 	// Targets are the members whose data directories are made here.
 	Targets []Target
+	// Others are the commands that restore the other members of the plan, for
+	// [Work.Summary]. The caller sets them.
+	Others []Command
 
 	site Site
 }
@@ -68,15 +71,26 @@ func (w *Work) WriteTo(out io.Writer) (int64, error) {
 	return int64(n), err
 }
 
-// Summary is a [Work] for machines.
+// Command is a command line that restores one member.
+type Command struct {
+	Member string `json:"member"`
+	// Line is quoted for a shell.
+	Line string `json:"line"`
+}
+
+// Summary says what a restore has made. It is the same whether the restore was
+// interrupted or not.
 type Summary struct {
 	Source    string          `json:"source"`
+	SHA256    backup.Digest   `json:"sha256"` // see [Origin]
 	Revision  backup.Revision `json:"revision"`
 	ClusterID backup.MemberID `json:"clusterID"`
 	Token     string          `json:"token"`
 	Members   []backup.Member `json:"members"`
 	Targets   []SummaryTarget `json:"targets"`
 	Notes     []string        `json:"notes"`
+	// Others are the commands that restore the other members.
+	Others []Command `json:"others,omitempty"`
 }
 
 // SummaryTarget is one data directory.
@@ -89,8 +103,9 @@ type SummaryTarget struct {
 // Summary describes w in a form that encodes to JSON.
 func (w *Work) Summary() Summary {
 	s := Summary{
-		Source: w.Plan.Source.Name, Revision: w.Plan.Source.Revision, ClusterID: w.Plan.ClusterID,
-		Token: w.Plan.Token, Members: w.Plan.Members, Notes: append([]string{}, w.Plan.Notes...),
+		Source: w.Plan.Source.Name, SHA256: w.Plan.Source.SHA256, Revision: w.Plan.Source.Revision,
+		ClusterID: w.Plan.ClusterID, Token: w.Plan.Token, Members: w.Plan.Members,
+		Notes: append([]string{}, w.Plan.Notes...), Others: w.Others,
 	}
 	for _, t := range w.Targets {
 		s.Targets = append(s.Targets, SummaryTarget{t.Member.Name, t.DataDir, t.WALDir})
