@@ -12,6 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// fsync is a variable so that a test can see what is made durable, and when, and
+// let it fail.
+var fsync = (*os.File).Sync
+
 // Sync makes a file durable, or the names in a folder.
 func Sync(path string) error {
 	f, err := os.Open(path)
@@ -26,7 +30,7 @@ func Sync(path string) error {
 // is no error. After an error the file must be written again from its source,
 // never synced again: the kernel reports the loss of a page only once.
 func SyncFile(f *os.File) error {
-	err := f.Sync()
+	err := fsync(f)
 	if err == nil {
 		return nil
 	}
