@@ -149,6 +149,26 @@ func TestDecode_ErrCorrupt(t *testing.T) {
 	}
 }
 
+// TestDecode_OtherPlain: the stored bytes are those of the manifest, and yield another
+// snapshot than the manifest promises.
+func TestDecode_OtherPlain(t *testing.T) {
+	for name, c := range options(t) {
+		plain := sample(200 << 10)
+		stored, w := encode(t, plain, c.o)
+		for lie, change := range map[string]func(*backup.Blob){
+			"sum":     func(b *backup.Blob) { b.SHA256[0] ^= 1 },
+			"longer":  func(b *backup.Blob) { b.Bytes++ },
+			"shorter": func(b *backup.Blob) { b.Bytes-- },
+		} {
+			w := w
+			change(&w.Plain)
+			if _, err := decode(stored, c.o, w, c.ids); !errors.Is(err, backup.ErrCorrupt) {
+				t.Errorf("%s, %s: got error %v, want ErrCorrupt", name, lie, err)
+			}
+		}
+	}
+}
+
 func TestDecode_SourceErrorIsNotCorruption(t *testing.T) {
 	boom := errors.New("connection reset")
 	for name, c := range options(t) {
