@@ -33,6 +33,7 @@ func TestVerifier_Content(t *testing.T) {
 		"Leases":          func(m *backup.Manifest) { m.Leases++ },
 		"HashKV":          func(m *backup.Manifest) { m.HashKV.Hash ^= 1 },
 		"CompactRevision": func(m *backup.Manifest) { m.CompactRevision-- },
+		"PlainSHA256":     func(m *backup.Manifest) { m.Plain.SHA256[0] ^= 1 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := mem.New()
