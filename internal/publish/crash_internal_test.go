@@ -126,7 +126,9 @@ func (s *site) run(t *testing.T, before Hook) error {
 		g = append(g, f)
 	}
 	w, err := Begin([]Group{g}, before)
-	ok(t, err)
+	if err != nil {
+		return err
+	}
 	write(t, filepath.Join(g[0].Tree(), "member", "snap", "db"), "new")
 	write(t, filepath.Join(g[0].Staging(), "scratch"), "new")
 	tree := filepath.Join(g[0].Tree(), strings.TrimPrefix(s.wal, s.data))

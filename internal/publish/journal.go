@@ -47,7 +47,7 @@ const (
 )
 
 // newJournal plans how everything built is put into place.
-func newJournal(source string, note any, groups []Group) (*journal, error) {
+func newJournal(c changer, source string, note any, groups []Group) (*journal, error) {
 	raw, err := json.Marshal(note)
 	if err != nil {
 		return nil, fmt.Errorf("encode journal: %w", err)
@@ -59,7 +59,7 @@ func newJournal(source string, note any, groups []Group) (*journal, error) {
 		return nil, err
 	}
 	for _, g := range groups {
-		moves, err := g.moves(stamp)
+		moves, err := g.moves(c, stamp)
 		if err != nil {
 			return nil, err
 		}

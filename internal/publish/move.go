@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
 // move puts one built file or folder into place, or moves an old one aside. After
@@ -105,7 +104,7 @@ func (m move) putAside(c changer) error {
 // an old database with a new WAL or the like, and would not notice. So the
 // first step closes the group: a plain file takes the place of the heart, on which
 // no server starts. The last step opens it again.
-func (g Group) moves(stamp string) ([]move, error) {
+func (g Group) moves(c changer, stamp string) ([]move, error) {
 	var moves []move
 	for _, f := range g {
 		more, err := f.moves(stamp)
@@ -117,7 +116,7 @@ func (g Group) moves(stamp string) ([]move, error) {
 	if len(moves) == 1 {
 		return moves, nil
 	}
-	closing, opening, err := g[0].closed(moves[0], stamp)
+	closing, opening, err := g[0].closed(c, moves[0], stamp)
 	if err != nil {
 		return nil, err
 	}
@@ -128,12 +127,12 @@ const closedNotice = "A restore by backupd was interrupted here. Run the same co
 
 // closed splits heart, the move of the entry that a server starts from, into two:
 // one that closes the group and one that opens it.
-func (f *Folder) closed(heart move, stamp string) (closing, opening move, err error) {
+func (f *Folder) closed(c changer, heart move, stamp string) (closing, opening move, err error) {
 	notice := filepath.Join(f.Staging(), "closed")
 	if err := os.WriteFile(notice, []byte(closedNotice), 0o644); err != nil {
 		return closing, opening, fmt.Errorf("write staging folder: %w", err)
 	}
-	if err := disk.Sync(notice); err != nil {
+	if err := c.sync(notice); err != nil {
 		return closing, opening, err
 	}
 	aside := heart.Aside

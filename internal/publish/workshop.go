@@ -67,7 +67,7 @@ func (w *Workshop) stage(dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, pointerName), []byte(w.staged[0]), 0o600); err != nil {
 		return fmt.Errorf("write staging folder: %w", err)
 	}
-	return disk.Sync(filepath.Join(dir, pointerName))
+	return w.changes.sync(filepath.Join(dir, pointerName))
 }
 
 func (w *Workshop) mkdirAll(dir string) error {
@@ -94,7 +94,7 @@ func (w *Workshop) mkdirAll(dir string) error {
 // From the moment on that the journal is there the restore is finished whatever
 // happens, by this run or by the next one.
 func (w *Workshop) Publish(source string, note any) error {
-	j, err := newJournal(source, note, w.groups)
+	j, err := newJournal(w.changes, source, note, w.groups)
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,9 @@ func (h *halfway) run(t *testing.T, n int) error {
 		}
 		return nil
 	})
-	ok(t, err)
+	if err != nil {
+		return err
+	}
 	write(t, target.database(), "new")
 	tree := filepath.Join(target.data.Tree(), target.data.wal)
 	if target.wal != nil {
