@@ -119,7 +119,7 @@ func (w *Work) build(ctx context.Context, src Source, o Options) error {
 	o.Progress(backup.StageSync, 0, 0)
 	for _, t := range w.Targets {
 		for _, f := range t.folders() {
-			if err := seal(f.Tree(), w.site.ownerOf(t, f)); err != nil {
+			if err := seal(f.Tree(), w.site.ownerOf(t, f), disk.Sync); err != nil {
 				return err
 			}
 		}
@@ -213,8 +213,8 @@ func copyDatabase(ctx context.Context, from, to string, progress func(done int64
 }
 
 // seal gives a whole tree to its owner and makes it durable: files first, then
-// the folders that name them.
-func seal(root string, owner Owner) error {
+// the folders that name them. sync is [disk.Sync]; a test sees the order by it.
+func seal(root string, owner Owner, sync func(path string) error) error {
 	var dirs []string
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -229,13 +229,13 @@ func seal(root string, owner Owner) error {
 			dirs = append(dirs, path)
 			return nil
 		}
-		return disk.Sync(path)
+		return sync(path)
 	})
 	if err != nil {
 		return err
 	}
 	for i := len(dirs) - 1; i >= 0; i-- {
-		if err := disk.Sync(dirs[i]); err != nil {
+		if err := sync(dirs[i]); err != nil {
 			return err
 		}
 	}
