@@ -71,6 +71,28 @@ func TestStorePending_ManifestUnknown(t *testing.T) {
 	wantEmpty(t, folder)
 }
 
+// TestTaker_Take_NameTaken: another process has just stored data under the name that
+// this one chose. That data stays, and the snapshot gets another name.
+func TestTaker_Take_NameTaken(t *testing.T) {
+	db := realDatabase(t)
+	s := file.New(t.TempDir())
+	taken := ""
+	hooked := &storagetest.Hook{Store: s, Before: func(_ context.Context, op storage.Op, key string) error {
+		if op == storage.OpCreate && taken == "" && strings.HasPrefix(key, backup.DataPrefix("prod")) {
+			taken = key
+			return s.Create(t.Context(), key, strings.NewReader("another snapshot"))
+		}
+		return nil
+	}}
+	m := take(t, newTaker(t, connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...), hooked))
+	if raw := readObject(t, s, taken); string(raw) != "another snapshot" || taken == m.DataKey() {
+		t.Errorf("%s holds %d bytes, the snapshot is %s", taken, len(raw), m.DataKey())
+	}
+	if err := verify(t, s, m); err != nil {
+		t.Error(err)
+	}
+}
+
 func wantOneWhole(t *testing.T, s storage.Store) {
 	t.Helper()
 	all := entries(t, s)
