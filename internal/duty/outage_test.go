@@ -284,4 +284,8 @@ func TestOutage_Lost(t *testing.T) {
 	p.taken()
 	wants(t, p.slot(), duty.Skipped, "")
 	logged("belongs to another repository", pending)
+	if own := p.backup.Waiting(); len(own) != 0 {
+		t.Errorf("these wait for the new repository: %+v", own)
+	}
+	wants(t, p.backup.Upload(t.Context(), duty.Run{}), duty.Passed, "no snapshot waits")
 }

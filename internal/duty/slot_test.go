@@ -3,6 +3,8 @@ package duty_test
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -192,6 +194,42 @@ func TestSlot_PruneFails(t *testing.T) {
 		t.Errorf("got %+v, %+v", o, o.Prune)
 	}
 	p.healthy(duty.OK, "")
+}
+
+// TestSlot_PruneBreaksOff: what was removed before a prune failed is known to be gone.
+func TestSlot_PruneBreaksOff(t *testing.T) {
+	p := newPlace(t).process()
+	p.taken()
+	p.changed()
+	p.refuse(storage.OpDelete, "prod/snapshots/", errDown)
+	p.changed()
+	deleted := 0
+	p.hook.Before = func(_ context.Context, op storage.Op, key string) error {
+		if op == storage.OpDelete && strings.HasPrefix(key, "prod/snapshots/") {
+			if deleted++; deleted > 1 {
+				return errDown
+			}
+		}
+		return nil
+	}
+	p.put()
+	o := p.slot()
+	if o.Prune == nil || !errors.Is(o.Prune.Err, errDown) || o.Prune.Removed != 1 {
+		t.Fatalf("got %+v, %+v", o, o.Prune)
+	}
+	var known, stored []string
+	for _, i := range p.Known.Now().Overview.Items {
+		known = append(known, i.Key().String())
+	}
+	for _, key := range p.keys() {
+		if strings.HasPrefix(key, "prod/snapshots/") {
+			stored = append(stored, key)
+		}
+	}
+	slices.Sort(known)
+	if !slices.Equal(known, stored) {
+		t.Errorf("known: %q, stored: %q", known, stored)
+	}
 }
 
 // TestSlot_Fails: a try that fails is seen at once, also while others follow, and
