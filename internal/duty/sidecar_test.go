@@ -141,3 +141,21 @@ func TestSidecars_Defragment(t *testing.T) {
 		t.Errorf("got %+v", o)
 	}
 }
+
+// TestSidecars_FailedMeanwhile: a snapshot from before a failure does not end it, however
+// young it is: perhaps the other sidecar fails as well.
+func TestSidecars_FailedMeanwhile(t *testing.T) {
+	p := newPlace(t).process()
+	p.taken()
+	if report, _ := p.backup.Ended(duty.Outcome{Result: duty.Failed}, errDown); !report {
+		t.Error("a failure is not reported")
+	}
+	passed := duty.Outcome{Result: duty.Passed}
+	if report, _ := p.backup.Ended(passed, nil); report {
+		t.Error("the end of the failure is reported, and no snapshot shows it")
+	}
+	m := p.changed()
+	if report, id := p.backup.Ended(passed, nil); !report || id != m.ID {
+		t.Errorf("a snapshot is there: reported %v, %s", report, id)
+	}
+}

@@ -326,6 +326,34 @@ func TestVerify_Stopped(t *testing.T) {
 	p.healthy(duty.OK, "")
 }
 
+// TestVerify_StoppedTooLate: bytes that are wrong are a defect, also where the process is
+// stopped while it finds out whose they are.
+func TestVerify_StoppedTooLate(t *testing.T) {
+	p := newPlace(t).process()
+	m := p.taken()
+	p.damage(m.DataKey())
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	looked := 0
+	p.hook.Before = func(_ context.Context, op storage.Op, key string) error {
+		if op == storage.OpStat && key == m.DataKey() {
+			if looked++; looked > 1 {
+				cancel()
+			}
+		}
+		return ctx.Err()
+	}
+	if o := p.verify.Do(ctx, duty.Run{}); o.Result != duty.Failed || !errors.Is(o.Err, backup.ErrCorrupt) {
+		t.Errorf("got %+v", o)
+	}
+	p.hook.Before = nil
+	if f := p.Known.Now(); !errors.Is(f.Verification, backup.ErrCorrupt) || f.Verified.IsZero() {
+		t.Errorf("known: verified at %v, %v", f.Verified, f.Verification)
+	}
+	p.look()
+	p.healthy(duty.Failure, " is damaged: ")
+}
+
 // TestVerify_HalfRead: bytes that are wrong are a defect, also where the store goes
 // away before anybody can find out whose they are.
 func TestVerify_HalfRead(t *testing.T) {
