@@ -1,0 +1,30 @@
+package restore_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/restore"
+)
+
+// TestFill_Length: the space of the database is allocated before it comes, so the
+// length of the file does not tell that a source has ended early.
+func TestFill_Length(t *testing.T) {
+	const size = 1 << 20
+	for bytesMore, want := range map[int]error{
+		0: nil, -1: backup.ErrCorrupt, 1: backup.ErrCorrupt, -restore.TrailerBytes: backup.ErrCorrupt,
+		-size / 2: backup.ErrCorrupt,
+	} {
+		f, err := os.Create(filepath.Join(t.TempDir(), "db"))
+		must(t, err)
+		source := bytes.NewReader(bytes.Repeat([]byte("x"), size+restore.TrailerBytes+bytesMore))
+		if err := restore.Fill(t.Context(), f, source, size, restore.TrailerBytes); !errors.Is(err, want) {
+			t.Errorf("%d bytes more than promised: got %v, want %v", bytesMore, err, want)
+		}
+		must(t, f.Close())
+	}
+}
