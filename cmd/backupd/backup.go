@@ -43,7 +43,9 @@ and the stored object is read back. The manifest is written last: from then on t
 backup exists.
 
 A snapshot whose content is in doubt (a member holds other data, a CORRUPT alarm is
-active) is stored and marked suspect, and the exit code is 4.
+active) is stored and marked suspect, and the exit code is 4. A snapshot that is whole
+but that no voting member could be compared with is stored as unconfirmed, with the
+reasons, and the exit code is 0.
 
 With --config the command does the daemon's work of one slot, for all clusters of the
 configuration or for those named with --cluster a,b: it stores what is pending in the
@@ -78,7 +80,8 @@ notifications. Use it in a CronJob or a timer.
 	f.StringVar(&o.compression, "compression", "zstd", "compression: zstd, none")
 	f.StringVar(&o.spool, "spool", "",
 		"folder for the local copy, which is as large as the database (default: the system's temporary folder)")
-	f.BoolVar(&o.noHashCheck, "no-hash-check", false, "do not compare HashKV with the members")
+	f.BoolVar(&o.noHashCheck, "no-hash-check", false,
+		"do not compare HashKV with the members: the snapshot is stored as unconfirmed")
 	registerConfig(cmd, &o.config)
 	f.BoolVar(&o.once, "once", false,
 		"do one slot and end: says explicitly that this is no daemon (needs --config)")
@@ -124,7 +127,7 @@ func runBackup(cmd *cobra.Command, a *app, o backupOptions) error {
 	if err := printTaken(a, m, o.repo.repo); err != nil {
 		return err
 	}
-	if !m.Verified() {
+	if m.State() == backup.Suspect {
 		return backup.WithHint(backup.Corruptf("snapshot %s is stored, but suspect: %s", m.ID, m.Suspect[0]),
 			"keep older snapshots; find out which member is right (etcdctl endpoint hashkv --cluster) "+
 				"before you restore this one")
@@ -173,12 +176,22 @@ func printTaken(a *app, m *backup.Manifest, repo string) error {
 	if a.global.writeOut == "json" {
 		return printJSON(a.stdout, kindSnapshot, m)
 	}
-	state := "Verified"
-	if !m.Verified() {
-		state = "SUSPECT"
-	}
+	state := map[backup.State]string{
+		backup.Verified: "Verified", backup.Unconfirmed: "Unconfirmed", backup.Suspect: "SUSPECT",
+	}[m.State()]
 	fmt.Fprintf(a.stdout, "%s snapshot %s saved in %s\n", state, m.ID, repo)
+	printReasons(a.stdout, m)
 	return printFacts(a.stdout, m)
+}
+
+// printReasons says why a snapshot is not verified.
+func printReasons(w io.Writer, m *backup.Manifest) {
+	for _, why := range m.Suspect {
+		fmt.Fprintf(w, "  SUSPECT: %s\n", why)
+	}
+	for _, why := range m.Unconfirmed {
+		fmt.Fprintf(w, "  UNCONFIRMED: %s\n", why)
+	}
 }
 
 func printFacts(w io.Writer, m *backup.Manifest) error {

@@ -89,7 +89,7 @@ func (d *demo) backUp(ctx context.Context, members []drill.Member) (_ *drill.Sta
 		return nil, nil, err
 	}
 	if !m.Verified() {
-		return nil, nil, backup.Corruptf("snapshot %s is suspect: %s", m.ID, m.Suspect[0])
+		return nil, nil, backup.Corruptf("snapshot %s is %s: %s", m.ID, m.State(), append(m.Suspect, m.Unconfirmed...)[0])
 	}
 	d.say("snapshot %s: revision %d, %d keys, %s stored as %s, HashKV equal on %d members",
 		m.ID, m.Revision, m.Keys, humanize.IBytes(uint64(m.Plain.Bytes)),

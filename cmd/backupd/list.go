@@ -28,9 +28,10 @@ The list is made from the names and sizes of objects, so thousands of snapshots 
 moment. --long also reads every manifest: it adds the size of the database and finds
 damaged manifests.
 
-STATE is verified, suspect (the content was in doubt when it was taken) or damaged (the
-data is missing, or a verification found damage). "from the future" means that a clock
-was ahead when the snapshot was begun. The exit code is 4 if a snapshot is damaged.
+STATE is verified, unconfirmed (no voting member was compared with it when it was
+taken), suspect (the content was in doubt when it was taken) or damaged (the data is
+missing, or a verification found damage). "from the future" means that a clock was ahead
+when the snapshot was begun. The exit code is 4 if a snapshot is damaged.
 
 ` + exitHelp,
 		Example: `  backupd list --repo s3://backups/etcd
@@ -162,8 +163,8 @@ func newShowCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show --repo REPO [ID|latest]",
 		Short: "Show everything known of one snapshot",
-		Long: `Show everything known of one snapshot: why it is pinned, damaged or suspect, what its
-manifest says, and whether --identity decrypts it.
+		Long: `Show everything known of one snapshot: why it is pinned, damaged, suspect or unconfirmed,
+what its manifest says, and whether --identity decrypts it.
 
 ` + latestHelp + exitHelp,
 		Example: `  backupd show --repo s3://backups/etcd latest
@@ -227,9 +228,7 @@ func runShow(cmd *cobra.Command, a *app, repo repoFlags, identity identityFlag, 
 	if pin != nil {
 		fmt.Fprintf(a.stdout, "  PINNED: %s\n", pinText(pin))
 	}
-	for _, why := range m.Suspect {
-		fmt.Fprintf(a.stdout, "  SUSPECT: %s\n", why)
-	}
+	printReasons(a.stdout, m)
 	if err := printFacts(a.stdout, m); err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func (e *partialError) Unwrap() error { return e.err }
 type once struct {
 	Repository string            `json:"repository"`
 	Cluster    string            `json:"cluster"`
-	Result     string            `json:"result"` // verified, suspect, skipped or failed
+	Result     string            `json:"result"` // verified, unconfirmed, suspect, skipped or failed
 	Snapshot   backup.SnapshotID `json:"snapshot,omitempty"`
 	Reason     string            `json:"reason,omitempty"`
 }
@@ -73,6 +73,8 @@ func newOnce(o daemon.Outcome) once {
 	switch o.Result {
 	case duty.Succeeded:
 		r.Result = "verified"
+	case duty.Unconfirmed:
+		r.Result = "unconfirmed"
 	case duty.Suspect:
 		r.Result, r.Reason = "suspect", o.Manifest.Suspect[0]
 	case duty.Unaccepted:

@@ -19,10 +19,14 @@ type Revision int64
 func (r Revision) String() string { return strconv.FormatInt(int64(r), 10) }
 
 // Position is how far the history of one cluster had come when it was seen: its
-// id, and the newest revision that any member served.
+// id, and the newest that any member reported of revision, raft applied index and
+// raft term. The index moves with each change, also with those of users, roles,
+// leases, alarms and members, for which the revision stands still.
 type Position struct {
 	ClusterID MemberID
 	Revision  Revision
+	Index     uint64
+	Term      uint64
 }
 
 // MemberID is etcd's 64-bit id of a cluster or of one of its members. Text and
@@ -59,6 +63,17 @@ type Member struct {
 type Alarm struct {
 	MemberID MemberID `json:"memberID"`
 	Type     string   `json:"type"`
+}
+
+// CorruptMembers returns the members for which there is a CORRUPT alarm.
+func CorruptMembers(alarms []Alarm) []MemberID {
+	var out []MemberID
+	for _, a := range alarms {
+		if a.Type == "CORRUPT" {
+			out = append(out, a.MemberID)
+		}
+	}
+	return out
 }
 
 // HashKV is etcd's hash of the key bucket: a CRC-32C over every record up to

@@ -61,6 +61,14 @@ type Capture struct {
 	CompactRevision Revision `json:"compactRevision"`
 	// HighWaterRevision is the newest revision any member was seen to serve.
 	HighWaterRevision Revision `json:"highWaterRevision"`
+	// HighWaterIndex and HighWaterTerm are the newest raft applied index and term
+	// that any member reported before the stream began.
+	HighWaterIndex uint64 `json:"highWaterIndex"`
+	HighWaterTerm  uint64 `json:"highWaterTerm"`
+	// SourceIndex and SourceTerm are what the source reported before the stream
+	// began: the database holds at least everything up to there.
+	SourceIndex uint64 `json:"sourceIndex"`
+	SourceTerm  uint64 `json:"sourceTerm"`
 	// NewestTimeline is the newest timeline that the repository was seen to hold when
 	// the snapshot was taken; empty if it held none, or could not be read.
 	NewestTimeline string `json:"newestTimeline,omitempty"`
@@ -88,7 +96,9 @@ type Capture struct {
 }
 
 // Position returns how far the cluster had come when the snapshot was taken.
-func (c *Capture) Position() Position { return Position{c.ClusterID, c.HighWaterRevision} }
+func (c *Capture) Position() Position {
+	return Position{c.ClusterID, c.HighWaterRevision, c.HighWaterIndex, c.HighWaterTerm}
+}
 
 // State returns the state that the snapshot had when it was taken.
 func (c *Capture) State() State {

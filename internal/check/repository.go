@@ -146,7 +146,8 @@ func checkMarker(ctx context.Context, l *list, r *config.Repository, s storage.S
 // held checks the stored snapshots of a cluster.
 func (r *repositoryCheck) held(ctx context.Context, l *list, c *chosen, s storage.Store) {
 	held := &c.stored
-	o, err := repository.At(s, "").Cluster(c.conf.Name).Look(ctx, newestRead, nil, r.now)
+	o, err := repository.At(s, "").Cluster(c.conf.Name).Lenient(!c.conf.Snapshot.HashCheck).
+		Look(ctx, newestRead, nil, r.now)
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // the first backup makes the folder
 		o = &repository.Overview{}
@@ -169,6 +170,10 @@ func (r *repositoryCheck) held(ctx context.Context, l *list, c *chosen, s storag
 			"meanwhile retention removes nothing that is verified",
 			"the newest snapshot %s is suspect", last.ID)
 	}
+	if last := held.summary.Newest; last != nil && last.State() == backup.Unconfirmed && c.conf.Snapshot.HashCheck {
+		l.warn("let backupd reach a voting member for HashKV; 'backupd show "+string(last.ID)+"' says why none was compared",
+			"the newest snapshot %s is unconfirmed: no voting member was compared with it", last.ID)
+	}
 	if future := held.summary.Future; future != nil {
 		l.warn("correct the clocks, also those of other hosts that take backups",
 			"snapshot %s is from the future (%s ahead): a clock is or was wrong",
@@ -179,8 +184,8 @@ func (r *repositoryCheck) held(ctx context.Context, l *list, c *chosen, s storag
 
 // checkAge compares the newest verified snapshot with the schedule.
 func checkAge(l *list, conf *config.Cluster, held *stored, now time.Time) {
-	count := fmt.Sprintf("%d verified, %d suspect, %d pinned",
-		held.summary.Verified, held.summary.Suspect, held.pinned)
+	count := fmt.Sprintf("%d verified, %d unconfirmed, %d suspect, %d pinned",
+		held.summary.Verified, held.summary.Unconfirmed, held.summary.Suspect, held.pinned)
 	newest := held.newest()
 	if newest == nil {
 		l.warn("start the daemon, or 'backupd backup --once'", "there is no verified snapshot (%s)", count)

@@ -155,7 +155,7 @@ func TestRun_Everything(t *testing.T) {
 	}
 	for _, text := range []string{
 		"it is repository", "encrypted to 1 recipients", "create if absent", "read ranges",
-		"delete", "(1 verified, 0 suspect, 0 pinned)", "can be decrypted", "decrypt data for",
+		"delete", "(1 verified, 0 unconfirmed, 0 suspect, 0 pinned)", "can be decrypted", "decrypt data for",
 	} {
 		want(t, got, check.SectionRepository, ok, text)
 	}
@@ -267,7 +267,7 @@ func TestRepository_MayNotDelete(t *testing.T) {
 	}
 	take(t, bucket(t, s3, c.Endpoints(), "", ""))
 	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, ok,
-		"(1 verified, 0 suspect, 0 pinned)")
+		"(1 verified, 0 unconfirmed, 0 suspect, 0 pinned)")
 }
 
 func TestRepository_Identities(t *testing.T) {

@@ -19,8 +19,15 @@ const catchUp = 10 * time.Second
 // hashTimeout bounds one HashKV: the server scans its whole key bucket.
 const hashTimeout = 5 * time.Minute
 
-// ErrCompacted is returned if the requested revision is already compacted.
-var ErrCompacted = errors.New("the revision is compacted")
+// errMoved is returned if a member is not at the requested revision.
+var errMoved = errors.New("the member is at another revision by now")
+
+// Errors of [Cluster.HashKV].
+var (
+	ErrCompacted = errors.New("the revision is compacted")
+	// ErrBehind says that the member did not reach the revision in time.
+	ErrBehind = errors.New("the member has not reached the revision")
+)
 
 // HashKV asks the member behind endpoint for its hash of the keys at rev. A
 // member that is behind gets some seconds to catch up. It costs the member a
@@ -48,8 +55,10 @@ func hashKV(ctx context.Context, remote pb.MaintenanceClient, rev backup.Revisio
 			return resp, nil
 		case errors.Is(etcd, rpctypes.ErrCompacted):
 			return nil, ErrCompacted
-		case !errors.Is(etcd, rpctypes.ErrFutureRev) || time.Now().After(end):
+		case !errors.Is(etcd, rpctypes.ErrFutureRev):
 			return nil, explain(err)
+		case time.Now().After(end):
+			return nil, ErrBehind
 		}
 		select {
 		case <-ctx.Done():
@@ -59,14 +68,50 @@ func hashKV(ctx context.Context, remote pb.MaintenanceClient, rev backup.Revisio
 	}
 }
 
-// Identify asks the member behind endpoint for its id. With it the caller checks a
-// client URL that a member advertises before it trusts the URL.
-func (c *Cluster) Identify(ctx context.Context, endpoint string) (backup.MemberID, error) {
+// HashKVNow asks the member behind endpoint for its hash of the keys as they are
+// now, and returns an error if it is not at rev. Asked for the revision of its last
+// compaction, a member answers with a hash that it stored before: this question
+// goes round that.
+func (c *Cluster) HashKVNow(ctx context.Context, endpoint string, rev backup.Revision) (backup.HashKV, error) {
+	ctx, cancel := context.WithTimeout(ctx, hashTimeout)
+	defer cancel()
+	var resp *pb.HashKVResponse
+	st, err := c.surveyor.status(ctx, endpoint)
+	if err == nil && backup.Revision(st.Header.GetRevision()) != rev {
+		err = errMoved
+	}
+	if err == nil {
+		err = c.conns.do(ctx, endpoint, func(cl *clientv3.Client) (err error) {
+			resp, err = pb.NewMaintenanceClient(cl.ActiveConnection()).HashKV(ctx, &pb.HashKVRequest{})
+			return explain(err)
+		})
+	}
+	if err == nil {
+		// etcd 3.5 does not say which revision it has hashed. If the member was at rev
+		// before, and is afterwards, it is that one.
+		hashed := resp.HashRevision
+		if hashed == 0 {
+			hashed = resp.Header.GetRevision()
+		}
+		if backup.Revision(hashed) != rev {
+			err = errMoved
+		}
+	}
+	if err != nil {
+		return backup.HashKV{}, fmt.Errorf("ask %s for HashKV now, at %d: %w", endpoint, rev, err)
+	}
+	return backup.HashKV{Hash: resp.Hash, Revision: rev, CompactRevision: backup.Revision(resp.CompactRevision)}, nil
+}
+
+// Identify asks the member behind endpoint who it is and how far. With it the caller
+// checks a client URL that a member advertises before it trusts the URL. The result
+// has no concerns, for the other members were not asked.
+func (c *Cluster) Identify(ctx context.Context, endpoint string) (Candidate, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
 	defer cancel()
 	st, err := c.surveyor.status(ctx, endpoint)
 	if err != nil {
-		return 0, fmt.Errorf("ask %s for its status: %w", endpoint, err)
+		return Candidate{}, fmt.Errorf("ask %s for its status: %w", endpoint, err)
 	}
-	return backup.MemberID(st.Header.GetMemberId()), nil
+	return newCandidate(answer{endpoint: endpoint, status: st}), nil
 }

@@ -53,9 +53,10 @@ func TestHashKV(t *testing.T) {
 		}
 	})
 	t.Run("Identify", func(t *testing.T) {
-		id, err := c.Identify(t.Context(), url)
-		if s := survey(t, c); err != nil || id != s.Candidates[0].MemberID {
-			t.Errorf("got %v, %v", id, err)
+		got, err := c.Identify(t.Context(), url)
+		if s := survey(t, c); err != nil || got.MemberID != s.Candidates[0].MemberID ||
+			got.AppliedIndex != s.Candidates[0].AppliedIndex || got.Revision != s.Candidates[0].Revision {
+			t.Errorf("got %v, %v", got, err)
 		}
 		if _, err := c.Identify(t.Context(), testserver.FreeURL(t)); err == nil {
 			t.Error("a dead endpoint has an identity")

@@ -34,8 +34,10 @@ type Survey struct {
 	Members    []backup.Member
 	MembersErr error
 	Alarms     []backup.Alarm
-	// HighWater is the newest revision any endpoint serves.
-	HighWater backup.Revision
+	// HighWater is the newest revision any endpoint serves, Index and Term are the
+	// newest raft applied index and term.
+	HighWater   backup.Revision
+	Index, Term uint64
 	// Candidates can serve a snapshot, the best first.
 	Candidates []Candidate
 	// Refused are the endpoints that cannot, each with the reason.
@@ -44,7 +46,7 @@ type Survey struct {
 
 // Position returns how far the cluster has come.
 func (s *Survey) Position() backup.Position {
-	return backup.Position{ClusterID: s.ClusterID, Revision: s.HighWater}
+	return backup.Position{ClusterID: s.ClusterID, Revision: s.HighWater, Index: s.Index, Term: s.Term}
 }
 
 // Candidate is one member that can serve a snapshot.
@@ -92,13 +94,29 @@ func (s *Survey) Member(id backup.MemberID) backup.Member {
 	return backup.Member{ID: id}
 }
 
-// Unreachable reports whether the endpoint was asked and did not answer. Its
-// scheme does not matter: members advertise URLs, people type host:port.
+// Unreachable reports whether the endpoint was asked and did not answer in the time
+// that a request may take. Its scheme does not matter: members advertise URLs,
+// people type host:port.
 func (s *Survey) Unreachable(endpoint string) bool {
 	return slices.ContainsFunc(s.Refused, func(r Refusal) bool {
-		return r.Err != errLearner && SameEndpoint(r.Endpoint, endpoint)
+		return r.Err != errLearner && r.Err != errLate && SameEndpoint(r.Endpoint, endpoint)
 	})
 }
+
+// Late returns the endpoints that the survey did not wait for. Their members may be
+// healthy and slow.
+func (s *Survey) Late() []string {
+	var out []string
+	for _, r := range s.Refused {
+		if r.Err == errLate {
+			out = append(out, r.Endpoint)
+		}
+	}
+	return out
+}
+
+// Corrupt returns the members for which a CORRUPT alarm is active.
+func (s *Survey) Corrupt() []backup.MemberID { return backup.CorruptMembers(s.Alarms) }
 
 // Endpoint returns the endpoint that answered for a member, or "".
 func (s *Survey) Endpoint(id backup.MemberID) string {
@@ -134,7 +152,6 @@ func (c *surveyor) survey(ctx context.Context) (*Survey, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("ask members for their status: %w", context.Cause(ctx))
 	}
-	var newest uint64
 	for _, a := range answers {
 		if a.err != nil {
 			s.Refused = append(s.Refused, Refusal{a.endpoint, a.err})
@@ -147,7 +164,7 @@ func (c *surveyor) survey(ctx context.Context) (*Survey, error) {
 		}
 		s.ClusterID = id
 		s.addAlarms(a.status.Errors)
-		newest = max(newest, a.status.RaftAppliedIndex)
+		s.Index, s.Term = max(s.Index, a.status.RaftAppliedIndex), max(s.Term, a.status.RaftTerm)
 		s.HighWater = max(s.HighWater, backup.Revision(a.status.Header.GetRevision()))
 	}
 	if s.ClusterID == 0 {
@@ -158,7 +175,7 @@ func (c *surveyor) survey(ctx context.Context) (*Survey, error) {
 			s.Candidates = append(s.Candidates, newCandidate(a))
 		}
 	}
-	s.rank(newest)
+	s.rank(s.Index)
 	if len(s.Candidates) == 0 {
 		return nil, &NoMemberError{s.Refused}
 	}

@@ -102,14 +102,15 @@ type Snapshot struct {
 	Schedule string `yaml:"schedule" required:"yes"`
 	// Jitter is the longest random delay of a run.
 	Jitter time.Duration `yaml:"jitter" default:"0s"`
-	// MaxAge forces a snapshot if the last verified one is older, even if the
-	// revision has not changed. 0s takes one in every slot.
+	// MaxAge forces a snapshot if the last verified one is older, even if nothing
+	// has changed. 0s takes one in every slot.
 	MaxAge time.Duration `yaml:"max-age" default:"24h"`
 	// Timeout bounds one run with all its retries.
 	Timeout time.Duration `yaml:"timeout" default:"2h"`
 	// Retries is how often a failed run is tried again in its slot.
 	Retries int `yaml:"retries" default:"3"`
-	// HashCheck compares HashKV with the voting members.
+	// HashCheck compares HashKV with the voting members. Without it snapshots are
+	// stored as unconfirmed, and count as protection all the same.
 	HashCheck bool `yaml:"hash-check" default:"true"`
 	// StallTimeout is how long a stream may be silent before another member is
 	// asked.

@@ -113,6 +113,8 @@ func stateOf(r duty.Result) string {
 	switch r {
 	case duty.Succeeded:
 		return server.JobSucceeded
+	case duty.Unconfirmed:
+		return server.JobUnconfirmed
 	case duty.Suspect, duty.Unaccepted:
 		return server.JobSuspect
 	case duty.Skipped, duty.Passed:

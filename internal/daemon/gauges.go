@@ -87,14 +87,15 @@ func (gs *gauges) collect(s sender, g *guard, now, next time.Time) {
 // collectStored sends what is stored of one cluster.
 func collectStored(s sender, sum repository.Summary, newest *backup.Manifest, now time.Time, name labels) {
 	for state, n := range map[backup.State]int{
-		backup.Verified: sum.Verified, backup.Suspect: sum.Suspect, backup.Damaged: sum.Damaged,
+		backup.Verified: sum.Verified, backup.Unconfirmed: sum.Unconfirmed, backup.Suspect: sum.Suspect,
+		backup.Damaged: sum.Damaged,
 	} {
 		s.send("backupd_repository_snapshots", "Snapshots in the repository.", float64(n),
 			append(name, label{"state", string(state)}))
 	}
 	s.send("backupd_repository_bytes", "Stored bytes of all snapshots of the cluster.", float64(sum.StoredBytes), name)
 	s.send("backupd_snapshot_suspect", "1 if the newest snapshot is suspect or damaged.",
-		truth(sum.Newest != nil && sum.Newest.State() != backup.Verified), name)
+		truth(sum.Newest != nil && !sum.Newest.State().Usable()), name)
 	if newest == nil {
 		return
 	}

@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/etcd-backupd/backupd/internal/server"
@@ -28,7 +29,7 @@ func TestGauges_Unknown(t *testing.T) {
 	}
 	h.must(os.Remove(h.folder()))
 	await(t, "the repository to be read",
-		func() bool { return len(series(t, d, "backupd_repository_snapshots{")) == 3 })
+		func() bool { return len(series(t, d, "backupd_repository_snapshots{")) == 4 })
 	h.backup(d, server.JobSucceeded)
 	h.unreadable()
 	h.troubled(d, server.ClusterWarning, "cannot be read")
@@ -41,5 +42,35 @@ func TestGauges_Unknown(t *testing.T) {
 		if got := series(t, d, `"`+kind+`"`); len(got) != 2 {
 			t.Errorf("the first notification that is dropped would be no increase: %v", got)
 		}
+	}
+}
+
+// TestUnconfirmed: a snapshot that no member was compared with is counted and shown
+// as that. It protects the cluster only while the configuration wants it so.
+func TestUnconfirmed(t *testing.T) {
+	h := newHouse(t)
+	h.looks = often
+	h.edit("retries: 0", "retries: 0, hash-check: false")
+	d := h.daemon()
+	h.run(d)
+	h.backup(d, server.JobUnconfirmed)
+	if c := h.ok(d); c.Snapshot == "" || c.LastSuccess.IsZero() {
+		t.Errorf("got %+v", c)
+	}
+	for name, some := range map[string]bool{
+		`backupd_repository_snapshots{cluster="prod",repository="main",state="unconfirmed"}`: true,
+		`backupd_repository_snapshots{cluster="prod",repository="main",state="verified"}`:    false,
+		`backupd_backups_total{cluster="prod",repository="main",result="unconfirmed"}`:       true,
+		`backupd_snapshot_suspect{cluster="prod",repository="main"}`:                         false,
+	} {
+		if got := series(t, d, name); len(got) != 1 || strings.HasSuffix(got[0], " 0") == some {
+			t.Errorf("got %v", got)
+		}
+	}
+	h.edit(", hash-check: false", "")
+	h.reload(d)
+	h.troubled(d, server.ClusterFailure, "no longer holds a verified snapshot")
+	if got := series(t, d, "backupd_last_success_timestamp_seconds"); len(got) != 0 {
+		t.Errorf("got %v", got)
 	}
 }

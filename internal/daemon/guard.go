@@ -96,6 +96,7 @@ func (g *guard) inherit(old []*guard) {
 // version that manifests record.
 func (g *guard) assign(tool string) (err error) {
 	c := g.conf
+	g.Lenient = !c.Snapshot.HashCheck
 	policy := c.Retention.Policy()
 	g.backup = duty.Backup{
 		Subject: g.Subject, Jitter: c.Snapshot.Jitter, MaxAge: c.Snapshot.MaxAge, Policy: policy,

@@ -37,7 +37,8 @@ func newMetrics() *metrics {
 		return c
 	}
 	m.backups = counter("backupd_backups_total",
-		"Attempts to back up, by what became of them: verified, suspect, skipped, failed.", "repository", "cluster", "result")
+		"Attempts to back up, by what became of them: verified, unconfirmed, suspect, skipped, failed.",
+		"repository", "cluster", "result")
 	m.disagreements = counter("backupd_hashkv_disagreements_total",
 		"Answers of members whose HashKV was not the snapshot's.", "repository", "cluster")
 	m.verifications = counter("backupd_verifications_total",
@@ -63,7 +64,7 @@ func (m *metrics) handler() http.Handler {
 // prepare makes the counters of a cluster appear before anything is counted, so
 // that the first failure is an increase.
 func (m *metrics) prepare(k duty.Key) {
-	for _, result := range []string{"verified", "suspect", "skipped", "failed"} {
+	for _, result := range []string{"verified", "unconfirmed", "suspect", "skipped", "failed"} {
 		m.backups.WithLabelValues(k.Repository, k.Cluster, result)
 	}
 	for _, result := range []string{"ok", "defect", "failed"} {
@@ -115,11 +116,7 @@ func (m *metrics) outcome(k duty.Key, o duty.Outcome) {
 
 // backup counts a snapshot that was stored.
 func (m *metrics) backup(k duty.Key, taken *backup.Manifest) {
-	result := "verified"
-	if !taken.Verified() {
-		result = "suspect"
-	}
-	m.backups.WithLabelValues(k.Repository, k.Cluster, result).Inc()
+	m.backups.WithLabelValues(k.Repository, k.Cluster, string(taken.State())).Inc()
 	for _, h := range taken.MemberHashes {
 		if h.Result == backup.HashDiffers {
 			m.disagreements.WithLabelValues(k.Repository, k.Cluster).Inc()

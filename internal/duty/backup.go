@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
@@ -74,7 +76,7 @@ func (b *Backup) take(
 		return failed(err)
 	}
 	// This holds even if another sidecar does the work.
-	current := down == nil && b.unchanged(overview, survey, b.Now()) &&
+	current := down == nil && run.Why != schedule.Manual && b.unchanged(ctx, overview, survey, b.Now()) &&
 		b.Known.confirmed(overview.Newest().ID, b.Now())
 	other, err := b.elsewhere(ctx, survey, run.Why)
 	switch {
@@ -82,12 +84,13 @@ func (b *Backup) take(
 		return failed(err)
 	case other != "":
 		return Outcome{Result: Passed, Reason: other}
-	case current && run.Why != schedule.Manual:
+	case current:
 		if err := inQuestion(b.Subject, overview); err != nil {
 			return failed(err)
 		}
 		return Outcome{Result: Skipped, Reason: fmt.Sprintf(
-			"the revision is %d as in the newest verified snapshot", survey.HighWater)}
+			"the revision is %d as in the newest %s snapshot, and nothing else has changed since",
+			survey.HighWater, overview.Newest().State())}
 	}
 	to, err := b.target(ctx, overview, down)
 	if err != nil {
@@ -101,21 +104,41 @@ func (b *Backup) take(
 	if err != nil {
 		return failed(err)
 	}
-	b.Log.Info("snapshot stored", "snapshot", m.ID, "revision", int64(m.Revision),
-		"verified", m.Verified(), "bytes", m.Stored.Bytes)
-	b.Known.holds(m, b.Now())
+	b.hold(m, "snapshot stored")
 	return judged(ctx, b, m)
 }
 
+// hold notes and logs a snapshot that was stored.
+func (s *Subject) hold(m *backup.Manifest, message string) {
+	s.Known.holds(m, m.Verified() || s.Lenient && m.State() == backup.Unconfirmed, s.Now())
+	level, attributes := slog.LevelInfo, []any{"snapshot", m.ID, "revision", int64(m.Revision), "state", m.State(),
+		"bytes", m.Stored.Bytes}
+	if reasons := slices.Concat(m.Suspect, m.Unconfirmed); len(reasons) > 0 {
+		level, attributes = slog.LevelWarn, append(attributes, "reasons", reasons)
+	}
+	s.Log.Log(context.Background(), level, message, attributes...)
+}
+
 // unchanged reports whether the newest verified snapshot holds everything that the
-// cluster has, and will not be too old before the next slot.
-func (b *Backup) unchanged(o *repository.Overview, survey *cluster.Survey, now time.Time) bool {
-	if o == nil {
+// cluster has, and will not be too old before the next slot. In any doubt it does
+// not: a cluster that was wiped and filled again may be as far as the old one was.
+func (b *Backup) unchanged(ctx context.Context, o *repository.Overview, survey *cluster.Survey, now time.Time) bool {
+	if o == nil || o.Newest() == nil || len(survey.Corrupt()) > 0 || cluster.Doubtful(survey.Candidates) {
 		return false
 	}
 	m, newest := o.Newest(), o.Summary(now).Newest
-	return m != nil && newest.State() == backup.Verified && history.Unchanged(m, survey.Position()) &&
-		b.Line.Next(now).Sub(m.StartedAt) <= b.MaxAge
+	if !o.Trusts(newest.ID) || !history.Unchanged(m, survey.Position()) ||
+		b.Line.Next(now).Sub(m.StartedAt) > b.MaxAge {
+		return false
+	}
+	if b.Hashes == snapshot.SkipHashes {
+		return true
+	}
+	err := snapshot.Confirm(ctx, b.Etcd, survey, m)
+	if err != nil {
+		b.Log.Warn("the cluster seems unchanged, but that is not confirmed: a snapshot is taken", "err", err)
+	}
+	return err == nil
 }
 
 // target returns where a snapshot goes: into the repository, which is made if

@@ -39,8 +39,11 @@ type Subject struct {
 	// if the process is no sidecar. Sidecars divide the runs among them, except
 	// those that are requested by hand.
 	LocalEndpoint string
-	Known         *Knowledge
-	Log           *slog.Logger
+	// Lenient says that unconfirmed snapshots count as protection, because the
+	// configuration has switched the comparison with the members off.
+	Lenient bool
+	Known   *Knowledge
+	Log     *slog.Logger
 	// Now is the wall clock: see [Knowledge].
 	Now func() time.Time
 }
@@ -65,7 +68,10 @@ type Result string
 // Results.
 const (
 	Succeeded Result = "succeeded"
-	Suspect   Result = "suspect" // a snapshot was stored, and something speaks against it
+	// Unconfirmed: a snapshot was stored that no member was compared with. It is a
+	// success.
+	Unconfirmed Result = "unconfirmed"
+	Suspect     Result = "suspect" // a snapshot was stored, and something speaks against it
 	// Unaccepted: a snapshot was stored, and nobody has accepted its history.
 	Unaccepted Result = "unaccepted"
 	Skipped    Result = "skipped" // nothing was needed: this counts as a success
@@ -78,7 +84,7 @@ type Outcome struct {
 	Result   Result
 	Snapshot backup.SnapshotID // that was made or verified
 	Manifest *backup.Manifest  // of a snapshot that was stored
-	Reason   string            // why it was skipped or passed
+	Reason   string            // why it was skipped or passed, or is unconfirmed
 	Err      error
 	// Late are the snapshots of earlier runs that were stored in this try.
 	Late []*backup.Manifest
@@ -97,8 +103,11 @@ func failed(err error) Outcome { return Outcome{Result: Failed, Err: err} }
 // stored is the outcome of a try that stored a snapshot.
 func stored(m *backup.Manifest) Outcome {
 	o := Outcome{Result: Succeeded, Snapshot: m.ID, Manifest: m}
-	if !m.Verified() {
+	switch m.State() {
+	case backup.Suspect:
 		o.Result, o.Err = Suspect, doubted(m)
+	case backup.Unconfirmed:
+		o.Result, o.Reason = Unconfirmed, m.Unconfirmed[0]
 	}
 	return o
 }
@@ -125,7 +134,7 @@ func (s *Subject) elsewhere(ctx context.Context, survey *cluster.Survey, why sch
 		return "", backup.WithHint(fmt.Errorf("ask the member beside this daemon who it is: %w", err),
 			"local-endpoint must be a client URL of the etcd member beside this daemon")
 	}
-	if id != own {
+	if id != own.MemberID {
 		return fmt.Sprintf("this slot belongs to the daemon beside member %s", id), nil
 	}
 	return "", nil

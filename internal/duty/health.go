@@ -58,6 +58,8 @@ func (b *Backup) Health(now time.Time) Health {
 		return problem(Warning, "the last verification failed", f.Verification)
 	case f.PruneErr != nil:
 		return problem(Warning, "old snapshots cannot be removed", f.PruneErr)
+	case s.Newest != nil && s.Newest.State() == backup.Unconfirmed && !b.Lenient:
+		return unconfirmed(b.Cluster, f.Overview, s.Newest)
 	case s.Future != nil:
 		h := problem(Warning, fmt.Sprintf("snapshot %s is from the future: a clock is wrong, or was", s.Future.ID), nil)
 		h.Hint = "set the clocks right; the snapshot holds data like any other, and may be the latest: " +
@@ -107,6 +109,18 @@ func damage(cluster string, s repository.Summary) Health {
 	h := problem(Failure, fmt.Sprintf("the stored snapshot %s is damaged", i.ID), i.Defect())
 	h.Hint = "ask the store why its bytes changed; if they are right again, backupd verify --cluster " +
 		cluster + " " + string(i.ID) + " says so; " + removal(cluster, i)
+	return h
+}
+
+// unconfirmed is the health of a cluster whose newest snapshot no member was
+// compared with.
+func unconfirmed(cluster string, o *repository.Overview, newest *repository.Item) Health {
+	h := problem(Warning, fmt.Sprintf("the newest snapshot, %s, is unconfirmed", newest.ID), nil)
+	if t := o.Timelines.Find(newest.Timeline); t != nil && t.Manifest != nil && t.Manifest.ID == newest.ID {
+		h.Problem += ": " + strings.Join(t.Manifest.Unconfirmed, "; ")
+	}
+	h.Hint = "let backupd reach a voting member of the cluster for HashKV; backupd show --cluster " + cluster + " " +
+		string(newest.ID) + " shows what each member answered; the next verified snapshot ends this warning"
 	return h
 }
 

@@ -30,7 +30,7 @@ func judged(ctx context.Context, b *Backup, m *backup.Manifest) Outcome {
 	}
 	if err := inQuestion(b.Subject, known); err != nil {
 		o.Err = errors.Join(o.Err, err)
-		if o.Result == Succeeded {
+		if o.Result == Succeeded || o.Result == Unconfirmed {
 			o.Result = Unaccepted
 		}
 	}

@@ -2,6 +2,7 @@ package duty
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -115,7 +116,8 @@ func (k *Knowledge) unrecordedDefects() int {
 // that are gone, or marked by now, are forgotten.
 func (k *Knowledge) withUnrecorded(o *repository.Overview) *repository.Overview {
 	for id, defect := range k.unrecorded {
-		if o.Trusts(id) {
+		listed := func(i repository.Item) bool { return i.ID == id && i.State().Usable() }
+		if slices.ContainsFunc(o.Items, listed) {
 			o = o.Judged(id, defect)
 		} else {
 			delete(k.unrecorded, id)
@@ -170,12 +172,12 @@ func (k *Knowledge) did(c change, now time.Time) {
 	}
 }
 
-// holds notes that the repository holds m.
-func (k *Knowledge) holds(m *backup.Manifest, now time.Time) {
+// holds notes that the repository holds m, and whether m counts as protection.
+func (k *Knowledge) holds(m *backup.Manifest, counts bool, now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.did(func(o *repository.Overview) *repository.Overview { return o.With(m, now) }, now)
-	if m.Verified() {
+	if counts {
 		k.facts.confirm(m.StartedAt)
 	}
 }

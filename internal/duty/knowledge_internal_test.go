@@ -53,7 +53,7 @@ func TestKnowledge_Saw(t *testing.T) {
 
 	// A look that began before a snapshot was stored does not take it back.
 	k.begin()
-	k.holds(newer, noon)
+	k.holds(newer, true, noon)
 	want("stored", newer, newer.StartedAt)
 	k.saw("any", listed(older), noon)
 	want("an older look does not have the last word", newer, newer.StartedAt)
@@ -105,7 +105,7 @@ func TestKnowledge_OldLook(t *testing.T) {
 	if f := k.Now(); !f.Confirmed.Equal(ago(time.Hour)) {
 		t.Errorf("verified, and confirmed at %v only", f.Confirmed)
 	}
-	k.holds(newer, noon)
+	k.holds(newer, true, noon)
 	k.judged(newer.ID, verdict{found: &backup.DefectError{Err: backup.Corruptf("bytes")}}, noon)
 	if f := k.Now(); !f.Confirmed.Equal(older.StartedAt) {
 		t.Errorf("damaged, and confirmed at %v", f.Confirmed)

@@ -37,7 +37,7 @@ func (s *Subject) Look(ctx context.Context, p retention.Policy) (*repository.Ove
 	if err == nil {
 		// More by those that only this process does not trust.
 		vouch := prune.Vouch(p) + s.Known.unrecordedDefects()
-		o, err = look(ctx, repo.Cluster(s.Cluster), vouch, before.Overview, s.Now())
+		o, err = look(ctx, repo.Cluster(s.Cluster).Lenient(s.Lenient), vouch, before.Overview, s.Now())
 	}
 	if err == nil && before.Overview != nil && len(o.Items) < len(before.Overview.Items) {
 		// A folder that is unmounted during the look lists nothing more, without
@@ -87,5 +87,5 @@ func (s *Subject) Open(ctx context.Context) (*repository.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return repo.Cluster(s.Cluster), nil
+	return repo.Cluster(s.Cluster).Lenient(s.Lenient), nil
 }

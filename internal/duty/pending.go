@@ -84,9 +84,7 @@ func (b *Backup) storeAll(ctx context.Context, taker *snapshot.Taker, err *error
 	var stored []*backup.Manifest
 	stored, *err = taker.StorePending(ctx, in)
 	for _, m := range stored {
-		b.Known.holds(m, b.Now())
-		b.Log.Info("snapshot stored from the spool", "snapshot", m.ID, "revision", int64(m.Revision), "verified",
-			m.Verified())
+		b.hold(m, "snapshot stored from the spool")
 	}
 	return stored
 }

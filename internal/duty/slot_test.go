@@ -9,6 +9,8 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
@@ -284,7 +286,7 @@ func TestSlot_GoneMeanwhile(t *testing.T) {
 	older := p.taken()
 	p.pass(time.Minute)
 	m := p.changed()
-	p.Etcd = p.answering(m, func() {
+	p.Etcd = p.answering(m, func(*pb.StatusResponse, *pb.HashKVResponse) {
 		p.remove(m.Key(), m.DataKey())
 		p.look()
 	})
@@ -296,17 +298,33 @@ func TestSlot_GoneMeanwhile(t *testing.T) {
 	}
 }
 
-// answering is a cluster that has come no further than m, whose only member does
-// something before it says so.
-func (p *process) answering(m *backup.Manifest, do func()) *cluster.Cluster {
-	header := &pb.ResponseHeader{
-		ClusterId: uint64(m.ClusterID), MemberId: 1, Revision: int64(m.Revision), RaftTerm: m.RaftTerm,
+// answering is a cluster that has come no further than m. Its only member does
+// something before it says so, which may change its answers to Status and HashKV. It
+// streams no database.
+func (p *process) answering(
+	m *backup.Manifest, do func(*pb.StatusResponse, *pb.HashKVResponse),
+) *cluster.Cluster {
+	answers := func() (*pb.StatusResponse, *pb.HashKVResponse) {
+		header := &pb.ResponseHeader{ClusterId: uint64(m.ClusterID), MemberId: 1, Revision: int64(m.Revision)}
+		st := &pb.StatusResponse{Header: header, Version: "3.7.3", DbSize: 1, Leader: 1, RaftTerm: m.SourceTerm,
+			RaftAppliedIndex: m.SourceIndex}
+		hash := &pb.HashKVResponse{Header: header, Hash: m.HashKV.Hash, HashRevision: int64(m.Revision),
+			CompactRevision: int64(m.HashKV.CompactRevision)}
+		do(st, hash)
+		return st, hash
 	}
 	return testserver.Connect(p.t, cluster.Config{Endpoints: []string{
 		testserver.StartFakeMember(p.t, testserver.FakeMember{
 			Status: func(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
-				do()
-				return &pb.StatusResponse{Header: header, Version: "3.7.3", DbSize: 1, Leader: 1}, nil
+				st, _ := answers()
+				return st, nil
+			},
+			HashKV: func(context.Context, *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+				_, hash := answers()
+				if hash.Hash == 0 {
+					return nil, status.Error(codes.Unimplemented, "no hash")
+				}
+				return hash, nil
 			},
 		})}})
 }

@@ -35,8 +35,11 @@ func follows(m, before *backup.Manifest) bool {
 	return now.ClusterID == then.ClusterID && then.Revision <= now.Revision
 }
 
-// Unchanged reports whether a snapshot holds everything that a cluster at the
-// given position has.
+// Unchanged reports whether a cluster at the given position has applied nothing
+// since the source of the snapshot reported its index, before the stream began.
+// Index and term of another history may be the same by chance, so the caller must
+// compare the content too.
 func Unchanged(m *backup.Manifest, now backup.Position) bool {
-	return m.ClusterID == now.ClusterID && m.Revision == now.Revision
+	return m.SourceIndex > 0 &&
+		now == backup.Position{ClusterID: m.ClusterID, Revision: m.Revision, Index: m.SourceIndex, Term: m.SourceTerm}
 }

@@ -270,18 +270,20 @@ func against(ctx context.Context, c *Cluster, i Item) (string, error) {
 	return fmt.Sprintf("snapshot %s is suspect: %s", i.ID, m.Suspect[0]), nil
 }
 
-// Alternatives returns the furthest verified snapshot of the history of i other than
-// i, if there is one.
+// Alternatives returns the furthest verified snapshot of the history of i other than i
+// or, if there is none, the furthest unconfirmed one.
 func Alternatives(ctx context.Context, c *Cluster, i Item, now time.Time) ([]Item, error) {
 	o, err := c.Look(ctx, 1, nil, now)
 	if err != nil {
 		return nil, err
 	}
-	good := slices.DeleteFunc(slices.Clone(o.Items), func(other Item) bool {
-		return other.ID == i.ID || other.Timeline != i.Timeline || other.State() != backup.Verified
-	})
-	if len(good) == 0 {
-		return nil, nil
+	for _, state := range []backup.State{backup.Verified, backup.Unconfirmed} {
+		good := slices.DeleteFunc(slices.Clone(o.Items), func(other Item) bool {
+			return other.ID == i.ID || other.Timeline != i.Timeline || other.State() != state
+		})
+		if len(good) > 0 {
+			return []Item{slices.MaxFunc(good, compareProgress)}, nil
+		}
 	}
-	return []Item{slices.MaxFunc(good, compareProgress)}, nil
+	return nil, nil
 }

@@ -69,6 +69,12 @@ func suspectManifest(at time.Time, rev backup.Revision) *backup.Manifest {
 	return m
 }
 
+func unconfirmedManifest(at time.Time, rev backup.Revision) *backup.Manifest {
+	m := manifest("prod", at, rev)
+	m.Unconfirmed = []string{"no member answered"}
+	return m
+}
+
 func marshal(t *testing.T, m *backup.Manifest) []byte {
 	t.Helper()
 	raw, err := m.Marshal()

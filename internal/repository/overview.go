@@ -26,7 +26,8 @@ type Overview struct {
 	// Timelines are the histories of the cluster, the newest first.
 	Timelines Timelines
 
-	vouched int // how many good ones the look was asked for
+	vouched int  // how many good ones the look was asked for
+	lenient bool // unconfirmed ones count like verified ones: see [Cluster.Lenient]
 	marks   map[backup.Key]backup.Mark
 }
 
@@ -36,7 +37,7 @@ type Overview struct {
 // size. Older snapshots are judged by name. known is an earlier overview, or nil:
 // its marks are not read again.
 func (c *Cluster) Look(ctx context.Context, vouch int, known *Overview, now time.Time) (*Overview, error) {
-	o := &Overview{Cluster: c.Name(), vouched: vouch}
+	o := &Overview{Cluster: c.Name(), vouched: vouch, lenient: c.lenient}
 	for i, err := range c.Items(ctx) {
 		switch {
 		case err != nil:
@@ -99,7 +100,7 @@ func vouchFor(ctx context.Context, c *Cluster, o *Overview, n int, now time.Time
 	gone, good := map[backup.Key]bool{}, map[string]int{}
 	for k := range slices.Backward(o.Items) { // the newest first
 		i := &o.Items[k]
-		if good[i.Timeline] >= n || i.State() != backup.Verified || i.Future(now) {
+		if good[i.Timeline] >= n || !o.counts(i.State()) || i.Future(now) {
 			continue
 		}
 		m, err := c.Manifest(ctx, *i)
@@ -157,9 +158,14 @@ func (o *Overview) Holds(id backup.SnapshotID) bool {
 	return slices.ContainsFunc(o.Items, func(i Item) bool { return i.ID == id })
 }
 
-// Trusts reports whether the snapshot was listed and is verified.
+// Trusts reports whether the snapshot was listed and counts as verified.
 func (o *Overview) Trusts(id backup.SnapshotID) bool {
-	return slices.ContainsFunc(o.Items, func(i Item) bool { return i.ID == id && i.State() == backup.Verified })
+	return slices.ContainsFunc(o.Items, func(i Item) bool { return i.ID == id && o.counts(i.State()) })
+}
+
+// counts reports whether a snapshot in this state counts as verified.
+func (o *Overview) counts(s backup.State) bool {
+	return s == backup.Verified || o.lenient && s == backup.Unconfirmed
 }
 
 // With returns the overview as it is after m was committed. It returns o itself if
@@ -172,7 +178,7 @@ func (o *Overview) With(m *backup.Manifest, now time.Time) *Overview {
 	out.Items = append(slices.Clone(o.Items), i)
 	slices.SortFunc(out.Items, compareHistory)
 	out.Rest = slices.DeleteFunc(slices.Clone(o.Rest), func(rest Item) bool { return rest.Name == i.Name })
-	if m.Verified() && !i.Future(now) {
+	if o.counts(m.State()) && !i.Future(now) {
 		out.Good = append(slices.Clone(o.Good), m)
 		slices.SortFunc(out.Good, func(a, b *backup.Manifest) int {
 			return compareHistory(itemOf(b.ObjectKey()), itemOf(a.ObjectKey()))
@@ -217,10 +223,11 @@ func (o *Overview) Without(ids []backup.SnapshotID) *Overview {
 
 // Summary holds the figures of an overview, for metrics and health.
 type Summary struct {
-	Verified, Suspect, Damaged int
-	StoredBytes                int64
+	Verified, Unconfirmed, Suspect, Damaged int
+
+	StoredBytes int64
 	// Newest and NewestVerified are the last ones of the newest history, but for those
-	// from the future.
+	// from the future. In a lenient overview unconfirmed ones count as verified.
 	Newest, NewestVerified *Item
 	// LastVerified is when the last verified one was begun by the clocks.
 	LastVerified  time.Time
@@ -238,6 +245,12 @@ func (o *Overview) Summary(now time.Time) Summary {
 			s.Future = i
 		} else {
 			s.Newest = i
+			if at := i.ID.Time(); o.counts(i.State()) {
+				s.NewestVerified = i
+				if at.After(s.LastVerified) {
+					s.LastVerified = at
+				}
+			}
 		}
 		switch i.State() {
 		case backup.Damaged:
@@ -245,14 +258,10 @@ func (o *Overview) Summary(now time.Time) Summary {
 			s.NewestDamaged = i
 		case backup.Suspect:
 			s.Suspect++
+		case backup.Unconfirmed:
+			s.Unconfirmed++
 		default:
 			s.Verified++
-			if at := i.ID.Time(); !i.Future(now) {
-				s.NewestVerified = i
-				if at.After(s.LastVerified) {
-					s.LastVerified = at
-				}
-			}
 		}
 	}
 	return s

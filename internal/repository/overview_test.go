@@ -52,7 +52,7 @@ func see(t *testing.T, o *repository.Overview, vouch int, now time.Time) seen {
 		out.Timelines = append(out.Timelines, text)
 	}
 	sum := o.Summary(now)
-	out.Summary = fmt.Sprint(sum.Verified, sum.Suspect, sum.Damaged, sum.StoredBytes, sum.Newest == nil,
+	out.Summary = fmt.Sprint(sum.Verified, sum.Unconfirmed, sum.Suspect, sum.Damaged, sum.StoredBytes, sum.Newest == nil,
 		sum.Future == nil)
 	pl, err := prune.NewPlan(o, retention.Policy{Last: 2, MinVerified: vouch}, now)
 	if err != nil {
@@ -81,6 +81,7 @@ func TestOverview_With(t *testing.T) {
 		"LaggingMember": {m: manifest("prod", now.Add(-time.Hour), 3)},
 		"OtherHistory":  {m: manifestOf(line2, now.Add(-time.Hour), 2)},
 		"Suspect":       {m: suspectManifest(now.Add(-time.Hour), 50)},
+		"Unconfirmed":   {m: unconfirmedManifest(now.Add(-time.Hour), 50)},
 		"Late":          {m: manifest("prod", started.AddDate(0, 0, -3).Add(time.Hour), 2)},
 		"LateFirst":     {m: manifest("prod", started.AddDate(0, 0, -9), 1)},
 		"Future":        {m: manifest("prod", now.Add(time.Hour), 50)},

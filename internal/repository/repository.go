@@ -120,7 +120,7 @@ func (r *Repository) Clusters(ctx context.Context) ([]string, error) {
 // Cluster returns the part of the repository that belongs to one cluster; it may
 // be empty. Every method refuses a name that cannot be the name of a cluster.
 func (r *Repository) Cluster(name string) *Cluster {
-	return &Cluster{r, catalog.Catalog{Store: r.store, Cluster: name}}
+	return &Cluster{repo: r, objects: catalog.Catalog{Store: r.store, Cluster: name}}
 }
 
 // AbortStaleUploads removes the parts of uploads that never finished, of all
@@ -133,7 +133,12 @@ func (r *Repository) AbortStaleUploads(ctx context.Context) (int, error) {
 type Cluster struct {
 	repo    *Repository
 	objects catalog.Catalog
+	lenient bool
 }
+
+// Lenient returns the cluster with overviews that count unconfirmed snapshots like
+// verified ones. It is for who has switched the comparison with the members off.
+func (c *Cluster) Lenient(on bool) *Cluster { return &Cluster{c.repo, c.objects, on} }
 
 // Name is the name that the operator gave the cluster.
 func (c *Cluster) Name() string { return c.objects.Cluster }

@@ -32,6 +32,8 @@ func (r *Read) Row(now time.Time) backup.Row {
 		return row
 	case row.State == backup.Suspect:
 		row.Reason = r.Manifest.Suspect[0]
+	case row.State == backup.Unconfirmed:
+		row.Reason = r.Manifest.Unconfirmed[0]
 	}
 	row.PlainBytes = r.Manifest.Plain.Bytes
 	return row

@@ -90,11 +90,12 @@ type SnapshotDetail struct {
 
 // States of a [Job].
 const (
-	JobRunning   = "running"
-	JobSucceeded = "succeeded"
-	JobSuspect   = "suspect" // a snapshot was stored, but its content is not trusted
-	JobSkipped   = "skipped" // there was nothing to do
-	JobFailed    = "failed"
+	JobRunning     = "running"
+	JobSucceeded   = "succeeded"
+	JobUnconfirmed = "unconfirmed" // a snapshot was stored that no member was compared with
+	JobSuspect     = "suspect"     // a snapshot was stored, but its content is not trusted
+	JobSkipped     = "skipped"     // there was nothing to do
+	JobFailed      = "failed"
 )
 
 // Job is one run, with its progress.
@@ -104,7 +105,7 @@ type Job struct {
 	Repository string    `json:"repository" jsonschema:"name of the repository in the configuration"`
 	Cluster    string    `json:"cluster"`
 	Reason     string    `json:"reason" jsonschema:"scheduled, caught up or manual"`
-	State      string    `json:"state" jsonschema:"running, succeeded, suspect, skipped or failed"`
+	State      string    `json:"state" jsonschema:"running, succeeded, unconfirmed, suspect, skipped or failed"`
 	Started    time.Time `json:"started"`
 	Ended      time.Time `json:"ended,omitzero"`
 	Stage      string    `json:"stage,omitempty" jsonschema:"receive, store, inspect, compare or verify"`

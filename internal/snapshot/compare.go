@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
@@ -27,9 +28,9 @@ type questions struct {
 
 // reply is the answer of one member, or the error.
 type reply struct {
-	endpoint string
-	answer   backup.HashKV
-	err      error
+	member cluster.Candidate // as it was before; zero: it was not found
+	answer backup.HashKV
+	err    error
 }
 
 var errNobodyThere = errors.New("neither an endpoint nor one of its client URLs answers as this member")
@@ -77,21 +78,32 @@ func (t *Taker) askEarly(ctx context.Context, s *cluster.Survey, path string) *q
 }
 
 func (q *questions) ask(ctx context.Context, m backup.Member) reply {
-	endpoint := q.find(ctx, m)
-	if endpoint == "" {
+	member, ok := q.find(ctx, m)
+	if !ok {
 		return reply{err: errNobodyThere}
 	}
-	answer, err := q.source.HashKV(ctx, endpoint, q.revision)
-	return reply{endpoint, answer, err}
+	answer, err := q.source.HashKV(ctx, member.Endpoint, q.revision)
+	return reply{member, answer, err}
 }
 
-// compare compares the answers of the voting members with the file. It returns the
-// answers, and the reasons that they give to suspect the snapshot.
-func (t *Taker) compare(ctx context.Context, s *cluster.Survey, got *received) ([]backup.MemberHash, []string) {
+// verdict is what the members say of a database.
+type verdict struct {
+	answers []backup.MemberHash
+	// suspect and unconfirmed are the reasons to call the snapshot that.
+	suspect, unconfirmed []string
+}
+
+// comparePause is the pause before all members are asked once more, if none could be
+// compared: a compaction or an election may have come between.
+const comparePause = 1500 * time.Millisecond
+
+// compare compares the answers of the voting members with the file.
+func (t *Taker) compare(ctx context.Context, s *cluster.Survey, got *received) verdict {
 	if t.Hashes == SkipHashes {
-		return []backup.MemberHash{}, nil
+		return verdict{answers: []backup.MemberHash{}, suspect: (&comparison{taker: t}).diverged(ctx, s),
+			unconfirmed: []string{"the comparison with the members is switched off"}}
 	}
-	facts, q, progress := got.facts, got.asked, t.progress()
+	facts, q := got.facts, got.asked
 	if q == nil || q.revision != facts.Revision {
 		q.abandon()
 		voters := voting(s.Members)
@@ -100,20 +112,83 @@ func (t *Taker) compare(ctx context.Context, s *cluster.Survey, got *received) (
 		}
 		q = ask(ctx, t.Source, s, voters, facts.Revision)
 	}
+	c := &comparison{
+		taker: t, facts: facts, path: got.path,
+		known: map[backup.Revision]backup.HashKV{facts.HashKV.CompactRevision: facts.HashKV},
+	}
+	answers := c.answers(ctx, q)
+	if !slices.ContainsFunc(answers, compared) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(comparePause):
+			answers = c.answers(ctx, ask(ctx, t.Source, s, q.voters, facts.Revision))
+		}
+	}
+	v := verdict{answers: answers, suspect: append(contradictions(answers, facts.HashKV), c.damage...)}
+	v.suspect = append(v.suspect, c.diverged(ctx, s)...)
+	if !slices.ContainsFunc(answers, compared) {
+		v.unconfirmed = notCompared(answers)
+	}
+	return v
+}
+
+// answers waits for the answers to q and compares each.
+func (c *comparison) answers(ctx context.Context, q *questions) []backup.MemberHash {
 	defer q.abandon()
+	progress := c.taker.progress()
 	progress(backup.StageCompare, 0, int64(len(q.voters)))
 	<-q.done
-	c := &comparison{
-		facts: facts, path: got.path,
-		known: map[backup.Revision]backup.HashKV{facts.HashKV.CompactRevision: facts.HashKV},
+	c.found = nil
+	for _, r := range q.replies {
+		if r.member.Endpoint != "" {
+			c.found = append(c.found, r.member)
+		}
 	}
 	out := make([]backup.MemberHash, len(q.voters))
 	for i, m := range q.voters {
 		out[i] = c.compare(ctx, m, q.replies[i])
+		if out[i].Result == backup.HashNotComparable && out[i].Endpoint != "" {
+			answer, err := c.taker.Source.HashKVNow(ctx, out[i].Endpoint, q.revision)
+			if now := c.compare(ctx, m, reply{q.replies[i].member, answer, err}); compared(now) {
+				out[i] = now
+			}
+		}
 		progress(backup.StageCompare, int64(i+1), int64(len(q.voters)))
-		t.log().Info("compared HashKV", "member", out[i].MemberID, "result", out[i].Result, "detail", out[i].Detail)
+		c.taker.log().Info("compared HashKV", "member", out[i].MemberID, "result", out[i].Result, "detail", out[i].Detail)
 	}
-	return out, contradictions(out, facts.HashKV)
+	return out
+}
+
+// diverged asks all members that are known how far they are, if there is a reason
+// to.
+func (c *comparison) diverged(ctx context.Context, s *cluster.Survey) []string {
+	known := slices.Clone(s.Candidates)
+	for _, m := range c.found {
+		if s.Endpoint(m.MemberID) == "" {
+			known = append(known, m)
+		}
+	}
+	if !c.behind && !cluster.Doubtful(known) {
+		return nil
+	}
+	return c.taker.Source.Divergence(ctx, known)
+}
+
+// compared reports whether a member's answer could be compared with the snapshot.
+func compared(h backup.MemberHash) bool {
+	return h.Result == backup.HashEqual || h.Result == backup.HashDiffers
+}
+
+// notCompared says of each member why its answer could not be compared.
+func notCompared(answers []backup.MemberHash) []string {
+	if len(answers) == 0 {
+		return []string{"no voting member of the cluster is known"}
+	}
+	var out []string
+	for _, a := range answers {
+		out = append(out, fmt.Sprintf("member %s could not be compared: %s", a.MemberID, a.Detail))
+	}
+	return out
 }
 
 func voting(members []backup.Member) []backup.Member {
@@ -123,17 +198,25 @@ func voting(members []backup.Member) []backup.Member {
 // comparison holds the hashes of one file by compact revision: a member that has
 // compacted since the snapshot was taken hashes fewer records.
 type comparison struct {
+	taker *Taker
 	facts *etcddb.Facts
 	path  string
 	known map[backup.Revision]backup.HashKV
+	// found are the members that were asked.
+	found []cluster.Candidate
+	// behind says that a member did not reach the revision. damage is why the hash of
+	// the file could not be computed.
+	behind bool
+	damage []string
 }
 
 func (c *comparison) compare(ctx context.Context, m backup.Member, r reply) backup.MemberHash {
-	out := backup.MemberHash{MemberID: m.ID, Endpoint: r.endpoint, Result: backup.HashUnavailable}
+	out := backup.MemberHash{MemberID: m.ID, Endpoint: r.member.Endpoint, Result: backup.HashUnavailable}
 	if errors.Is(r.err, cluster.ErrCompacted) {
 		out.Result = backup.HashNotComparable
 	}
 	if r.err != nil {
+		c.behind = c.behind || errors.Is(r.err, cluster.ErrBehind)
 		out.Detail = r.err.Error()
 		return out
 	}
@@ -152,22 +235,22 @@ func (c *comparison) compare(ctx context.Context, m backup.Member, r reply) back
 	return out
 }
 
-// find returns an endpoint of the member, or "". It tries the endpoint that
-// answered for this member in the survey, then its advertised client URLs, and
-// skips those that timed out in the survey. It asks each who it is again: HashKV
-// may take minutes, and until then nobody would notice that the member was lost
-// since the survey.
-func (q *questions) find(ctx context.Context, m backup.Member) string {
-	urls := append([]string{q.survey.Endpoint(m.ID)}, m.ClientURLs...)
+// find returns the member as it is now, if it is found. It tries the endpoint that
+// answered for this member in the survey, then its advertised client URLs, then
+// those that the survey did not wait for, and skips those that timed out in the
+// survey. It asks each who it is again: HashKV may take minutes, and until then
+// nobody would notice that the member was lost since the survey.
+func (q *questions) find(ctx context.Context, m backup.Member) (found cluster.Candidate, ok bool) {
+	urls := slices.Concat([]string{q.survey.Endpoint(m.ID)}, m.ClientURLs, q.survey.Late())
 	for i, u := range urls {
 		if u == "" || slices.Contains(urls[:i], u) || q.survey.Unreachable(u) {
 			continue
 		}
-		if id, err := q.source.Identify(ctx, u); err == nil && id == m.ID {
-			return u
+		if is, err := q.source.Identify(ctx, u); err == nil && is.MemberID == m.ID {
+			return is, true
 		}
 	}
-	return ""
+	return cluster.Candidate{}, false
 }
 
 // at returns the hash of the file as a server with this compact revision computes
@@ -184,6 +267,9 @@ func (c *comparison) at(ctx context.Context, compact backup.Revision) (backup.Ha
 				compact, c.facts.HashKV.CompactRevision)
 	}
 	h, err := etcddb.HashAt(ctx, c.path, c.facts.HashKV.Revision, compact)
+	if errors.Is(err, backup.ErrCorrupt) && len(c.damage) == 0 {
+		c.damage = []string{fmt.Sprintf("the hash of the received database cannot be computed: %v", err)}
+	}
 	if err != nil {
 		return backup.HashKV{}, err
 	}
@@ -212,4 +298,32 @@ func contradictions(answers []backup.MemberHash, own backup.HashKV) []string {
 		seen[*a.Answer] = a.MemberID
 	}
 	return out
+}
+
+// Confirm asks one voting member, a follower first, whether it holds the data of a
+// snapshot now. It returns nil if it does, and else why not, or why no member could
+// be compared.
+func Confirm(ctx context.Context, source *cluster.Cluster, s *cluster.Survey, m *backup.Manifest) error {
+	var errs []error
+	for _, c := range s.Candidates { // followers come first
+		if c.Learner {
+			continue
+		}
+		answer, err := source.HashKV(ctx, c.Endpoint, m.Revision)
+		if err != nil || answer.CompactRevision != m.HashKV.CompactRevision {
+			answer, err = source.HashKVNow(ctx, c.Endpoint, m.Revision)
+		}
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case answer == m.HashKV:
+			return nil
+		case answer.CompactRevision == m.HashKV.CompactRevision:
+			return fmt.Errorf("member %s holds other data at revision %d than snapshot %s", c.MemberID, m.Revision, m.ID)
+		default:
+			errs = append(errs, fmt.Errorf("member %s is compacted at revision %d, snapshot %s at %d",
+				c.MemberID, answer.CompactRevision, m.ID, m.HashKV.CompactRevision))
+		}
+	}
+	return fmt.Errorf("no voting member confirms snapshot %s: %w", m.ID, errors.Join(errs...))
 }

@@ -365,8 +365,28 @@ type fakes struct {
 	urls    []string
 	streams atomic.Int64 // begun
 
-	mu      sync.Mutex
-	members []*pb.Member // guarded by mu; the members that all of them list
+	mu      sync.Mutex   // guards what follows
+	members []*pb.Member // that all of them list
+	// status changes an answer, and hashKV gives another; both may be nil.
+	status func(id uint64, st *pb.StatusResponse)
+	hashKV func(id uint64, r *pb.HashKVRequest) (*pb.HashKVResponse, error)
+}
+
+// lie makes the members give other answers.
+func (f *fakes) lie(
+	status func(id uint64, st *pb.StatusResponse), hashKV func(uint64, *pb.HashKVRequest) (*pb.HashKVResponse, error),
+) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.status, f.hashKV = status, hashKV
+}
+
+func (f *fakes) lies() (
+	status func(id uint64, st *pb.StatusResponse), hashKV func(uint64, *pb.HashKVRequest) (*pb.HashKVResponse, error),
+) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.status, f.hashKV
 }
 
 func (f *fakes) add(m *pb.Member) {
@@ -386,10 +406,17 @@ func startFakes(t *testing.T, db database, snapshots ...testserver.SnapshotFunc)
 		url := testserver.StartFakeMember(t, testserver.FakeMember{
 			ID: id,
 			Status: func(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
-				return &pb.StatusResponse{Header: header(id), Version: "3.7.3", DbSize: int64(len(db.raw)), Leader: 99,
-					RaftTerm: 2, RaftAppliedIndex: 4}, nil
+				st := &pb.StatusResponse{Header: header(id), Version: "3.7.3", DbSize: int64(len(db.raw)), Leader: 99,
+					RaftTerm: 2, RaftAppliedIndex: 4}
+				if status, _ := f.lies(); status != nil {
+					status(id, st)
+				}
+				return st, nil
 			},
-			HashKV: func(context.Context, *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+			HashKV: func(_ context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+				if _, hashKV := f.lies(); hashKV != nil {
+					return hashKV(id, r)
+				}
 				return &pb.HashKVResponse{Header: header(id), Hash: db.facts.HashKV.Hash,
 					CompactRevision: int64(db.facts.HashKV.CompactRevision)}, nil
 			},

@@ -205,10 +205,17 @@ func TestTaker_Take_MemberDies(t *testing.T) {
 func TestTaker_Take_Diverged(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{Size: 3})
 	testserver.Fill(t, real.Client(t), testserver.FillOptions{Keys: 40})
-	if _, err := real.Client(t).Put(t.Context(), "precious", "right-value"); err != nil {
+	put, err := real.Client(t).Put(t.Context(), "precious", "right-value")
+	if err != nil {
 		t.Fatal(err)
 	}
 	victim := real.Members[0]
+	for _, m := range real.Members { // a follower may be behind
+		testserver.Eventually(t, "all are at one revision", func() bool {
+			st, err := real.Client(t).Status(t.Context(), m.ClientURL)
+			return err == nil && st.Header.Revision == put.Header.Revision
+		})
+	}
 	victim.Terminate()
 	diverge(t, filepath.Join(victim.DataDir, "member", "snap", "db"), "right-value", "wrong-value")
 	victim.Restart(t)

@@ -37,6 +37,9 @@ func (r *restorable) About() restore.Origin {
 	for _, why := range m.Suspect {
 		o.Warnings = append(o.Warnings, "suspect: "+why)
 	}
+	for _, why := range m.Unconfirmed {
+		o.Warnings = append(o.Warnings, "unconfirmed: "+why)
+	}
 	return o
 }
 

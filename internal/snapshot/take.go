@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
@@ -104,8 +105,7 @@ func (t *Taker) takeInto(
 		return nil, err
 	}
 	c := capture(t.Tool, to.Name(), s, got)
-	c.MemberHashes, c.Suspect = t.compare(ctx, s, got)
-	c.Suspect = append(c.Suspect, doubts(s, got)...)
+	judge(&c, t.compare(ctx, s, got), s, got)
 	t.remember(ctx, file, to, c)
 
 	stored, err := up.wait(ctx)
@@ -137,6 +137,15 @@ func place(m *backup.Manifest, known repository.Timelines) {
 	}
 }
 
+// judge records what the members say of the database, and every reason for doubt.
+func judge(c *backup.Capture, v verdict, s *cluster.Survey, got *received) {
+	c.MemberHashes, c.Unconfirmed = v.answers, v.unconfirmed
+	c.Suspect = append(v.suspect, doubts(s, got)...)
+	if got.member.Learner {
+		c.Unconfirmed = append(c.Unconfirmed, "the snapshot is of a learner, which may be behind the voting members")
+	}
+}
+
 // capture returns all that is known of a snapshot before it is compared and
 // stored.
 func capture(tool, name string, s *cluster.Survey, got *received) backup.Capture {
@@ -145,7 +154,8 @@ func capture(tool, name string, s *cluster.Survey, got *received) backup.Capture
 		Cluster: name, ClusterID: s.ClusterID, StartedAt: s.Began, Source: s.Member(got.member.MemberID),
 		Endpoint: got.member.Endpoint, Members: s.Members, EtcdVersion: got.member.Version,
 		StorageVersion: facts.StorageVersion, Revision: facts.Revision, CompactRevision: facts.CompactRevision,
-		HighWaterRevision: max(s.HighWater, facts.Revision), HashKV: facts.HashKV, Keys: facts.TotalKeys,
+		HighWaterRevision: max(s.HighWater, facts.Revision), HighWaterIndex: s.Index, HighWaterTerm: s.Term,
+		SourceIndex: got.member.AppliedIndex, SourceTerm: got.member.RaftTerm, HashKV: facts.HashKV, Keys: facts.TotalKeys,
 		Leases: facts.Leases, Alarms: facts.Alarms, AuthEnabled: facts.AuthEnabled,
 		RaftTerm: facts.RaftTerm, RaftIndex: facts.ConsistentIndex, Plain: got.blob, Tool: tool,
 	}
@@ -177,9 +187,13 @@ func complete(
 // doubts returns the reasons to suspect the content, besides the hashes.
 func doubts(s *cluster.Survey, got *received) []string {
 	var out []string
-	for _, a := range s.Alarms {
-		if a.Type == "CORRUPT" {
-			out = append(out, fmt.Sprintf("a CORRUPT alarm is active for member %s", a.MemberID))
+	live := s.Corrupt()
+	for _, id := range live {
+		out = append(out, fmt.Sprintf("a CORRUPT alarm is active for member %s", id))
+	}
+	for _, id := range backup.CorruptMembers(got.facts.Alarms) {
+		if !slices.Contains(live, id) {
+			out = append(out, fmt.Sprintf("the database holds a CORRUPT alarm for member %s", id))
 		}
 	}
 	if got.facts.Revision < got.member.Revision {

@@ -59,7 +59,7 @@ func (v *Verifier) Verify(ctx context.Context, i repository.Item) (*backup.Manif
 	if errors.As(err, &defect) && defect.Kind == backup.DataMissing {
 		err = v.removedMeanwhile(ctx, i, err)
 	}
-	if err == nil && !m.Verified() {
+	if err == nil && m.State() == backup.Suspect {
 		err = &backup.DefectError{Kind: backup.Doubted, Key: m.Key(), Err: backup.Corruptf("%s", m.Suspect[0])}
 	}
 	return m, err

@@ -1,0 +1,288 @@
+package snapshot_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/cluster"
+	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
+	"github.com/etcd-backupd/backupd/internal/testserver"
+)
+
+// hash is an answer of a member of fakes.
+func hash(db database, hash uint32, compact backup.Revision) *pb.HashKVResponse {
+	return &pb.HashKVResponse{
+		Header: &pb.ResponseHeader{Revision: int64(db.facts.Revision)}, Hash: hash, CompactRevision: int64(compact),
+	}
+}
+
+// TestTaker_Take_State: what the members answer decides the state.
+func TestTaker_Take_State(t *testing.T) {
+	db := realDatabase(t)
+	rev, own := db.facts.Revision, db.facts.HashKV
+	type hashes = func(uint64, *pb.HashKVRequest) (*pb.HashKVResponse, error)
+	refuse := func(uint64, *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+		return nil, status.Error(codes.Unimplemented, "not today")
+	}
+	for name, c := range map[string]struct {
+		status  func(id uint64, st *pb.StatusResponse)
+		hashKV  hashes
+		state   backup.State
+		reasons []string // one of each member
+	}{
+		"Silent": {nil, refuse, backup.Unconfirmed, []string{
+			"member 1 could not be compared: ", "member 2 could not be compared: "}},
+		"NotComparable": {nil, func(uint64, *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+			return hash(db, 7, -1), nil
+		}, backup.Unconfirmed, []string{"member 1 could not be compared: the member answered for compact revision -1", ""}},
+		"OneSilent": {nil, func(id uint64, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+			if id == 1 {
+				return refuse(id, r)
+			}
+			return hash(db, own.Hash, own.CompactRevision), nil
+		}, backup.Verified, nil},
+		"Differs": {nil, func(id uint64, _ *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+			return hash(db, own.Hash+uint32(id)-1, own.CompactRevision), nil
+		}, backup.Suspect, []string{"member 2 holds other data: "}},
+		"Contradict": {nil, func(id uint64, _ *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+			return hash(db, uint32(id), -1), nil // about records that the file no longer has
+		}, backup.Suspect, []string{fmt.Sprintf("members 1 and 2 hold different data at revision %d", rev)}},
+		"EndsBefore": {func(_ uint64, st *pb.StatusResponse) { st.Header.Revision = int64(rev) + 1 }, nil, backup.Suspect,
+			[]string{fmt.Sprintf("member 1 served revision %d before, its database ends at %d", rev+1, rev)}},
+		"OneIndex": {func(id uint64, st *pb.StatusResponse) { st.Header.Revision -= int64(id - 1) }, nil, backup.Suspect,
+			[]string{fmt.Sprintf("members 1 and 2 have diverged: at raft index 4 one is at revision %d, the other at %d",
+				rev, rev-1)}},
+		"Behind": {func(id uint64, st *pb.StatusResponse) {
+			st.Header.Revision -= int64(id - 1)
+			st.RaftAppliedIndex -= id - 1
+		}, nil, backup.Verified, nil},
+		"Alarm": {func(id uint64, st *pb.StatusResponse) { st.Errors = []string{"memberID:9 alarm:CORRUPT "} }, nil,
+			backup.Suspect, []string{"a CORRUPT alarm is active for member 9"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := startFakes(t, db, testserver.GoodSnapshot(db.raw), testserver.GoodSnapshot(db.raw))
+			f.lie(c.status, c.hashKV)
+			s := mem.New()
+			m := take(t, newTaker(t, connect(t, f.urls...), s))
+			reasons := m.Suspect
+			if c.state == backup.Unconfirmed {
+				reasons = m.Unconfirmed
+			}
+			if m.State() != c.state || len(reasons) != len(c.reasons) {
+				t.Fatalf("got %s, suspect %q, unconfirmed %q, want %s: %q", m.State(), m.Suspect, m.Unconfirmed, c.state,
+					c.reasons)
+			}
+			for i, want := range c.reasons {
+				if !strings.Contains(reasons[i], want) {
+					t.Errorf("got %q, want %q", reasons[i], want)
+				}
+			}
+			if err := verify(t, s, m); errors.Is(err, backup.ErrCorrupt) != (c.state == backup.Suspect) {
+				t.Errorf("verify: got %v", err)
+			}
+			if m.SourceIndex != 4 || m.SourceTerm != 2 || m.HighWaterIndex != 4 || m.HighWaterTerm != 2 {
+				t.Errorf("got source %d/%d, newest %d/%d", m.SourceTerm, m.SourceIndex, m.HighWaterTerm, m.HighWaterIndex)
+			}
+		})
+	}
+}
+
+// TestTaker_Take_AskedAgain: a member that could not be compared at first is asked
+// once more.
+func TestTaker_Take_AskedAgain(t *testing.T) {
+	db := realDatabase(t)
+	f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
+	asked := 0
+	f.lie(nil, func(uint64, *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+		if asked++; asked == 1 { // one member is asked one question at a time
+			return nil, status.Error(codes.Unimplemented, "not yet")
+		}
+		return hash(db, db.facts.HashKV.Hash, db.facts.HashKV.CompactRevision), nil
+	})
+	if m := take(t, newTaker(t, connect(t, f.urls...), mem.New())); !m.Verified() || asked != 2 {
+		t.Errorf("got unconfirmed %q, asked %d times", m.Unconfirmed, asked)
+	}
+}
+
+// TestTaker_Take_Slow: the survey does not wait for a member that is slower than
+// another. The comparison does.
+func TestTaker_Take_Slow(t *testing.T) {
+	db := realDatabase(t)
+	f := startFakes(t, db, testserver.GoodSnapshot(db.raw), testserver.GoodSnapshot(db.raw))
+	f.lie(func(id uint64, _ *pb.StatusResponse) {
+		if id == 2 {
+			time.Sleep(2 * time.Second)
+		}
+	}, nil)
+	m := take(t, newTaker(t, connect(t, f.urls...), mem.New()))
+	if len(m.MemberHashes) != 2 || m.MemberHashes[1].Result != backup.HashEqual {
+		t.Errorf("got %+v", m.MemberHashes)
+	}
+}
+
+// TestTaker_Take_AlarmInFile: a database may hold an alarm that no member reports.
+func TestTaker_Take_AlarmInFile(t *testing.T) {
+	real := testserver.StartCluster(t, testserver.Options{})
+	_, err := pb.NewMaintenanceClient(real.Client(t).ActiveConnection()).Alarm(t.Context(),
+		&pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: 9, Alarm: pb.AlarmType_CORRUPT})
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := databaseOf(t, real)
+	m := take(t, newTaker(t, connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...), mem.New()))
+	if m.State() != backup.Suspect || m.Suspect[0] != "the database holds a CORRUPT alarm for member 9" {
+		t.Errorf("got %s, %q", m.State(), m.Suspect)
+	}
+}
+
+func databaseOf(t *testing.T, real *testserver.Cluster) database {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "db")
+	saver := snapshot.Saver{Source: connect(t, real.Endpoints()...)}
+	if _, err := saver.Save(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	facts, err := etcddb.Inspect(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return database{raw[:len(raw)-sha256.Size], facts}
+}
+
+// TestTaker_Take_HashFails: a database whose hash cannot be computed is damaged by
+// then, and says nothing of the members.
+func TestTaker_Take_HashFails(t *testing.T) {
+	db := realDatabase(t)
+	f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
+	f.lie(nil, func(uint64, *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+		return hash(db, 7, db.facts.HashKV.CompactRevision+1), nil // the file must be hashed anew
+	})
+	s := mem.New()
+	taker := newTaker(t, connect(t, f.urls...), s)
+	at(taker, backup.StageCompare, func() {
+		testserver.Eventually(t, "the data is stored", func() bool { return hasData(t, s) })
+		damage(t, taker.Spool.Dir, func(f *os.File, _ int64) error { return f.Truncate(0) })
+	})
+	m := take(t, taker)
+	if m.State() != backup.Suspect || len(m.Suspect) != 1 ||
+		!strings.HasPrefix(m.Suspect[0], "the hash of the received database cannot be computed: ") {
+		t.Errorf("got %s, %q", m.State(), m.Suspect)
+	}
+}
+
+// TestTaker_Take_TwoRestores: members of one cluster that were restored from two
+// snapshots with one token are healthy to etcd, and apply the same raft entries.
+func TestTaker_Take_TwoRestores(t *testing.T) {
+	for _, version := range testserver.Versions(t) {
+		t.Run(version, func(t *testing.T) {
+			real := restoredOfTwo(t, version)
+			// The others hold all that the older one does, and answer as it would.
+			for what, endpoints := range map[string][]string{"all": real.Endpoints(), "the older one": real.Endpoints()[:1]} {
+				m := take(t, newTaker(t, connect(t, endpoints...), mem.New()))
+				if reasons := strings.Join(m.Suspect, "\n"); m.State() != backup.Suspect ||
+					!strings.Contains(reasons, "have diverged: at raft index") {
+					t.Errorf("%s: got %s, suspect %q, hashes %+v", what, m.State(), m.Suspect, m.MemberHashes)
+				}
+			}
+		})
+	}
+}
+
+func survey(t *testing.T, source *cluster.Cluster) *cluster.Survey {
+	t.Helper()
+	s, err := source.Survey(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// restoredOfTwo returns a cluster of three. One member was restored from an older
+// snapshot than the others.
+func restoredOfTwo(t *testing.T, version string) *testserver.Cluster {
+	t.Helper()
+	source := testserver.StartCluster(t, testserver.Options{Version: version})
+	var files []string
+	for i := range 2 {
+		testserver.Fill(t, source.Client(t), testserver.FillOptions{Keys: 20, Prefix: fmt.Sprint(i, "/"), Seed: uint64(i)})
+		path := filepath.Join(t.TempDir(), "db")
+		saver := snapshot.Saver{Source: connect(t, source.Endpoints()...)}
+		if _, err := saver.Save(t.Context(), path); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, path)
+	}
+	source.Members[0].Kill()
+	var members []testserver.RestoredMember
+	var initial []string
+	for i := range 3 {
+		m := testserver.RestoredMember{Name: fmt.Sprint("r", i), DataDir: filepath.Join(t.TempDir(), "data"),
+			PeerURL: testserver.FreeURL(t), ClientURL: testserver.FreeURL(t)}
+		members, initial = append(members, m), append(initial, m.Name+"="+m.PeerURL)
+	}
+	for i, m := range members {
+		tool := "etcdutl"
+		if version == "3.4" {
+			tool = "etcdctl"
+		}
+		run(t, testserver.Binary(t, version, tool), "snapshot", "restore", files[min(i, 1)], "--name", m.Name,
+			"--data-dir", m.DataDir, "--initial-advertise-peer-urls", m.PeerURL,
+			"--initial-cluster", strings.Join(initial, ","))
+	}
+	return testserver.StartRestored(t, version, members)
+}
+
+// TestTaker_Take_Load: a healthy cluster under load is never suspect.
+func TestTaker_Take_Load(t *testing.T) {
+	real := testserver.StartCluster(t, testserver.Options{Size: 3})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for i := range 8 {
+		client := real.Client(t)
+		go func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				_, _ = client.Put(ctx, fmt.Sprint("load/", i, "/", n%100), "value") // it fails when the test ends
+			}
+		}()
+	}
+	source := connect(t, real.Endpoints()...)
+	first := survey(t, source).HighWater
+	var asking sync.WaitGroup
+	for n := range 400 {
+		if s := survey(t, source); n%20 == 0 || cluster.Doubtful(s.Candidates) {
+			asking.Go(func() {
+				if got := source.Divergence(t.Context(), s.Candidates); len(got) > 0 {
+					t.Errorf("a healthy cluster: %q", got)
+				}
+			})
+		}
+	}
+	asking.Wait()
+	if last := survey(t, source).HighWater; last < first+1000 {
+		t.Errorf("that was no load: revision %d became %d", first, last)
+	}
+	for range 5 {
+		if m := take(t, newTaker(t, source, mem.New())); !m.Verified() {
+			t.Errorf("got suspect %q, unconfirmed %q, hashes %+v", m.Suspect, m.Unconfirmed, m.MemberHashes)
+		}
+	}
+}
