@@ -152,13 +152,13 @@ func (o *restoreOptions) choose(job *restoreJob, args []string, ids codec.Identi
 	if err != nil {
 		return o.repo.explain(job.cmd, err)
 	}
-	job.stored = &stored{in, item}
+	job.stored = &stored{in: in, item: item}
 	job.ref, job.naming = string(item.ID), []string{"--cluster=" + in.Name()}
 	m, err := in.Manifest(ctx, item)
 	if err != nil {
 		return err
 	}
-	job.src = snapshot.NewSource(in, m, ids)
+	job.stored.clusterID, job.src = m.ClusterID, snapshot.NewSource(in, m, ids)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -31,6 +32,8 @@ type restoreJob struct {
 type stored struct {
 	in   *repository.Cluster
 	item repository.Item
+	// clusterID is of the cluster that the snapshot was taken of.
+	clusterID backup.MemberID
 }
 
 // run finishes this very restore if it was interrupted. Else it plans, shows the plan
@@ -68,6 +71,7 @@ func (j *restoreJob) start() error {
 		return err
 	}
 	work.Others = j.others(work)
+	work.Accept = j.announce(ctx, p)
 	err = work.Execute(ctx, j.src, restore.Options{
 		EtcdLog: a.log.zap, Progress: a.progress.report, InitialMmapBytes: j.mmapBytes,
 	})
@@ -76,6 +80,29 @@ func (j *restoreJob) start() error {
 	}
 	a.progress.stop()
 	return printRestored(a, work.Summary())
+}
+
+// announce tells the repository that a cluster with the plan's id is going to be made,
+// so that its history is accepted from the first backup. It returns the command that
+// says so where this could not be done, or would not be believed: the same cluster id
+// may also mean that the restored cluster lost its data.
+func (j *restoreJob) announce(ctx context.Context, p *restore.Plan) string {
+	if j.stored == nil {
+		return "" // a file, and so no repository: the next backup tells
+	}
+	same := j.stored.clusterID == p.ClusterID
+	if !same {
+		err := repository.Expect(ctx, j.stored.in, p.ClusterID, "restored from snapshot "+string(j.stored.item.ID), whoami())
+		if err == nil {
+			return ""
+		}
+		j.app.log.slog.Warn("the repository was not told of the new cluster", "err", err)
+	}
+	words := []string{"--cluster-id", p.ClusterID.String()}
+	if same {
+		words = []string{"TIMELINE"}
+	}
+	return acceptCommand(j.cmd, words...)
 }
 
 // perHost are flags that a command for another host does not take over. The first is
@@ -129,6 +156,9 @@ func printRestored(a *app, s restore.Summary) error {
 		for _, c := range s.Others {
 			fmt.Fprintf(a.stdout, "  %s\n", c.Line)
 		}
+	}
+	if s.Accept != "" {
+		fmt.Fprintf(a.stdout, "Backups of the new cluster exit with 4 until its history is accepted:\n  %s\n", s.Accept)
 	}
 	return nil
 }

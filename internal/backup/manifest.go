@@ -73,6 +73,8 @@ type Capture struct {
 	// the snapshot was taken; empty if it held none, or could not be read.
 	NewestTimeline string `json:"newestTimeline,omitempty"`
 	HashKV         HashKV `json:"hashKV"`
+	// Sketch is a small part of the live keys.
+	Sketch Sketch `json:"sketch"`
 	// MemberHashes is what each voting member answered; empty when the
 	// comparison was switched off.
 	MemberHashes []MemberHash `json:"memberHashes"`

@@ -25,6 +25,8 @@ func full() *backup.Manifest {
 			Cluster: "prod", ClusterID: 0xcd, StartedAt: at, Source: member, Endpoint: "http://h:2379",
 			Members: []backup.Member{member}, EtcdVersion: "3.7.3", StorageVersion: "3.7.0",
 			Revision: 123456, CompactRevision: 100, HighWaterRevision: 123460, NewestTimeline: "t2-abcdef", HashKV: hash,
+			Sketch: backup.Sketch{Limit: backup.NoLimit, Sample: []backup.SketchEntry{{Key: 1, Mod: 2, Digest: 3}},
+				Recent: []backup.SketchEntry{{Key: 1, Mod: 2, Digest: 3}}},
 			HighWaterIndex: 14, HighWaterTerm: 13, SourceIndex: 12, SourceTerm: 11,
 			MemberHashes: []backup.MemberHash{
 				{MemberID: 0xab, Endpoint: "http://h:2379", Result: backup.HashDiffers, Answer: &hash, Detail: "d"},

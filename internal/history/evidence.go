@@ -37,6 +37,18 @@ type Mark struct {
 	Index, Term uint64 // of the last raft entry that was applied
 }
 
+// Of returns the evidence that was captured with a snapshot.
+func Of(c *backup.Capture) Evidence {
+	return Evidence{
+		ClusterID: c.ClusterID, Revision: c.Revision, Index: c.RaftIndex, Term: c.RaftTerm,
+		HighWater: Mark{
+			Revision: max(c.HighWaterRevision, c.Revision), Index: max(c.HighWaterIndex, c.RaftIndex),
+			Term: max(c.HighWaterTerm, c.RaftTerm),
+		},
+		HashKV: c.HashKV, Sketch: c.Sketch,
+	}
+}
+
 // Relation is what two snapshots are to each other.
 type Relation int
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
@@ -16,11 +17,10 @@ import (
 // fault again. It returns the names of the ended ones, and a [*NotFoundError] if there
 // is no such timeline.
 func Accept(ctx context.Context, c *Cluster, timeline, reason, by string) (ended []string, err error) {
-	items, err := names(ctx, c.objects, "")
+	all, err := ReadTimelines(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	all := divide(items)
 	if all.Find(timeline) == nil {
 		return nil, &NotFoundError{fmt.Sprintf("cluster %s has no timeline %s", c.Name(), timeline)}
 	}
@@ -38,7 +38,7 @@ func Accept(ctx context.Context, c *Cluster, timeline, reason, by string) (ended
 	// What contradicts the new statement goes first. If this is interrupted, nothing
 	// is accepted.
 	for _, old := range accepted {
-		if _, contradicts := old.Ended[timeline]; contradicts {
+		if contradicts(old, timeline, all) {
 			if err := c.repo.store.Delete(ctx, old.ObjectKey(c.Name()).String()); err != nil {
 				return nil, fmt.Errorf("delete acceptance of %s: %w", old.Timeline, err)
 			}
@@ -48,6 +48,15 @@ func Accept(ctx context.Context, c *Cluster, timeline, reason, by string) (ended
 		return nil, fmt.Errorf("delete the former acceptance: %w", err)
 	}
 	return ended, create(ctx, c, a)
+}
+
+// contradicts reports whether an acceptance cannot hold where the timeline is the present
+// one: it has ended the timeline, or a restore has announced the cluster of another.
+func contradicts(a backup.Acceptance, timeline string, all Timelines) bool {
+	_, ended := a.Ended[timeline]
+	return ended || slices.ContainsFunc(all, func(t Timeline) bool {
+		return a.ClusterID != 0 && t.Name != timeline && t.Manifest != nil && t.Manifest.ClusterID == a.ClusterID
+	})
 }
 
 // Expect states before the first snapshot of a cluster with that id exists that its

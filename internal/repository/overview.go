@@ -229,7 +229,7 @@ type Summary struct {
 	// Newest and NewestVerified are the last ones of the newest history, but for those
 	// from the future. In a lenient overview unconfirmed ones count as verified.
 	Newest, NewestVerified *Item
-	// LastVerified is when the last verified one was begun by the clocks.
+	// LastVerified is when the last one that counts as verified was begun by the clocks.
 	LastVerified  time.Time
 	NewestDamaged *Item
 	Future        *Item // the newest that is from the future

@@ -18,7 +18,8 @@ type Timeline struct {
 	First Item // the first snapshot that is left of it
 	Head  Item // the furthest
 	Count int  // of snapshots
-	// Manifest is that of the furthest snapshot that can be read; nil if none can.
+	// Manifest is that of the furthest snapshot that is not suspect and can be read, or
+	// else of the furthest that can be read; nil if none can.
 	Manifest *backup.Manifest
 	// Accepted says who accepted that the timeline follows the ones before it; nil if
 	// nobody did.
@@ -181,12 +182,17 @@ func (t Timelines) renew(items []Item, m *backup.Manifest) Timelines {
 		if before := t.Find(now.Name); before != nil {
 			now.Manifest, now.Accepted, now.Ended = before.Manifest, before.Accepted, before.Ended
 		}
-		if m != nil && m.Timeline == now.Name && (now.Manifest == nil ||
-			compareProgress(itemOf(now.Manifest.ObjectKey()), itemOf(m.ObjectKey())) < 0) {
+		if m != nil && m.Timeline == now.Name && (now.Manifest == nil || furtherThan(m, now.Manifest)) {
 			now.Manifest, now.Ended = m, false
 		}
 	}
 	return out
+}
+
+// furtherThan reports whether m says more of the history than the other manifest.
+func furtherThan(m, other *backup.Manifest) bool {
+	a, b := itemOf(m.ObjectKey()), itemOf(other.ObjectKey())
+	return cmp.Or(compareDoubt(a, b), compareProgress(b, a)) < 0
 }
 
 // divide groups snapshots by their timelines, the newest timeline first.
@@ -210,16 +216,29 @@ func divide(items []Item) Timelines {
 	return out
 }
 
-// read reads the manifest of the furthest snapshot that can be read.
+// read reads the manifest of the furthest snapshot that can be read. A suspect one
+// counts only where there is no other: its content may be of no history at all.
 func (t *Timeline) read(ctx context.Context, c *Cluster, items []Item, known map[backup.Key]*backup.Manifest) error {
-	if t.Manifest = known[t.Head.Key()]; t.Manifest != nil {
+	if m := known[t.Head.Key()]; m != nil && t.Head.Taken != backup.Suspect {
+		t.Manifest = m
 		return nil
 	}
 	own := slices.DeleteFunc(slices.Clone(items), func(i Item) bool { return i.Timeline != t.Name })
-	slices.SortFunc(own, func(a, b Item) int { return compareProgress(b, a) })
+	slices.SortFunc(own, func(a, b Item) int { return cmp.Or(compareDoubt(a, b), compareProgress(b, a)) })
 	var err error
 	t.Manifest, err = FirstReadable(ctx, c, own)
 	return err
+}
+
+// compareDoubt puts suspect snapshots last.
+func compareDoubt(a, b Item) int {
+	doubt := func(i Item) int {
+		if i.Taken == backup.Suspect {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Compare(doubt(a), doubt(b))
 }
 
 // accept judges which timelines are accepted and which have ended.
@@ -272,6 +291,37 @@ func (t *Timeline) endedBy(other *Timeline) bool {
 	}
 	head, named := other.Accepted.Ended[t.Name]
 	return named && (head == t.Head.ID || later && t.Manifest != nil && !t.knows(other.Name))
+}
+
+// Around returns the manifests of the snapshots that are next to a raft index, by
+// timeline: of the last one up to it and of the first one after it, as far as they
+// exist and can be read.
+func Around(ctx context.Context, c *Cluster, index uint64) (map[string][]*backup.Manifest, error) {
+	items, err := names(ctx, c.objects, "")
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(items, compareHistory)
+	out := map[string][]*backup.Manifest{}
+	for _, l := range divide(items) {
+		own := slices.DeleteFunc(slices.Clone(items), func(i Item) bool { return i.Timeline != l.Name })
+		at := slices.IndexFunc(own, func(i Item) bool { return i.Index > index })
+		if at < 0 {
+			at = len(own)
+		}
+		before := own[:at]
+		slices.Reverse(before)
+		for _, side := range [][]Item{before, own[at:]} {
+			m, err := FirstReadable(ctx, c, side)
+			if err != nil {
+				return nil, err
+			}
+			if m != nil {
+				out[l.Name] = append(out[l.Name], m)
+			}
+		}
+	}
+	return out, nil
 }
 
 // readAcceptances reads all acceptances of the cluster. One that is damaged accepts

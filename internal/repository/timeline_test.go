@@ -71,6 +71,8 @@ func TestTimelines(t *testing.T) {
 			accept: func(t *testing.T, s storage.Store) { expect(t, s, 1) }},
 		"OldAccepted": {all: []*backup.Manifest{old, fresh}, present: line1,
 			accept: func(t *testing.T, s storage.Store) { accept(t, s, line1) }},
+		"OldAcceptedOverExpected": {all: []*backup.Manifest{old, fresh}, present: line1,
+			accept: func(t *testing.T, s storage.Store) { expect(t, s, 2); accept(t, s, line1) }},
 		"ChangedMind": {all: []*backup.Manifest{old, fresh}, present: line2,
 			accept: func(t *testing.T, s storage.Store) { accept(t, s, line1); accept(t, s, line2) }},
 		"Both": {all: []*backup.Manifest{old, fresh, member(line1, 11, 1, line2)}, both: true, open: []string{line2}},

@@ -19,6 +19,9 @@ type Work struct {
 	// Others are the commands that restore the other members of the plan, for
 	// [Work.Summary]. The caller sets them.
 	Others []Command
+	// Accept is the command that accepts the history of the new cluster, likewise. It
+	// is empty if the repository knows of the cluster.
+	Accept string
 
 	site Site
 }
@@ -91,6 +94,9 @@ type Summary struct {
 	Notes     []string        `json:"notes"`
 	// Others are the commands that restore the other members.
 	Others []Command `json:"others,omitempty"`
+	// Accept is the command that accepts the history of the new cluster, if the
+	// repository was not told of it.
+	Accept string `json:"accept,omitempty"`
 }
 
 // SummaryTarget is one data directory.
@@ -105,7 +111,7 @@ func (w *Work) Summary() Summary {
 	s := Summary{
 		Source: w.Plan.Source.Name, SHA256: w.Plan.Source.SHA256, Revision: w.Plan.Source.Revision,
 		ClusterID: w.Plan.ClusterID, Token: w.Plan.Token, Members: w.Plan.Members,
-		Notes: append([]string{}, w.Plan.Notes...), Others: w.Others,
+		Notes: append([]string{}, w.Plan.Notes...), Others: w.Others, Accept: w.Accept,
 	}
 	for _, t := range w.Targets {
 		s.Targets = append(s.Targets, SummaryTarget{t.Member.Name, t.DataDir, t.WALDir})

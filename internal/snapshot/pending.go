@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/disk"
-	"github.com/etcd-backupd/backupd/internal/history"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/spool"
 )
@@ -108,12 +106,13 @@ func (t *Taker) storeClaimed(
 	if err != nil {
 		return nil, err
 	}
-	n, err := findNeighbours(ctx, to, &c)
+	same, err := findStored(ctx, to, &c)
+	if err != nil || same != nil { // a process stored it and ended before it removed the spool
+		return same, err
+	}
+	known, placement, err := placeLate(ctx, to, &c)
 	if err != nil {
 		return nil, err
-	}
-	if n.same != nil { // a process stored it and ended before it removed the spool
-		return n.same, nil
 	}
 	stored, err := t.storer(to, c.StartedAt).store(ctx, file.Reader())
 	if err != nil {
@@ -123,52 +122,30 @@ func (t *Taker) storeClaimed(
 	if err != nil {
 		return nil, err
 	}
-	m.Timeline = history.Timeline(m, n.before, n.after)
+	settle(m, known, placement)
 	if err := to.Commit(ctx, m); err != nil {
 		return nil, err
 	}
 	return m, nil
 }
 
-// neighbours are the snapshots around a pending one that is about to be stored.
-type neighbours struct {
-	same          *backup.Manifest // the snapshot itself, if it is stored already
-	before, after *backup.Manifest
-}
-
-func findNeighbours(ctx context.Context, to *repository.Cluster, c *backup.Capture) (neighbours, error) {
-	var n neighbours
-	var earlier, later []repository.Item
+// findStored returns the manifest of a pending snapshot that is stored already, or nil.
+func findStored(ctx context.Context, to *repository.Cluster, c *backup.Capture) (*backup.Manifest, error) {
 	second := c.StartedAt.Truncate(time.Second)
 	for i, err := range to.Items(ctx) {
-		switch {
-		case err != nil:
-			return n, err
-		case !i.Exists:
-		case i.ID.Time().After(second):
-			later = append(later, i)
-		default:
-			earlier = append(earlier, i)
-		}
-	}
-	slices.Reverse(earlier) // the newest first
-	for k, i := range earlier {
-		if !i.ID.Time().Equal(second) {
-			break
-		}
-		found, err := repository.FirstReadable(ctx, to, earlier[k:k+1])
 		if err != nil {
-			return n, err
+			return nil, err
+		}
+		if !i.Exists || !i.ID.Time().Equal(second) {
+			continue
+		}
+		found, err := repository.FirstReadable(ctx, to, []repository.Item{i})
+		if err != nil {
+			return nil, err
 		}
 		if found != nil && found.StartedAt.Equal(c.StartedAt) && found.Plain == c.Plain {
-			n.same = found
-			return n, nil
+			return found, nil
 		}
 	}
-	var err error
-	if n.before, err = repository.FirstReadable(ctx, to, earlier); err != nil {
-		return n, err
-	}
-	n.after, err = repository.FirstReadable(ctx, to, later)
-	return n, err
+	return nil, nil
 }

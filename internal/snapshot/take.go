@@ -14,7 +14,6 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/codec"
-	"github.com/etcd-backupd/backupd/internal/history"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/spool"
 )
@@ -98,6 +97,7 @@ func (t *Taker) takeInto(
 	}
 	defer up.stop(ctx) // before the spool is removed
 
+	quorum, s := committed(ctx, t, s, to.Timelines)
 	// The stream is received at full speed, for while it is open etcd cannot reuse
 	// freed pages. The upload follows behind it.
 	got, err := t.receive(ctx, s, file, up)
@@ -106,6 +106,13 @@ func (t *Taker) takeInto(
 	}
 	c := capture(t.Tool, to.Name(), s, got)
 	judge(&c, t.compare(ctx, s, got), s, got)
+	before, err := hashBefore(ctx, got, to.Timelines)
+	if err != nil {
+		c.Suspect = append(c.Suspect, err.Error())
+	}
+	if len(to.Timelines) > 0 {
+		c.NewestTimeline = to.Timelines[0].Name
+	}
 	t.remember(ctx, file, to, c)
 
 	stored, err := up.wait(ctx)
@@ -116,25 +123,11 @@ func (t *Taker) takeInto(
 	if err != nil {
 		return nil, err
 	}
-	place(m, to.Timelines)
+	place(m, to.Timelines, quorum.Index, before)
 	if err := to.Commit(ctx, m); err != nil {
 		return nil, err
 	}
 	return m, nil
-}
-
-// place decides which history the snapshot is of.
-func place(m *backup.Manifest, known repository.Timelines) {
-	var previous *backup.Manifest
-	if len(known) > 0 {
-		previous = known[0].Manifest
-	}
-	m.Timeline = history.Timeline(m, previous, nil)
-	if previous != nil && m.Timeline != previous.Timeline {
-		m.Origin = &backup.Origin{Timeline: previous.Timeline, Snapshot: previous.ID, Reason: "it does not continue it"}
-	} else if previous != nil {
-		m.Origin = previous.Origin
-	}
 }
 
 // judge records what the members say of the database, and every reason for doubt.
@@ -156,7 +149,7 @@ func capture(tool, name string, s *cluster.Survey, got *received) backup.Capture
 		StorageVersion: facts.StorageVersion, Revision: facts.Revision, CompactRevision: facts.CompactRevision,
 		HighWaterRevision: max(s.HighWater, facts.Revision), HighWaterIndex: s.Index, HighWaterTerm: s.Term,
 		SourceIndex: got.member.AppliedIndex, SourceTerm: got.member.RaftTerm, HashKV: facts.HashKV, Keys: facts.TotalKeys,
-		Leases: facts.Leases, Alarms: facts.Alarms, AuthEnabled: facts.AuthEnabled,
+		Leases: facts.Leases, Alarms: facts.Alarms, AuthEnabled: facts.AuthEnabled, Sketch: facts.Sketch,
 		RaftTerm: facts.RaftTerm, RaftIndex: facts.ConsistentIndex, Plain: got.blob, Tool: tool,
 	}
 	if len(c.Members) == 0 {

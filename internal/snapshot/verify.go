@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"reflect"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
@@ -166,6 +167,9 @@ func CompareFacts(m *backup.Manifest, f *etcddb.Facts) error {
 		if c.got != c.want {
 			return backup.Corruptf("%s is %d, the manifest says %d", c.what, c.got, c.want)
 		}
+	}
+	if !reflect.DeepEqual(f.Sketch, m.Sketch) {
+		return backup.Corruptf("the live keys are not those of the manifest's sketch")
 	}
 	return nil
 }

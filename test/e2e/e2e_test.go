@@ -95,6 +95,7 @@ func (c *cli) run(t *testing.T, args ...string) string {
 // manifest is the part of a snapshot's JSON that tests look at.
 type manifest struct {
 	ID       string
+	Timeline string
 	Revision int64
 	HashKV   struct{ Hash uint32 }
 	Members  []member

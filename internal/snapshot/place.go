@@ -1,0 +1,133 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/cluster"
+	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/history"
+	"github.com/etcd-backupd/backupd/internal/repository"
+)
+
+// committed returns how far the cluster has come by the word of a quorum, and the
+// survey with that. It asks only if the cluster seems to be behind a snapshot that is
+// stored: members may lag, or have lost their data. The position is zero if nobody was
+// asked, or if nobody could answer.
+func committed(
+	ctx context.Context, t *Taker, s *cluster.Survey, known repository.Timelines,
+) (backup.Position, *cluster.Survey) {
+	if !behind(s, known) {
+		return backup.Position{}, s
+	}
+	at, err := t.Source.Committed(ctx, s)
+	if err != nil {
+		t.log().Warn("the members are behind a stored snapshot, and no quorum could say how far the cluster has come",
+			"revision", int64(s.HighWater), "raft index", s.Index, "err", err)
+		return backup.Position{}, s
+	}
+	now := *s
+	now.HighWater, now.Index = max(s.HighWater, at.Revision), max(s.Index, at.Index)
+	return at, &now
+}
+
+func behind(s *cluster.Survey, known repository.Timelines) bool {
+	for _, l := range known {
+		if m := l.Manifest; m != nil && m.ClusterID == s.ClusterID &&
+			(s.HighWater < m.HighWaterRevision || s.Index < max(m.HighWaterIndex, m.RaftIndex)) {
+			return true
+		}
+	}
+	return false
+}
+
+// hashBefore returns the HashKV that the received database had at the furthest known
+// snapshot, or nil where a compaction forbids to compute it. The error says that the
+// database is damaged.
+func hashBefore(ctx context.Context, got *received, known repository.Timelines) (*backup.HashKV, error) {
+	if len(known) == 0 || known[0].Manifest == nil {
+		return nil, nil
+	}
+	was, is := known[0].Manifest.HashKV, got.facts
+	if was.CompactRevision != is.CompactRevision || was.Revision >= is.Revision {
+		return nil, nil
+	}
+	h, err := etcddb.HashAt(ctx, got.path, was.Revision, was.CompactRevision)
+	if errors.Is(err, backup.ErrCorrupt) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, nil // the sketch must do
+	}
+	return &h, nil
+}
+
+// place decides which history the snapshot is of. If it continues none that is known,
+// it begins a new one.
+func place(m *backup.Manifest, known repository.Timelines, committed uint64, before *backup.HashKV) {
+	next := history.Of(&m.Capture)
+	next.Committed, next.HashBefore = committed, before
+	var heads []history.Head
+	for _, l := range known {
+		if l.Manifest != nil {
+			heads = append(heads, history.Head{Timeline: l.Name, Evidence: history.Of(&l.Manifest.Capture)})
+		}
+	}
+	p := history.Place(heads, next)
+	if p.Timeline == "" && len(heads) > 0 && m.State() == backup.Suspect {
+		// The content is in doubt: what it contradicts is no proof of another history.
+		reason := p.Verdict.Reason
+		next.HashKV, next.HashBefore, next.Sketch = backup.HashKV{}, nil, backup.Sketch{}
+		if p = history.Place(heads, next); p.Timeline != "" {
+			m.Suspect = append(m.Suspect, reason)
+		}
+	}
+	if p.Verdict.Relation == history.Unclear {
+		m.Unconfirmed = append(m.Unconfirmed, p.Verdict.Reason)
+	}
+	settle(m, known, p)
+}
+
+// placeLate is [place] for a snapshot that waited for its store: others may have been
+// stored since. It must fit between those that are next to it in the raft log.
+func placeLate(
+	ctx context.Context, to *repository.Cluster, c *backup.Capture,
+) (repository.Timelines, history.Placement, error) {
+	known, err := repository.ReadTimelines(ctx, to)
+	if err != nil {
+		return nil, history.Placement{}, err
+	}
+	around, err := repository.Around(ctx, to, c.RaftIndex)
+	if err != nil {
+		return nil, history.Placement{}, fmt.Errorf("read the snapshots around a pending one: %w", err)
+	}
+	var heads []history.Head
+	for _, l := range known {
+		for _, m := range around[l.Name] {
+			heads = append(heads, history.Head{Timeline: l.Name, Evidence: history.Of(&m.Capture)})
+		}
+	}
+	return known, history.PlaceLate(heads, history.Of(c)), nil
+}
+
+// settle records the timeline.
+func settle(m *backup.Manifest, known repository.Timelines, p history.Placement) {
+	if l := known.Find(p.Timeline); l != nil {
+		m.Timeline = l.Name
+		if l.Manifest != nil {
+			m.Origin = l.Manifest.Origin
+		}
+		return
+	}
+	newest := 0
+	if len(known) > 0 {
+		newest = backup.TimelineNumber(known[0].Name)
+		m.Origin = &backup.Origin{Timeline: known[0].Name, Snapshot: known[0].Head.ID, Reason: p.Verdict.Reason}
+		if known[0].Manifest == nil {
+			m.Origin.Reason = "No manifest of the history before it can be read."
+		}
+	}
+	m.Timeline = backup.NewTimeline(newest)
+}
