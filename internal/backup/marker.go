@@ -12,6 +12,9 @@ const MarkerFormat = "backupd/repository/v1"
 // MaxMarkerBytes bounds what a reader accepts as a marker.
 const MaxMarkerBytes = 64 << 10
 
+// MinRepositoryID is the least length of the id of a repository.
+const MinRepositoryID = 16
+
 // Marker is the object [MarkerKey]: it makes a prefix of a store a repository of
 // backupd.
 type Marker struct {
@@ -46,8 +49,8 @@ func ParseMarker(raw []byte) (Marker, error) {
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return Marker{}, Corruptf("decode: %w", err)
 	}
-	if len(m.ID) < 16 {
-		return Marker{}, Corruptf("id %q: want at least 16 characters", m.ID)
+	if len(m.ID) < MinRepositoryID {
+		return Marker{}, Corruptf("id %q: want at least %d characters", m.ID, MinRepositoryID)
 	}
 	return m, nil
 }

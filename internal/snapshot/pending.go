@@ -108,6 +108,10 @@ func (t *Taker) storeClaimed(
 	if err != nil {
 		return nil, err
 	}
+	// What is stored leaves the spool, so it must be this very repository.
+	if err := to.Repository().Check(ctx); err != nil {
+		return nil, err
+	}
 	n, err := findNeighbours(ctx, to, &c)
 	if err != nil {
 		return nil, err
