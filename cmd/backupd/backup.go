@@ -145,7 +145,7 @@ func runBackup(cmd *cobra.Command, a *app, o backupOptions) error {
 // and no certain one is expected, and says so.
 func (r *repoFlags) openOrMake(ctx context.Context, a *app, may bool) (*repository.Repository, error) {
 	repo, err := r.openExisting(ctx, a)
-	if !may || r.id != "" || !isNotFound(err) {
+	if !may || !isNotFound(err) { // it is not if a certain one is expected: see AbsentError
 		return repo, err
 	}
 	s, err := r.open(ctx, a)

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,7 +37,7 @@ repository at the same address is an error, too.
 
 func runInit(ctx context.Context, a *app, o repoFlags) error {
 	repo, err := o.openExisting(ctx, a)
-	if errors.Is(err, fs.ErrNotExist) && o.id == "" {
+	if isNotFound(err) { // it is not if a certain one is expected: see AbsentError
 		repo, err = o.make(ctx, a)
 	}
 	if err != nil {
