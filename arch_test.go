@@ -29,6 +29,7 @@ var stairs = map[string]int{
 	"internal/repository":          3,
 	"internal/spool":               2,
 	"internal/repository/catalog":  1,
+	"internal/repository/identity": 1,
 	"internal/restore":             2,
 	"internal/location":            2, // knows the implementations
 	"internal/storage":             1,

@@ -55,8 +55,8 @@ func newDaemonWorld(b *testing.B) *daemonWorld {
 			testserver.Options{Version: "3.7", Args: []string{"--heartbeat-interval=500", "--election-timeout=5000"}})
 	}
 	var conf strings.Builder
-	fmt.Fprintf(&conf, "repositories:\n  main:\n    url: %s\n    s3: {endpoint: %q, region: %s}\nclusters:\n", d.url,
-		server.Endpoint, server.Region)
+	fmt.Fprintf(&conf, "repositories:\n  main:\n    url: %s\n    create-if-missing: true\n"+
+		"    s3: {endpoint: %q, region: %s}\nclusters:\n", d.url, server.Endpoint, server.Region)
 	for i, c := range clusters {
 		fmt.Fprintf(&conf,
 			"  - name: cluster-%d\n    endpoints: [%s]\n"+

@@ -15,7 +15,6 @@ import (
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/spool"
-	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
 type backupOptions struct {
@@ -27,6 +26,7 @@ type backupOptions struct {
 	noHashCheck    bool
 	config         string
 	once           bool
+	init           bool
 }
 
 func newBackupCommand(a *app) *cobra.Command {
@@ -47,6 +47,9 @@ active) is stored and marked suspect, and the exit code is 4. A snapshot that is
 but that no voting member could be compared with is stored as unconfirmed, with the
 reasons, and the exit code is 0.
 
+The repository must be there: see 'backupd init'. With --init the backup makes it, which
+is right for a bucket, and wrong where a disk may not be mounted.
+
 With --config the command does the daemon's work of one slot, for all clusters of the
 configuration or for those named with --cluster a,b: it stores what is pending in the
 spool, skips clusters that have not changed, prunes old snapshots and sends
@@ -54,7 +57,7 @@ notifications. Use it in a CronJob or a timer.
 
 ` + exitHelp,
 		Example: `  backupd backup --repo file:///var/backups/etcd --cluster prod
-  backupd backup --repo s3://backups/etcd --cluster prod --recipient age1... \
+  backupd backup --init --repo s3://backups/etcd --cluster prod --recipient age1... \
     --endpoints https://10.0.0.1:2379,https://10.0.0.2:2379 \
     --cacert ca.crt --cert client.crt --key client.key
   backupd backup --once --config /etc/backupd/backupd.yaml`,
@@ -63,7 +66,7 @@ notifications. Use it in a CronJob or a timer.
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case o.config != "":
-				return runOnce(cmd, a, o.config, o.repo.cluster)
+				return runOnce(cmd, a, o.config, o.repo.cluster, o.init)
 			case o.once:
 				return &usageError{errors.New(
 					"--once does one slot of a configuration: give --config (or BACKUPD_CONFIG), or leave --once out")}
@@ -85,6 +88,8 @@ notifications. Use it in a CronJob or a timer.
 	registerConfig(cmd, &o.config)
 	f.BoolVar(&o.once, "once", false,
 		"do one slot and end: says explicitly that this is no daemon (needs --config)")
+	f.BoolVar(&o.init, "init", false, "make the repository if there is none (a folder must be there)")
+	annotate(f, "init", flagOnly)
 	mustRegister(cmd.RegisterFlagCompletionFunc("compression", fixed("zstd", "none")))
 	return cmd
 }
@@ -103,15 +108,16 @@ func runBackup(cmd *cobra.Command, a *app, o backupOptions) error {
 		return &usageError{errors.New(
 			"no cluster name: give --cluster (or BACKUPD_CLUSTER), a name of your choice for this etcd cluster")}
 	}
-	store, err := o.repo.open(ctx, a)
-	if err != nil {
-		return err
-	}
-	source, err := a.connect()
+	source, err := a.connect() // to nothing yet
 	if err != nil {
 		return err
 	}
 	defer source.Close()
+	// Where there is no repository, or a store refuses us, etcd is not asked for anything.
+	repo, err := o.repo.openOrMake(ctx, a, o.init)
+	if err != nil {
+		return err
+	}
 	t := &snapshot.Taker{
 		Source: source, Codec: codec.Options{Compress: compression, Recipients: recipients},
 		Spool: spool.Folder{Dir: o.spool}, Tool: version().String(), Log: a.log.slog, Progress: a.progress.report,
@@ -119,7 +125,7 @@ func runBackup(cmd *cobra.Command, a *app, o backupOptions) error {
 	if o.noHashCheck {
 		t.Hashes = snapshot.SkipHashes
 	}
-	m, history, err := takeInto(ctx, t, store, o.repo.cluster)
+	m, history, err := takeInto(ctx, t, repo.Cluster(o.repo.cluster))
 	if err != nil {
 		return err
 	}
@@ -135,19 +141,32 @@ func runBackup(cmd *cobra.Command, a *app, o backupOptions) error {
 	return explainHistory(cmd, history)
 }
 
-// takeInto takes one snapshot into the repository at the root of a store. It makes
-// the repository if there is none. history is the error if nobody knows which history
-// of the cluster is the present one.
-func takeInto(
-	ctx context.Context, t *snapshot.Taker, s storage.Store, cluster string,
-) (m *backup.Manifest, history, err error) {
-	// The repository comes first: a store that refuses us should say so before
-	// etcd is asked for anything.
-	repo, err := repository.Create(ctx, s)
-	if err != nil {
-		return nil, nil, fmt.Errorf("open repository: %w", err)
+// openOrMake opens the repository. If there is none it makes it, where that is allowed
+// and no certain one is expected, and says so.
+func (r *repoFlags) openOrMake(ctx context.Context, a *app, may bool) (*repository.Repository, error) {
+	repo, err := r.openExisting(ctx, a)
+	if !may || !isNotFound(err) { // it is not if a certain one is expected: see AbsentError
+		return repo, err
 	}
-	to := snapshot.Target{Cluster: repo.Cluster(cluster)}
+	s, err := r.open(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	if repo, err = repository.Create(ctx, s); err != nil {
+		return nil, fmt.Errorf("open repository %s: %w", r.repo, err)
+	}
+	if repo.Made() {
+		a.log.slog.Warn("there was no repository, a new one was made", "id", repo.ID(), "address", r.repo)
+	}
+	return repo, nil
+}
+
+// takeInto takes one snapshot into a cluster's part of a repository. history is the
+// error if nobody knows which history of the cluster is the present one.
+func takeInto(
+	ctx context.Context, t *snapshot.Taker, in *repository.Cluster,
+) (m *backup.Manifest, history, err error) {
+	to := snapshot.Target{Cluster: in}
 	if to.Timelines, err = repository.ReadTimelines(ctx, to.Cluster); err != nil {
 		return nil, nil, err
 	}

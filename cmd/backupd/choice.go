@@ -19,8 +19,7 @@ import (
 func explainChoice(cmd *cobra.Command, choice *repository.ChoiceError, err error) error {
 	hints := choices(cmd, choice.Others)
 	if i := choice.Suspect; i != nil {
-		hints = append(hints, fmt.Sprintf("to %s the suspect one, revision %d of %s: %s", cmd.Name(), i.ID.Revision(),
-			i.ID.Time().Format(time.RFC3339), commandWith(cmd, nil, string(i.ID), "--allow-suspect")))
+		hints = append(hints, choiceOf(cmd, "the suspect one, ", *i, "--allow-suspect"))
 	}
 	return withHints(err, hints...)
 }
@@ -28,9 +27,11 @@ func explainChoice(cmd *cobra.Command, choice *repository.ChoiceError, err error
 // choices returns the running command for each of these snapshots.
 func choices(cmd *cobra.Command, items []repository.Item) []string {
 	var out []string
-	for _, i := range items {
-		out = append(out, fmt.Sprintf("to %s revision %d of %s: %s", cmd.Name(), i.ID.Revision(),
-			i.ID.Time().Format(time.RFC3339), commandWith(cmd, nil, string(i.ID))))
+	for n, i := range items {
+		if n == choicesShown {
+			return append(out, fmt.Sprintf("and %d more: backupd list", len(items)-n))
+		}
+		out = append(out, choiceOf(cmd, "", i))
 	}
 	return out
 }
@@ -44,6 +45,16 @@ func withHints(err error, hints ...string) error {
 		hints = slices.Insert(hints, 0, given)
 	}
 	return backup.WithHint(err, "%s", strings.Join(hints, "\n"))
+}
+
+// choicesShown is how many commands are printed.
+const choicesShown = 10
+
+// choiceOf is the running command for one snapshot.
+func choiceOf(cmd *cobra.Command, which string, i repository.Item, flags ...string) string {
+	args := append([]string{string(i.ID), "--cluster=" + i.Cluster}, flags...)
+	return fmt.Sprintf("to %s %srevision %d of %s of cluster %s: %s", cmd.Name(), which, i.ID.Revision(),
+		i.ID.Time().Format(time.RFC3339), i.Cluster, commandWith(cmd, nil, args...))
 }
 
 // commandWith returns the running command with other arguments, quoted for a shell.

@@ -84,7 +84,11 @@ func (d *demo) backUp(ctx context.Context, members []drill.Member) (_ *drill.Sta
 	t := &snapshot.Taker{
 		Source: source, Codec: codec.Options{Compress: codec.Zstd}, Spool: spool.Folder{Dir: d.dir}, Tool: d.tool,
 	}
-	m, _, err := takeInto(ctx, t, file.New(d.repo()), "demo")
+	in, err := d.makeRepo(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, _, err := takeInto(ctx, t, in)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -96,6 +100,19 @@ func (d *demo) backUp(ctx context.Context, members []drill.Member) (_ *drill.Sta
 		humanize.IBytes(uint64(m.Stored.Bytes)), len(m.MemberHashes))
 	want, err := c.Observe(ctx, m.Revision)
 	return want, m, err
+}
+
+// makeRepo makes the repository.
+func (d *demo) makeRepo(ctx context.Context) (*repository.Cluster, error) {
+	s := file.New(d.repo())
+	if err := s.MakeRoot(); err != nil {
+		return nil, err
+	}
+	r, err := repository.Create(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return r.Cluster("demo"), nil
 }
 
 func (d *demo) repo() string { return filepath.Join(d.dir, "repository") }

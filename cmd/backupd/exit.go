@@ -13,6 +13,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/repository"
 )
 
 // Exit codes. 2 stays free: a Go program that crashes exits with it.
@@ -31,7 +32,8 @@ const (
 
 // exitHelp is the table for --help. exitCode decides.
 const exitHelp = `Exit codes: 0 done, 1 failed, 3 done in part (some clusters),
-4 corrupt, tampered or diverged, 5 no such snapshot, 6 refused for safety,
+4 corrupt, tampered or diverged, 5 no such snapshot, cluster or repository,
+6 refused for safety,
 64 wrong usage, 78 configuration, 130/143 interrupted.`
 
 // usageError is a mistake in the command line.
@@ -70,7 +72,7 @@ func exitCode(err error) int {
 		return exitRefused
 	case errors.Is(err, backup.ErrCorrupt):
 		return exitIntegrity
-	case isNotFound(err):
+	case isNotFound(err), errors.As(err, new(*repository.AbsentError)):
 		return exitNotFound
 	}
 	return exitFailed

@@ -77,12 +77,14 @@ func runList(ctx context.Context, a *app, o listOptions) error {
 		}
 	}
 	out := a.newListPrinter(o.long)
+	listed := 0
 	var damaged []error
 	for _, name := range clusters {
 		for rows, err := range listRows(ctx, repo.Cluster(name), o.long) {
 			if err != nil {
 				return errors.Join(err, out.flush()) // a listing that was cut must not look whole
 			}
+			listed += len(rows)
 			for _, r := range rows {
 				if err := out.row(r); err != nil {
 					return err
@@ -91,6 +93,11 @@ func runList(ctx context.Context, a *app, o listOptions) error {
 					damaged = append(damaged, r.err)
 				}
 			}
+		}
+	}
+	if listed == 0 {
+		if err := o.repo.missing(ctx, repo); err != nil {
+			return err
 		}
 	}
 	return errors.Join(append([]error{out.end()}, damaged...)...)
@@ -161,7 +168,7 @@ func newShowCommand(a *app) *cobra.Command {
 	var repo repoFlags
 	var identity identityFlag
 	cmd := &cobra.Command{
-		Use:   "show --repo REPO [ID|latest]",
+		Use:   "show --repo REPO ID|latest",
 		Short: "Show everything known of one snapshot",
 		Long: `Show everything known of one snapshot: why it is pinned, damaged, suspect or unconfirmed,
 what its manifest says, and whether --identity decrypts it.
@@ -169,7 +176,7 @@ what its manifest says, and whether --identity decrypts it.
 ` + latestHelp + exitHelp,
 		Example: `  backupd show --repo s3://backups/etcd latest
   backupd show --repo s3://backups/etcd 20261120T101500Z -w json`,
-		Args:              optionalID,
+		Args:              oneReference,
 		ValidArgsFunction: completeIDs(a, &repo),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runShow(cmd, a, repo, identity, args)
@@ -178,14 +185,6 @@ what its manifest says, and whether --identity decrypts it.
 	repo.register(cmd)
 	identity.register(cmd)
 	return cmd
-}
-
-func optionalID(cmd *cobra.Command, args []string) error {
-	if len(args) > 1 {
-		return &usageError{fmt.Errorf(
-			"%s expects at most one snapshot: an id, the beginning of one, or latest", cmd.CommandPath())}
-	}
-	return nil
 }
 
 func runShow(cmd *cobra.Command, a *app, repo repoFlags, identity identityFlag, args []string) error {
@@ -198,7 +197,7 @@ func runShow(cmd *cobra.Command, a *app, repo repoFlags, identity identityFlag, 
 	if err != nil {
 		return err
 	}
-	in, item, err := repo.find(cmd, r, args)
+	in, item, err := repo.find(cmd, r, args[0])
 	if err != nil {
 		return err
 	}

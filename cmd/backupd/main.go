@@ -98,8 +98,8 @@ BACKUPD_<FLAG> in the environment, except those that override a safety check.`,
 	addGroup(root, "daemon", "The daemon and its configuration:",
 		newRunCommand(a), newCheckCommand(a), newConfigCommand(a), newStatusCommand(a))
 	addGroup(root, "repo", "Backups in a repository:",
-		newBackupCommand(a), newListCommand(a), newShowCommand(a), newVerifyCommand(a), newRestoreCommand(a),
-		newPinCommand(a), newUnpinCommand(a), newPruneCommand(a), newRmCommand(a),
+		newInitCommand(a), newBackupCommand(a), newListCommand(a), newShowCommand(a), newVerifyCommand(a),
+		newRestoreCommand(a), newPinCommand(a), newUnpinCommand(a), newPruneCommand(a), newRmCommand(a),
 		newTimelineCommand(a))
 	addGroup(root, "file", "Snapshots as plain files, like etcdctl and etcdutl:", newSnapshotCommand(a))
 	root.AddCommand(newDemoCommand(a), newVersionCommand(a))

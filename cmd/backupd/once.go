@@ -28,15 +28,19 @@ type once struct {
 }
 
 // runOnce backs up the clusters of a configuration as the daemon would.
-func runOnce(cmd *cobra.Command, a *app, path, clusters string) error {
+func runOnce(cmd *cobra.Command, a *app, path, clusters string, mayInit bool) error {
 	err := excludeConfig(cmd,
-		"repo", "endpoints", "recipient", "recipients-file", "compression", "spool", "no-hash-check")
+		"repo", "repo-id", "endpoints", "recipient", "recipients-file", "compression", "spool", "no-hash-check")
 	if err != nil {
 		return err
 	}
 	options, err := a.daemonOptions(cmd, path)
 	if err != nil {
 		return err
+	}
+	for name, r := range options.Config.Repositories {
+		r.CreateIfMissing = r.CreateIfMissing || mayInit && r.ID == ""
+		options.Config.Repositories[name] = r
 	}
 	guards, err := daemon.NewGuards(cmd.Context(), options)
 	if err != nil {

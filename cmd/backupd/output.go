@@ -23,6 +23,7 @@ func quietLogs() logs { return logs{slog: slog.New(slog.DiscardHandler), zap: za
 
 // Kinds of JSON documents that commands print.
 const (
+	kindInit         = "backupd/init/v1"
 	kindSnapshot     = "backupd/snapshot/v1"
 	kindSnapshotList = "backupd/snapshot-list/v1"
 	kindBackups      = "backupd/backups/v1"

@@ -24,7 +24,7 @@ the repository; it records the reason, the time and the user.
 
 ` + latestHelp + exitHelp,
 		Example:           `  backupd pin --repo s3://backups/etcd latest --reason "before the upgrade to 3.7"`,
-		Args:              arguments(1, "one snapshot: an id, the beginning of one, or latest"),
+		Args:              oneReference,
 		ValidArgsFunction: completeIDs(a, &repo),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runPin(cmd, a, repo, args, reason)
@@ -44,7 +44,7 @@ func runPin(cmd *cobra.Command, a *app, repo repoFlags, args []string, reason st
 	if err != nil {
 		return err
 	}
-	in, item, err := repo.find(cmd, r, args)
+	in, item, err := repo.find(cmd, r, args[0])
 	if err != nil {
 		return err
 	}
@@ -84,12 +84,13 @@ func newUnpinCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "unpin --repo REPO ID",
 		Short: "Remove the pin of a snapshot",
-		Long: `Remove the pin of a snapshot: the next prune may remove the snapshot.
+		Long: `Remove the pin of a snapshot: the next prune may remove the snapshot. ID is a full id,
+as 'backupd list' shows it.
 
 ` + exitHelp,
 		Example:           "  backupd unpin --repo s3://backups/etcd 20261120T101500Z-r123456-k7q2xd",
-		Args:              arguments(1, "one snapshot: an id or the beginning of one"),
-		ValidArgsFunction: completeIDs(a, &repo),
+		Args:              oneID,
+		ValidArgsFunction: withoutLatest(completeIDs(a, &repo)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runUnpin(cmd, a, repo, args)
 		},

@@ -164,6 +164,10 @@ func (p pruner) prune(ctx context.Context, dryRun bool, log *slog.Logger) pruned
 	}
 	done.plan = plan
 	if !dryRun {
+		// Since the look the repository's disk may have been replaced.
+		if done.err = p.in.Repository().Check(ctx); done.err != nil {
+			return done
+		}
 		done.result, done.err = prune.Run(ctx, p.in, plan, log)
 	}
 	return done
@@ -193,6 +197,9 @@ func (o *pruneOptions) pruners(cmd *cobra.Command, a *app) ([]pruner, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := o.repo.missing(cmd.Context(), repo); err != nil {
+		return nil, err
+	}
 	clusters := []string{o.repo.cluster}
 	if o.allClusters {
 		if clusters, err = repo.Clusters(cmd.Context()); err != nil {
@@ -209,7 +216,7 @@ func (o *pruneOptions) pruners(cmd *cobra.Command, a *app) ([]pruner, error) {
 // configured returns one pruner for each cluster of the configuration that the flags
 // name. A repository that cannot be opened is the failure of its clusters alone.
 func (o *pruneOptions) configured(cmd *cobra.Command, a *app) ([]pruner, error) {
-	if err := excludeConfig(cmd, append(policyFlags, "repo", "all-clusters")...); err != nil {
+	if err := excludeConfig(cmd, append(policyFlags, "repo", "repo-id", "all-clusters")...); err != nil {
 		return nil, err
 	}
 	conf, err := config.Load(o.config)
@@ -255,9 +262,9 @@ func openConfigured(
 	if err != nil {
 		return nil, fmt.Errorf("repository %s: %w", name, err)
 	}
-	repo, err := repository.Open(ctx, store, "")
+	repo, err := repository.Open(ctx, store, configured.ID)
 	if err != nil {
-		return nil, fmt.Errorf("open repository %s: %w", name, err)
+		return nil, explainAbsent(fmt.Errorf("open repository %s: %w", name, err), configured.URL)
 	}
 	return repo, nil
 }

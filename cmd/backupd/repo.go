@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/kballard/go-shellquote"
 	"github.com/spf13/cobra"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
@@ -19,14 +22,21 @@ import (
 // repoFlags say where the repository is.
 type repoFlags struct {
 	repo    string
+	id      string // that the repository must have; empty: any
 	cluster string
 	options location.Options
 }
 
 func (r *repoFlags) register(cmd *cobra.Command) {
+	r.registerPlace(cmd)
+	cmd.Flags().StringVar(&r.cluster, "cluster", "", "name of the cluster in the repository")
+}
+
+// registerPlace registers what says where a repository is, and which it is.
+func (r *repoFlags) registerPlace(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&r.repo, "repo", "", "repository: file:///path or s3://bucket/prefix")
-	f.StringVar(&r.cluster, "cluster", "", "name of the cluster in the repository")
+	f.StringVar(&r.id, "repo-id", "", "id that the repository must have, as 'backupd init' prints it (default: any)")
 	for _, setting := range r.options.Settings() {
 		name := setting.Section + "-" + setting.Key
 		f.StringVar(setting.Value, name, "", setting.Usage)
@@ -62,11 +72,40 @@ func (r *repoFlags) openExisting(ctx context.Context, a *app) (*repository.Repos
 	if err != nil {
 		return nil, err
 	}
-	repo, err := repository.Open(ctx, s, "")
+	repo, err := repository.Open(ctx, s, r.id)
 	if err != nil {
-		return nil, fmt.Errorf("open repository %s: %w", r.repo, err)
+		return nil, explainAbsent(fmt.Errorf("open repository %s: %w", r.repo, err), r.repo)
 	}
 	return repo, nil
+}
+
+// explainAbsent adds to the error of a repository that is not at its address what to do
+// about it.
+func explainAbsent(err error, address string) error {
+	var absent *repository.AbsentError
+	if !errors.As(err, &absent) || errors.As(err, new(*backup.HintError)) {
+		return err
+	}
+	return backup.WithHint(err, "%s", absent.Hint(shellquote.Join(address)))
+}
+
+// missing returns the error for a cluster that the repository does not have, with the
+// names that are most like it. It returns nil if there is such a cluster, or none was
+// named.
+func (r *repoFlags) missing(ctx context.Context, repo *repository.Repository) error {
+	if r.cluster == "" {
+		return nil
+	}
+	names, err := repo.Clusters(ctx)
+	if err != nil || slices.Contains(names, r.cluster) {
+		return err
+	}
+	if len(names) == 0 {
+		return &repository.NotFoundError{Reason: fmt.Sprintf(
+			"no such cluster: %s: the repository holds none, there was no backup yet", r.cluster)}
+	}
+	return backup.WithHint(&repository.NotFoundError{Reason: "no such cluster: " + r.cluster},
+		"the nearest of %s: %s", count(len(names), "name", "names"), strings.Join(nearest(r.cluster, names), ", "))
 }
 
 // latestHelp explains a word of the command line.
@@ -75,31 +114,47 @@ whatever its state and whatever time is in its id.
 
 `
 
-// reference returns the argument that names a snapshot; without one it is the
-// latest.
-func reference(args []string) string {
-	if len(args) == 0 {
-		return repository.Latest
+// oneReference takes the one argument that names a snapshot. What is not said is never
+// taken for the latest.
+func oneReference(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 || args[0] == "" {
+		return &usageError{fmt.Errorf("%s expects one snapshot: an id, the beginning of one, or latest",
+			cmd.CommandPath())}
 	}
-	return args[0]
+	return nil
+}
+
+// oneID takes the one argument that names a snapshot for certain: what takes something
+// away must not depend on which other snapshots there are.
+func oneID(cmd *cobra.Command, args []string) error {
+	if len(args) == 1 {
+		if _, err := backup.ParseSnapshotID(args[0]); err == nil {
+			return nil
+		}
+	}
+	return &usageError{fmt.Errorf("%s expects one snapshot, by its full id: 'backupd list' shows it",
+		cmd.CommandPath())}
 }
 
 // find finds the snapshot that a command's argument names, whatever its state.
 func (r *repoFlags) find(
-	cmd *cobra.Command, repo *repository.Repository, args []string,
+	cmd *cobra.Command, repo *repository.Repository, ref string,
 ) (*repository.Cluster, repository.Item, error) {
-	in, item, err := repo.Find(cmd.Context(), r.cluster, reference(args), time.Now())
-	return in, item, r.explain(cmd, err)
+	in, item, err := repo.Find(cmd.Context(), r.cluster, ref, time.Now())
+	return in, item, r.explain(cmd, repo, err)
 }
 
 // explain adds a hint to the error of a reference. If more than one snapshot can be
 // chosen, it is the running command for each of them.
-func (r *repoFlags) explain(cmd *cobra.Command, err error) error {
+func (r *repoFlags) explain(cmd *cobra.Command, repo *repository.Repository, err error) error {
 	var choice *repository.ChoiceError
 	switch {
 	case errors.As(err, &choice):
 		return explainChoice(cmd, choice, err)
 	case isNotFound(err):
+		if missing := r.missing(cmd.Context(), repo); missing != nil {
+			return missing
+		}
 		return backup.WithHint(err, "backupd list --repo %s shows what is there", r.repo)
 	}
 	return err
@@ -115,7 +170,7 @@ func (r *repoFlags) findRest(
 		in = repo.Cluster(r.cluster)
 		item, err = in.Item(cmd.Context(), id)
 	}
-	return in, item, r.explain(cmd, err)
+	return in, item, r.explain(cmd, repo, err)
 }
 
 // identityFlag names the secret keys that decrypt snapshots.

@@ -29,7 +29,7 @@ type restoreOptions struct {
 func newRestoreCommand(a *app) *cobra.Command {
 	var o restoreOptions
 	cmd := &cobra.Command{
-		Use:   "restore --repo REPO [ID|latest] --name NAME --data-dir DIR",
+		Use:   "restore --repo REPO ID|latest --name NAME --data-dir DIR",
 		Short: "Restore a snapshot to etcd data directories",
 		Long: `Restore a snapshot to etcd data directories.
 
@@ -57,7 +57,12 @@ same command finishes the work. Another restore to the same directory is refused
   backupd restore --repo file:///backups latest --name new --data-dir /var/lib/etcd \
     --initial-cluster new=http://10.0.0.9:2380
   backupd restore --finish --data-dir /var/lib/etcd`,
-		Args:              optionalID,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if o.finish {
+				return nil // it names no snapshot
+			}
+			return oneReference(cmd, args)
+		},
 		ValidArgsFunction: completeIDs(a, &o.repo),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runRestore(cmd, a, o, args)
@@ -148,9 +153,9 @@ func (o *restoreOptions) choose(job *restoreJob, args []string, ids codec.Identi
 		return err
 	}
 	allow := repository.Allow{Suspect: o.allowSuspect}
-	in, item, err := repo.Choose(ctx, o.repo.cluster, reference(args), allow, time.Now())
+	in, item, err := repo.Choose(ctx, o.repo.cluster, args[0], allow, time.Now())
 	if err != nil {
-		return o.repo.explain(job.cmd, err)
+		return o.repo.explain(job.cmd, repo, err)
 	}
 	job.stored = &stored{in: in, item: item}
 	job.ref, job.naming = string(item.ID), []string{"--cluster=" + in.Name()}

@@ -23,12 +23,12 @@ func newRmCommand(a *app) *cobra.Command {
 		Short: "Delete one snapshot",
 		Long: `Delete one snapshot: first its manifest, with which it exists, then its data and its
 marks. If the command is interrupted, run it again with the full id. A pinned snapshot
-is refused. ID is an id or the beginning of one, never "latest": what that means changes
-with every backup.
+is refused. ID is a full id, as 'backupd list' shows it: what "latest" or the beginning of
+an id means changes with every backup.
 
 ` + exitHelp,
 		Example:           "  backupd rm --repo s3://backups/etcd 20261120T101500Z-r123456-k7q2xd",
-		Args:              arguments(1, "one snapshot: an id, or the beginning of one"),
+		Args:              oneID,
 		ValidArgsFunction: withoutLatest(completeIDs(a, &o.repo)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runRm(cmd, a, o, args[0])
@@ -51,10 +51,6 @@ func withoutLatest(complete cobra.CompletionFunc) cobra.CompletionFunc {
 
 func runRm(cmd *cobra.Command, a *app, o rmOptions, arg string) error {
 	ctx := cmd.Context()
-	if arg == "" || arg == repository.Latest {
-		return &usageError{fmt.Errorf(
-			"rm deletes data, and %q names no certain snapshot: want an id, or the beginning of one", arg)}
-	}
 	repo, err := o.repo.openExisting(ctx, a)
 	if err != nil {
 		return err

@@ -108,6 +108,9 @@ func runTimelineList(cmd *cobra.Command, a *app, repo repoFlags) error {
 		return err
 	}
 	if len(all) == 0 {
+		if err := repo.missing(cmd.Context(), in.Repository()); err != nil {
+			return err
+		}
 		return &repository.NotFoundError{Reason: "the repository holds no snapshot of cluster " + in.Name()}
 	}
 	rows := timelineRows(all)
@@ -203,7 +206,7 @@ func runTimelineAccept(
 	}
 	ended, err := repository.Accept(cmd.Context(), in, args[0], reason, whoami())
 	if err != nil {
-		return repo.explain(cmd, err)
+		return repo.explain(cmd, in.Repository(), err)
 	}
 	fmt.Fprintf(a.stdout, "Accepted timeline %s as the present history of cluster %s\n", args[0], in.Name())
 	for _, name := range ended {

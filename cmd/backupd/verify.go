@@ -26,7 +26,7 @@ type verifyOptions struct {
 func newVerifyCommand(a *app) *cobra.Command {
 	var o verifyOptions
 	cmd := &cobra.Command{
-		Use:   "verify --repo REPO [ID|latest|--all]",
+		Use:   "verify --repo REPO ID|latest|--all",
 		Short: "Prove that stored snapshots are whole",
 		Long: `Prove that stored snapshots are whole: read the stored bytes back, decode them,
 check every hash, open the database in a child process, recompute HashKV and
@@ -41,7 +41,12 @@ mark.
 ` + latestHelp + exitHelp,
 		Example: `  backupd verify --repo s3://backups/etcd latest
   backupd verify --repo s3://backups/etcd --all --identity key.txt`,
-		Args:              optionalID,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if o.all && len(args) == 0 {
+				return nil
+			}
+			return oneReference(cmd, args)
+		},
 		ValidArgsFunction: completeIDs(a, &o.repo),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runVerify(cmd, a, o, args)
@@ -85,6 +90,9 @@ func runVerify(cmd *cobra.Command, a *app, o verifyOptions, args []string) error
 	}
 	var out []verification
 	var errs []error
+	if !slices.ContainsFunc(chosen, func(c candidates) bool { return len(c.items) > 0 }) {
+		errs = append(errs, o.nothing(ctx, repo))
+	}
 	for _, c := range chosen {
 		v := &snapshot.Verifier{
 			Cluster: c.in, Identities: ids, Spool: spool.Folder{Dir: o.spool}, Progress: a.progress.report,
@@ -125,17 +133,26 @@ func (o *verifyOptions) verifyAll(
 	return out, errors.Join(errs...)
 }
 
-// chosen holds the snapshots of one cluster that will be verified.
-type chosen struct {
+// nothing is the error of a verification that found no snapshot: somebody may rely on
+// what it says.
+func (o *verifyOptions) nothing(ctx context.Context, repo *repository.Repository) error {
+	if err := o.repo.missing(ctx, repo); err != nil {
+		return err
+	}
+	return &repository.NotFoundError{Reason: "there is nothing to verify: the repository holds no snapshot"}
+}
+
+// candidates are the snapshots of one cluster that will be verified.
+type candidates struct {
 	in    *repository.Cluster
 	items []repository.Item
 }
 
-func (o *verifyOptions) choose(cmd *cobra.Command, repo *repository.Repository, args []string) ([]chosen, error) {
+func (o *verifyOptions) choose(cmd *cobra.Command, repo *repository.Repository, args []string) ([]candidates, error) {
 	ctx := cmd.Context()
 	if !o.all {
-		in, item, err := o.repo.findRest(cmd, repo, reference(args))
-		return []chosen{{in, []repository.Item{item}}}, err
+		in, item, err := o.repo.findRest(cmd, repo, args[0])
+		return []candidates{{in, []repository.Item{item}}}, err
 	}
 	clusters := []string{o.repo.cluster}
 	if o.repo.cluster == "" {
@@ -144,9 +161,9 @@ func (o *verifyOptions) choose(cmd *cobra.Command, repo *repository.Repository, 
 			return nil, err
 		}
 	}
-	var out []chosen
+	var out []candidates
 	for _, name := range clusters {
-		c := chosen{in: repo.Cluster(name)}
+		c := candidates{in: repo.Cluster(name)}
 		for i, err := range c.in.Items(ctx) {
 			if err != nil {
 				return nil, err

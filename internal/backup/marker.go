@@ -12,6 +12,9 @@ const MarkerFormat = "backupd/repository/v1"
 // MaxMarkerBytes bounds what a reader accepts as a marker.
 const MaxMarkerBytes = 64 << 10
 
+// MinRepositoryID is the least length of the id of a repository.
+const MinRepositoryID = 16
+
 // Marker is the object [MarkerKey]: it makes a prefix of a store a repository of
 // backupd.
 type Marker struct {
@@ -27,40 +30,27 @@ func NewMarker(now time.Time) Marker {
 	return Marker{Format: MarkerFormat, ID: RandomName(26), CreatedAt: now.UTC().Truncate(time.Second)}
 }
 
-// Marshal returns m as indented JSON.
+// Marshal returns m as indented JSON with its seal.
 func (m *Marker) Marshal() ([]byte, error) {
-	raw, err := json.MarshalIndent(m, "", "  ")
+	raw, err := seal(m, MaxMarkerBytes)
 	if err != nil {
-		return nil, fmt.Errorf("encode %s: %w", MarkerKey, err)
+		return nil, fmt.Errorf("%s: %w", MarkerKey, err)
 	}
-	return append(raw, '\n'), nil
+	return raw, nil
 }
 
 // ParseMarker decodes and validates a marker. Its errors wrap [ErrCorrupt], but
-// for another format, which is refused by name.
+// for another format, which is an [*UnknownFormatError].
 func ParseMarker(raw []byte) (Marker, error) {
-	// The format is checked first: in a newer format the other fields may mean
-	// anything.
-	var head struct {
-		Format string `json:"format"`
-	}
-	if err := json.Unmarshal(raw, &head); err != nil {
-		return Marker{}, Corruptf("decode: %w", err)
-	}
-	if head.Format == "" {
-		return Marker{}, Corruptf("no format")
-	}
-	if head.Format != MarkerFormat {
-		return Marker{}, WithHint(
-			fmt.Errorf("repository format %q is not known to this version (it reads %q)", head.Format, MarkerFormat),
-			"use a newer backupd")
+	if err := unseal(raw, MarkerFormat, MaxMarkerBytes); err != nil {
+		return Marker{}, err
 	}
 	var m Marker
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return Marker{}, Corruptf("decode: %w", err)
 	}
-	if len(m.ID) < 16 {
-		return Marker{}, Corruptf("id %q: want at least 16 characters", m.ID)
+	if len(m.ID) < MinRepositoryID {
+		return Marker{}, Corruptf("id %q: want at least %d characters", m.ID, MinRepositoryID)
 	}
 	return m, nil
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// A manifest and a mark end in their seal, the SHA-256 of the whole file with
+// A marker, a manifest and a mark end in their seal, the SHA-256 of the whole file with
 // zeros in the place of the seal:
 //
 //	{

@@ -117,30 +117,47 @@ func checkPlace(l *list, r *config.Repository) {
 	}
 }
 
-// checkMarker checks whether the place is a repository, or can become one, and
-// reports whether to go on.
+// checkMarker checks whether the place is the repository that it should be, or can
+// become one, and reports whether to go on.
 func checkMarker(ctx context.Context, l *list, r *config.Repository, s storage.Store) bool {
-	found, err := repository.Open(ctx, s, "")
-	if err == nil {
-		l.ok("it is repository %s, of %s", found.ID(), found.Created().Format("2006-01-02"))
+	found, err := repository.Open(ctx, s, r.ID)
+	var absent *repository.AbsentError
+	switch {
+	case err == nil && r.ID == "":
+		l.add(backup.LevelOK, "set repository-id: "+found.ID()+", and another one at this address is an error",
+			"it is repository %s, of %s", found.ID(), found.Created().Format("2006-01-02"))
 		return true
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		others, listErr := foreign(ctx, s)
-		switch {
-		case errors.Is(listErr, fs.ErrNotExist) && !placeOf(r).IsFolder():
-			err = listErr // not the marker: the bucket is missing
-		case others:
-			l.warn("choose another prefix or folder unless this is meant",
-				"the place holds objects and is no repository of backupd: the first backup will make it one")
-			return true
-		default: // if it cannot be listed, the probe reports that
-			l.ok("there is no repository yet: the first backup makes it")
-			return true
-		}
+	case err == nil:
+		l.ok("it is repository %s, of %s, as repository-id says", found.ID(), found.Created().Format("2006-01-02"))
+		return true
+	case errors.As(err, &absent) && absent.Known == "":
+		return checkEmpty(ctx, l, r, s, absent)
+	case absent != nil:
+		l.fail(absent.Hint(r.URL), "%v", err)
+		return false
 	}
 	l.fail(hintOf(err, "correct the url, the credentials or the policy of the bucket"), "%v", err)
 	return false
+}
+
+// checkEmpty checks a place without a repository.
+func checkEmpty(
+	ctx context.Context, l *list, r *config.Repository, s storage.Store, absent *repository.AbsentError,
+) bool {
+	others, err := foreign(ctx, s)
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // not only the marker: the bucket or the folder is missing
+		l.fail(hintOf(err, absent.Hint(r.URL)), "%v", err)
+		return false
+	case !r.CreateIfMissing: // what else the place lacks is shown all the same
+		l.fail(absent.Hint(r.URL), "there is no repository")
+	case others:
+		l.warn("choose another prefix or folder unless this is meant",
+			"the place holds objects and is no repository of backupd: the first backup will make it one")
+	default: // if it cannot be listed, the probe reports that
+		l.ok("there is no repository yet: the first backup makes it")
+	}
+	return true
 }
 
 // held checks the stored snapshots of a cluster.

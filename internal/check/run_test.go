@@ -203,6 +203,10 @@ func TestRepository_Bucket(t *testing.T) {
 	s3 := testserver.StartS3(t)
 
 	got := run(t, bucket(t, s3, c.Endpoints(), "", ""))
+	want(t, got, check.SectionRepository, failure, "backupd init --repo "+s3.URL("prefix"))
+	want(t, got, check.SectionRepository, ok, "create if absent: ") // what else is missing is shown at once
+	const may = "create-if-missing: true\n"
+	got = run(t, bucket(t, s3, c.Endpoints(), may, ""))
 	wantNone(t, got, check.SectionRepository, warning)
 	want(t, got, check.SectionRepository, warning, "new snapshots are not encrypted")
 	want(t, got, check.SectionRepository, warning, "there is no verified snapshot")
@@ -214,7 +218,7 @@ func TestRepository_Bucket(t *testing.T) {
 	if _, err := s3.Do(t.Context(), http.MethodPut, "prefix/holiday.jpg", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	want(t, run(t, bucket(t, s3, c.Endpoints(), "", "")), check.SectionRepository, warning,
+	want(t, run(t, bucket(t, s3, c.Endpoints(), may, "")), check.SectionRepository, warning,
 		"holds objects and is no repository")
 
 	if _, err := s3.Do(t.Context(), http.MethodPut, "prefix/backupd.json",
@@ -259,7 +263,7 @@ func TestRepository_MayNotDelete(t *testing.T) {
 	s3.Endpoint = front.URL
 
 	for range 2 { // what the first left must not disturb the second
-		got := run(t, bucket(t, s3, c.Endpoints(), "", ""))
+		got := run(t, bucket(t, s3, c.Endpoints(), "create-if-missing: true\n", ""))
 		wantNone(t, got, check.SectionRepository, warning)
 		want(t, got, check.SectionRepository, warning,
 			"the credentials may not delete, so these objects stay: .backupd-probe-")
@@ -303,20 +307,29 @@ func TestRepository_Folder(t *testing.T) {
 	c := testserver.StartCluster(t, testserver.Options{})
 	conf := forCluster(t, c.Endpoints(), "")
 	root := strings.TrimPrefix(conf.Repositories["main"].URL, "file://")
-	got := run(t, conf)
-	wantNone(t, got, check.SectionRepository, warning)
-	want(t, got, check.SectionRepository, warning, "on a disk of this host")
-	if _, err := os.Stat(root); !os.IsNotExist(err) {
-		t.Errorf("the check made %s: %v, %q", root, err, files(t, root))
+	for _, may := range []bool{false, true} { // a folder is never made
+		repo := conf.Repositories["main"]
+		repo.CreateIfMissing = may
+		conf.Repositories["main"] = repo
+		got := run(t, conf)
+		want(t, got, check.SectionRepository, warning, "on a disk of this host")
+		want(t, got, check.SectionRepository, failure, "folder "+root+" does not exist")
+		want(t, got, check.SectionRepository, failure, "not mounted? If there never was one, make it: backupd init")
+		if _, err := os.Stat(root); !os.IsNotExist(err) {
+			t.Errorf("the check made %s: %v, %q", root, err, files(t, root))
+		}
 	}
 
+	if err := os.Mkdir(root, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	first := take(t, conf)
 	id := take(t, conf)
 	if err := os.Remove(filepath.Join(root, "prod/data", dataFile(t, root, first))); err != nil {
 		t.Fatal(err)
 	}
 	before := files(t, root)
-	got = run(t, conf)
+	got := run(t, conf)
 	want(t, got, check.SectionRepository, failure, "snapshot "+first+" is damaged")
 	want(t, got, check.SectionRepository, ok, "the newest verified snapshot is")
 	if after := files(t, root); strings.Join(after, " ") != strings.Join(before, " ") {
@@ -342,4 +355,34 @@ func dataFile(t *testing.T, root, id string) string {
 		t.Fatalf("%q, %v", found, err)
 	}
 	return filepath.Base(found[0])
+}
+
+// TestRepository_ID: the repository must be the one that the configuration names.
+func TestRepository_ID(t *testing.T) {
+	c := testserver.StartCluster(t, testserver.Options{})
+	conf := forCluster(t, c.Endpoints(), "")
+	repo := conf.Repositories["main"]
+	if err := os.Mkdir(strings.TrimPrefix(repo.URL, "file://"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	with := func(id string) []backup.Finding {
+		repo.ID = id
+		conf.Repositories["main"] = repo
+		return run(t, conf)
+	}
+	const other = "n4qk7v2x5yj3m6d7r2t4w6z5ae"
+	want(t, with(other), check.SectionRepository, failure, "repository "+other+" is not at its address")
+	store, err := repo.Open(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := repository.Create(t.Context(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, with(""), check.SectionRepository, ok, "set repository-id: "+made.ID())
+	want(t, with(made.ID()), check.SectionRepository, ok, "as repository-id says")
+	got := with(other)
+	want(t, got, check.SectionRepository, failure, "another repository ("+made.ID()+")")
+	want(t, got, check.SectionRepository, failure, "is another disk mounted?")
 }

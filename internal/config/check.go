@@ -71,6 +71,12 @@ func checkRepository(d *strict.Decoder, path, name string, r *Repository) {
 		d.Add(path+"."+section,
 			"has no effect on a repository in a folder: remove it, or make the URL %s://bucket/prefix", section)
 	}
+	if d.Usable(path+".repository-id") && r.ID != "" && len(r.ID) < backup.MinRepositoryID {
+		d.Add(path+".repository-id", "%q is too short for an id: 'backupd init' prints it", r.ID)
+	}
+	if r.ID != "" && r.CreateIfMissing {
+		d.Add(path+".create-if-missing", "excludes repository-id: a repository that is known is never made again")
+	}
 	checkS3(d, path+".s3", &r.S3)
 	for i, key := range r.Recipients {
 		at := fmt.Sprintf("%s.recipients[%d]", path, i)

@@ -38,6 +38,13 @@ type Secret = strict.Secret
 type Repository struct {
 	// URL of the repository: file:///path or s3://bucket/prefix.
 	URL string `yaml:"url" required:"yes"`
+	// ID of the repository, as 'backupd init' prints it. With it another repository at
+	// the same address, such as an empty mount point, counts as none, and snapshots wait
+	// in the spool while the repository is not there.
+	ID string `yaml:"repository-id"`
+	// CreateIfMissing lets a backup make the repository if there is none. A folder must be
+	// there all the same. Leave it out where a disk may not be mounted.
+	CreateIfMissing bool `yaml:"create-if-missing" default:"false"`
 	// Options has the keys that say how to reach the store: s3.
 	location.Options
 	// Compression of new snapshots.

@@ -216,6 +216,11 @@ func TestProblems(t *testing.T) {
 			"4:48: repositories.main.s3.sse-c-key-file: the customer key would be sent unencrypted: it needs an " +
 				"endpoint with " +
 				"https://"}},
+		{"repository", "repository-id: n4qk7v2x5yj3m6d7r2t4w6z5ae\ncreate-if-missing: true\n", []string{
+			"5:24: repositories.main.create-if-missing: excludes repository-id: a repository that is known is never " +
+				"made again"}},
+		{"repository", "repository-id: short\n", []string{
+			`4:20: repositories.main.repository-id: "short" is too short for an id: 'backupd init' prints it`}},
 		{"repository", "s3: {endpoint: 'https://u:p@h'}\n",
 			[]string{"4:20: repositories.main.s3.endpoint: the URL must not hold a user or a password"}},
 		{"repository", "compression: gzip\ns3: {path-style: yes}\n", []string{

@@ -76,11 +76,11 @@ func (b *backend) Snapshots(ctx context.Context, of server.Key, after string, li
 	}
 	out := []backup.Row{}
 	in, err := g.Open(ctx)
-	if errors.Is(err, fs.ErrNotExist) {
+	if g.MayCreate && errors.Is(err, fs.ErrNotExist) {
 		return out, nil // the first backup makes the repository
 	}
 	if err != nil {
-		return nil, err
+		return nil, notFound(err)
 	}
 	items, err := in.Newest(ctx, limit, backup.SnapshotID(after), b.opts.Now())
 	if err != nil {

@@ -58,6 +58,7 @@ func (h *house) gated() *gate {
 	})
 	h.repo = h.bucket(g.s3, "x", g.URL)
 	h.configure("@yearly", "")
+	h.init("main")
 	return g
 }
 

@@ -1,7 +1,6 @@
 package daemon_test
 
 import (
-	"os"
 	"strings"
 	"testing"
 
@@ -27,7 +26,7 @@ func TestGauges_Unknown(t *testing.T) {
 			t.Errorf("got %v", got)
 		}
 	}
-	h.must(os.Remove(h.folder()))
+	h.back()
 	await(t, "the repository to be read",
 		func() bool { return len(series(t, d, "backupd_repository_snapshots{")) == 4 })
 	h.backup(d, server.JobSucceeded)

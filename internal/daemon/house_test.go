@@ -52,7 +52,9 @@ func newHouse(t *testing.T) *house {
 	if err := os.Mkdir(filepath.Join(dir, "spool"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	h.must(os.Mkdir(h.folder(), 0o700))
 	h.configure("@yearly", "")
+	h.init("main")
 	return h
 }
 
@@ -295,6 +297,13 @@ func (h *house) received() {
 		found, _ := filepath.Glob(filepath.Join(h.dir, "spool", "*.pending.json"))
 		return len(found) > 0
 	})
+}
+
+// init makes a repository of the configuration, unless it is there.
+func (h *house) init(repo string) {
+	h.t.Helper()
+	_, err := repository.Create(h.t.Context(), h.store(repo))
+	h.must(err)
 }
 
 // store is the repository, as another program sees it.

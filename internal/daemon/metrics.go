@@ -24,6 +24,7 @@ type metrics struct {
 	verifications *prometheus.CounterVec
 	requests      *prometheus.CounterVec
 	errors        *prometheus.CounterVec
+	created       *prometheus.CounterVec
 	removed       *prometheus.CounterVec
 	pruneErrors   *prometheus.CounterVec
 	notifications *prometheus.CounterVec
@@ -47,6 +48,8 @@ func newMetrics() *metrics {
 		"Operations on a repository that ended.", "repository", "operation")
 	m.errors = counter("backupd_store_errors_total",
 		"Operations on a repository that failed.", "repository", "operation", "code")
+	m.created = counter("backupd_repository_created_total",
+		"Repositories that were made, because there was none and create-if-missing allows it.", "repository")
 	m.removed = counter("backupd_prune_removed_total", "Snapshots removed by retention.", "repository", "cluster")
 	m.pruneErrors = counter("backupd_prune_errors_total", "Prunes that failed.", "repository", "cluster")
 	m.notifications = counter("backupd_notifications_total",
@@ -70,6 +73,7 @@ func (m *metrics) prepare(k duty.Key) {
 	for _, result := range []string{"ok", "defect", "failed"} {
 		m.verifications.WithLabelValues(k.Repository, k.Cluster, result)
 	}
+	m.created.WithLabelValues(k.Repository)
 	for _, c := range []*prometheus.CounterVec{m.disagreements, m.removed, m.pruneErrors} {
 		c.WithLabelValues(k.Repository, k.Cluster)
 	}
@@ -97,7 +101,7 @@ func (m *metrics) forget(k duty.Key) {
 
 // forgetRepository drops the counters of a repository that is used no more.
 func (m *metrics) forgetRepository(name string) {
-	for _, c := range []*prometheus.CounterVec{m.requests, m.errors} {
+	for _, c := range []*prometheus.CounterVec{m.requests, m.errors, m.created} {
 		c.DeletePartialMatch(prometheus.Labels{"repository": name})
 	}
 }
@@ -148,6 +152,9 @@ func (m *metrics) prune(k duty.Key, p duty.PruneOutcome) {
 // an answer and no error.
 func (m *metrics) store(repository string, e storage.Event) {
 	m.requests.WithLabelValues(repository, string(e.Op)).Inc()
+	if e.Op == storage.OpCreate && e.Key == backup.MarkerKey && e.Err == nil {
+		m.created.WithLabelValues(repository).Inc()
+	}
 	if e.Err == nil || errors.Is(e.Err, fs.ErrNotExist) || errors.Is(e.Err, fs.ErrExist) ||
 		errors.Is(e.Err, context.Canceled) {
 		return

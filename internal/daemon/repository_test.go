@@ -12,7 +12,7 @@ import (
 )
 
 // notThere is in the error of a daemon whose repository is not mounted.
-const notThere = "is no longer at its address"
+const notThere = "is not at its address"
 
 func (h *house) folder() string { return filepath.Join(h.dir, "repository") }
 

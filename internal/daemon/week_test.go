@@ -70,6 +70,7 @@ daemon:
 		w.secure.CertFile, w.secure.KeyFile,
 		keep, w.secure.CAFile, w.down.Endpoints()[0])
 	w.must(os.WriteFile(w.path, []byte(text), 0o600))
+	w.init("away")
 }
 
 func (w *week) write() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"time"
@@ -50,7 +51,11 @@ func (b *Backup) do(ctx context.Context, run Run) Outcome {
 	if ctx.Err() != nil {
 		return failed(context.Cause(ctx))
 	}
-	if down != nil {
+	switch {
+	case errors.Is(down, fs.ErrNotExist):
+		// Nobody knows which repository a snapshot would wait for.
+		return failed(fmt.Errorf("open repository: %w", down))
+	case down != nil:
 		// The try goes on: the database can wait in the spool until the store is back.
 		b.Log.Warn("repository cannot be read", "err", down)
 	}
@@ -141,8 +146,8 @@ func (b *Backup) unchanged(ctx context.Context, o *repository.Overview, survey *
 	return err == nil
 }
 
-// target returns where a snapshot goes: into the repository, which is made if
-// there is none, or into the spool while a known repository is down.
+// target returns where a snapshot goes: into the repository, or into the spool while a
+// known repository is down. If there is no repository, one may be made here.
 func (b *Backup) target(ctx context.Context, o *repository.Overview, down error) (snapshot.Target, error) {
 	known := b.Known.Now().RepositoryID
 	if down != nil {
@@ -158,6 +163,9 @@ func (b *Backup) target(ctx context.Context, o *repository.Overview, down error)
 	repo, err := repository.Create(ctx, b.Store)
 	if err != nil {
 		return snapshot.Target{}, fmt.Errorf("open repository: %w", err)
+	}
+	if repo.Made() {
+		b.Log.Warn("there was no repository, a new one was made", "id", repo.ID(), "address", b.Address)
 	}
 	b.Known.change(func(f *Facts) { f.RepositoryID = repo.ID() })
 	return snapshot.Target{Cluster: repo.Cluster(b.Cluster)}, nil
@@ -177,7 +185,7 @@ func (b *Backup) taker(run Run) (*snapshot.Taker, error) {
 // settle completes the outcome of a try. If snapshots were stored it prunes, by
 // the overview that is known now.
 func (b *Backup) settle(ctx context.Context, late late, o Outcome) Outcome {
-	o.Late = late.others
+	o.Late, o.Err = late.others, b.explain(o.Err)
 	if o.Result == Skipped || o.Result == Passed {
 		b.Log.Info("nothing to do", "reason", o.Reason)
 	}

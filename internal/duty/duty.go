@@ -32,9 +32,12 @@ type Subject struct {
 	Key
 	// Address is the URL of the repository, for hints.
 	Address string
-	Etcd    *cluster.Cluster
-	Store   storage.Store
-	Spool   spool.Folder
+	// MayCreate allows a backup to make the repository if there is none. It never makes
+	// one in the place of a repository that is known.
+	MayCreate bool
+	Etcd      *cluster.Cluster
+	Store     storage.Store
+	Spool     spool.Folder
 	// LocalEndpoint is the member that this process is the sidecar of. It is empty
 	// if the process is no sidecar. Sidecars divide the runs among them, except
 	// those that are requested by hand.

@@ -46,6 +46,9 @@ func (b *Backup) Health(now time.Time) Health {
 	if h := damage(b.Cluster, s); h.Level != OK {
 		return h
 	}
+	if f.Overview == nil && errors.As(f.ReadErr, new(*repository.AbsentError)) {
+		return problem(Failure, "there is no such repository", f.ReadErr)
+	}
 	if h := b.overdue(&f, now); h.Level != OK {
 		return h
 	}

@@ -158,7 +158,7 @@ func TestHealth(t *testing.T) {
 		})
 	}
 	t.Run("not read yet", func(t *testing.T) {
-		b := &Backup{Subject: &Subject{Known: NewKnowledge(noon)}, Longest: time.Hour}
+		b := &Backup{Subject: &Subject{Known: NewKnowledge(noon, "")}, Longest: time.Hour}
 		if got := b.Health(noon); got.Level != Warning || got.Problem != "the repository was not read yet" {
 			t.Errorf("got %+v", got)
 		}

@@ -46,8 +46,18 @@ type place struct {
 	ahead time.Duration // of the processes' clocks
 }
 
-// newPlace returns the shared etcd of one member and an empty store.
+// newPlace returns the shared etcd of one member and an empty repository.
 func newPlace(t *testing.T) *place {
+	t.Helper()
+	p := newEmptyPlace(t)
+	if _, err := repository.Create(t.Context(), p.mem); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// newEmptyPlace returns the shared etcd of one member and an empty store.
+func newEmptyPlace(t *testing.T) *place {
 	t.Helper()
 	p := &place{t: t, etcd: shared.Cluster(t, 1), mem: mem.New(), codec: codec.Options{Compress: codec.Zstd}}
 	p.hook = &storagetest.Hook{Store: p.mem}
@@ -73,9 +83,9 @@ func (p *place) process() *process {
 	policy := retention.Policy{Last: 2, MinVerified: 1}
 	s := &duty.Subject{
 		Key: duty.Key{Repository: "main", Cluster: "prod"}, Store: p.trace,
-		Etcd:  testserver.Connect(p.t, cluster.Config{Endpoints: p.etcd.Endpoints()}),
-		Spool: spool.Folder{Dir: p.t.TempDir(), Keep: true},
-		Known: duty.NewKnowledge(p.now()), Log: slog.New(slog.NewTextHandler(p.t.Output(), nil)), Now: p.now,
+		Etcd:    testserver.Connect(p.t, cluster.Config{Endpoints: p.etcd.Endpoints()}),
+		Address: "file:///backups", Spool: spool.Folder{Dir: p.t.TempDir(), Keep: true},
+		Known: duty.NewKnowledge(p.now(), ""), Log: slog.New(slog.NewTextHandler(p.t.Output(), nil)), Now: p.now,
 	}
 	return &process{
 		place: p, Subject: s,

@@ -33,7 +33,7 @@ type Facts struct {
 	Since   time.Time // when the cluster's protection began
 	Changed time.Time // when its schedule was last changed; zero: never
 
-	RepositoryID string               // empty while the repository was never reached
+	RepositoryID string               // empty while it is not known
 	Read         time.Time            // when it was last read; zero: never
 	ReadErr      error                // why it could not be read the last time
 	Overview     *repository.Overview // nil: it was never read
@@ -54,8 +54,11 @@ type Facts struct {
 	PruneErr     error
 }
 
-// NewKnowledge returns the knowledge of a cluster that is protected since then.
-func NewKnowledge(since time.Time) *Knowledge { return &Knowledge{facts: Facts{Since: since}} }
+// NewKnowledge returns the knowledge of a cluster that is protected since then. id is
+// the repository's, if it is known; else it is empty until a repository is reached.
+func NewKnowledge(since time.Time, id string) *Knowledge {
+	return &Knowledge{facts: Facts{Since: since, RepositoryID: id}}
+}
 
 // Now returns what is known now.
 func (k *Knowledge) Now() Facts {

@@ -18,7 +18,7 @@ func TestKnowledge_Saw(t *testing.T) {
 		put(t, s, ms...)
 		return overview(t, s, noon)
 	}
-	k := NewKnowledge(noon)
+	k := NewKnowledge(noon, "")
 	want := func(what string, newest *backup.Manifest, confirmed time.Time) {
 		t.Helper()
 		f := k.Now()
@@ -96,7 +96,7 @@ func TestKnowledge_OldLook(t *testing.T) {
 	older, newer := storedAt(ago(2*time.Hour), 7), storedAt(noon, 8)
 	s := mem.New()
 	put(t, s, older)
-	k := NewKnowledge(noon)
+	k := NewKnowledge(noon, "")
 	k.saw("any", overview(t, s, ago(2*time.Hour)), ago(2*time.Hour))
 	if !k.confirmed(older.ID, ago(time.Hour)) {
 		t.Error("not confirmed")
@@ -146,7 +146,7 @@ func TestKnowledge_Unrecorded(t *testing.T) {
 			return overview(t, s, noon).Without([]backup.SnapshotID{newer.ID})
 		}, 0},
 	} {
-		k := NewKnowledge(noon)
+		k := NewKnowledge(noon, "")
 		k.saw("any", overview(t, s, noon), noon)
 		k.judged(newer.ID, found, noon)
 		for range 2 {

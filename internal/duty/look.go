@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/retention"
@@ -22,14 +23,13 @@ const (
 
 // Look reads the repository of the cluster into an overview: three listings and a
 // few small objects. It also notes its error in the knowledge. If there is no
-// repository yet it returns neither an overview nor an error: the first backup
-// makes the repository.
+// repository yet and a backup may make it, it returns neither an overview nor an error.
 func (s *Subject) Look(ctx context.Context, p retention.Policy) (*repository.Overview, error) {
 	s.Known.looking.Lock()
 	defer s.Known.looking.Unlock()
 	before := s.Known.begin()
 	repo, err := s.open(ctx, before.RepositoryID)
-	if errors.Is(err, fs.ErrNotExist) {
+	if s.MayCreate && errors.Is(err, fs.ErrNotExist) {
 		s.Known.change(func(f *Facts) { f.Read, f.ReadErr = s.Now(), nil })
 		return nil, nil
 	}
@@ -78,7 +78,16 @@ func (s *Subject) open(ctx context.Context, known string) (*repository.Repositor
 	ctx, cancel := context.WithTimeoutCause(ctx, reachTime, fmt.Errorf("no answer within %v", reachTime))
 	defer cancel()
 	repo, err := repository.Open(ctx, s.Store, known)
-	return repo, because(ctx, err)
+	return repo, because(ctx, s.explain(err))
+}
+
+// explain adds to an error what to do if the repository is not at its address.
+func (s *Subject) explain(err error) error {
+	var absent *repository.AbsentError
+	if !errors.As(err, &absent) || errors.As(err, new(*backup.HintError)) {
+		return err
+	}
+	return backup.WithHint(err, "%s", absent.Hint(s.Address))
 }
 
 // Open opens the repository and returns the part of the cluster.

@@ -34,7 +34,7 @@ func TestLook_Torn(t *testing.T) {
 		return nil
 	}
 	if _, err := p.Look(t.Context(), p.backup.Policy); err == nil ||
-		!strings.Contains(err.Error(), "no longer at its address") {
+		!strings.Contains(err.Error(), "is not at its address") {
 		t.Errorf("got %v", err)
 	}
 	p.hook.Before = nil
@@ -48,9 +48,11 @@ func TestLook_Torn(t *testing.T) {
 	p.healthy(duty.OK, "")
 }
 
-// TestLook_Empty: where there is no repository yet a look makes none.
+// TestLook_Empty: where there is no repository yet a look makes none, even if a backup
+// may.
 func TestLook_Empty(t *testing.T) {
-	p := newPlace(t).process()
+	p := newEmptyPlace(t).process()
+	p.MayCreate = true
 	if o := p.look(); o != nil || len(p.keys()) != 0 {
 		t.Errorf("got %+v, the store holds %q", o, p.keys())
 	}
@@ -79,7 +81,7 @@ func TestLook_TooSlow(t *testing.T) {
 	slow := func(op storage.Op, until time.Duration, why string) {
 		t.Helper()
 		synctest.Test(t, func(t *testing.T) {
-			known := duty.NewKnowledge(time.Now())
+			known := duty.NewKnowledge(time.Now(), "")
 			s := *p.Subject
 			s.Known, s.Now = known, time.Now
 			s.Store = &storagetest.Hook{Store: p.mem, Before: func(ctx context.Context, o storage.Op, _ string) error {

@@ -181,7 +181,7 @@ func TestOutage_Replaced(t *testing.T) {
 		replace func(p *process)
 		problem string
 	}{
-		"Gone":    {func(p *process) { p.remove(p.keys()...) }, "is no longer at its address"},
+		"Gone":    {func(p *process) { p.remove(p.keys()...) }, "is not at its address"},
 		"Another": {func(p *process) { p.write(backup.MarkerKey, marker(p.t)) }, "another repository ("},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -280,7 +280,8 @@ func TestOutage_Lost(t *testing.T) {
 
 	pending = kept()
 	p.remove(p.keys()...)
-	p.Subject.Known = duty.NewKnowledge(p.now()) // of a new process
+	p.Subject.Known = duty.NewKnowledge(p.now(), "") // of a new process
+	p.MayCreate = true
 	p.taken()
 	wants(t, p.slot(), duty.Skipped, "")
 	logged("belongs to another repository", pending)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/retention"
 )
@@ -43,8 +42,12 @@ func (p *pruner) pruneNow(ctx context.Context) (removed int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	in := repository.At(p.Store, known.RepositoryID).Cluster(p.Cluster)
-	result, err := prune.Run(ctx, in, plan, p.Log)
+	// Since the look the repository's disk may have been replaced.
+	repo, err := p.open(ctx, known.RepositoryID)
+	if err != nil {
+		return 0, err
+	}
+	result, err := prune.Run(ctx, repo.Cluster(p.Cluster), plan, p.Log)
 	if len(result.Removed) > 0 {
 		p.Known.removed(result.Removed, p.Now())
 	}

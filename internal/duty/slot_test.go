@@ -42,7 +42,7 @@ func TestSlot_Steady(t *testing.T) {
 	if lists := count(lines, "list "); lists > 3 {
 		t.Errorf("%d lists", lists)
 	}
-	if markers := count(lines, "open "+backup.MarkerKey); markers != 1 {
+	if markers := count(lines, "open "+backup.MarkerKey); markers != 3 { // to look, to commit, to prune
 		t.Errorf("the marker was read %d times", markers)
 	}
 	if o.Prune == nil || o.Prune.Removed != 1 || o.Prune.Err != nil {
@@ -247,10 +247,11 @@ func TestSlot_Fails(t *testing.T) {
 	p.healthy(duty.OK, "")
 }
 
-// TestSlot_NoEtcd: without a member there is no snapshot, and no repository is
-// made.
+// TestSlot_NoEtcd: without a member there is no snapshot, and no repository is made,
+// even if one may be.
 func TestSlot_NoEtcd(t *testing.T) {
-	p := newPlace(t).process()
+	p := newEmptyPlace(t).process()
+	p.MayCreate = true
 	p.Etcd = testserver.Connect(t, cluster.Config{Endpoints: []string{testserver.FreeURL(t)}})
 	wants(t, p.slot(), duty.Failed, "no member can serve")
 	if keys := p.keys(); len(keys) != 0 {

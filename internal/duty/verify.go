@@ -53,7 +53,7 @@ func (v *Verify) Do(ctx context.Context, run Run) Outcome {
 // find returns the snapshot to verify.
 func (v *Verify) find(ctx context.Context, ref string) (*repository.Cluster, repository.Item, error) {
 	in, err := v.Open(ctx)
-	if errors.Is(err, fs.ErrNotExist) {
+	if v.MayCreate && errors.Is(err, fs.ErrNotExist) {
 		return nil, repository.Item{}, &repository.NotFoundError{Reason: "there is no repository yet"}
 	}
 	if err != nil {

@@ -48,7 +48,8 @@ func (p *process) marked(id backup.SnapshotID) *backup.Mark {
 // TestVerify: a defect is a mark in the repository. Another process sees it at its
 // first look, and what is protected is what the snapshot before holds.
 func TestVerify(t *testing.T) {
-	p := newPlace(t).process()
+	p := newEmptyPlace(t).process()
+	p.MayCreate = true
 	p.verified("", duty.Passed, "there is no repository yet")
 	older := p.taken()
 	newest := p.changed()

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
@@ -45,6 +46,16 @@ func Parse(rawURL string) (Location, error) {
 
 // IsFolder reports whether l is in a file system.
 func (l Location) IsFolder() bool { return l.Path != "" }
+
+// MakeFolder makes the folder of l, if it is not there and its parent is. Buckets it
+// leaves alone.
+func (l Location) MakeFolder() error {
+	if !l.IsFolder() {
+		return nil
+	}
+	return backup.WithHint(file.New(l.Path).MakeRoot(), "is its disk not mounted? Only the last folder is made: %s "+
+		"must be there", filepath.Dir(l.Path))
+}
 
 // section names the field of [Options] that says how to reach l, if there is
 // one.

@@ -44,8 +44,8 @@ func (e *ChoiceError) Unwrap() error {
 
 // Find returns the snapshot that ref names: by its id, by the beginning of its id,
 // or as [Latest]. It looks in one cluster or, if cluster is empty, in all of them;
-// [Latest] then needs a repository with only one cluster. It does not judge: see
-// [Cluster.Choose].
+// [Latest] then needs a repository with only one cluster. Where ref could mean more than
+// one snapshot the error is a [*ChoiceError]. It does not judge: see [Cluster.Choose].
 func (r *Repository) Find(ctx context.Context, cluster, ref string, now time.Time) (*Cluster, Item, error) {
 	if cluster != "" {
 		return r.find(ctx, []string{cluster}, ref, now)
@@ -88,7 +88,10 @@ func (r *Repository) find(ctx context.Context, names []string, ref string, now t
 		i, err := existing(ctx, c, found[0].ID)
 		return c, i, err
 	}
-	return nil, Item{}, fmt.Errorf("%q is the beginning of %d snapshot ids: give more of it", ref, len(found))
+	slices.SortFunc(found, func(a, b Item) int { return backup.CompareIDs(b.ID, a.ID) })
+	return nil, Item{}, &ChoiceError{
+		Reason: fmt.Sprintf("%q is the beginning of %d snapshot ids", ref, len(found)), Others: found,
+	}
 }
 
 // findLatest looks for the latest snapshot of the only cluster that has any.
@@ -96,13 +99,20 @@ func (r *Repository) findLatest(
 	ctx context.Context, names []string, now time.Time,
 ) (of *Cluster, latest Item, refusal error) {
 	var in []string
+	var choices []Item
 	var none error = &NotFoundError{"no such snapshot: the repository holds none"}
 	for _, name := range names {
+		var choice *ChoiceError
 		i, err := latestOf(ctx, r.Cluster(name))
 		switch {
-		case err == nil, errors.As(err, new(*ChoiceError)):
+		case err == nil, errors.As(err, &choice):
 			of, latest, refusal = r.Cluster(name), i, err
 			in = append(in, name)
+			if err == nil {
+				choices = append(choices, i)
+			} else {
+				choices = append(choices, choice.Others...)
+			}
 		case !errors.As(err, new(*NotFoundError)):
 			return nil, Item{}, err
 		case len(names) == 1: // else it holds litter only
@@ -115,8 +125,9 @@ func (r *Repository) findLatest(
 	case 1:
 		return of, latest, refusal
 	}
-	return nil, Item{}, fmt.Errorf("the repository holds %d clusters: name one with --cluster (%s)",
-		len(in), strings.Join(in, ", "))
+	return nil, Item{}, &ChoiceError{Others: choices, Reason: fmt.Sprintf(
+		"the repository holds %d clusters, each with a latest snapshot: name one with --cluster (%s)",
+		len(in), strings.Join(in, ", "))}
 }
 
 // matching lists the snapshots whose ids begin with ref, each id once. An id with

@@ -3,6 +3,7 @@ package repository_test
 import (
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,13 +52,19 @@ func TestFind(t *testing.T) {
 	}
 	lab := addSnapshot(t, s, manifest("lab", started.Add(48*time.Hour), 7))
 	create(t, s, "litter/data/20200101T000000Z-bbbbbb.db", []byte("litter"))
-	if _, _, err := find("", "latest"); err == nil || !strings.Contains(err.Error(), "2 clusters") ||
-		!strings.Contains(err.Error(), "(lab, prod)") {
-		t.Errorf("two clusters: got %v", err)
+	// Nothing is guessed: those that can be meant are named, the newest first.
+	refused := func(ref, text string, others ...*backup.Manifest) {
+		t.Helper()
+		var choice *repository.ChoiceError
+		var refusal *backup.RefusedError
+		_, _, err := find("", ref)
+		if !errors.As(err, &choice) || !errors.As(err, &refusal) || !strings.Contains(err.Error(), text) ||
+			!slices.Equal(idsOf(choice.Others), ids(others...)) {
+			t.Errorf("%s: got %v, %+v", ref, err, choice)
+		}
 	}
-	if _, _, err := find("", "2026112"); err == nil || !strings.Contains(err.Error(), "beginning of 3") {
-		t.Errorf("ambiguous across clusters: got %v", err)
-	}
+	refused("latest", "2 clusters, each with a latest snapshot: name one with --cluster (lab, prod)", lab, second)
+	refused("2026112", "beginning of 3", lab, second, first)
 	check("of one cluster", second, "prod", "latest")
 	check("of the other", lab, "lab", "latest")
 	check("id tells the cluster", lab, "", string(lab.ID))

@@ -13,12 +13,25 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 )
 
-// uncommitted is a folder that holds the data of a snapshot without a manifest.
+// uncommitted is a repository that holds the data of a snapshot without a manifest.
 func uncommitted(t *testing.T) (storage.Store, *backup.Manifest) {
 	t.Helper()
 	s, m := file.New(t.TempDir()), manifest("prod", started, 5)
 	create(t, s, m.DataKey(), []byte("0123456789"))
+	marker := backup.NewMarker(started)
+	marker.ID = in(s).ID()
+	raw, err := marker.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	create(t, s, backup.MarkerKey, raw)
 	return s, m
+}
+
+// held lists all but the marker.
+func held(t *testing.T, s storage.Store) []string {
+	t.Helper()
+	return slices.DeleteFunc(keys(t, s), func(key string) bool { return key == backup.MarkerKey })
 }
 
 // TestCommit_Ambiguous: the creation of the manifest fails, and the manifest may be
@@ -42,11 +55,11 @@ func TestCommit_Ambiguous(t *testing.T) {
 			s, m := uncommitted(t)
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
-			fail := func(_ context.Context, op storage.Op, _ string) error {
+			fail := func(_ context.Context, op storage.Op, key string) error {
 				if op == storage.OpCreate && c.stopped {
 					stop()
 				}
-				if op == storage.OpCreate || op == storage.OpOpen && c.silent {
+				if op == storage.OpCreate || op == storage.OpOpen && c.silent && key != backup.MarkerKey {
 					return errFault
 				}
 				return nil
@@ -62,7 +75,7 @@ func TestCommit_Ambiguous(t *testing.T) {
 			if c.stored {
 				want = append(want, m.Key())
 			}
-			if got := keys(t, s); !slices.Equal(got, want) {
+			if got := held(t, s); !slices.Equal(got, want) {
 				t.Errorf("the store holds %q, want %q", got, want)
 			}
 		})
@@ -79,7 +92,7 @@ func TestCommit_Taken(t *testing.T) {
 	if err := prod(s).Commit(t.Context(), m); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("got %v", err)
 	}
-	if got, want := keys(t, s), []string{m.DataKey(), m.Key()}; !slices.Equal(got, want) {
+	if got, want := held(t, s), []string{m.DataKey(), m.Key()}; !slices.Equal(got, want) {
 		t.Errorf("the store holds %q, want %q", got, want)
 	}
 }
@@ -91,16 +104,16 @@ func TestCommit_Never(t *testing.T) {
 	ctx, stop := context.WithCancelCause(t.Context())
 	stop(stopped)
 	s, m := uncommitted(t)
-	if err := prod(s).Commit(ctx, m); !errors.Is(err, stopped) || len(keys(t, s)) > 0 {
-		t.Errorf("stopped: got %v, the store holds %q", err, keys(t, s))
+	if err := prod(s).Commit(ctx, m); !errors.Is(err, stopped) || len(held(t, s)) > 0 {
+		t.Errorf("stopped: got %v, the store holds %q", err, held(t, s))
 	}
 	s, m = uncommitted(t)
 	m.Members = nil
-	if err := prod(s).Commit(t.Context(), m); err == nil || len(keys(t, s)) > 0 {
-		t.Errorf("a manifest that is not valid: got %v, the store holds %q", err, keys(t, s))
+	if err := prod(s).Commit(t.Context(), m); err == nil || len(held(t, s)) > 0 {
+		t.Errorf("a manifest that is not valid: got %v, the store holds %q", err, held(t, s))
 	}
 	s, m = uncommitted(t)
-	if err := in(s).Cluster("lab").Commit(t.Context(), m); err == nil || !slices.Equal(keys(t, s), []string{m.DataKey()}) {
-		t.Errorf("of another cluster: got %v, the store holds %q", err, keys(t, s))
+	if err := in(s).Cluster("lab").Commit(t.Context(), m); err == nil || !slices.Equal(held(t, s), []string{m.DataKey()}) {
+		t.Errorf("of another cluster: got %v, the store holds %q", err, held(t, s))
 	}
 }

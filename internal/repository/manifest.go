@@ -101,7 +101,7 @@ func FirstReadable(ctx context.Context, c *Cluster, items []Item) (*backup.Manif
 // Commit creates the manifest of a snapshot whose data is stored. Without the
 // manifest the data is litter; with it the data must be there. So the manifest
 // goes last. Commit deletes the data if it is certain that there will be no
-// manifest.
+// manifest: also if the repository is not there any more, see [Repository.Check].
 func (c *Cluster) Commit(ctx context.Context, m *backup.Manifest) error {
 	if m.Cluster != c.Name() {
 		return fmt.Errorf("create manifest: it is of cluster %s, not of %s", m.Cluster, c.Name())
@@ -112,9 +112,13 @@ func (c *Cluster) Commit(ctx context.Context, m *backup.Manifest) error {
 		return fmt.Errorf("create manifest: %w", context.Cause(ctx))
 	}
 	raw, err := m.Marshal()
+	if err == nil {
+		// While the data was stored, the disk may have been unmounted or replaced.
+		err = c.repo.Check(ctx)
+	}
 	if err != nil {
 		c.Data().Discard(ctx, m.DataKey())
-		return err
+		return fmt.Errorf("create manifest: %w", err)
 	}
 	err = c.repo.store.Create(ctx, m.Key(), bytes.NewReader(raw))
 	if err == nil {

@@ -7,17 +7,15 @@
 package repository
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"slices"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository/catalog"
+	"github.com/etcd-backupd/backupd/internal/repository/identity"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -25,65 +23,56 @@ import (
 // of the caller has ended.
 const cleanUpTime = 10 * time.Second
 
+// AbsentError is returned if there is no repository at an address, or another one than
+// the one that is known.
+type AbsentError = identity.AbsentError
+
 // Repository is one root of a store, marked as ours, with any number of clusters.
 type Repository struct {
 	store   storage.Store
 	id      string
 	created time.Time
+	made    bool
 }
 
-// Open opens the repository at the root of s. known is the id that it had before,
-// or empty. If there is no longer a repository of that id, the error does not say
-// that it does not exist: its disk may not be mounted. If none was known and there
-// is none, the error wraps fs.ErrNotExist. A marker that does not parse is
-// backup.ErrCorrupt, and an unknown format is refused by name.
+// Open opens the repository at the root of s. known is its id, or empty. If there is no
+// repository, or none of that id, it returns an [*AbsentError]. A marker that is damaged
+// is backup.ErrCorrupt, and an unknown format is refused by name.
 func Open(ctx context.Context, s storage.Store, known string) (*Repository, error) {
-	m, err := readMarker(ctx, s)
-	switch {
-	case known != "" && errors.Is(err, fs.ErrNotExist):
-		// The cause is added as text, so that the error does not match
-		// fs.ErrNotExist: a missing marker here means that the repository is down.
-		err = replaced(fmt.Errorf("repository %s is no longer at its address: %v", known, err))
-	case err == nil && known != "" && m.ID != known:
-		err = replaced(fmt.Errorf("another repository (%s) is at the address of repository %s", m.ID, known))
-	}
+	m, err := identity.Read(ctx, s, known)
 	if err != nil {
 		return nil, err
 	}
-	return &Repository{s, m.ID, m.CreatedAt}, nil
+	return &Repository{store: s, id: m.ID, created: m.CreatedAt}, nil
 }
 
-func replaced(err error) error {
-	return backup.WithHint(err,
-		"mount its disk, or find out who removed it; if it was replaced on purpose, restart the daemon")
-}
-
-// Create opens the repository at the root of s, and makes it if there is none.
+// Create opens the repository at the root of s, and makes it if there is none: see
+// [Repository.Made]. It refuses the data directory of an etcd member.
 func Create(ctx context.Context, s storage.Store) (*Repository, error) {
-	// To open it first is more than a shortcut: a store that silently ignores
-	// create-if-absent would give an old repository a new identity.
-	r, err := Open(ctx, s, "")
-	if !errors.Is(err, fs.ErrNotExist) {
-		return r, err
-	}
-	m := backup.NewMarker(time.Now())
-	raw, err := m.Marshal()
+	m, made, err := identity.Make(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	err = s.Create(ctx, backup.MarkerKey, bytes.NewReader(raw))
-	if errors.Is(err, fs.ErrExist) {
-		return Open(ctx, s, "") // another process was quicker
-	}
-	if err != nil {
-		return nil, fmt.Errorf("create repository: %w", err)
-	}
-	return &Repository{s, m.ID, m.CreatedAt}, nil
+	return &Repository{s, m.ID, m.CreatedAt, made}, nil
 }
 
-// At returns the repository of a known id at the root of s without reading
-// anything, because it may be down.
+// At returns the repository of a known id at the root of s without reading anything,
+// because it may be down. For those who only read the id may be empty.
 func At(s storage.Store, id string) *Repository { return &Repository{store: s, id: id} }
+
+// Check reads the marker again. It returns an [*AbsentError] if the repository is not
+// there any more: its disk may have been unmounted, or another one mounted, and then
+// nothing must be entrusted to what is there.
+func (r *Repository) Check(ctx context.Context) error {
+	if r.id == "" {
+		return errors.New("nobody knows which repository this is: it can only be read")
+	}
+	_, err := identity.Read(ctx, r.store, r.id)
+	return err
+}
+
+// Made reports whether [Create] made the repository.
+func (r *Repository) Made() bool { return r.made }
 
 // ID is the random id of the repository. It is empty only if [At] got none.
 func (r *Repository) ID() string { return r.id }
@@ -151,23 +140,3 @@ func (c *Cluster) Marks() Marks { return Marks{c.repo.store, c.objects} }
 
 // Data is the cluster's data objects.
 func (c *Cluster) Data() Data { return Data{c.repo.store, c.objects.Cluster} }
-
-func readMarker(ctx context.Context, s storage.Store) (backup.Marker, error) {
-	r, err := s.Open(ctx, backup.MarkerKey, 0, backup.MaxMarkerBytes)
-	var raw []byte
-	if err == nil {
-		raw, err = io.ReadAll(r)
-		err = errors.Join(err, r.Close())
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return backup.Marker{}, fmt.Errorf("not a backupd repository: %w", err)
-	}
-	if err != nil {
-		return backup.Marker{}, fmt.Errorf("open repository: %w", err)
-	}
-	m, err := backup.ParseMarker(raw)
-	if err != nil {
-		return backup.Marker{}, fmt.Errorf("open repository: %s: %w", backup.MarkerKey, err)
-	}
-	return m, nil
-}

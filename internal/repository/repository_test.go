@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,8 +24,8 @@ func TestRepository(t *testing.T) {
 		t.Fatalf("got error %v", err)
 	}
 	made, err := repository.Create(t.Context(), s)
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || !made.Made() {
+		t.Fatalf("got %+v, %v", made, err)
 	}
 	var marker backup.Marker
 	if err := json.Unmarshal(readObject(t, s, backup.MarkerKey), &marker); err != nil {
@@ -40,7 +41,7 @@ func TestRepository(t *testing.T) {
 			return repository.Open(ctx, s, made.ID())
 		},
 	} {
-		if got, err := open(t.Context(), s); err != nil || got.ID() != made.ID() {
+		if got, err := open(t.Context(), s); err != nil || got.ID() != made.ID() || got.Made() {
 			t.Errorf("%s: got %+v, want %+v, error %v", name, got, made, err)
 		}
 	}
@@ -50,14 +51,14 @@ func openAny(ctx context.Context, s storage.Store) (*repository.Repository, erro
 	return repository.Open(ctx, s, "")
 }
 
-// TestOpen_Known: a missing repository that was there before is no fs.ErrNotExist,
-// because its disk may not be mounted.
+// TestOpen_Known: a missing repository that is known is no fs.ErrNotExist, because its
+// disk may not be mounted.
 func TestOpen_Known(t *testing.T) {
 	s := mem.New()
-	var hint *backup.HintError
+	var absent *repository.AbsentError
 	_, err := repository.Open(t.Context(), s, "the-known-repository")
-	if err == nil || errors.Is(err, fs.ErrNotExist) || !errors.As(err, &hint) ||
-		!strings.Contains(err.Error(), "the-known-repository is no longer at its address") {
+	if errors.Is(err, fs.ErrNotExist) || !errors.As(err, &absent) || absent.Found != "" ||
+		!strings.Contains(err.Error(), "the-known-repository is not at its address") {
 		t.Errorf("gone: got %v", err)
 	}
 	if left := keys(t, s); len(left) != 0 {
@@ -68,7 +69,8 @@ func TestOpen_Known(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = repository.Open(t.Context(), s, "the-known-repository")
-	if err == nil || !errors.As(err, &hint) || !strings.Contains(err.Error(), "another repository ("+other.ID()+")") {
+	if !errors.As(err, &absent) || absent.Found != other.ID() || errors.Is(err, fs.ErrNotExist) ||
+		!strings.Contains(err.Error(), "another repository ("+other.ID()+")") {
 		t.Errorf("replaced: got %v", err)
 	}
 	for _, when := range []storagetest.When{storagetest.Before, storagetest.After} {
@@ -93,10 +95,17 @@ func TestCreate_Race(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	makers := 0
 	for _, r := range made {
 		if r == nil || r.ID() != made[0].ID() {
 			t.Fatalf("two identities: %+v and %+v", r, made[0])
 		}
+		if r.Made() {
+			makers++
+		}
+	}
+	if makers != 1 {
+		t.Errorf("%d made it", makers)
 	}
 }
 
@@ -122,6 +131,67 @@ func TestCreate_Fails(t *testing.T) {
 				t.Fatalf("retry after operation %d: %v", n, err)
 			}
 		}
+	}
+}
+
+// TestCreate_Member: a repository is never made in the data directory of an etcd member.
+func TestCreate_Member(t *testing.T) {
+	for _, key := range []string{"member/snap/db", "member/wal/0000000000000000-0000000000000000.wal"} {
+		s := mem.New()
+		create(t, s, key, []byte("bytes"))
+		var refused *backup.RefusedError
+		_, err := repository.Create(t.Context(), s)
+		if !errors.As(err, &refused) || !strings.Contains(err.Error(), key) {
+			t.Errorf("%s: got %v", key, err)
+		}
+		if got := keys(t, s); len(got) != 1 {
+			t.Errorf("the place holds %q", got)
+		}
+	}
+	// A cluster may have that name.
+	s := mem.New()
+	addSnapshot(t, s, manifest("member", started, 1))
+	if _, err := repository.Create(t.Context(), s); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCommit_Swapped: a snapshot is not stored in a repository that is not there any
+// more, or is another. Its data is discarded: it will have no manifest.
+func TestCommit_Swapped(t *testing.T) {
+	for name, change := range map[string]func(s *mem.Store) error{
+		"Gone": func(*mem.Store) error { return nil },
+		"Another": func(s *mem.Store) error {
+			_, err := repository.Create(t.Context(), s)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := mem.New()
+			repo, err := repository.Create(t.Context(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := manifest("prod", started, 7)
+			create(t, s, m.DataKey(), []byte("0123456789"))
+			if err := errors.Join(s.Delete(t.Context(), backup.MarkerKey), change(s)); err != nil {
+				t.Fatal(err)
+			}
+			left := slices.DeleteFunc(keys(t, s), func(key string) bool { return key == m.DataKey() })
+			var absent *repository.AbsentError
+			if err := repo.Cluster("prod").Commit(t.Context(), m); !errors.As(err, &absent) || absent.Known != repo.ID() {
+				t.Errorf("got %v", err)
+			}
+			if got := keys(t, s); !slices.Equal(got, left) {
+				t.Errorf("the store holds %q, want %q", got, left)
+			}
+		})
+	}
+	// Where nobody knows the repository nothing is stored.
+	s := mem.New()
+	if err := repository.At(s, "").Cluster("prod").Commit(t.Context(), manifest("prod", started, 7)); err == nil ||
+		len(keys(t, s)) != 0 {
+		t.Errorf("got %v, the store holds %q", err, keys(t, s))
 	}
 }
 

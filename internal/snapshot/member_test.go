@@ -278,7 +278,7 @@ func diverge(t *testing.T, path, from, to string) {
 // asked again.
 func TestTaker_Take_StoreFails(t *testing.T) {
 	db := realDatabase(t)
-	const createData = 3 // after: open marker, create marker, list manifests
+	const createData = 5 // after: open marker, list twice, create marker, list manifests
 	for name, c := range map[string]struct {
 		when    storagetest.When
 		err     error
@@ -324,7 +324,7 @@ func TestTaker_Take_StoreFails(t *testing.T) {
 // TestTaker_Take_CancelledPause: a cancelled taking does not sit out the pauses.
 func TestTaker_Take_CancelledPause(t *testing.T) {
 	db := realDatabase(t)
-	s := storagetest.FailAt(mem.New(), 3, storagetest.Before, errFault)
+	s := storagetest.FailAt(mem.New(), 5, storagetest.Before, errFault)
 	taker := newTaker(t, connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...), s)
 	taker.SetRetryPause(time.Hour)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)

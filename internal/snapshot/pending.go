@@ -106,6 +106,10 @@ func (t *Taker) storeClaimed(
 	if err != nil {
 		return nil, err
 	}
+	// What is stored leaves the spool, so it must be this very repository.
+	if err := to.Repository().Check(ctx); err != nil {
+		return nil, err
+	}
 	same, err := findStored(ctx, to, &c)
 	if err != nil || same != nil { // a process stored it and ended before it removed the spool
 		return same, err

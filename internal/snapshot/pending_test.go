@@ -109,7 +109,7 @@ func TestPending_Crash(t *testing.T) {
 					kept++
 					checkPending(t, pend, folder, began, db)
 					wantStored(t, s, folder, 1)
-				case err != nil && n > 2:
+				case err != nil && n > 4:
 					t.Fatalf("operation %d: not kept: %v", n, err)
 				case err == nil:
 					if err := verify(t, s, m); err != nil {
@@ -125,8 +125,8 @@ func TestPending_Crash(t *testing.T) {
 					break
 				}
 			}
-			if want := map[storagetest.When]int{storagetest.Crash: 5, storagetest.Before: 2,
-				storagetest.After: 1}[when]; kept != want {
+			if want := map[storagetest.When]int{storagetest.Crash: 6, storagetest.Before: 3,
+				storagetest.After: 2}[when]; kept != want {
 				t.Errorf("%d were kept, want %d", kept, want)
 			}
 		})
@@ -198,7 +198,7 @@ func TestStorePending_Crash(t *testing.T) {
 func TestPending_Reasons(t *testing.T) {
 	db := realDatabase(t)
 	url := startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls[0]
-	const createData, statData = 3, 4
+	const createData, statData = 5, 6
 	for name, c := range map[string]struct {
 		op  int
 		err error

@@ -34,6 +34,7 @@ func testVersion(t *testing.T, version string) {
 	}
 	taken := map[string]manifest{}
 	for kind, c := range repos {
+		c.run(t, "init")
 		taken[kind] = decode[manifest](t, c.run(t, "backup", "-w", "json"))
 	}
 	rev := taken["file"].Revision

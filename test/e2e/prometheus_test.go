@@ -57,6 +57,7 @@ scrape_configs:
   - job_name: backupd
     static_configs: [{targets: [%q]}]
 `, rules, strings.TrimPrefix(server, "http://")))
+	newCLI(t).run(t, "init", "--repo", "file://"+dir+"/repository")
 	background(t, newCLI(t).env, binary, "run", "--config", filepath.Join(dir, "backupd.yaml"))
 	background(t, os.Environ(), prometheus, "--config.file="+filepath.Join(dir, "prometheus.yml"),
 		"--storage.tsdb.path="+filepath.Join(dir, "tsdb"),

@@ -45,6 +45,7 @@ func testRunbook(t *testing.T, makeKeys func(*testing.T, *runbook)) (r *runbook,
 	testserver.Fill(t, source.Client(t), testserver.FillOptions{Seed: 3})
 	r = newRunbook(t, source)
 	makeKeys(t, r)
+	r.sh(t, "backupd init")
 	r.sh(t, `backupd backup --endpoints "$ENDPOINTS"`)
 	source.Members[0].Kill()
 	source.Members[1].Kill()

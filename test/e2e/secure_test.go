@@ -22,6 +22,7 @@ func TestTLSAndAuth(t *testing.T) {
 	base := append([]string{repo, endpoints, "BACKUPD_CLUSTER=prod", "ETCDCTL_COMMAND_TIMEOUT=3s"}, tls...)
 
 	// Certificates: needed, and checked.
+	newCLI(t, base...).run(t, "init")
 	newCLI(t, base...).run(t, "backup")
 	for name, env := range map[string][]string{
 		"no CA":          {repo, endpoints, "BACKUPD_CLUSTER=prod", "ETCDCTL_COMMAND_TIMEOUT=2s"},
@@ -62,7 +63,7 @@ func TestTLSAndAuth(t *testing.T) {
 		mem.Kill()
 	}
 	out := filepath.Join(t.TempDir(), "all")
-	p := decode[plan](t, root.run(t, "restore", "-w", "json", "--all-members", "--output-dir", out))
+	p := decode[plan](t, root.run(t, "restore", "latest", "-w", "json", "--all-members", "--output-dir", out))
 	var run []testserver.RestoredMember
 	for i, target := range p.Targets {
 		run = append(run, testserver.RestoredMember{Name: target.Name, DataDir: target.DataDir,

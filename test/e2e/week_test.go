@@ -89,6 +89,8 @@ func newWeek(t *testing.T) *week {
 	w.keepWriting(t, "secure", w.secure.ClientAs(t, "writer", "writing"))
 	w.cli = newCLI(t, append(w.s3.Env(), "BACKUPD_SERVER="+w.server)...)
 	w.configure(t, "")
+	w.cli.run(t, "init", "--repo", "file://"+w.path("repository"))
+	w.cli.run(t, "init", "--repo", w.s3.URL("week"))
 	t.Cleanup(func() {
 		if w.daemon != nil {
 			_ = w.daemon.Process.Kill()

@@ -19,7 +19,8 @@ import (
 // forgotten. A long upload goes on writing, so that its file stays younger.
 const sweepAge = time.Hour
 
-// Create implements [storage.Store]. It makes the folders it needs.
+// Create implements [storage.Store]. It makes the folders it needs below the root, but
+// never the root: where that is missing, a disk may not be mounted.
 func (s *Store) Create(ctx context.Context, key string, r io.Reader) error {
 	if err := s.create(ctx, key, r); err != nil {
 		return fmt.Errorf("create %s: %w", key, err)
@@ -34,7 +35,7 @@ func (s *Store) create(ctx context.Context, key string, r io.Reader) error {
 	if err := checkKey(key); err != nil {
 		return err
 	}
-	root, err := s.makeRoot()
+	root, err := s.open()
 	if err != nil {
 		return err
 	}
@@ -130,38 +131,26 @@ func remove(root *os.Root, name string) error {
 	return nil
 }
 
-// makeRoot opens the store's folder and makes it if need be, durably: each new
-// folder's parent is synced.
-func (s *Store) makeRoot() (*os.Root, error) {
-	root, err := os.OpenRoot(s.root)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return root, err
-	}
+// MakeRoot makes the store's folder durably, if it is not there and its parent is.
+func (s *Store) MakeRoot() error {
 	abs, err := filepath.Abs(s.root)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var parents []string // of what is missing, innermost first
-	for dir := abs; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) || filepath.Dir(dir) == dir {
-			break
-		}
-		parents = append(parents, filepath.Dir(dir))
+	switch err := os.Mkdir(abs, 0o700); {
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("make the repository's folder: %w", err)
 	}
-	if err := os.MkdirAll(abs, 0o700); err != nil {
-		return nil, err
+	parent, err := os.OpenRoot(filepath.Dir(abs))
+	if err != nil {
+		return err
 	}
-	for _, dir := range parents {
-		parent, err := os.OpenRoot(dir)
-		if err != nil {
-			return nil, err
-		}
-		err = errors.Join(s.disk.SyncDir(parent, "."), parent.Close())
-		if err != nil {
-			return nil, fmt.Errorf("sync folder %s: %w", dir, err)
-		}
+	if err := errors.Join(s.disk.SyncDir(parent, "."), parent.Close()); err != nil {
+		return fmt.Errorf("sync folder %s: %w", filepath.Dir(abs), err)
 	}
-	return os.OpenRoot(s.root)
+	return nil
 }
 
 // sweep deletes our own forgotten temporary files in dir, once in a Store's

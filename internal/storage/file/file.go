@@ -36,8 +36,8 @@ type Store struct {
 
 var _ storage.Store = (*Store)(nil)
 
-// New returns the store in the folder root. It touches nothing: the first
-// Create makes the folder, and until then reading fails with fs.ErrNotExist.
+// New returns the store in the folder root. It touches nothing: while there is no such
+// folder everything fails with fs.ErrNotExist, see [Store.MakeRoot].
 func New(root string) *Store {
 	return &Store{root: root, disk: osDisk{}}
 }

@@ -88,13 +88,19 @@ func (f *tracedFile) Close() error {
 
 // TestCreate_Order: a step that moves is a promise broken in a power cut.
 func TestCreate_Order(t *testing.T) {
-	s, d := New(filepath.Join(t.TempDir(), "new", "root")), &tracedDisk{failAt: -1}
+	s, d := New(filepath.Join(t.TempDir(), "root")), &tracedDisk{failAt: -1}
 	s.disk = d
+	if err := s.MakeRoot(); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"sync " + filepath.Base(filepath.Dir(s.root)) + "/"}; !slices.Equal(d.steps, want) {
+		t.Errorf("make the root: got %q, want %q", d.steps, want)
+	}
+	d.steps = nil
 	if err := s.Create(t.Context(), "c1/data/x", strings.NewReader("value")); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
-		"sync new/", "sync " + filepath.Base(filepath.Dir(filepath.Dir(s.root))) + "/", // the root was made
 		"create c1/data/TEMP", "write", "sync file", "close", "link c1/data/TEMP c1/data/x",
 		"sync root/c1/data/", "sync root/c1/", "sync root/",
 	}

@@ -49,7 +49,8 @@ func temps(t *testing.T, dir string) []string {
 	return found
 }
 
-// TestStore_NoFolder: reading creates nothing and says what is wrong.
+// TestStore_NoFolder: neither reading nor writing makes the folder, for its disk may not
+// be mounted, and the error says what is wrong. MakeRoot makes it, but not its parent.
 func TestStore_NoFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	s := file.New(dir)
@@ -59,16 +60,29 @@ func TestStore_NoFolder(t *testing.T) {
 	for _, list = range s.List(t.Context(), "", "") {
 	}
 	_, repo := repository.Open(t.Context(), s, "")
-	remove := s.Delete(t.Context(), "key")
+	_, make := repository.Create(t.Context(), s)
+	remove, create := s.Delete(t.Context(), "key"), s.Create(t.Context(), "key", strings.NewReader("x"))
 	for op, err := range map[string]error{
-		"open": open, "stat": stat, "list": list, "delete": remove, "repository": repo,
+		"open": open, "stat": stat, "list": list, "delete": remove, "create": create, "repository": repo,
+		"make": make,
 	} {
 		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "folder "+dir+" does not exist") {
 			t.Errorf("%s: got error %v", op, err)
 		}
 	}
 	if _, err := os.Stat(filepath.Dir(dir)); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal("reading made a folder")
+		t.Fatal("a folder was made")
+	}
+	if err := s.MakeRoot(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without a parent: got %v", err)
+	}
+	if err := os.Mkdir(filepath.Dir(dir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.MakeRoot(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := repository.Create(t.Context(), s); err != nil {
 		t.Fatal(err)
@@ -80,7 +94,8 @@ func TestStore_NoFolder(t *testing.T) {
 
 func TestStore_Modes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "root")
-	if err := file.New(dir).Create(t.Context(), "c1/key", strings.NewReader("x")); err != nil {
+	s := file.New(dir)
+	if err := errors.Join(s.MakeRoot(), s.Create(t.Context(), "c1/key", strings.NewReader("x"))); err != nil {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]fs.FileMode{"": 0o700, "c1": 0o700, "c1/key": 0o600} {

@@ -47,7 +47,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- fail "config.clusters is empty: name the etcd clusters to guard, and config.repositories to keep their snapshots in (see the comments in values.yaml)" }}
 {{- end }}
 {{- if not $config.repositories }}
-{{- fail "config.repositories is empty: name at least one, such as {main: {url: s3://BUCKET/PREFIX}}" }}
+{{- fail "config.repositories is empty: name at least one, such as {main: {url: s3://BUCKET/PREFIX, create-if-missing: true}}" }}
 {{- end }}
 {{- if eq .Values.mode "cronjob" }}
 {{- $_ := set $config.daemon "server" (dict "listen" "off") }}
