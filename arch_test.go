@@ -26,6 +26,7 @@ var stairs = map[string]int{
 	"internal/drill":               5,
 	"internal/snapshot":            4,
 	"internal/repository/prune":    4,
+	"internal/repository/choice":   4,
 	"internal/repository":          3,
 	"internal/spool":               2,
 	"internal/repository/catalog":  1,

@@ -14,6 +14,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
@@ -85,7 +86,7 @@ func (d *daemonWorld) multiply(b *testing.B, server *testserver.S3) {
 	for c := range daemonClusters {
 		name := fmt.Sprintf("cluster-%d", c)
 		in := repository.At(repo, "").Cluster(name)
-		item, err := in.Find(b.Context(), repository.Latest, time.Now())
+		item, err := choice.FindIn(b.Context(), in, choice.Latest)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -12,13 +12,14 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/choice"
 )
 
 // explainChoice adds a hint to the refusal of a reference: the running command for
 // each snapshot that can be chosen.
-func explainChoice(cmd *cobra.Command, choice *repository.ChoiceError, err error) error {
-	hints := choices(cmd, choice.Others)
-	if i := choice.Suspect; i != nil {
+func explainChoice(cmd *cobra.Command, several *choice.Error, err error) error {
+	hints := choices(cmd, several.Others)
+	if i := several.Suspect; i != nil {
 		hints = append(hints, choiceOf(cmd, "the suspect one, ", *i, "--allow-suspect"))
 	}
 	return withHints(err, hints...)

@@ -16,6 +16,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -140,17 +141,17 @@ func oneID(cmd *cobra.Command, args []string) error {
 func (r *repoFlags) find(
 	cmd *cobra.Command, repo *repository.Repository, ref string,
 ) (*repository.Cluster, repository.Item, error) {
-	in, item, err := repo.Find(cmd.Context(), r.cluster, ref, time.Now())
+	in, item, err := choice.Find(cmd.Context(), repo, r.cluster, ref)
 	return in, item, r.explain(cmd, repo, err)
 }
 
 // explain adds a hint to the error of a reference. If more than one snapshot can be
 // chosen, it is the running command for each of them.
 func (r *repoFlags) explain(cmd *cobra.Command, repo *repository.Repository, err error) error {
-	var choice *repository.ChoiceError
+	var several *choice.Error
 	switch {
-	case errors.As(err, &choice):
-		return explainChoice(cmd, choice, err)
+	case errors.As(err, &several):
+		return explainChoice(cmd, several, err)
 	case isNotFound(err):
 		if missing := r.missing(cmd.Context(), repo); missing != nil {
 			return missing
@@ -165,7 +166,7 @@ func (r *repoFlags) explain(cmd *cobra.Command, repo *repository.Repository, err
 func (r *repoFlags) findRest(
 	cmd *cobra.Command, repo *repository.Repository, ref string,
 ) (*repository.Cluster, repository.Item, error) {
-	in, item, err := repo.Find(cmd.Context(), r.cluster, ref, time.Now())
+	in, item, err := choice.Find(cmd.Context(), repo, r.cluster, ref)
 	if id, perr := backup.ParseSnapshotID(ref); isNotFound(err) && perr == nil && r.cluster != "" {
 		in = repo.Cluster(r.cluster)
 		item, err = in.Item(cmd.Context(), id)
@@ -204,7 +205,7 @@ func completeIDs(a *app, r *repoFlags) cobra.CompletionFunc {
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		repo, ids := repository.At(s, ""), []string{repository.Latest}
+		repo, ids := repository.At(s, ""), []string{choice.Latest}
 		clusters := []string{r.cluster}
 		if r.cluster == "" {
 			clusters, _ = repo.Clusters(ctx) // an error must not disturb the shell

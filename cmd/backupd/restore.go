@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/etcd-backupd/backupd/internal/codec"
-	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/restore"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
@@ -152,8 +152,8 @@ func (o *restoreOptions) choose(job *restoreJob, args []string, ids codec.Identi
 	if err != nil {
 		return err
 	}
-	allow := repository.Allow{Suspect: o.allowSuspect}
-	in, item, err := repo.Choose(ctx, o.repo.cluster, args[0], allow, time.Now())
+	allow := choice.Allow{Suspect: o.allowSuspect}
+	in, item, err := choice.ChooseAnywhere(ctx, repo, o.repo.cluster, args[0], allow, time.Now())
 	if err != nil {
 		return o.repo.explain(job.cmd, repo, err)
 	}

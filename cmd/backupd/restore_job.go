@@ -13,6 +13,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/restore"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
@@ -209,7 +210,7 @@ func (j *restoreJob) againWithout(drop []string, more ...string) string {
 
 // explainDamage names the snapshot that can be restored in place of a damaged one.
 func (j *restoreJob) explainDamage(err error) error {
-	others, lerr := repository.Alternatives(j.cmd.Context(), j.stored.in, j.stored.item, time.Now())
+	others, lerr := choice.Alternatives(j.cmd.Context(), j.stored.in, j.stored.item, time.Now())
 	if lerr != nil {
 		return errors.Join(err, fmt.Errorf("look for another snapshot: %w", lerr))
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/choice"
 )
 
 type rmOptions struct {
@@ -45,7 +45,7 @@ an id means changes with every backup.
 func withoutLatest(complete cobra.CompletionFunc) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 		offered, directive := complete(cmd, args, begun)
-		return slices.DeleteFunc(offered, func(id string) bool { return id == repository.Latest }), directive
+		return slices.DeleteFunc(offered, func(id string) bool { return id == choice.Latest }), directive
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/server"
 )
@@ -136,7 +137,7 @@ func (b *backend) item(ctx context.Context, of server.Key, ref string) (*reposit
 	if err != nil {
 		return nil, repository.Item{}, notFound(err)
 	}
-	i, err := in.Find(ctx, ref, b.opts.Now())
+	i, err := choice.FindIn(ctx, in, ref)
 	return in, i, notFound(err)
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
@@ -99,7 +100,7 @@ func (p *process) accept(timeline string) {
 // latestIs wants latest to name the snapshot or, if it is empty, to be refused.
 func (p *process) latestIs(id backup.SnapshotID) {
 	p.t.Helper()
-	i, err := p.cluster().Choose(p.t.Context(), repository.Latest, repository.Allow{}, p.now())
+	i, err := choice.Choose(p.t.Context(), p.cluster(), choice.Latest, choice.Allow{}, p.now())
 	if id == "" && !errors.As(err, new(*backup.RefusedError)) || id != "" && (err != nil || i.ID != id) {
 		p.t.Errorf("latest is %v, %v, want %q", i.ID, err, id)
 	}

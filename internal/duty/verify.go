@@ -9,6 +9,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
@@ -60,10 +61,10 @@ func (v *Verify) find(ctx context.Context, ref string) (*repository.Cluster, rep
 		return nil, repository.Item{}, err
 	}
 	if ref != "" {
-		item, err := in.Find(ctx, ref, v.Now())
+		item, err := choice.FindIn(ctx, in, ref)
 		return in, item, err
 	}
-	item, err := repository.Undoubted(ctx, in)
+	item, err := choice.Undoubted(ctx, in)
 	return in, item, err
 }
 

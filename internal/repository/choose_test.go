@@ -10,6 +10,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
@@ -17,11 +18,10 @@ import (
 
 func TestFind(t *testing.T) {
 	s := mem.New()
-	now := started.AddDate(0, 0, 5)
 	find := func(cluster, ref string) (*repository.Cluster, repository.Item, error) {
-		return in(s).Find(t.Context(), cluster, ref, now)
+		return choice.Find(t.Context(), in(s), cluster, ref)
 	}
-	if _, _, err := find("", repository.Latest); !errors.Is(err, fs.ErrNotExist) ||
+	if _, _, err := find("", choice.Latest); !errors.Is(err, fs.ErrNotExist) ||
 		!strings.Contains(err.Error(), "holds none") {
 		t.Errorf("empty repository: got %v", err)
 	}
@@ -33,7 +33,7 @@ func TestFind(t *testing.T) {
 		if err != nil || got.Key() != want.ObjectKey() || c.Name() != want.Cluster || len(got.Data) != 1 {
 			t.Errorf("%s: got %v, %v, want %v", what, got, err, want.Key())
 		}
-		if got, err := c.Find(t.Context(), ref, now); err != nil || got.Key() != want.ObjectKey() {
+		if got, err := choice.FindIn(t.Context(), c, ref); err != nil || got.Key() != want.ObjectKey() {
 			t.Errorf("%s, in its cluster: got %v, %v, want %v", what, got, err, want.Key())
 		}
 	}
@@ -55,12 +55,12 @@ func TestFind(t *testing.T) {
 	// Nothing is guessed: those that can be meant are named, the newest first.
 	refused := func(ref, text string, others ...*backup.Manifest) {
 		t.Helper()
-		var choice *repository.ChoiceError
+		var several *choice.Error
 		var refusal *backup.RefusedError
 		_, _, err := find("", ref)
-		if !errors.As(err, &choice) || !errors.As(err, &refusal) || !strings.Contains(err.Error(), text) ||
-			!slices.Equal(idsOf(choice.Others), ids(others...)) {
-			t.Errorf("%s: got %v, %+v", ref, err, choice)
+		if !errors.As(err, &several) || !errors.As(err, &refusal) || !strings.Contains(err.Error(), text) ||
+			!slices.Equal(idsOf(several.Others), ids(others...)) {
+			t.Errorf("%s: got %v, %+v", ref, err, several)
 		}
 	}
 	refused("latest", "2 clusters, each with a latest snapshot: name one with --cluster (lab, prod)", lab, second)
@@ -87,10 +87,10 @@ func TestFind_Empty(t *testing.T) {
 	for _, n := range []int{0, 1} {
 		s := mem.New()
 		daily(t, s, n)
-		_, _, one := in(s).Find(t.Context(), "prod", "", started)
-		_, _, all := in(s).Find(t.Context(), "", "", started)
-		_, found := prod(s).Find(t.Context(), "", started)
-		_, chosen := prod(s).Choose(t.Context(), "", repository.Allow{Suspect: true}, started)
+		_, _, one := choice.Find(t.Context(), in(s), "prod", "")
+		_, _, all := choice.Find(t.Context(), in(s), "", "")
+		_, found := choice.FindIn(t.Context(), prod(s), "")
+		_, chosen := choice.Choose(t.Context(), prod(s), "", choice.Allow{Suspect: true}, started)
 		for what, err := range map[string]error{"One": one, "All": all, "Find": found, "Choose": chosen} {
 			if err == nil || !strings.Contains(err.Error(), "is empty") || errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%d snapshots, %s: got %v", n, what, err)
@@ -110,13 +110,13 @@ func TestFind_Rivals(t *testing.T) {
 		if litter != "" {
 			create(t, s, litter, []byte("litter"))
 		}
-		var choice *repository.ChoiceError
-		if _, i, err := in(s).Find(t.Context(), "", repository.Latest, started); !errors.As(err, &choice) {
+		var several *choice.Error
+		if _, i, err := choice.Find(t.Context(), in(s), "", choice.Latest); !errors.As(err, &several) {
 			t.Errorf("beside %q: got %+v, %v", litter, i, err)
 		}
 	}
 	addSnapshot(t, s, manifest("other", started, 5))
-	if _, _, err := in(s).Find(t.Context(), "", repository.Latest, started); err == nil ||
+	if _, _, err := choice.Find(t.Context(), in(s), "", choice.Latest); err == nil ||
 		!strings.Contains(err.Error(), "(other, prod)") {
 		t.Errorf("two clusters: got %v", err)
 	}
@@ -125,7 +125,7 @@ func TestFind_Rivals(t *testing.T) {
 // TestFind_DeletedMeanwhile: a snapshot that was deleted between two listings is
 // not found, although its data is still there.
 func TestFind_DeletedMeanwhile(t *testing.T) {
-	for _, ref := range []string{repository.Latest, "2026"} {
+	for _, ref := range []string{choice.Latest, "2026"} {
 		s := mem.New()
 		m := addSnapshot(t, s, manifest("prod", started, 5))
 		hooked := &storagetest.Hook{Store: s, Before: once(storage.OpList, "prod/data/", func() {
@@ -133,7 +133,7 @@ func TestFind_DeletedMeanwhile(t *testing.T) {
 				t.Fatal(err)
 			}
 		})}
-		i, err := prod(hooked).Choose(t.Context(), ref, repository.Allow{}, started)
+		i, err := choice.Choose(t.Context(), prod(hooked), ref, choice.Allow{}, started)
 		if !errors.As(err, new(*repository.NotFoundError)) {
 			t.Errorf("%s: got %+v, %v", ref, i, err)
 		}
@@ -146,15 +146,15 @@ func TestFind_Fails(t *testing.T) {
 	daily(t, s, 2)
 	for name, do := range map[string]func(storage.Store) error{
 		"Latest": func(s storage.Store) error {
-			_, _, err := in(s).Find(t.Context(), "", repository.Latest, started)
+			_, _, err := choice.Find(t.Context(), in(s), "", choice.Latest)
 			return err
 		},
 		"Prefix": func(s storage.Store) error {
-			_, _, err := in(s).Find(t.Context(), "", "20261119", started)
+			_, _, err := choice.Find(t.Context(), in(s), "", "20261119")
 			return err
 		},
 		"Choose": func(s storage.Store) error {
-			_, err := prod(s).Choose(t.Context(), repository.Latest, repository.Allow{}, started)
+			_, err := choice.Choose(t.Context(), prod(s), choice.Latest, choice.Allow{}, started)
 			return err
 		},
 	} {
@@ -185,44 +185,44 @@ func TestChoose(t *testing.T) {
 	if _, err := repository.Accept(t.Context(), prod(s), line2, "restored", "op"); err != nil {
 		t.Fatal(err)
 	}
-	choose := func(ref string, a repository.Allow) (repository.Item, error) {
-		return prod(s).Choose(t.Context(), ref, a, now)
+	choose := func(ref string, a choice.Allow) (repository.Item, error) {
+		return choice.Choose(t.Context(), prod(s), ref, a, now)
 	}
 	for _, c := range []struct {
 		ref  string
-		a    repository.Allow
+		a    choice.Allow
 		want *backup.Manifest
 	}{
-		{string(old.ID), repository.Allow{}, old}, {string(good.ID), repository.Allow{}, good},
-		{string(doubtful.ID), repository.Allow{Suspect: true}, doubtful},
-		{repository.Latest, repository.Allow{Suspect: true}, doubtful},
+		{string(old.ID), choice.Allow{}, old}, {string(good.ID), choice.Allow{}, good},
+		{string(doubtful.ID), choice.Allow{Suspect: true}, doubtful},
+		{choice.Latest, choice.Allow{Suspect: true}, doubtful},
 	} {
 		if i, err := choose(c.ref, c.a); err != nil || i.ID != c.want.ID {
 			t.Errorf("%s: got %v, %v, want %v", c.ref, i.ID, err, c.want.ID)
 		}
 	}
-	var choice *repository.ChoiceError
+	var several *choice.Error
 	var refused *backup.RefusedError
-	_, err := choose(string(doubtful.ID), repository.Allow{})
-	if !errors.As(err, &choice) || choice.Suspect.ID != doubtful.ID || len(choice.Others) != 0 ||
+	_, err := choose(string(doubtful.ID), choice.Allow{})
+	if !errors.As(err, &several) || several.Suspect.ID != doubtful.ID || len(several.Others) != 0 ||
 		!errors.As(err, &refused) || refused.Override != "--allow-suspect" ||
 		!strings.Contains(err.Error(), "a member holds other data") {
 		t.Errorf("suspect by its id: got %v", err)
 	}
 	// The furthest of the same history, not of the earlier one.
-	_, err = choose(repository.Latest, repository.Allow{})
-	if !errors.As(err, &choice) || choice.Suspect.ID != doubtful.ID || len(choice.Others) != 1 ||
-		choice.Others[0].ID != good.ID {
-		t.Errorf("suspect latest: got %v, %+v", err, choice)
+	_, err = choose(choice.Latest, choice.Allow{})
+	if !errors.As(err, &several) || several.Suspect.ID != doubtful.ID || len(several.Others) != 1 ||
+		several.Others[0].ID != good.ID {
+		t.Errorf("suspect latest: got %v, %+v", err, several)
 	}
 	if err := s.Delete(t.Context(), good.DataKey()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := choose(repository.Latest, repository.Allow{}); !errors.As(err, &choice) || len(choice.Others) != 0 {
-		t.Errorf("suspect latest, none is good: got %v, %+v", err, choice)
+	if _, err := choose(choice.Latest, choice.Allow{}); !errors.As(err, &several) || len(several.Others) != 0 {
+		t.Errorf("suspect latest, none is good: got %v, %+v", err, several)
 	}
 	var defect *backup.DefectError
-	if _, err := choose(string(good.ID), repository.Allow{Suspect: true}); !errors.Is(err, backup.ErrCorrupt) ||
+	if _, err := choose(string(good.ID), choice.Allow{Suspect: true}); !errors.Is(err, backup.ErrCorrupt) ||
 		!errors.As(err, &defect) || defect.Kind != backup.DataMissing {
 		t.Errorf("without data: got %v", err)
 	}
@@ -237,7 +237,7 @@ func TestChoose_Clash(t *testing.T) {
 	twin.Timeline = line2
 	create(t, s, twin.Key(), marshal(t, m))
 	var defect *backup.DefectError
-	_, err := prod(s).Choose(t.Context(), string(m.ID), repository.Allow{Suspect: true}, started)
+	_, err := choice.Choose(t.Context(), prod(s), string(m.ID), choice.Allow{Suspect: true}, started)
 	if !errors.As(err, &defect) || defect.Kind != backup.ManifestDamaged || !errors.Is(err, backup.ErrCorrupt) {
 		t.Errorf("got %v", err)
 	}

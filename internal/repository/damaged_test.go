@@ -8,6 +8,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
@@ -167,28 +168,28 @@ func TestChoose_Damaged(t *testing.T) {
 	}
 	addSnapshot(t, s, suspectManifest(started.AddDate(0, 0, -2), 90))
 	record(t, s, newest, defectOf(backup.Changed, newest))
-	for _, a := range []repository.Allow{{}, {Suspect: true}} {
-		var choice *repository.ChoiceError
+	for _, a := range []choice.Allow{{}, {Suspect: true}} {
+		var several *choice.Error
 		var refused *backup.RefusedError
-		_, err := prod(s).Choose(t.Context(), repository.Latest, a, later())
-		if !errors.As(err, &choice) || !errors.As(err, &refused) || refused.Override != "" || choice.Suspect != nil ||
-			len(choice.Others) != 1 || choice.Others[0].ID != furthest.ID ||
+		_, err := choice.Choose(t.Context(), prod(s), choice.Latest, a, later())
+		if !errors.As(err, &several) || !errors.As(err, &refused) || refused.Override != "" || several.Suspect != nil ||
+			len(several.Others) != 1 || several.Others[0].ID != furthest.ID ||
 			!strings.Contains(err.Error(), string(newest.ID)) ||
 			!strings.Contains(err.Error(), "it was flipped") {
-			t.Errorf("latest: got %v, %+v", err, choice)
+			t.Errorf("latest: got %v, %+v", err, several)
 		}
 		var defect *backup.DefectError
-		_, err = prod(s).Choose(t.Context(), string(newest.ID), a, later())
+		_, err = choice.Choose(t.Context(), prod(s), string(newest.ID), a, later())
 		if !errors.Is(err, backup.ErrCorrupt) || !errors.As(err, &defect) || defect.Kind != backup.Changed ||
 			errors.As(err, &refused) {
 			t.Errorf("by its id: got %v", err)
 		}
 	}
-	if i, err := prod(s).Find(t.Context(), repository.Latest, later()); err != nil || i.ID != newest.ID {
+	if i, err := choice.FindIn(t.Context(), prod(s), choice.Latest); err != nil || i.ID != newest.ID {
 		t.Errorf("found %v, %v", i.ID, err)
 	}
 	record(t, s, newest, nil)
-	if i, err := prod(s).Choose(t.Context(), repository.Latest, repository.Allow{}, later()); err != nil ||
+	if i, err := choice.Choose(t.Context(), prod(s), choice.Latest, choice.Allow{}, later()); err != nil ||
 		i.ID != newest.ID {
 		t.Errorf("whole again: got %v, %v", i.ID, err)
 	}

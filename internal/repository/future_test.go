@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
@@ -55,10 +55,10 @@ func TestFuture(t *testing.T) {
 			if all := o.Timelines; all[0].Head.ID != c.all[c.latest].ID || all[0].Manifest.ID != c.all[c.latest].ID {
 				t.Errorf("the newest history is %+v, want %v", all[0], c.all[c.latest].ID)
 			}
-			if i, err := repository.Undoubted(t.Context(), prod(s)); err != nil || i.ID != c.all[c.latest].ID {
+			if i, err := choice.Undoubted(t.Context(), prod(s)); err != nil || i.ID != c.all[c.latest].ID {
 				t.Errorf("to verify is %v, %v", i.ID, err)
 			}
-			i, err := prod(s).Choose(t.Context(), repository.Latest, repository.Allow{}, now)
+			i, err := choice.Choose(t.Context(), prod(s), choice.Latest, choice.Allow{}, now)
 			if c.rivals == nil {
 				if err != nil || i.ID != c.all[c.latest].ID {
 					t.Errorf("got %v, %v, want %v", i.ID, err, c.all[c.latest].ID)
@@ -80,8 +80,8 @@ func TestFuture(t *testing.T) {
 
 func wantRivals(t *testing.T, err error, all []*backup.Manifest, rivals []int) {
 	t.Helper()
-	var choice *repository.ChoiceError
-	if !errors.As(err, &choice) || !errors.As(err, new(*backup.RefusedError)) || errors.Is(err, backup.ErrCorrupt) {
+	var several *choice.Error
+	if !errors.As(err, &several) || !errors.As(err, new(*backup.RefusedError)) || errors.Is(err, backup.ErrCorrupt) {
 		t.Fatalf("got %v, want a ChoiceError", err)
 	}
 	var want []backup.SnapshotID
@@ -91,8 +91,8 @@ func wantRivals(t *testing.T, err error, all []*backup.Manifest, rivals []int) {
 			t.Errorf("%v does not name %s", err, all[n].ID)
 		}
 	}
-	if !slices.Equal(idsOf(choice.Others), want) {
-		t.Errorf("got %v, want %v", idsOf(choice.Others), want)
+	if !slices.Equal(idsOf(several.Others), want) {
+		t.Errorf("got %v, want %v", idsOf(several.Others), want)
 	}
 }
 

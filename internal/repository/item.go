@@ -139,15 +139,15 @@ func compareItems(a, b Item) int {
 		strings.Compare(a.Key().String(), b.Key().String()))
 }
 
-// compareProgress puts snapshots of one timeline in the order of their history,
+// CompareProgress puts snapshots of one timeline in the order of their history,
 // whatever the clocks said.
-func compareProgress(a, b Item) int {
+func CompareProgress(a, b Item) int {
 	return cmp.Or(cmp.Compare(a.Index, b.Index), cmp.Compare(a.ID.Revision(), b.ID.Revision()), compareItems(a, b))
 }
 
-// compareHistory puts the snapshots of one cluster in the order of its histories.
-func compareHistory(a, b Item) int {
-	return cmp.Or(backup.CompareTimelines(a.Timeline, b.Timeline), compareProgress(a, b))
+// CompareHistory puts the snapshots of one cluster in the order of its histories.
+func CompareHistory(a, b Item) int {
+	return cmp.Or(backup.CompareTimelines(a.Timeline, b.Timeline), CompareProgress(a, b))
 }
 
 // NotFoundError is returned if no such snapshot or mark exists.

@@ -145,9 +145,10 @@ func confirm(ctx context.Context, in catalog.Catalog, items []Item) error {
 	return nil
 }
 
-// names lists the snapshots, the oldest first, by the names of their manifests
+// Names lists the snapshots of a cluster whose ids begin with prefix, the oldest first, by the names of their manifests
 // alone. The items have no data and no marks.
-func names(ctx context.Context, in catalog.Catalog, prefix string) ([]Item, error) {
+func Names(ctx context.Context, c *Cluster, prefix string) ([]Item, error) {
+	in := c.objects
 	if err := backup.CheckClusterName(in.Cluster); err != nil {
 		return nil, err
 	}
@@ -158,4 +159,34 @@ func names(ctx context.Context, in catalog.Catalog, prefix string) ([]Item, erro
 	}
 	slices.SortFunc(items, compareItems)
 	return items, err
+}
+
+// Item returns everything that is stored under the id of a snapshot. If the
+// manifest is gone, it returns the rest of the snapshot: see [Item.Exists]. It
+// returns a [*NotFoundError] if there is nothing.
+func (c *Cluster) Item(ctx context.Context, id backup.SnapshotID) (Item, error) {
+	second := catalog.SecondOf(string(id))
+	var found []Item
+	for i, err := range itemsFrom(ctx, c.objects, second) {
+		if err != nil {
+			return Item{}, err
+		}
+		if catalog.SecondOf(string(i.Name)) != second {
+			break
+		}
+		if i.ID == id || i.ID == "" && i.Name == id.DataName() {
+			found = append(found, i)
+		}
+	}
+	if len(found) == 0 {
+		return Item{}, noSuch(id)
+	}
+	i := found[len(found)-1] // if there are several they clash, and each of them says so
+	i.ID = id
+	if !i.Marked(backup.MarkDamaged) {
+		return i, nil
+	}
+	marks, err := c.Marks().read(ctx, []Item{i}, nil)
+	i.explain(marks)
+	return i, err
 }

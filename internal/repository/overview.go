@@ -48,7 +48,7 @@ func (c *Cluster) Look(ctx context.Context, vouch int, known *Overview, now time
 			o.Rest = append(o.Rest, i)
 		}
 	}
-	slices.SortFunc(o.Items, compareHistory)
+	slices.SortFunc(o.Items, CompareHistory)
 	var read map[backup.Key]backup.Mark
 	manifests := map[backup.Key]*backup.Manifest{}
 	if known != nil {
@@ -176,12 +176,12 @@ func (o *Overview) With(m *backup.Manifest, now time.Time) *Overview {
 	}
 	out, i := *o, newItem(m)
 	out.Items = append(slices.Clone(o.Items), i)
-	slices.SortFunc(out.Items, compareHistory)
+	slices.SortFunc(out.Items, CompareHistory)
 	out.Rest = slices.DeleteFunc(slices.Clone(o.Rest), func(rest Item) bool { return rest.Name == i.Name })
 	if o.counts(m.State()) && !i.Future(now) {
 		out.Good = append(slices.Clone(o.Good), m)
 		slices.SortFunc(out.Good, func(a, b *backup.Manifest) int {
-			return compareHistory(itemOf(b.ObjectKey()), itemOf(a.ObjectKey()))
+			return CompareHistory(itemOf(b.ObjectKey()), itemOf(a.ObjectKey()))
 		})
 	}
 	out.Timelines = o.Timelines.renew(out.Items, m)

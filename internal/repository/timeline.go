@@ -144,7 +144,7 @@ func (t *Timeline) reason() string {
 // ReadTimelines reads which histories the cluster has, and the manifest of the furthest
 // snapshot of each. Where there are several, it also reads what was accepted.
 func ReadTimelines(ctx context.Context, c *Cluster) (Timelines, error) {
-	items, err := names(ctx, c.objects, "")
+	items, err := Names(ctx, c, "")
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +192,7 @@ func (t Timelines) renew(items []Item, m *backup.Manifest) Timelines {
 // furtherThan reports whether m says more of the history than the other manifest.
 func furtherThan(m, other *backup.Manifest) bool {
 	a, b := itemOf(m.ObjectKey()), itemOf(other.ObjectKey())
-	return cmp.Or(compareDoubt(a, b), compareProgress(b, a)) < 0
+	return cmp.Or(compareDoubt(a, b), CompareProgress(b, a)) < 0
 }
 
 // divide groups snapshots by their timelines, the newest timeline first.
@@ -205,10 +205,10 @@ func divide(items []Item) Timelines {
 			continue
 		}
 		t.Count++
-		if compareProgress(i, t.First) < 0 {
+		if CompareProgress(i, t.First) < 0 {
 			t.First = i
 		}
-		if compareProgress(t.Head, i) < 0 {
+		if CompareProgress(t.Head, i) < 0 {
 			t.Head = i
 		}
 	}
@@ -224,7 +224,7 @@ func (t *Timeline) read(ctx context.Context, c *Cluster, items []Item, known map
 		return nil
 	}
 	own := slices.DeleteFunc(slices.Clone(items), func(i Item) bool { return i.Timeline != t.Name })
-	slices.SortFunc(own, func(a, b Item) int { return cmp.Or(compareDoubt(a, b), compareProgress(b, a)) })
+	slices.SortFunc(own, func(a, b Item) int { return cmp.Or(compareDoubt(a, b), CompareProgress(b, a)) })
 	var err error
 	t.Manifest, err = FirstReadable(ctx, c, own)
 	return err
@@ -297,11 +297,11 @@ func (t *Timeline) endedBy(other *Timeline) bool {
 // timeline: of the last one up to it and of the first one after it, as far as they
 // exist and can be read.
 func Around(ctx context.Context, c *Cluster, index uint64) (map[string][]*backup.Manifest, error) {
-	items, err := names(ctx, c.objects, "")
+	items, err := Names(ctx, c, "")
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(items, compareHistory)
+	slices.SortFunc(items, CompareHistory)
 	out := map[string][]*backup.Manifest{}
 	for _, l := range divide(items) {
 		own := slices.DeleteFunc(slices.Clone(items), func(i Item) bool { return i.Timeline != l.Name })

@@ -12,6 +12,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
@@ -153,8 +154,8 @@ func TestTimelines(t *testing.T) {
 // with one snapshot of each.
 func wantLatest(t *testing.T, s storage.Store, present *repository.Timeline, question error) {
 	t.Helper()
-	i, err := prod(s).Choose(t.Context(), repository.Latest, repository.Allow{}, later())
-	var choice *repository.ChoiceError
+	i, err := choice.Choose(t.Context(), prod(s), choice.Latest, choice.Allow{}, later())
+	var several *choice.Error
 	switch {
 	case present == nil:
 		if !errors.As(err, new(*repository.NotFoundError)) {
@@ -164,7 +165,7 @@ func wantLatest(t *testing.T, s storage.Store, present *repository.Timeline, que
 		if err != nil || i.ID != present.Head.ID {
 			t.Errorf("latest is %v, %v, want %v", i.ID, err, present.Head.ID)
 		}
-	case !errors.As(err, &choice) || !errors.As(err, new(*backup.RefusedError)) || len(choice.Others) < 2:
+	case !errors.As(err, &several) || !errors.As(err, new(*backup.RefusedError)) || len(several.Others) < 2:
 		t.Errorf("latest: got %v", err)
 	}
 }

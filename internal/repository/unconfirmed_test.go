@@ -7,6 +7,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
@@ -50,20 +51,20 @@ func TestOverview_Unconfirmed(t *testing.T) {
 func TestChoose_Unconfirmed(t *testing.T) {
 	s, now := mem.New(), started.AddDate(0, 0, 1)
 	m := addSnapshot(t, s, unconfirmedManifest(started.Add(time.Hour), 6))
-	for _, ref := range []string{string(m.ID), repository.Latest} {
-		if i, err := prod(s).Choose(t.Context(), ref, repository.Allow{}, now); err != nil || i.ID != m.ID {
+	for _, ref := range []string{string(m.ID), choice.Latest} {
+		if i, err := choice.Choose(t.Context(), prod(s), ref, choice.Allow{}, now); err != nil || i.ID != m.ID {
 			t.Errorf("%s: got %v, %v", ref, i.ID, err)
 		}
 	}
 	addSnapshot(t, s, suspectManifest(started.Add(2*time.Hour), 7))
 	offered := func() backup.SnapshotID {
 		t.Helper()
-		var choice *repository.ChoiceError
-		_, err := prod(s).Choose(t.Context(), repository.Latest, repository.Allow{}, now)
-		if !errors.As(err, &choice) || len(choice.Others) != 1 {
-			t.Fatalf("got %v, %+v", err, choice)
+		var several *choice.Error
+		_, err := choice.Choose(t.Context(), prod(s), choice.Latest, choice.Allow{}, now)
+		if !errors.As(err, &several) || len(several.Others) != 1 {
+			t.Fatalf("got %v, %+v", err, several)
 		}
-		return choice.Others[0].ID
+		return several.Others[0].ID
 	}
 	if got := offered(); got != m.ID {
 		t.Errorf("got %s, want the unconfirmed one", got)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
@@ -146,7 +147,7 @@ func TestVerifier_Record(t *testing.T) {
 	want := func(what string, kind backup.DefectKind) {
 		t.Helper()
 		var defect *backup.DefectError
-		_, err := prod.Choose(t.Context(), string(m.ID), repository.Allow{}, time.Now())
+		_, err := choice.Choose(t.Context(), prod, string(m.ID), choice.Allow{}, time.Now())
 		if kind == "" && err != nil || kind != "" && (!errors.As(err, &defect) || defect.Kind != kind) {
 			t.Errorf("%s: got %v, want %q", what, err, kind)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/storage"
@@ -358,7 +359,7 @@ func TestPrune_Latest(t *testing.T) {
 		}
 	}
 	do(t, p)
-	i, err := prod(s).Choose(t.Context(), repository.Latest, repository.Allow{}, later())
+	i, err := choice.Choose(t.Context(), prod(s), choice.Latest, choice.Allow{}, later())
 	if err != nil || i.ID != late.ID {
 		t.Errorf("latest is %v, %v", i.ID, err)
 	}
