@@ -142,8 +142,9 @@ func wants(t *testing.T, o duty.Outcome, result duty.Result, text string) {
 	if o.Err != nil {
 		got = o.Err.Error()
 	}
-	stored := result == duty.Succeeded || result == duty.Unconfirmed || result == duty.Suspect
-	if o.Result != result || (o.Err != nil) != (result == duty.Failed || result == duty.Suspect) ||
+	bad := result == duty.Failed || result == duty.Suspect || result == duty.Unaccepted
+	stored := result == duty.Succeeded || result == duty.Unconfirmed || bad && result != duty.Failed
+	if o.Result != result || (o.Err != nil) != bad ||
 		!strings.Contains(got, text) || (o.Manifest != nil) != stored {
 		t.Errorf("got %+v, want %s: %q", o, result, text)
 	}

@@ -234,13 +234,20 @@ func TestVerify_Which(t *testing.T) {
 	behind, ahead := other(2*time.Second, -1, m.Timeline), other(year, -1, m.Timeline)
 	which("others are newer, and not as far", m)
 	p.look()
-	p.healthy(duty.Warning, "snapshot "+string(ahead.ID)+" is from the future")
-	gone(behind)
-	p.look()
 	p.healthy(duty.Failure, "the newest snapshot, "+string(suspect.ID)+", is suspect")
-	foreign := other(year, 5, "t9-zzzzzz")
-	which("the latest is not known", m)
-	gone(foreign)
+	gone(behind, suspect)
+	p.look()
+	p.healthy(duty.Warning, "snapshot "+string(ahead.ID)+" is from the future")
+	other(-year, 5, "t9-zzzzzz")
+	p.look()
+	p.healthy(duty.Failure, "nobody has accepted")
+	foreign := other(-year, 6, "t9-zzzzzz")
+	which("the latest is not known, and this is of the newest history", foreign)
+	for _, key := range p.keys() {
+		if strings.Contains(key, "t9-zzzzzz") {
+			p.remove(key)
+		}
+	}
 	latest := other(2*year, 1, m.Timeline)
 	which("the latest is from the future", latest)
 	gone(m, latest)
