@@ -57,8 +57,8 @@ func (p *Plan) Removes() bool {
 }
 
 // NewPlan decides by the policy which snapshots to remove. It reads nothing and
-// changes nothing. The overview must vouch for as many snapshots as the policy
-// always keeps: see [Vouch].
+// changes nothing. The overview must vouch for as many snapshots of a timeline as the
+// policy always keeps: see [Vouch].
 func NewPlan(o *repository.Overview, policy retention.Policy, now time.Time) (*Plan, error) {
 	if err := policy.Check(); err != nil {
 		return nil, fmt.Errorf("retention policy: %w", err)
@@ -80,9 +80,6 @@ func NewPlan(o *repository.Overview, policy retention.Policy, now time.Time) (*P
 			}
 		}
 	}
-	for _, m := range o.Good[:min(len(o.Good), Vouch(policy))] {
-		plan.floor = append(plan.floor, m.ObjectKey())
-	}
 	plan.decide(policy, o, now)
 	return plan, nil
 }
@@ -95,7 +92,9 @@ func (p *Plan) decide(policy retention.Policy, o *repository.Overview, now time.
 	var snapshots []retention.Snapshot
 	byID := map[backup.SnapshotID][]repository.Item{} // several only if somebody copied manifests
 	for _, i := range o.Items {
-		s := retention.Snapshot{ID: i.ID, State: i.State(), StoredBytes: i.StoredBytes()}
+		s := retention.Snapshot{
+			ID: i.ID, Timeline: i.Timeline, Index: i.Index, State: i.State(), StoredBytes: i.StoredBytes(),
+		}
 		if pin := o.Mark(i.ID, backup.MarkPin); pin != nil {
 			s.Pinned = pin.Reason
 		} else if i.Pinned() {
@@ -104,16 +103,15 @@ func (p *Plan) decide(policy retention.Policy, o *repository.Overview, now time.
 		snapshots = append(snapshots, s)
 		byID[i.ID] = append(byID[i.ID], i)
 	}
-	for _, d := range policy.Apply(snapshots, now) {
+	for _, d := range policy.Apply(snapshots, o.Timelines.Open(), now) {
 		i := byID[d.ID][0]
 		byID[d.ID] = byID[d.ID][1:]
 		// Removing one of them would take the data from the other.
 		if i.Clash() && !d.Keep {
 			d.Keep, d.Reasons = true, []string{"another manifest names the same data"}
 		}
-		// The policy goes by time, and the clock may have been behind.
-		if !d.Keep && o.Timelines.IsHead(d.ID) {
-			d.Keep, d.Reasons = true, []string{"the latest: no other of its history has come as far"}
+		if d.Floor {
+			p.floor = append(p.floor, i.Key())
 		}
 		p.Decisions = append(p.Decisions, Decision{d, i})
 	}
