@@ -36,7 +36,9 @@ func newPruneCommand(a *app) *cobra.Command {
 		Short: "Remove the snapshots that no rule keeps",
 		Long: `Remove the snapshots that no rule keeps, and the remains of interrupted work: data
 older than a day that no manifest names, unfinished uploads, and marks of snapshots
-that are gone.
+that are gone. Such data is marked first, and removed by a prune a day later that still
+finds no manifest. A removed snapshot leaves a mark for 30 days, which says that it was
+not lost.
 
 A snapshot stays if any rule keeps it; without a keep rule all stay. The rules apply to
 each timeline by itself, and the newest snapshot is the furthest of its timeline, whatever
@@ -175,7 +177,7 @@ func (p pruner) prune(ctx context.Context, dryRun bool, log *slog.Logger) pruned
 		if done.err = p.in.Repository().Check(ctx); done.err != nil {
 			return done
 		}
-		done.result, done.err = prune.Run(ctx, p.in, plan, log)
+		done.result, done.err = prune.Run(ctx, p.in, plan, whoami(), log)
 	}
 	return done
 }
