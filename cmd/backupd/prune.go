@@ -36,12 +36,16 @@ func newPruneCommand(a *app) *cobra.Command {
 		Short: "Remove the snapshots that no rule keeps",
 		Long: `Remove the snapshots that no rule keeps, and the remains of interrupted work: data
 older than a day that no manifest names, unfinished uploads, and marks of snapshots
-that are gone.
+that are gone. Such data is marked first, and removed by a prune a day later that still
+finds no manifest. A removed snapshot leaves a mark for 30 days, which says that it was
+not lost.
 
-A snapshot stays if any rule keeps it; without a keep rule all stay. Pinned snapshots
-and the newest verified ones (--min-verified) always stay. Suspect and damaged snapshots
-count for no rule, and while the newest one is suspect or damaged no verified one is
-removed.
+A snapshot stays if any rule keeps it; without a keep rule all stay. The rules apply to
+each timeline by itself, and the newest snapshot is the furthest of its timeline, whatever
+the clocks said. While a timeline is not accepted, all snapshots of the older ones stay
+(--freeze-for). Pinned snapshots and the newest verified ones (--min-verified) always stay.
+Suspect, damaged and unconfirmed snapshots count for no rule, and while the newest one is
+suspect or damaged no verified one is removed.
 
 --dry-run shows the same decisions and removes nothing. An object that the store has
 locked is skipped and reported. The first deletion that fails ends the work on its
@@ -64,7 +68,7 @@ If some of them fail, the others are pruned all the same.
 // policyFlags are the flags that --config replaces.
 var policyFlags = []string{
 	"keep-last", "keep-hourly", "keep-daily", "keep-weekly", "keep-monthly", "keep-yearly", "keep-within",
-	"min-verified", "min-age", "max-bytes", "time-zone",
+	"min-verified", "min-age", "max-bytes", "freeze-for", "no-hash-check", "time-zone",
 }
 
 func (o *pruneOptions) register(cmd *cobra.Command) {
@@ -77,10 +81,15 @@ func (o *pruneOptions) register(cmd *cobra.Command) {
 	f.IntVar(&p.Yearly, "keep-yearly", 0, "keep the newest snapshot of each of that many years that have one")
 	f.DurationVar(&p.Within, "keep-within", 0,
 		"keep all snapshots begun less than this before the newest verified one, such as 168h")
-	f.IntVar(&p.MinVerified, "min-verified", 3, "how many of the newest verified snapshots always stay, at least 1")
+	f.IntVar(&p.MinVerified, "min-verified", 3,
+		"how many of the newest verified snapshots of a timeline always stay, at least 1")
 	f.DurationVar(&p.MinAge, "min-age", 0, "age below which no snapshot is removed")
 	f.Var(&o.maxBytes, "max-bytes", "maximum total size, such as 500GiB: the oldest snapshots are removed, "+
 		"even if a keep rule matches, until the total fits")
+	f.DurationVar(&p.FreezeFor, "freeze-for", retention.FreezeFor,
+		"how long a timeline that is not accepted keeps all snapshots of older timelines")
+	f.BoolVar(&p.CountUnconfirmed, "no-hash-check", false,
+		"the snapshots are taken without a comparison: those that are unconfirmed count as verified")
 	f.StringVar(&o.timeZone, "time-zone", "UTC", "time zone in which hours, days and weeks are counted")
 	f.BoolVar(&o.allClusters, "all-clusters", false, "prune every cluster of the repository by these rules")
 	f.StringVar(&o.config, "config", "", "the daemon's configuration, in place of --repo and the rules")
@@ -152,7 +161,7 @@ func (p pruner) prune(ctx context.Context, dryRun bool, log *slog.Logger) pruned
 		return done
 	}
 	now := time.Now()
-	o, err := p.in.Look(ctx, prune.Vouch(p.policy), nil, now)
+	o, err := p.in.Lenient(p.policy.CountUnconfirmed).Look(ctx, prune.Vouch(p.policy), nil, now)
 	if err != nil {
 		done.err = err
 		return done
@@ -168,7 +177,7 @@ func (p pruner) prune(ctx context.Context, dryRun bool, log *slog.Logger) pruned
 		if done.err = p.in.Repository().Check(ctx); done.err != nil {
 			return done
 		}
-		done.result, done.err = prune.Run(ctx, p.in, plan, log)
+		done.result, done.err = prune.Run(ctx, p.in, plan, whoami(), log)
 	}
 	return done
 }
@@ -245,7 +254,7 @@ func (o *pruneOptions) configured(cmd *cobra.Command, a *app) ([]pruner, error) 
 		if opened[c.Repository] == nil && failed[c.Repository] == nil {
 			opened[c.Repository], failed[c.Repository] = openConfigured(cmd.Context(), a, conf, c.Repository)
 		}
-		p := pruner{name: c.Name, policy: c.Retention.Policy(), closed: failed[c.Repository]}
+		p := pruner{name: c.Name, policy: c.Policy(), closed: failed[c.Repository]}
 		if p.closed == nil {
 			p.in = opened[c.Repository].Cluster(c.Name)
 		}

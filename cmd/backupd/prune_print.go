@@ -8,6 +8,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository"
 )
 
 // prunedCluster describes what a prune did, or would do, to one cluster.
@@ -16,11 +17,15 @@ type prunedCluster struct {
 	Snapshots []backup.PruneRow `json:"snapshots"`
 	// Litter are data objects that no manifest names, Pins belong to snapshots that
 	// are gone. Both were removed or, in a dry run, would be.
-	Litter  []string            `json:"litter"`
-	Pins    []backup.SnapshotID `json:"pins"`
-	Removed []backup.SnapshotID `json:"removed"`
-	Skipped []prunedSkipped     `json:"skipped"`
-	Locked  []string            `json:"locked"`
+	Litter []string `json:"litter"`
+	// MarkedLitter was, or would be, marked as litter. WaitingLitter was marked less than
+	// a day ago. Both stay for now.
+	MarkedLitter  []string            `json:"markedLitter"`
+	WaitingLitter []string            `json:"waitingLitter"`
+	Pins          []backup.SnapshotID `json:"pins"`
+	Removed       []backup.SnapshotID `json:"removed"`
+	Skipped       []prunedSkipped     `json:"skipped"`
+	Locked        []string            `json:"locked"`
 	// KeptBytes and RemovedBytes are sizes of stored data.
 	KeptBytes      int64  `json:"keptBytes"`
 	RemovedBytes   int64  `json:"removedBytes"`
@@ -35,7 +40,8 @@ type prunedSkipped struct {
 
 func newPrunedCluster(p pruned, now time.Time) prunedCluster {
 	out := prunedCluster{
-		Cluster: p.plan.Cluster, Snapshots: []backup.PruneRow{}, Litter: []string{}, Pins: []backup.SnapshotID{},
+		Cluster: p.plan.Cluster, Snapshots: []backup.PruneRow{}, Litter: []string{}, MarkedLitter: []string{},
+		WaitingLitter: keysOf(p.plan.Waiting), Pins: []backup.SnapshotID{},
 		Removed: []backup.SnapshotID{}, Skipped: []prunedSkipped{}, Locked: []string{}, KeptBytes: p.plan.KeptBytes(),
 	}
 	for _, d := range p.plan.Decisions {
@@ -46,6 +52,7 @@ func newPrunedCluster(p pruned, now time.Time) prunedCluster {
 	}
 	if r := p.result; r != nil {
 		out.Litter, out.Pins = append(out.Litter, r.Litter...), append(out.Pins, pinsOf(r.Marks)...)
+		out.MarkedLitter = append(out.MarkedLitter, r.Marked...)
 		out.Removed, out.Locked = append(out.Removed, r.Removed...), append(out.Locked, r.Locked...)
 		for _, s := range r.Skipped {
 			out.Skipped = append(out.Skipped, prunedSkipped{s.ID, s.Reason})
@@ -53,10 +60,19 @@ func newPrunedCluster(p pruned, now time.Time) prunedCluster {
 		out.RemovedBytes, out.AbortedUploads = r.Bytes, r.Uploads
 		return out
 	}
-	for _, o := range p.plan.Litter {
-		out.Litter = append(out.Litter, o.Key)
-	}
+	out.Litter, out.MarkedLitter = keysOf(p.plan.Litter), keysOf(p.plan.Found)
 	out.Pins = append(out.Pins, pinsOf(p.plan.Marks)...)
+	return out
+}
+
+// keysOf returns the data objects of items.
+func keysOf(items []repository.Item) []string {
+	out := []string{}
+	for _, i := range items {
+		for _, o := range i.Data {
+			out = append(out, o.Key)
+		}
+	}
 	return out
 }
 
@@ -125,6 +141,13 @@ func printPrunedSummary(a *app, c prunedCluster, dryRun bool) {
 	verb := map[bool]string{true: "would remove", false: "removed"}[dryRun]
 	for _, key := range c.Litter {
 		say("%s %s: no manifest names it", verb, key)
+	}
+	for _, key := range c.MarkedLitter {
+		say("%s %s as litter: no manifest names it; a prune after a day or more removes it",
+			map[bool]string{true: "would mark", false: "marked"}[dryRun], key)
+	}
+	for _, key := range c.WaitingLitter {
+		say("%s is marked as litter: a prune a day after that removes it", key)
 	}
 	for _, id := range c.Pins {
 		say("%s the pin of %s: the snapshot is gone", verb, id)

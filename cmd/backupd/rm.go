@@ -8,6 +8,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository/choice"
+	"github.com/etcd-backupd/backupd/internal/repository/prune"
 )
 
 type rmOptions struct {
@@ -71,7 +72,7 @@ func runRm(cmd *cobra.Command, a *app, o rmOptions, arg string) error {
 		fmt.Fprintf(a.stdout, "Would delete snapshot %s of cluster %s\n", item.ID, in.Name())
 		return nil
 	}
-	if err := in.Delete(ctx, item.ID); err != nil {
+	if err := prune.Delete(ctx, in, item.ID, whoami()); err != nil {
 		return fmt.Errorf("delete %s: %w", item.ID, err)
 	}
 	fmt.Fprintf(a.stdout, "Deleted snapshot %s of cluster %s\n", item.ID, in.Name())

@@ -26,6 +26,7 @@ const (
 //	<cluster>/snapshots/<id>.<timeline>.<raft index>[.<state>].json  the manifest, the commit point
 //	<cluster>/data/<data name>.db[.zst][.age]           the snapshot's bytes
 //	<cluster>/marks/<id>.<kind>.json                    a [Mark] about the snapshot
+//	<cluster>/marks/<data name>.litter.json             a [Mark] about data that no manifest names
 //	<cluster>/timelines/<timeline>.json                 an [Acceptance] of a timeline
 //	<cluster>/timelines/cluster-<cluster id>.json       an [Acceptance] of the cluster that a restore makes
 type Key struct {
@@ -39,7 +40,7 @@ type Key struct {
 	State     State    // of a manifest: [Verified], [Unconfirmed] or [Suspect]
 	ClusterID MemberID // of an acceptance that names no timeline
 	Mark      MarkKind // of a mark
-	Data      DataName // of a data object
+	Data      DataName // of a data object, and of a mark of litter
 	// Suffix is a data object's encoding suffix: "", ".zst", ".age" or
 	// ".zst.age".
 	Suffix string
@@ -52,6 +53,8 @@ func (k Key) String() string {
 	switch {
 	case k.Kind == KindData:
 		return DataPrefix(k.Cluster) + string(k.Data) + ".db" + k.Suffix
+	case k.Kind == KindMark && k.Mark == MarkLitter:
+		return MarkPrefix(k.Cluster) + string(k.Data) + "." + string(k.Mark) + ".json"
 	case k.Kind == KindMark:
 		return MarkPrefix(k.Cluster) + string(k.ID) + "." + string(k.Mark) + ".json"
 	case k.Kind == KindAcceptance && k.Timeline == "":
@@ -64,6 +67,14 @@ func (k Key) String() string {
 		name += "." + string(k.State)
 	}
 	return name + ".json"
+}
+
+// DataName returns the name of the data that the object is, names or is about.
+func (k Key) DataName() DataName {
+	if k.Data != "" {
+		return k.Data
+	}
+	return k.ID.DataName()
 }
 
 // ManifestPrefix is the prefix all manifests of a cluster share.
@@ -146,6 +157,10 @@ func (k *Key) parseMark(name string) (err error) {
 	id, kind, _ := strings.Cut(stem, ".")
 	if k.Mark = MarkKind(kind); !markKindPattern.MatchString(kind) {
 		return fmt.Errorf("kind of mark %q: want letters and dashes", kind)
+	}
+	if k.Mark == MarkLitter {
+		k.Data, err = ParseDataName(id)
+		return err
 	}
 	k.ID, err = ParseSnapshotID(id)
 	return err

@@ -20,6 +20,11 @@ type MarkKind string
 const (
 	MarkPin     MarkKind = "pin"     // the snapshot must stay
 	MarkDamaged MarkKind = "damaged" // a verification found the stored snapshot damaged
+	// MarkRemoved means that backupd removed the snapshot: it was not lost.
+	MarkRemoved MarkKind = "removed"
+	// MarkLitter means that no manifest named the data. It is about data, not about a
+	// snapshot.
+	MarkLitter MarkKind = "litter"
 )
 
 var markKindPattern = regexp.MustCompile(`^[a-z][a-z-]{0,31}$`)
@@ -31,16 +36,20 @@ const (
 	MaxReason = 500
 )
 
-// Mark is a small object beside a snapshot that states something about it. It is
+// Mark is a small object beside a snapshot, or beside data, that states something about it. It is
 // written once and never changed. Deleting it takes the statement back. Its
 // presence counts; its content explains it to people.
 type Mark struct {
 	Format string     `json:"format"`
 	Kind   MarkKind   `json:"kind"`
-	ID     SnapshotID `json:"id"`
-	Reason string     `json:"reason"`
-	At     time.Time  `json:"at"`
-	By     string     `json:"by,omitempty"`
+	ID     SnapshotID `json:"id,omitempty"`
+	// Data is what a mark of litter is about, which has no ID.
+	Data   DataName  `json:"data,omitempty"`
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+	By     string    `json:"by,omitempty"`
+	// Manifest is the key of the manifest, in a mark of removal.
+	Manifest string `json:"manifest,omitempty"`
 	// Defect is the kind of damage, in a mark of damage.
 	Defect DefectKind `json:"defect,omitempty"`
 }
@@ -53,10 +62,25 @@ func (m *Mark) Validate() error {
 	if !markKindPattern.MatchString(string(m.Kind)) {
 		return fmt.Errorf("kind of mark %q: want letters and dashes", m.Kind)
 	}
-	if _, err := ParseSnapshotID(string(m.ID)); err != nil {
+	if err := m.validateSubject(); err != nil {
 		return err
 	}
 	return CheckReason(m.Reason)
+}
+
+func (m *Mark) validateSubject() error {
+	if m.Kind == MarkLitter {
+		if m.ID != "" {
+			return fmt.Errorf("a mark of litter is about data, not about snapshot %s", m.ID)
+		}
+		_, err := ParseDataName(string(m.Data))
+		return err
+	}
+	if m.Data != "" {
+		return fmt.Errorf("a mark %s is about a snapshot, not about data %s", m.Kind, m.Data)
+	}
+	_, err := ParseSnapshotID(string(m.ID))
+	return err
 }
 
 // CheckReason reports why text cannot be the reason of a mark, or nil.

@@ -20,7 +20,7 @@ func checkPlan(conf *config.Cluster, all []config.Cluster, now time.Time) []back
 		l.fail("correct snapshot.schedule", "%v", err)
 		return l.findings
 	}
-	checkRetention(&l, &conf.Retention, line, now)
+	checkRetention(&l, conf, line, now)
 	for _, s := range []struct{ key, line string }{
 		{"snapshot.schedule", conf.Snapshot.Schedule},
 		{"verify.schedule", conf.Verify.Schedule},
@@ -37,8 +37,9 @@ func checkPlan(conf *config.Cluster, all []config.Cluster, now time.Time) []back
 
 // checkRetention finds rules that cannot do what they seem to say, because
 // snapshots are made too seldom.
-func checkRetention(l *list, r *config.Retention, line schedule.Line, now time.Time) {
-	if !r.Policy().HasRule() {
+func checkRetention(l *list, c *config.Cluster, line schedule.Line, now time.Time) {
+	r := &c.Retention
+	if !c.Policy().HasRule() {
 		l.warn("add a rule to retention, such as keep-daily: 14",
 			"retention has no keep rule: nothing is ever removed, and the repository grows for ever")
 		return

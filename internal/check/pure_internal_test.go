@@ -73,7 +73,7 @@ func TestCheckRetention(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := &list{}
-			checkRetention(l, &test.r, parseLine(t, test.line), noon)
+			checkRetention(l, &config.Cluster{Retention: test.r}, parseLine(t, test.line), noon)
 			l.expect(t, test.want)
 		})
 	}

@@ -153,8 +153,8 @@ type Retention struct {
 	KeepYearly int `yaml:"keep-yearly" default:"0"`
 	// KeepWithin keeps all snapshots that are younger.
 	KeepWithin time.Duration `yaml:"keep-within" default:"0s"`
-	// MinVerified is how many of the newest verified snapshots always stay, at
-	// least 1.
+	// MinVerified is how many of the newest verified snapshots of each timeline
+	// always stay, at least 1.
 	MinVerified int `yaml:"min-verified" default:"3" min:"1"`
 	// MinAge is the age below which no snapshot is removed.
 	MinAge time.Duration `yaml:"min-age" default:"0s"`
@@ -162,6 +162,9 @@ type Retention struct {
 	// a keep rule matches, until the total fits; pins, min-verified and min-age
 	// still apply. 0 sets no limit.
 	MaxBytes int64 `yaml:"max-bytes" default:"0"`
+	// FreezeFor is how long a timeline that is not accepted keeps all snapshots of
+	// older timelines, from its first snapshot on. 0 means 720h.
+	FreezeFor time.Duration `yaml:"freeze-for" default:"720h"`
 	// TimeZone in which hours, days and weeks are counted.
 	TimeZone string `yaml:"time-zone" default:"UTC"`
 }

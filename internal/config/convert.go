@@ -88,7 +88,8 @@ func parseOptional(line string) (schedule.Line, error) {
 
 // Policy returns the rules for package retention. [Parse] has checked the time
 // zone; an unknown one means UTC.
-func (r *Retention) Policy() retention.Policy {
+func (c *Cluster) Policy() retention.Policy {
+	r := &c.Retention
 	location, err := time.LoadLocation(r.TimeZone)
 	if err != nil {
 		location = time.UTC
@@ -97,5 +98,6 @@ func (r *Retention) Policy() retention.Policy {
 		Last: r.KeepLast, Hourly: r.KeepHourly, Daily: r.KeepDaily, Weekly: r.KeepWeekly,
 		Monthly: r.KeepMonthly, Yearly: r.KeepYearly,
 		Within: r.KeepWithin, MinVerified: r.MinVerified, MinAge: r.MinAge, MaxBytes: r.MaxBytes, Location: location,
+		FreezeFor: r.FreezeFor, CountUnconfirmed: !c.Snapshot.HashCheck,
 	}
 }

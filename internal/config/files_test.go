@@ -249,13 +249,14 @@ func TestConversions(t *testing.T) {
 		t.Errorf("got %+v, %v", codec, err)
 	}
 
-	p := prod.Retention.Policy()
+	p := prod.Policy()
 	if p.Location.String() != "Europe/Berlin" {
 		t.Errorf("zone %s", p.Location)
 	}
 	p.Location = nil
 	if diff := cmp.Diff(retention.Policy{Last: 12, Hourly: 24, Daily: 14, Weekly: 8, Monthly: 12, Yearly: 2,
-		Within: 48 * time.Hour, MinVerified: 3, MinAge: 6 * time.Hour, MaxBytes: 500 << 30}, p); diff != "" {
+		Within: 48 * time.Hour, MinVerified: 3, MinAge: 6 * time.Hour, MaxBytes: 500 << 30,
+		FreezeFor: 30 * 24 * time.Hour}, p); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
 

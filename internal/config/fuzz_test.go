@@ -103,7 +103,7 @@ func FuzzParse(f *testing.F) {
 		}
 		c.Files()
 		for i := range c.Clusters {
-			c.Clusters[i].Retention.Policy()
+			c.Clusters[i].Policy()
 			if _, err := c.Clusters[i].Snapshot.Line(); err != nil {
 				t.Fatal(err)
 			}

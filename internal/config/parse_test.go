@@ -365,7 +365,7 @@ func TestDefaults(t *testing.T) {
 		Name: "prod", Endpoints: []string{"127.0.0.1:2379"}, Repository: "main",
 		Snapshot: config.Snapshot{Schedule: "@hourly", MaxAge: 24 * time.Hour, Timeout: 2 * time.Hour, Retries: 3,
 			HashCheck: true, StallTimeout: 30 * time.Second, RequestTimeout: 5 * time.Second},
-		Retention:  config.Retention{MinVerified: 3, TimeZone: "UTC"},
+		Retention:  config.Retention{MinVerified: 3, FreezeFor: 720 * time.Hour, TimeZone: "UTC"},
 		Defragment: config.Defragment{Threshold: 0.3},
 	}
 	if diff := cmp.Diff(want, c.Clusters[0]); diff != "" {
@@ -416,8 +416,11 @@ daemon:
 		t.Errorf("-want +got\n%s", diff)
 	}
 	if diff := cmp.Diff(config.Retention{KeepWithin: 90 * time.Minute, MinVerified: 1, KeepDaily: 7, MaxBytes: 3 << 29,
-		TimeZone: "Europe/Berlin"}, c.Clusters[0].Retention); diff != "" {
+		FreezeFor: 720 * time.Hour, TimeZone: "Europe/Berlin"}, c.Clusters[0].Retention); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
+	}
+	if !c.Clusters[0].Policy().CountUnconfirmed { // hash-check is off
+		t.Error("nothing is compared, and unconfirmed snapshots do not count")
 	}
 	if diff := cmp.Diff(map[string]string{"on": "yes", "number": "010", "text": "a $ or 5${N}", "empty": ""},
 		c.Clusters[0].Labels); diff != "" {

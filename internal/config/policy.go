@@ -25,7 +25,7 @@ func (c *Config) Policies() ([]Policy, error) {
 			return nil, fmt.Errorf("repository %s: %w", name, err)
 		}
 		removes := slices.ContainsFunc(c.Clusters, func(cluster Cluster) bool {
-			return cluster.Repository == name && cluster.Retention.Policy().HasRule()
+			return cluster.Repository == name && cluster.Policy().HasRule()
 		})
 		text, err := loc.Policy(repo.Options, removes)
 		if err != nil {

@@ -79,6 +79,8 @@ func (gs *gauges) collect(s sender, g *guard, now, next time.Time) {
 			truth(f.Verification == nil && summary.Damaged == 0), name)
 	}
 	if !f.Read.IsZero() {
+		s.send("backupd_snapshots_lost",
+			"Snapshots that are gone since the daemon saw them, and that backupd did not remove.", float64(len(f.Lost)), name)
 		collectStored(s, summary, f.Newest(), now, name)
 		collectHistory(s, f.Overview, name)
 	}

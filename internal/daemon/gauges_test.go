@@ -1,6 +1,8 @@
 package daemon_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -70,6 +72,25 @@ func TestUnconfirmed(t *testing.T) {
 	h.reload(d)
 	h.troubled(d, server.ClusterFailure, "no longer holds a verified snapshot")
 	if got := series(t, d, "backupd_last_success_timestamp_seconds"); len(got) != 0 {
+		t.Errorf("got %v", got)
+	}
+}
+
+// TestGauges_Lost: snapshots that somebody else deleted are counted.
+func TestGauges_Lost(t *testing.T) {
+	h := newHouse(t)
+	h.looks = often
+	d, _ := h.protected()
+	if got := series(t, d, "backupd_snapshots_lost{"); len(got) != 1 || !strings.HasSuffix(got[0], " 0") {
+		t.Errorf("got %v", got)
+	}
+	manifests, err := filepath.Glob(h.folder() + "/prod/snapshots/*.json")
+	if err != nil || len(manifests) != 1 {
+		t.Fatalf("got %v, %v", manifests, err)
+	}
+	h.must(os.Remove(manifests[0]))
+	h.troubled(d, server.ClusterFailure, "snapshots are gone that backupd did not remove: ")
+	if got := series(t, d, "backupd_snapshots_lost{"); len(got) != 1 || !strings.HasSuffix(got[0], " 1") {
 		t.Errorf("got %v", got)
 	}
 }

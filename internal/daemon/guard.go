@@ -97,7 +97,7 @@ func (g *guard) inherit(old []*guard) {
 func (g *guard) assign(tool string) (err error) {
 	c := g.conf
 	g.Lenient = !c.Snapshot.HashCheck
-	policy := c.Retention.Policy()
+	policy := c.Policy()
 	g.backup = duty.Backup{
 		Subject: g.Subject, Jitter: c.Snapshot.Jitter, MaxAge: c.Snapshot.MaxAge, Policy: policy,
 		Codec: g.repo.Codec, Tool: tool,

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,6 +43,9 @@ func (b *Backup) Health(now time.Time) Health {
 		if h := inQuestionHealth(b.Subject, f.Overview); h.Level != OK {
 			return h
 		}
+	}
+	if h := loss(f.Lost); h.Level != OK {
+		return h
 	}
 	if h := damage(b.Cluster, s); h.Level != OK {
 		return h
@@ -84,6 +88,26 @@ func inQuestionHealth(s *Subject, o *repository.Overview) Health {
 		return Health{Level: OK}
 	}
 	return Health{Level: Failure, Problem: history.Error(), Hint: historyHint(s, history), Err: err}
+}
+
+// loss judges whether snapshots are gone that backupd did not remove.
+func loss(lost []repository.Item) Health {
+	if len(lost) == 0 {
+		return Health{Level: OK}
+	}
+	const most = 3 // are named
+	var names []string
+	for _, i := range slices.Backward(lost) {
+		names = append(names, string(i.ID))
+	}
+	text := strings.Join(names[:min(len(names), most)], ", ")
+	if len(names) > most {
+		text += fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	h := problem(Failure, "snapshots are gone that backupd did not remove: "+text, nil)
+	h.Hint = "find out who deletes objects there (a lifecycle rule, another tool), and bring them back from a copy of " +
+		"the repository if there is one; a restart of the daemon acknowledges the loss"
+	return h
 }
 
 // damage judges the stored snapshots.

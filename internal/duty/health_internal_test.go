@@ -164,3 +164,19 @@ func TestHealth(t *testing.T) {
 		}
 	})
 }
+
+// TestLoss: the newest of the lost snapshots are named.
+func TestLoss(t *testing.T) {
+	var lost []repository.Item
+	if h := loss(lost); h.Level != OK {
+		t.Errorf("got %+v", h)
+	}
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		lost = append(lost, repository.Item{ID: backup.SnapshotID(name)})
+	}
+	h := loss(lost)
+	if want := "snapshots are gone that backupd did not remove: e, d, c and 2 more"; h.Level != Failure ||
+		h.Problem != want || !strings.Contains(h.Hint, "restart") {
+		t.Errorf("got %+v", h)
+	}
+}

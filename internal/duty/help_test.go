@@ -251,6 +251,12 @@ func (p *place) write(key string, raw []byte) {
 func (p *place) remove(keys ...string) {
 	p.t.Helper()
 	for _, key := range keys {
+		if k, err := backup.ParseKey(key); err == nil && k.Kind == backup.KindManifest {
+			removal := backup.Mark{Kind: backup.MarkRemoved, ID: k.ID, Reason: "by a test"}
+			if err := repository.At(p.mem, "").Cluster(k.Cluster).Marks().Note(p.t.Context(), removal); err != nil {
+				p.t.Fatal(err)
+			}
+		}
 		if err := p.mem.Delete(p.t.Context(), key); err != nil {
 			p.t.Fatal(err)
 		}

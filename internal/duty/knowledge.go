@@ -38,6 +38,10 @@ type Facts struct {
 	ReadErr      error                // why it could not be read the last time
 	Overview     *repository.Overview // nil: it was never read
 
+	// Lost are snapshots that this process saw, and that are gone although backupd did
+	// not remove them. A restart forgets them.
+	Lost []repository.Item
+
 	// Confirmed is the newest time at which a verified snapshot is known to have
 	// held everything in the cluster; zero: there is none. Protected says that
 	// there ever was one.
@@ -109,6 +113,15 @@ func (k *Knowledge) saw(id string, o *repository.Overview, now time.Time) *repos
 	return o
 }
 
+// missed notes that snapshots were lost.
+func (k *Knowledge) missed(lost []repository.Item) {
+	k.change(func(f *Facts) {
+		f.Lost = slices.Concat(f.Lost, lost) // others may hold the old slice
+		slices.SortFunc(f.Lost, func(a, b repository.Item) int { return backup.CompareIDs(a.ID, b.ID) })
+		f.Lost = slices.CompactFunc(f.Lost, func(a, b repository.Item) bool { return a.ID == b.ID })
+	})
+}
+
 func (k *Knowledge) unrecordedDefects() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -132,6 +145,7 @@ func (k *Knowledge) withUnrecorded(o *repository.Overview) *repository.Overview 
 func (f *Facts) saw(o *repository.Overview, now time.Time) {
 	before := f.Newest()
 	f.Overview = o
+	f.Lost = slices.DeleteFunc(slices.Clone(f.Lost), func(i repository.Item) bool { return o.Holds(i.ID) })
 	// A snapshot that was deleted or damaged no longer counts as protection.
 	s := o.Summary(now)
 	newest := s.NewestVerified

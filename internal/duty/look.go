@@ -44,6 +44,10 @@ func (s *Subject) Look(ctx context.Context, p retention.Policy) (*repository.Ove
 		// an error.
 		_, err = s.open(ctx, repo.ID())
 	}
+	var lost []repository.Item
+	if err == nil {
+		lost, err = s.lost(ctx, repo.Cluster(s.Cluster), before.Overview, o)
+	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx) // the error says nothing about the repository
 	}
@@ -51,7 +55,26 @@ func (s *Subject) Look(ctx context.Context, p retention.Policy) (*repository.Ove
 		s.Known.change(func(f *Facts) { f.ReadErr = err })
 		return nil, err
 	}
+	s.Known.missed(lost)
 	return s.Known.saw(repo.ID(), o, s.Now()), nil
+}
+
+// lost returns the snapshots that are gone since the last look, and that backupd did not
+// remove.
+func (s *Subject) lost(
+	ctx context.Context, in *repository.Cluster, before, now *repository.Overview,
+) ([]repository.Item, error) {
+	gone := prune.Lost(before, now)
+	if len(gone) == 0 {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, lookTime, fmt.Errorf("no end within %v", lookTime))
+	defer cancel()
+	lost, err := prune.ConfirmLost(ctx, in, gone)
+	for _, i := range lost {
+		s.Log.Error("a snapshot is gone, and backupd did not remove it", "cluster", s.Cluster, "snapshot", i.ID)
+	}
+	return lost, because(ctx, err)
 }
 
 func look(

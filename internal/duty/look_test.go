@@ -1,6 +1,7 @@
 package duty_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -193,5 +194,42 @@ func TestLook_Meanwhile(t *testing.T) {
 	if known.Newest().ID != last.ID || seen.Newest().ID != last.ID || !known.Confirmed.Equal(last.StartedAt) ||
 		len(known.Overview.Items) != 2 || len(seen.Overview.Items) != 2 {
 		t.Errorf("known: %+v\nseen: %+v", known, seen)
+	}
+}
+
+// TestLook_Lost: a snapshot that is gone is a failure until it is back, unless a mark
+// says that backupd removed it.
+func TestLook_Lost(t *testing.T) {
+	p := newPlace(t).process()
+	first := p.taken()
+	p.remove(first.Key(), first.DataKey()) // by another process
+	second := p.taken()
+	p.put()
+	p.taken()
+	p.look()
+	p.healthy(duty.OK, "")
+	raw := p.read(second.Key())
+	if err := p.mem.Delete(t.Context(), second.Key()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // it is not forgotten by the next look
+		p.look()
+		p.healthy(duty.Failure, "snapshots are gone that backupd did not remove: "+string(second.ID))
+	}
+	if lost := p.Known.Now().Lost; len(lost) != 1 || lost[0].ID != second.ID {
+		t.Errorf("lost: %+v", lost)
+	}
+	if err := p.mem.Create(t.Context(), second.Key(), bytes.NewReader(raw)); err != nil {
+		t.Fatal(err)
+	}
+	p.look()
+	p.healthy(duty.OK, "")
+	// A store that cannot say whether it is there is no loss.
+	if err := p.mem.Delete(t.Context(), second.Key()); err != nil {
+		t.Fatal(err)
+	}
+	p.refuse(storage.OpStat, second.Key(), errDown)
+	if _, err := p.Look(t.Context(), p.backup.Policy); !errors.Is(err, errDown) || len(p.Known.Now().Lost) != 0 {
+		t.Errorf("got %v, lost %v", err, p.Known.Now().Lost)
 	}
 }

@@ -47,7 +47,7 @@ func (p *pruner) pruneNow(ctx context.Context) (removed int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	result, err := prune.Run(ctx, repo.Cluster(p.Cluster), plan, p.Log)
+	result, err := prune.Run(ctx, repo.Cluster(p.Cluster), plan, Host("retention"), p.Log)
 	if len(result.Removed) > 0 {
 		p.Known.removed(result.Removed, p.Now())
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -411,7 +412,7 @@ func TestVerify_Removed(t *testing.T) {
 	p.damage(m.DataKey())
 	p.verified("", duty.Failed, "bytes changed")
 	in := repository.At(p.mem, "").Cluster("prod")
-	if err := in.Delete(t.Context(), m.ID); err != nil {
+	if err := prune.Delete(t.Context(), in, m.ID, "op"); err != nil {
 		t.Fatal(err)
 	}
 	p.look()

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -193,6 +195,12 @@ func keys(t *testing.T, s storage.Store) []string {
 		out = append(out, o.Key)
 	}
 	return out
+}
+
+// unmarked returns the keys of all objects but the marks of removals.
+func unmarked(t *testing.T, s storage.Store) []string {
+	t.Helper()
+	return slices.DeleteFunc(keys(t, s), func(key string) bool { return strings.HasSuffix(key, ".removed.json") })
 }
 
 func newS3(t testing.TB) (storage.Store, *testserver.S3) {

@@ -31,16 +31,20 @@ type Item struct {
 	Data []storage.Object
 	// Marks are the kinds of marks that are there.
 	Marks []backup.MarkKind
+	// Claimed reports that another version of backupd may have written a manifest that
+	// names the data. Then it is not known whether a snapshot exists.
+	Claimed bool
 
-	stored time.Time // when the manifest was stored
-	clash  bool      // another manifest names the same data, which backupd never makes
-	defect error     // found by reading the manifest or a mark
+	marked map[backup.MarkKind]time.Time // when the marks were made
+	stored time.Time                     // when the manifest was stored
+	clash  bool                          // another manifest names the same data, which backupd never makes
+	defect error                         // found by reading the manifest or a mark
 }
 
 // itemOf makes an item from the name of a manifest or of a mark.
 func itemOf(k backup.Key) Item {
 	return Item{
-		Cluster: k.Cluster, ID: k.ID, Name: k.ID.DataName(), Exists: k.Kind == backup.KindManifest,
+		Cluster: k.Cluster, ID: k.ID, Name: k.DataName(), Exists: k.Kind == backup.KindManifest,
 		Timeline: k.Timeline, Index: k.Index, Taken: k.State,
 	}
 }
@@ -61,6 +65,20 @@ func (i *Item) Key() backup.Key {
 
 // Marked reports whether there is a mark of that kind.
 func (i *Item) Marked(kind backup.MarkKind) bool { return slices.Contains(i.Marks, kind) }
+
+// MarkedAt returns when the mark of that kind was made, as far as it was read, and
+// when it was stored: the later of both, because clocks differ. It is zero if there is
+// no such mark, or if it was read and is damaged.
+func (i *Item) MarkedAt(kind backup.MarkKind) time.Time { return i.marked[kind] }
+
+// MarkKey is the name of a mark about the item.
+func MarkKey(i *Item, kind backup.MarkKind) backup.Key {
+	k := backup.Key{Cluster: i.Cluster, Kind: backup.KindMark, ID: i.ID, Mark: kind}
+	if kind == backup.MarkLitter {
+		k.ID, k.Data = "", i.Name
+	}
+	return k
+}
 
 // Pinned reports whether the snapshot must stay.
 func (i *Item) Pinned() bool { return i.Marked(backup.MarkPin) }
@@ -118,9 +136,10 @@ func (i *Item) State() backup.State {
 func (i *Item) Future(now time.Time) bool { return i.ID.Future(now) }
 
 // Litter returns data without a manifest that belongs to no backup in progress:
-// the backup began long ago, and none of its objects was stored lately.
+// the backup began long ago, and none of its objects was stored lately. That nothing
+// names it is what one listing says, which may lag.
 func (i *Item) Litter(now time.Time) []storage.Object {
-	if i.Exists {
+	if i.Exists || i.Claimed {
 		return nil
 	}
 	for _, o := range i.Data {

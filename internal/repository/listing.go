@@ -84,17 +84,27 @@ func join(in catalog.Second) []Item {
 	for _, d := range in.Data {
 		objects[d.Name.Data] = append(objects[d.Name.Data], d.Object)
 	}
-	marked := map[backup.SnapshotID][]backup.MarkKind{}
+	marked := map[backup.SnapshotID][]catalog.Object{}
+	litter := map[backup.DataName][]catalog.Object{}
 	for _, m := range in.Marks {
-		marked[m.Name.ID] = append(marked[m.Name.ID], m.Name.Mark)
+		if m.Name.Mark == backup.MarkLitter {
+			litter[m.Name.Data] = append(litter[m.Name.Data], m)
+		} else {
+			marked[m.Name.ID] = append(marked[m.Name.ID], m)
+		}
 	}
-	owners := map[backup.DataName]int{}
+	owners, seen := map[backup.DataName]int{}, map[backup.DataName]int{}
 	for _, m := range in.Manifests {
 		owners[m.Name.ID.DataName()]++
 	}
 	item := func(k backup.Key) Item {
 		i := itemOf(k)
-		i.Data, i.Marks = objects[i.Name], marked[k.ID]
+		marks := marked[k.ID]
+		if i.Exists || seen[i.Name] == 0 { // else another item has them
+			i.Data, marks = objects[i.Name], slices.Concat(litter[i.Name], marks)
+		}
+		i.Claimed = !i.Exists && in.Claims(i.Name)
+		i.Marks, i.marked = kindsOf(marks)
 		return i
 	}
 	var out []Item
@@ -102,9 +112,7 @@ func join(in catalog.Second) []Item {
 		i := item(m.Name)
 		i.stored, i.clash = m.ModTime, owners[i.Name] > 1
 		out = append(out, i)
-	}
-	for name := range owners { // the data of snapshots: all of it is in their items
-		delete(objects, name)
+		seen[i.Name]++
 	}
 	for _, m := range in.Manifests {
 		delete(marked, m.Name.ID)
@@ -112,18 +120,28 @@ func join(in catalog.Second) []Item {
 	for _, m := range in.Marks {
 		if len(marked[m.Name.ID]) > 0 {
 			out = append(out, item(m.Name))
+			seen[m.Name.DataName()]++
 		}
 		delete(marked, m.Name.ID)
-		delete(objects, m.Name.ID.DataName())
 	}
-	for _, d := range in.Data {
-		if of, ok := objects[d.Name.Data]; ok {
-			out = append(out, Item{Cluster: d.Name.Cluster, Name: d.Name.Data, Data: of})
-			delete(objects, d.Name.Data)
+	for _, o := range slices.Concat(in.Data, in.Marks) {
+		if name := o.Name.DataName(); seen[name] == 0 {
+			out = append(out, item(backup.Key{Cluster: o.Name.Cluster, Data: name}))
+			seen[name]++
 		}
 	}
 	slices.SortFunc(out, compareItems)
 	return out
+}
+
+// kindsOf returns the kinds of marks, and when they were stored.
+func kindsOf(marks []catalog.Object) (kinds []backup.MarkKind, at map[backup.MarkKind]time.Time) {
+	at = map[backup.MarkKind]time.Time{}
+	for _, m := range marks {
+		kinds = append(kinds, m.Name.Mark)
+		at[m.Name.Mark] = m.ModTime
+	}
+	return kinds, at
 }
 
 // confirm looks again for data that seems to be missing: its backup may have ended

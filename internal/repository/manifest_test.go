@@ -10,6 +10,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
@@ -178,11 +179,11 @@ func TestDelete_Damaged(t *testing.T) {
 		if name == "DamagedManifest" {
 			create(t, s, m.Key(), []byte("nonsense"))
 		}
-		if err := prod(s).Delete(t.Context(), m.ID); err != nil {
+		if err := prune.Delete(t.Context(), prod(s), m.ID, "op"); err != nil {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
-	if left := keys(t, s); !slices.Equal(left, []string{backup.MarkerKey}) {
+	if left := unmarked(t, s); !slices.Equal(left, []string{backup.MarkerKey}) {
 		t.Errorf("left: %v", left)
 	}
 }
@@ -205,16 +206,21 @@ func TestDelete_Marks(t *testing.T) {
 	}
 	s, m := build()
 	traced := storagetest.Trace(s)
-	if err := prod(traced).Delete(t.Context(), m.ID); err != nil || len(keys(t, s)) != 0 {
+	if err := prune.Delete(t.Context(), prod(traced), m.ID, "op"); err != nil || len(keys(t, s)) != 1 {
 		t.Errorf("got %v, left %v", err, keys(t, s))
+	}
+	if mark, err := prod(s).Marks().Find(t.Context(), m.ID, backup.MarkRemoved); err != nil || mark.By != "op" ||
+		mark.Manifest != m.Key() {
+		t.Errorf("got mark %+v, %v", mark, err)
 	}
 	golden(t, "delete_marks.trace", traced.String())
 	for n := 0; ; n++ {
 		s, m := build()
 		faulty := storagetest.FailAt(s, n, storagetest.Before, errFault)
-		err := prod(faulty).Delete(t.Context(), m.ID)
+		err := prune.Delete(t.Context(), prod(faulty), m.ID, "op")
 		left := keys(t, s)
-		if len(left) > 2 && !slices.Contains(left, pinKey(m)) {
+		if len(unmarked(t, s)) > 1 && !slices.Contains(left, pinKey(m)) ||
+			!slices.Contains(left, m.Key()) && len(left) == len(unmarked(t, s)) {
 			t.Errorf("operation %d: left %v", n, left)
 		}
 		if !faulty.Fired() {
@@ -223,8 +229,8 @@ func TestDelete_Marks(t *testing.T) {
 		if !errors.Is(err, errFault) {
 			t.Errorf("operation %d: got %v", n, err)
 		}
-		if err := prod(s).Delete(t.Context(), m.ID); err != nil && !errors.Is(err, fs.ErrNotExist) ||
-			len(keys(t, s)) != 0 {
+		if err := prune.Delete(t.Context(), prod(s), m.ID, "op"); err != nil && !errors.Is(err, fs.ErrNotExist) ||
+			len(unmarked(t, s)) != 0 {
 			t.Errorf("operation %d: again: got %v, left %v", n, err, keys(t, s))
 		}
 	}

@@ -34,8 +34,7 @@ func stateOf(kind backup.MarkKind) string {
 	return "marked as " + string(kind)
 }
 
-// MarkKey is the name of a mark.
-func MarkKey(cluster string, id backup.SnapshotID, kind backup.MarkKind) backup.Key {
+func markKey(cluster string, id backup.SnapshotID, kind backup.MarkKind) backup.Key {
 	return backup.Key{Cluster: cluster, Kind: backup.KindMark, ID: id, Mark: kind}
 }
 
@@ -57,7 +56,7 @@ func (m Marks) Add(ctx context.Context, i Item, mark backup.Mark) error {
 	if err := stillThere(ctx, m.objects, i); err != nil {
 		return err
 	}
-	err = m.store.Create(ctx, MarkKey(m.objects.Cluster, i.ID, mark.Kind).String(), bytes.NewReader(raw))
+	err = m.store.Create(ctx, markKey(m.objects.Cluster, i.ID, mark.Kind).String(), bytes.NewReader(raw))
 	if errors.Is(err, fs.ErrExist) {
 		if old, ferr := m.Find(ctx, i.ID, mark.Kind); ferr == nil && old != nil {
 			return &MarkedError{*old}
@@ -99,22 +98,8 @@ func (m Marks) Remove(ctx context.Context, id backup.SnapshotID, kind backup.Mar
 	if mark == nil {
 		return &NotFoundError{fmt.Sprintf("snapshot %s is not %s", id, stateOf(kind))}
 	}
-	if err := m.store.Delete(ctx, MarkKey(m.objects.Cluster, id, kind).String()); err != nil {
+	if err := m.store.Delete(ctx, markKey(m.objects.Cluster, id, kind).String()); err != nil {
 		return fmt.Errorf("delete mark: %w", err)
-	}
-	return nil
-}
-
-// deleteAll removes all marks of a snapshot.
-func (m Marks) deleteAll(ctx context.Context, id backup.SnapshotID) error {
-	marks, err := m.objects.All(ctx, backup.MarkPrefix(m.objects.Cluster)+string(id)+".")
-	for _, obj := range marks {
-		if err == nil {
-			err = m.store.Delete(ctx, obj.Key)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("delete marks: %w", err)
 	}
 	return nil
 }
@@ -122,18 +107,40 @@ func (m Marks) deleteAll(ctx context.Context, id backup.SnapshotID) error {
 // Find returns the mark of that kind of a snapshot, or nil if there is none. A
 // mark that cannot be parsed counts too.
 func (m Marks) Find(ctx context.Context, id backup.SnapshotID, kind backup.MarkKind) (*backup.Mark, error) {
-	raw, err := m.objects.Read(ctx, MarkKey(m.objects.Cluster, id, kind).String(), backup.MaxMarkBytes)
+	return m.find(ctx, markKey(m.objects.Cluster, id, kind))
+}
+
+func (m Marks) find(ctx context.Context, k backup.Key) (*backup.Mark, error) {
+	raw, err := m.objects.Read(ctx, k.String(), backup.MaxMarkBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read mark of snapshot %s: %w", id, err)
+		return nil, fmt.Errorf("read mark %s: %w", k, err)
 	}
 	mark, err := backup.ParseMark(raw)
-	if err != nil || mark.ID != id || mark.Kind != kind {
-		return &backup.Mark{Kind: kind, ID: id, Reason: "the mark cannot be read"}, nil
+	if err != nil || mark.ID != k.ID || mark.Data != k.Data || mark.Kind != k.Mark {
+		return &backup.Mark{Kind: k.Mark, ID: k.ID, Data: k.Data, Reason: "the mark cannot be read"}, nil
 	}
 	return mark, nil
+}
+
+// Note makes a mark whatever there is of its snapshot or its data. The format and the
+// time of mark are filled in. It is no error if there is a mark of that kind already.
+func (m Marks) Note(ctx context.Context, mark backup.Mark) error {
+	mark.Format, mark.At = backup.MarkFormat, time.Now().UTC().Truncate(time.Second)
+	raw, err := mark.Marshal()
+	if err != nil {
+		return err
+	}
+	k := backup.Key{
+		Cluster: m.objects.Cluster, Kind: backup.KindMark, ID: mark.ID, Data: mark.Data, Mark: mark.Kind,
+	}
+	err = m.store.Create(ctx, k.String(), bytes.NewReader(raw))
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("create mark %s: %w", k, err)
+	}
+	return nil
 }
 
 // Whole reports whether a verification found the snapshot stored as it was taken.
@@ -164,7 +171,7 @@ func (m Marks) Record(ctx context.Context, i Item, result error, by string) erro
 	return fmt.Errorf("mark the result of verifying snapshot %s: %w", i.ID, err)
 }
 
-// read returns the marks of snapshots. It does not read those that known has,
+// read returns the marks of snapshots, and those that explain data without one. It does not read those that known has,
 // because marks are never changed.
 func (m Marks) read(
 	ctx context.Context, items []Item, known map[backup.Key]backup.Mark,
@@ -175,12 +182,15 @@ func (m Marks) read(
 	g.SetLimit(manifestReaders)
 	for _, i := range items {
 		for _, kind := range i.Marks {
-			k := MarkKey(m.objects.Cluster, i.ID, kind)
+			if !readsMark(&i, kind) {
+				continue
+			}
+			k := MarkKey(&i, kind)
 			g.Go(func() (err error) {
 				old, ok := known[k]
 				mark := &old
 				if !ok {
-					mark, err = m.Find(ctx, k.ID, k.Mark)
+					mark, err = m.find(ctx, k)
 				}
 				if mark != nil {
 					mu.Lock()
@@ -192,4 +202,11 @@ func (m Marks) read(
 		}
 	}
 	return out, g.Wait()
+}
+
+// readsMark reports whether a look reads the content of a mark about the item. There may
+// be many marks of removed snapshots, whose names and times are enough.
+func readsMark(i *Item, kind backup.MarkKind) bool {
+	ofData := kind == backup.MarkLitter || kind == backup.MarkRemoved
+	return i.Exists && !ofData || !i.Exists && ofData && len(i.Data) > 0
 }

@@ -60,11 +60,14 @@ func (c *Cluster) Look(ctx context.Context, vouch int, known *Overview, now time
 		}
 	}
 	var err error
-	if o.marks, err = c.Marks().read(ctx, o.Items, read); err != nil {
+	if o.marks, err = c.Marks().read(ctx, slices.Concat(o.Items, o.Rest), read); err != nil {
 		return nil, err
 	}
 	for n := range o.Items {
 		o.Items[n].explain(o.marks)
+	}
+	for n := range o.Rest {
+		dateMarks(&o.Rest[n], o.marks)
 	}
 	if err := vouchFor(ctx, c, o, vouch, now); err != nil {
 		return nil, err
@@ -86,12 +89,25 @@ func (i *Item) damagedKey(kind backup.DefectKind) string {
 
 // explain turns a mark of damage into the defect of the item.
 func (i *Item) explain(marks map[backup.Key]backup.Mark) {
-	if m, ok := marks[MarkKey(i.Cluster, i.ID, backup.MarkDamaged)]; ok && i.Marked(backup.MarkDamaged) {
+	if m, ok := marks[MarkKey(i, backup.MarkDamaged)]; ok && i.Marked(backup.MarkDamaged) {
 		kind := m.Defect
 		if kind == "" {
 			kind = backup.Changed
 		}
 		i.defect = &backup.DefectError{Kind: kind, Key: i.damagedKey(kind), Err: backup.Corruptf("%s", m.Reason)}
+	}
+}
+
+// dateMarks corrects the times at which marks were made by their content.
+func dateMarks(i *Item, marks map[backup.Key]backup.Mark) {
+	for _, kind := range i.Marks {
+		m, ok := marks[MarkKey(i, kind)]
+		switch {
+		case ok && m.At.IsZero(): // it cannot be read
+			i.marked[kind] = time.Time{}
+		case ok && m.At.After(i.marked[kind]):
+			i.marked[kind] = m.At
+		}
 	}
 }
 
@@ -147,7 +163,7 @@ func (o *Overview) Vouched() int { return o.vouched }
 
 // Mark returns the mark of that kind of a snapshot, or nil.
 func (o *Overview) Mark(id backup.SnapshotID, kind backup.MarkKind) *backup.Mark {
-	if m, ok := o.marks[MarkKey(o.Cluster, id, kind)]; ok {
+	if m, ok := o.marks[markKey(o.Cluster, id, kind)]; ok {
 		return &m
 	}
 	return nil

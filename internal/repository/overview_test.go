@@ -154,12 +154,17 @@ func TestOverview_Without(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := prune.Run(t.Context(), prod(s), pl, slog.New(slog.DiscardHandler))
+	r, err := prune.Run(t.Context(), prod(s), pl, "op", slog.New(slog.DiscardHandler))
 	if err != nil || len(r.Removed) != 4 {
 		t.Fatalf("got %+v, %v", r, err)
 	}
 	without := o.Without(r.Removed)
-	if diff := cmp.Diff(see(t, look(t, prod(s), 2, later()), 2, later()), see(t, without, 2, later())); diff != "" {
+	again := look(t, prod(s), 2, later())
+	if lost := prune.Lost(o, again); len(lost) != 0 || len(again.Rest) != 4 {
+		t.Errorf("lost %v", idsOf(lost))
+	}
+	again.Rest = nil // the marks of the removals
+	if diff := cmp.Diff(see(t, again, 2, later()), see(t, without, 2, later())); diff != "" {
 		t.Errorf("(- looked again, + computed):\n%s", diff)
 	}
 	if without.Holds(all[0].ID) || !o.Holds(all[0].ID) {

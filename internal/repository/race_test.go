@@ -9,6 +9,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
@@ -28,7 +29,7 @@ func TestDelete_Clash(t *testing.T) {
 		e    *backup.Manifest
 		left []string
 	}{{copied, []string{m.DataKey(), e.Key()}}, {e, nil}} {
-		if err := prod(s).Delete(t.Context(), c.e.ID); err != nil || !slices.Equal(keys(t, s), c.left) {
+		if err := prune.Delete(t.Context(), prod(s), c.e.ID, "op"); err != nil || !slices.Equal(unmarked(t, s), c.left) {
 			t.Errorf("%d: got %v, left %v", i, err, keys(t, s))
 		}
 	}

@@ -80,11 +80,6 @@ func (t Timelines) Find(name string) *Timeline {
 	return nil
 }
 
-// IsHead reports whether the snapshot is the furthest of a timeline.
-func (t Timelines) IsHead(id backup.SnapshotID) bool {
-	return slices.ContainsFunc(t, func(l Timeline) bool { return l.Head.ID == id })
-}
-
 // Present returns the timeline that goes on. It is nil if there is none. If several
 // may, the error is a [*HistoryError], and the timeline is the newest of them.
 func (t Timelines) Present() (*Timeline, error) {

@@ -2,14 +2,20 @@
 // reads nothing and deletes nothing.
 //
 // The rules add up: a snapshot stays if any rule keeps it, and each rule that does
-// is a reason. Two things matter more than the rules:
+// is a reason. Four things matter more than the rules:
 //
+//   - The order is that of the history: timelines by their numbers, and in a timeline
+//     the raft index, then the revision. Clocks play no part: the furthest snapshot is
+//     the newest, although its clock may have been behind.
+//   - The rules apply to each timeline by itself. While a later timeline is not
+//     accepted, an older one is frozen: nothing of it is removed.
 //   - Only verified snapshots count. A suspect or damaged one, in short a bad one,
-//     never takes the place of a verified one. While the newest of all is bad no
-//     verified one is removed, because it is not known yet since when the content has
-//     been bad.
-//   - The time of a snapshot is the one in its id. A snapshot from the future,
-//     which a wrong clock has made, is kept and takes no other's place.
+//     never takes the place of a verified one, and neither does an unconfirmed one.
+//     While the newest of a timeline, or of all, is bad no verified one before it is
+//     removed, because it is not known yet since when the content has been bad.
+//   - A snapshot from the future, which a wrong clock has made, is kept and takes no
+//     other's place. The rules that need a time use one that does not contradict the
+//     order of the history, whatever single clocks said.
 package retention
 
 import (
@@ -19,6 +25,10 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
+
+// FreezeFor is how long a timeline that is not accepted freezes the older ones,
+// unless a policy says otherwise.
+const FreezeFor = 30 * 24 * time.Hour
 
 // Policy says which snapshots to keep. A snapshot stays if any rule keeps it. A
 // policy without a keep rule keeps all.
@@ -31,15 +41,21 @@ type Policy struct {
 	// Within keeps snapshots that began less than that before the newest verified
 	// one. It is not measured from now, or all would be removed when backups fail.
 	Within time.Duration
-	// MinVerified is how many of the newest verified snapshots always stay; less
-	// than 1 means 1.
+	// MinVerified is how many of the newest verified snapshots of each timeline always
+	// stay; less than 1 means 1.
 	MinVerified int
 	// MinAge is the age below which no snapshot is removed.
 	MinAge time.Duration
-	// MaxBytes is the maximum total size. The oldest snapshots are removed, even if a
-	// keep rule matches, until the total fits or all that are left always stay. 0
-	// sets no limit.
+	// MaxBytes is the maximum total size of all timelines. The oldest snapshots of the
+	// oldest timeline are removed first, even if a keep rule matches, until the total
+	// fits or all that are left always stay. 0 sets no limit.
 	MaxBytes int64
+	// FreezeFor is how long a timeline that is not accepted freezes the older ones,
+	// from its first snapshot on; 0 means [FreezeFor].
+	FreezeFor time.Duration
+	// CountUnconfirmed says that unconfirmed snapshots count as verified ones do,
+	// because their content is never compared.
+	CountUnconfirmed bool
 	// Location is where hours, days and weeks begin; nil means UTC.
 	Location *time.Location
 }
@@ -47,6 +63,8 @@ type Policy struct {
 // Snapshot holds the facts about one snapshot that retention needs.
 type Snapshot struct {
 	ID          backup.SnapshotID
+	Timeline    string
+	Index       uint64       // the last raft entry in it
 	State       backup.State // only verified ones count
 	Pinned      string       // the reason, or ""
 	StoredBytes int64
@@ -57,6 +75,9 @@ type Decision struct {
 	Snapshot
 	Keep    bool
 	Reasons []string
+	// Floor reports whether it is one of the newest verified snapshots of its timeline,
+	// which must be there before any other is removed.
+	Floor bool
 }
 
 // HasRule reports whether there is a keep rule. Without one all snapshots are kept.
@@ -74,6 +95,7 @@ func (p Policy) Check() error {
 		{"keep-weekly", int64(p.Weekly)}, {"keep-monthly", int64(p.Monthly)}, {"keep-yearly", int64(p.Yearly)},
 		{"keep-within", int64(p.Within)},
 		{"min-verified", int64(p.MinVerified)}, {"min-age", int64(p.MinAge)}, {"max-bytes", p.MaxBytes},
+		{"freeze-for", int64(p.FreezeFor)},
 	} {
 		if c.value < 0 {
 			return fmt.Errorf("%s is negative", c.what)
@@ -85,10 +107,11 @@ func (p Policy) Check() error {
 	return nil
 }
 
-// Apply decides about all snapshots of one cluster, in any order. It returns the
-// decisions with the newest first.
-func (p Policy) Apply(all []Snapshot, now time.Time) []Decision {
+// Apply decides about all snapshots of one cluster, in any order. open has the
+// timelines that are not accepted. It returns the decisions with the newest first.
+func (p Policy) Apply(all []Snapshot, open map[string]bool, now time.Time) []Decision {
 	c := newSelection(p, all, now)
+	c.freeze(open)
 	c.keepAlways()
 	if !p.HasRule() {
 		for _, s := range c.all {
@@ -96,7 +119,9 @@ func (p Policy) Apply(all []Snapshot, now time.Time) []Decision {
 		}
 		return c.decisions()
 	}
-	c.applyRules()
+	for _, l := range c.lines {
+		c.applyRules(l)
+	}
 	c.limitBytes()
 	return c.decisions()
 }

@@ -51,6 +51,28 @@ func damaged(s retention.Snapshot) retention.Snapshot {
 	return s
 }
 
+// further makes a snapshot the furthest of its timeline.
+func further(s retention.Snapshot) retention.Snapshot {
+	s.Index = 1_000_000
+	return s
+}
+
+// numbered gives snapshots, the newest first, their places in the history.
+func numbered(all []retention.Snapshot) []retention.Snapshot {
+	for i := range all {
+		all[i].Index = uint64(len(all) - i)
+	}
+	return all
+}
+
+// of puts snapshots into a timeline.
+func of(timeline string, all []retention.Snapshot) []retention.Snapshot {
+	for i := range all {
+		all[i].Timeline = timeline
+	}
+	return all
+}
+
 func pinned(s retention.Snapshot, why string) retention.Snapshot {
 	s.Pinned = why
 	return s
@@ -161,20 +183,100 @@ func TestApply_Golden(t *testing.T) {
 			retention.Policy{Last: 1}, append(every(3, day), retention.Snapshot{ID: "nonsense", State: backup.Verified}),
 		},
 		"empty": {retention.Policy{Last: 1}, nil},
+		"clock-ten-days-behind": {
+			retention.Policy{Last: 3, Daily: 2, MinAge: day}, append(every(4, 6*time.Hour), further(at(now.Add(-10*day)))),
+		},
+		"one-writer-in-three-behind": { // its days are not its own
+			retention.Policy{Daily: 3}, ages(func(i int, s retention.Snapshot) retention.Snapshot {
+				if i%3 == 1 {
+					s.ID = at(s.ID.Time().Add(-10 * day)).ID
+				}
+				return s
+			}, numbered(every(9, 12*time.Hour))),
+		},
+		"timelines": {
+			retention.Policy{Last: 2, MinVerified: 1}, append(of("t2-bbbbbb", every(3, day)),
+				of("t1-aaaaaa", every(4, 2*day))...),
+		},
+		"timelines-max-bytes": {
+			retention.Policy{Last: 3, MinVerified: 1, MaxBytes: 350}, append(of("t2-bbbbbb", every(3, day)),
+				of("t1-aaaaaa", every(4, 2*day))...),
+		},
+		"newest-timeline-is-suspect": {
+			retention.Policy{Last: 1}, append(of("t2-bbbbbb", []retention.Snapshot{suspect(at(now.Add(-time.Hour)))}),
+				of("t1-aaaaaa", every(3, 2*day))...),
+		},
+		"unconfirmed": {
+			retention.Policy{Last: 1, MinVerified: 2}, ages(func(i int, s retention.Snapshot) retention.Snapshot {
+				if i%2 == 0 {
+					s.State = backup.Unconfirmed
+				}
+				return s
+			}, every(8, day)),
+		},
+		"unconfirmed-count": {
+			retention.Policy{Last: 1, MinVerified: 2, CountUnconfirmed: true},
+			ages(func(i int, s retention.Snapshot) retention.Snapshot {
+				if i%2 == 0 {
+					s.State = backup.Unconfirmed
+				}
+				return s
+			}, every(5, day)),
+		},
 	} {
-		t.Run(name, func(t *testing.T) { golden(t, name, show(c.policy.Apply(c.all, now))) })
+		t.Run(name, func(t *testing.T) { golden(t, name, show(c.policy.Apply(c.all, nil, now))) })
 	}
+}
+
+// TestApply_Frozen: an older timeline stays as it is until a later one is accepted
+// or old.
+func TestApply_Frozen(t *testing.T) {
+	const day = 24 * time.Hour
+	policy := retention.Policy{Last: 1, MaxBytes: 1}
+	all := append(of("t3-cccccc", every(2, time.Hour)), of("t2-bbbbbb", []retention.Snapshot{
+		at(now.Add(-5 * day)), at(now.Add(-6 * day)),
+	})...)
+	all = append(all, of("t1-aaaaaa", []retention.Snapshot{
+		suspect(at(now.Add(-11 * day))), at(now.Add(-10 * day)), at(now.Add(-12 * day)),
+	})...)
+	for name, c := range map[string]struct {
+		open   []string
+		policy func(*retention.Policy)
+	}{
+		"frozen-none":      {},
+		"frozen-by-all":    {open: []string{"t1-aaaaaa", "t2-bbbbbb", "t3-cccccc"}},
+		"frozen-by-second": {open: []string{"t2-bbbbbb"}},
+		"frozen-no-longer": {open: []string{"t2-bbbbbb"}, policy: func(p *retention.Policy) { p.FreezeFor = 6 * day }},
+		"frozen-no-rule":   {open: []string{"t3-cccccc"}, policy: func(p *retention.Policy) { *p = retention.Policy{} }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, open := policy, map[string]bool{}
+			for _, timeline := range c.open {
+				open[timeline] = true
+			}
+			if c.policy != nil {
+				c.policy(&p)
+			}
+			golden(t, name, show(p.Apply(all, open, now)))
+		})
+	}
+	// The only snapshot of the later timeline has a clock that is behind.
+	late := append(of("t2-bbbbbb", []retention.Snapshot{at(now.Add(-60 * day))}), of("t1-aaaaaa", every(3, day))...)
+	golden(t, "frozen-by-late-clock", show(policy.Apply(late, map[string]bool{"t2-bbbbbb": true}, now)))
 }
 
 func show(all []retention.Decision) string {
 	var b strings.Builder
 	for _, d := range all {
 		what, mark := "remove", ""
+		if d.Timeline != "" {
+			mark = " " + d.Timeline
+		}
 		if d.Keep {
 			what = "keep"
 		}
 		if d.State != backup.Verified {
-			mark = " " + strings.ToUpper(string(d.State))
+			mark += " " + strings.ToUpper(string(d.State))
 		}
 		fmt.Fprintf(&b, "%-6s %s%s: %s\n", what, d.ID, mark, strings.Join(d.Reasons, "; "))
 	}
@@ -206,6 +308,7 @@ func TestPolicy_Check(t *testing.T) {
 	}
 	for want, bad := range map[string]retention.Policy{
 		"keep-daily is negative": {Daily: -1}, "min-age is negative": {Last: 1, MinAge: -1},
+		"freeze-for is negative":        {FreezeFor: -1},
 		"max-bytes without a keep rule": {MaxBytes: 1},
 	} {
 		if err := bad.Check(); err == nil || !strings.Contains(err.Error(), want) {
@@ -219,7 +322,7 @@ func TestApply_ChangesNothing(t *testing.T) {
 	all := every(5, time.Hour)
 	slices.Reverse(all)
 	before := slices.Clone(all)
-	retention.Policy{Last: 1}.Apply(all, now)
+	retention.Policy{Last: 1}.Apply(all, nil, now)
 	if diff := cmp.Diff(before, all); diff != "" {
 		t.Error(diff)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
@@ -120,7 +121,7 @@ func TestCrash_Delete(t *testing.T) {
 			manifest, data := readObject(t, s, doomed.Key()), readObject(t, s, doomed.DataKey())
 			for n := 0; ; n++ {
 				faulty := storagetest.FailAt(s, n, when, errFault)
-				err := in(faulty).Cluster("prod").Delete(t.Context(), doomed.ID)
+				err := prune.Delete(t.Context(), in(faulty).Cluster("prod"), doomed.ID, "op")
 				if (err != nil) != faulty.Fired() {
 					t.Fatalf("operation %d: got %v", n, err)
 				}
@@ -139,7 +140,7 @@ func TestCrash_Delete(t *testing.T) {
 					wantKeys(t, s, kept)
 					return
 				}
-				if err := in(s).Cluster("prod").Delete(t.Context(), doomed.ID); err != nil &&
+				if err := prune.Delete(t.Context(), in(s).Cluster("prod"), doomed.ID, "op"); err != nil &&
 					!errors.Is(err, fs.ErrNotExist) {
 					t.Fatalf("operation %d: again: %v", n, err)
 				}
@@ -162,12 +163,12 @@ func TestTrace(t *testing.T) {
 	golden(t, "take.trace", traced.String())
 
 	traced = storagetest.Trace(s)
-	if err := in(traced).Cluster("prod").Delete(t.Context(), m.ID); err != nil {
+	if err := prune.Delete(t.Context(), in(traced).Cluster("prod"), m.ID, "op"); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "delete.trace", traced.String())
 
-	if err := in(s).Cluster(m.Cluster).Delete(t.Context(), m.ID); !errors.Is(err, fs.ErrNotExist) {
+	if err := prune.Delete(t.Context(), in(s).Cluster(m.Cluster), m.ID, "op"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("deleting it again: got %v", err)
 	}
 	wantKeys(t, s)

@@ -213,7 +213,9 @@ func wantKeys(t *testing.T, s storage.Store, of ...*backup.Manifest) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got = append(got, o.Key)
+		if !strings.HasSuffix(o.Key, ".removed.json") { // which outlives its snapshot
+			got = append(got, o.Key)
+		}
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the store holds %q, want %q", got, want)

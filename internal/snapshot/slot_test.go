@@ -64,7 +64,7 @@ func TestSlot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := prune.Run(t.Context(), prod, plan, slog.New(slog.DiscardHandler))
+	r, err := prune.Run(t.Context(), prod, plan, "op", slog.New(slog.DiscardHandler))
 	if err != nil || len(r.Removed) != 1 || r.Removed[0] == m.ID {
 		t.Fatalf("got %+v, %v", r, err)
 	}
@@ -209,7 +209,7 @@ func TestVerifier_PrunedMeanwhile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := prod.Delete(t.Context(), m.ID); err != nil {
+	if err := prune.Delete(t.Context(), prod, m.ID, "op"); err != nil {
 		t.Fatal(err)
 	}
 	v := newVerifier(s, "prod", t.TempDir())
@@ -229,7 +229,7 @@ func TestVerifier_PrunedBehind(t *testing.T) {
 	db := realDatabase(t)
 	for name, remove := range map[string]func(s storage.Store, m *backup.Manifest) error{
 		"Whole": func(s storage.Store, m *backup.Manifest) error {
-			return in(s).Cluster("prod").Delete(t.Context(), m.ID)
+			return prune.Delete(t.Context(), in(s).Cluster("prod"), m.ID, "op")
 		},
 		"DataAlone": func(s storage.Store, m *backup.Manifest) error { return s.Delete(t.Context(), m.DataKey()) },
 	} {

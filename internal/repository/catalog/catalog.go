@@ -36,13 +36,17 @@ type Object struct {
 // List yields our objects below a prefix, with their parsed names. It passes over
 // foreign ones.
 func (c Catalog) List(ctx context.Context, prefix, after string) iter.Seq2[Object, error] {
+	return c.list(ctx, prefix, after, ours)
+}
+
+func (c Catalog) list(ctx context.Context, prefix, after string, w wanted) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
 		for obj, err := range c.Store.List(ctx, prefix, after) {
 			if err != nil {
 				yield(Object{}, err)
 				return
 			}
-			if k, err := backup.ParseKey(obj.Key); err == nil && !yield(Object{obj, k}, nil) {
+			if k, ok := w(obj.Key); ok && !yield(Object{obj, k}, nil) {
 				return
 			}
 		}
@@ -103,17 +107,30 @@ func (c Catalog) Manifests(ctx context.Context, name backup.DataName) ([]backup.
 // Claimed reports whether anything among the manifests is of the snapshot with that
 // data: a manifest, or an object that another version of backupd may have written.
 func (c Catalog) Claimed(ctx context.Context, name backup.DataName) (bool, error) {
-	second, random, _ := strings.Cut(string(name), "-")
-	prefix := backup.ManifestPrefix(c.Cluster) + second + "-r"
+	prefix := backup.ManifestPrefix(c.Cluster) + SecondOf(string(name)) + "-r"
 	for obj, err := range c.Store.List(ctx, prefix, "") {
 		if err != nil {
 			return false, fmt.Errorf("list %s: %w", prefix, err)
 		}
-		if strings.Contains(obj.Key[len(prefix):], random) {
+		if claims(obj.Key, name) {
 			return true, nil
 		}
 	}
 	return false, nil
+}
+
+// claims reports whether an object among the manifests has the time and the random
+// part of the data's name.
+func claims(key string, name backup.DataName) bool {
+	second, random, _ := strings.Cut(string(name), "-")
+	rest, ok := strings.CutPrefix(belowFolder(key), second+"-r")
+	return ok && strings.Contains(rest, random)
+}
+
+// belowFolder returns the name of an object below the folder of its kind.
+func belowFolder(key string) string {
+	parts := strings.SplitN(key, "/", 3)
+	return parts[len(parts)-1]
 }
 
 // Has reports whether an object exists. It does not read it.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"iter"
+	"regexp"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
@@ -11,6 +12,20 @@ import (
 // Second holds the objects that were begun in one second.
 type Second struct {
 	Data, Manifests, Marks []Object
+	// Others are objects among the manifests whose names only another version of
+	// backupd may know.
+	Others []backup.Object
+}
+
+// Claims reports whether one of the others may be the manifest of the data: see
+// [Catalog.Claimed].
+func (s *Second) Claims(name backup.DataName) bool {
+	for _, o := range s.Others {
+		if claims(o.Key, name) {
+			return true
+		}
+	}
+	return false
 }
 
 // Seconds yields all objects of the cluster that were begun in the second from or
@@ -20,15 +35,22 @@ func (c Catalog) Seconds(ctx context.Context, from string) iter.Seq2[Second, err
 	return func(yield func(Second, error) bool) {
 		// Data first: a backup that ends meanwhile then shows its manifest, or
 		// nothing, rather than data that looks abandoned.
-		data := newListing(ctx, c, backup.DataPrefix(c.Cluster), from)
+		data := newListing(ctx, c, backup.DataPrefix(c.Cluster), from, ours)
 		defer data.stop()
-		manifests := newListing(ctx, c, backup.ManifestPrefix(c.Cluster), from)
+		manifests := newListing(ctx, c, backup.ManifestPrefix(c.Cluster), from, begunSometime)
 		defer manifests.stop()
-		marks := newListing(ctx, c, backup.MarkPrefix(c.Cluster), from)
+		marks := newListing(ctx, c, backup.MarkPrefix(c.Cluster), from, ours)
 		defer marks.stop()
 		for {
 			second := min(data.second(), manifests.second(), marks.second())
-			group := Second{data.take(second), manifests.take(second), marks.take(second)}
+			group := Second{Data: data.take(second), Marks: marks.take(second)}
+			for _, o := range manifests.take(second) {
+				if o.Name.Kind == "" {
+					group.Others = append(group.Others, o.Object)
+				} else {
+					group.Manifests = append(group.Manifests, o)
+				}
+			}
 			if err := cmp.Or(data.err, manifests.err, marks.err); err != nil {
 				yield(Second{}, err)
 				return
@@ -40,6 +62,23 @@ func (c Catalog) Seconds(ctx context.Context, from string) iter.Seq2[Second, err
 	}
 }
 
+// wanted parses the name of an object, and reports whether a listing yields it.
+type wanted func(key string) (backup.Key, bool)
+
+func ours(key string) (backup.Key, bool) {
+	k, err := backup.ParseKey(key)
+	return k, err == nil
+}
+
+// begunSometime also wants foreign objects, without a parsed name, if their names
+// begin with a time.
+func begunSometime(key string) (backup.Key, bool) {
+	k, ok := ours(key)
+	return k, ok || timePattern.MatchString(belowFolder(key))
+}
+
+var timePattern = regexp.MustCompile(`^\d{8}T\d{6}Z-`)
+
 // listing yields the objects of one kind, and shows the next one in advance.
 type listing struct {
 	pull func() (Object, error, bool)
@@ -48,13 +87,13 @@ type listing struct {
 	err  error
 }
 
-func newListing(ctx context.Context, c Catalog, prefix, second string) *listing {
+func newListing(ctx context.Context, c Catalog, prefix, second string, w wanted) *listing {
 	after := ""
 	if second != "" {
 		after = prefix + second // a name of that second is longer, and so sorts after it
 	}
 	l := &listing{}
-	l.pull, l.stop = iter.Pull2(c.List(ctx, prefix, after))
+	l.pull, l.stop = iter.Pull2(c.list(ctx, prefix, after, w))
 	l.advance()
 	return l
 }
@@ -75,10 +114,10 @@ func (l *listing) second() string {
 	switch {
 	case l.head == nil:
 		return atEnd
-	case l.head.Name.Kind == backup.KindData:
-		return SecondOf(string(l.head.Name.Data))
+	case l.head.Name.Kind == "":
+		return SecondOf(belowFolder(l.head.Key))
 	}
-	return SecondOf(string(l.head.Name.ID))
+	return SecondOf(string(l.head.Name.DataName()))
 }
 
 // take returns all objects of one second, which come next or not at all.

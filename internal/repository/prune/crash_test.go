@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/retention"
@@ -16,7 +17,8 @@ import (
 )
 
 // TestPrune_Crash fails each operation of the store in turn. In every case the
-// snapshots that stay are whole, none loses its data while it has its manifest, a
+// snapshots that stay are whole, none loses its data while it has its manifest, none
+// goes without a mark, a
 // failed deletion is the last one, and the next prune finishes.
 func TestPrune_Crash(t *testing.T) {
 	build := func() (storage.Store, []*backup.Manifest) {
@@ -28,6 +30,7 @@ func TestPrune_Crash(t *testing.T) {
 		}
 		create(t, s, "prod/marks/20200101T000000Z-r5-aaaaaa.pin.json", []byte("of nothing"))
 		create(t, s, "prod/data/20200101T000000Z-bbbbbb.db", []byte("litter"))
+		markLitter(t, s, "20200101T000000Z-bbbbbb", time.Now())
 		return s, all
 	}
 	policy := retention.Policy{Last: 2, MinVerified: 2}
@@ -83,8 +86,9 @@ func checkPruned(t *testing.T, s storage.Store, all []*backup.Manifest, kept []i
 	for i, e := range all {
 		has := slices.Contains(left, e.Key())
 		data := slices.Contains(left, "prod/data/"+string(e.ID.DataName())+".db")
-		if slices.Contains(kept, i) && !has || has && !data {
-			t.Errorf("snapshot %d: manifest %v, data %v", i, has, data)
+		removed := slices.Contains(left, "prod/marks/"+string(e.ID)+".removed.json")
+		if slices.Contains(kept, i) && !has || has && !data || !has && !removed {
+			t.Errorf("snapshot %d: manifest %v, data %v, mark of a removal %v", i, has, data, removed)
 		}
 	}
 	if !slices.Contains(left, pinKey(all[1])) {
@@ -110,6 +114,8 @@ func TestPrune_Trace(t *testing.T) {
 	daily(t, s, 3)
 	create(t, s, "prod/marks/20200101T000000Z-r5-aaaaaa.pin.json", []byte("of nothing"))
 	create(t, s, "prod/data/20200101T000000Z-bbbbbb.db", []byte("litter"))
+	markLitter(t, s, "20200101T000000Z-bbbbbb", time.Now())
+	create(t, s, "prod/data/20200101T000000Z-cccccc.db", []byte("litter that was just found"))
 	traced := storagetest.Trace(s)
 	do(t, newPruner(traced, retention.Policy{Last: 2, MinVerified: 1}))
 	golden(t, "prune.trace", traced.String())

@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -149,6 +151,12 @@ func keys(t *testing.T, s storage.Store) []string {
 	return out
 }
 
+// unmarked returns the keys of all objects but the marks of removals.
+func unmarked(t *testing.T, s storage.Store) []string {
+	t.Helper()
+	return slices.DeleteFunc(keys(t, s), func(key string) bool { return strings.HasSuffix(key, ".removed.json") })
+}
+
 func newS3(t testing.TB) (storage.Store, *testserver.S3) {
 	t.Helper()
 	server := testserver.StartS3(t)
@@ -194,4 +202,12 @@ func markDamaged(t *testing.T, s storage.Store, m *backup.Manifest) {
 	if err := prod(s).Marks().Record(t.Context(), item(m), defect, "verify on host"); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func idsOf(items []repository.Item) []backup.SnapshotID {
+	var out []backup.SnapshotID
+	for _, i := range items {
+		out = append(out, i.ID)
+	}
+	return out
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/retention"
-	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
 // Plan says what a prune will remove. It is made before anything is touched.
@@ -18,15 +17,21 @@ type Plan struct {
 	// Decisions about every snapshot, the newest first.
 	Decisions []Decision
 	// Litter is data that no manifest names, old enough to belong to no backup in
-	// progress.
-	Litter []storage.Object
-	// Marks are the marks of snapshots that are gone.
+	// progress. It goes: an earlier prune saw the same, or removed the manifest.
+	Litter []repository.Item
+	// Found is such data that is marked as litter by this prune, and Waiting such data
+	// that was marked less than [repository.LitterAge] ago. Both stay: one listing is no
+	// proof that there is no manifest.
+	Found, Waiting []repository.Item
+	// Marks are marks without a purpose: of snapshots that are gone, of data that is no
+	// litter, of removals that are long ago or did not happen.
 	Marks []backup.Key
 	// Orphans are pinned snapshots that have lost their manifest. Their data
 	// stays.
 	Orphans []backup.SnapshotID
 
-	floor []backup.Key // the manifests that must be there when the first snapshot is removed
+	removed map[backup.DataName]string // the manifests that backupd removed, of litter
+	floor   []backup.Key               // the manifests that must be there when the first snapshot is removed
 }
 
 // Decision says whether one snapshot stays, with the reasons.
@@ -57,8 +62,8 @@ func (p *Plan) Removes() bool {
 }
 
 // NewPlan decides by the policy which snapshots to remove. It reads nothing and
-// changes nothing. The overview must vouch for as many snapshots as the policy
-// always keeps: see [Vouch].
+// changes nothing. The overview must vouch for as many snapshots of a timeline as the
+// policy always keeps: see [Vouch].
 func NewPlan(o *repository.Overview, policy retention.Policy, now time.Time) (*Plan, error) {
 	if err := policy.Check(); err != nil {
 		return nil, fmt.Errorf("retention policy: %w", err)
@@ -67,24 +72,74 @@ func NewPlan(o *repository.Overview, policy retention.Policy, now time.Time) (*P
 		return nil, fmt.Errorf("plan a prune: the overview vouches for %d snapshots, the policy counts on %d",
 			o.Vouched(), Vouch(policy))
 	}
-	plan := &Plan{Cluster: o.Cluster}
+	plan := &Plan{Cluster: o.Cluster, removed: map[backup.DataName]string{}}
 	for _, i := range o.Rest {
-		switch {
-		case len(i.Data) > 0 && i.Pinned():
-			plan.Orphans = append(plan.Orphans, i.ID)
-		case len(i.Data) > 0: // its marks go later, when the data is gone
-			plan.Litter = append(plan.Litter, i.Litter(now)...)
-		default:
-			for _, kind := range i.Marks {
-				plan.Marks = append(plan.Marks, repository.MarkKey(o.Cluster, i.ID, kind))
-			}
+		if len(i.Data) > 0 {
+			plan.addLitter(o, i, now)
+		} else {
+			plan.addMarks(i, now)
 		}
-	}
-	for _, m := range o.Good[:min(len(o.Good), Vouch(policy))] {
-		plan.floor = append(plan.floor, m.ObjectKey())
 	}
 	plan.decide(policy, o, now)
 	return plan, nil
+}
+
+// addLitter decides about data without a manifest. Its marks go later, when the data
+// is gone.
+func (p *Plan) addLitter(o *repository.Overview, i repository.Item, now time.Time) {
+	at := i.MarkedAt(backup.MarkLitter)
+	unfit := at.IsZero() || at.After(now.Add(backup.Skew)) // damaged, or made under a wrong clock
+	if removal := o.Mark(i.ID, backup.MarkRemoved); removal != nil {
+		p.removed[i.Name] = removal.Manifest
+	}
+	switch {
+	case i.Pinned() || i.Claimed:
+		if i.Pinned() {
+			p.Orphans = append(p.Orphans, i.ID)
+		}
+		if i.Marked(backup.MarkLitter) {
+			p.Marks = append(p.Marks, repository.MarkKey(&i, backup.MarkLitter))
+		}
+	case len(i.Litter(now)) == 0: // it is young
+	case p.removed[i.Name] != "":
+		p.Litter = append(p.Litter, i)
+	case unfit:
+		if i.Marked(backup.MarkLitter) {
+			p.Marks = append(p.Marks, repository.MarkKey(&i, backup.MarkLitter))
+		}
+		p.Found = append(p.Found, i)
+	case now.Sub(at) < repository.LitterAge:
+		p.Waiting = append(p.Waiting, i)
+	default:
+		p.Litter = append(p.Litter, i)
+	}
+}
+
+// addMarks decides about the marks of something that is gone.
+func (p *Plan) addMarks(i repository.Item, now time.Time) {
+	for _, kind := range i.Marks {
+		keep := i.Claimed
+		switch kind {
+		case backup.MarkLitter:
+			keep = false
+		case backup.MarkRemoved:
+			keep = now.Sub(i.MarkedAt(kind)) < RemovalAge
+		}
+		if !keep {
+			p.Marks = append(p.Marks, repository.MarkKey(&i, kind))
+		}
+	}
+}
+
+// addStale decides about the marks of a snapshot that stays: it is no litter, and was
+// not removed. A mark of a removal that is young may be of one that goes on.
+func (p *Plan) addStale(i repository.Item, now time.Time) {
+	for _, kind := range i.Marks {
+		if kind == backup.MarkLitter ||
+			kind == backup.MarkRemoved && now.Sub(i.MarkedAt(kind)) >= repository.LitterAge {
+			p.Marks = append(p.Marks, repository.MarkKey(&i, kind))
+		}
+	}
 }
 
 // Vouch returns how many snapshots an overview must vouch for before a prune by
@@ -95,7 +150,9 @@ func (p *Plan) decide(policy retention.Policy, o *repository.Overview, now time.
 	var snapshots []retention.Snapshot
 	byID := map[backup.SnapshotID][]repository.Item{} // several only if somebody copied manifests
 	for _, i := range o.Items {
-		s := retention.Snapshot{ID: i.ID, State: i.State(), StoredBytes: i.StoredBytes()}
+		s := retention.Snapshot{
+			ID: i.ID, Timeline: i.Timeline, Index: i.Index, State: i.State(), StoredBytes: i.StoredBytes(),
+		}
 		if pin := o.Mark(i.ID, backup.MarkPin); pin != nil {
 			s.Pinned = pin.Reason
 		} else if i.Pinned() {
@@ -104,16 +161,18 @@ func (p *Plan) decide(policy retention.Policy, o *repository.Overview, now time.
 		snapshots = append(snapshots, s)
 		byID[i.ID] = append(byID[i.ID], i)
 	}
-	for _, d := range policy.Apply(snapshots, now) {
+	for _, d := range policy.Apply(snapshots, o.Timelines.Open(), now) {
 		i := byID[d.ID][0]
 		byID[d.ID] = byID[d.ID][1:]
 		// Removing one of them would take the data from the other.
 		if i.Clash() && !d.Keep {
 			d.Keep, d.Reasons = true, []string{"another manifest names the same data"}
 		}
-		// The policy goes by time, and the clock may have been behind.
-		if !d.Keep && o.Timelines.IsHead(d.ID) {
-			d.Keep, d.Reasons = true, []string{"the latest: no other of its history has come as far"}
+		if d.Floor {
+			p.floor = append(p.floor, i.Key())
+		}
+		if d.Keep {
+			p.addStale(i, now)
 		}
 		p.Decisions = append(p.Decisions, Decision{d, i})
 	}

@@ -1,6 +1,7 @@
 package prune_test
 
 import (
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
@@ -42,7 +44,7 @@ func TestNewPlan_Damaged(t *testing.T) {
 	}
 	addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, 2), 61))
 	r := do(t, p)
-	if left := keys(t, s); !slices.Equal(r.Removed, ids(all[0], all[1], all[2], all[3], all[4])) ||
+	if left := unmarked(t, s); !slices.Equal(r.Removed, ids(all[0], all[1], all[2], all[3], all[4])) ||
 		slices.Contains(left, damagedKey(all[4])) || len(left) != 4 || !slices.Contains(left, next.Key()) {
 		t.Errorf("got %+v, left %v", r, left)
 	}
@@ -98,5 +100,106 @@ func TestDecision_Row(t *testing.T) {
 	var none prune.Decision
 	if got := none.Row(later()); got.Reasons == nil {
 		t.Error("no reasons are null in JSON")
+	}
+}
+
+// TestNewPlan_Timelines: the rules and the snapshots that must stay are those of each
+// timeline, and of an older one, too, only those count that are good.
+func TestNewPlan_Timelines(t *testing.T) {
+	s := mem.New()
+	older := daily(t, s, 4)
+	broken := manifest("prod", started.AddDate(0, 0, -10), 50) // the furthest, by a clock that was behind
+	create(t, s, broken.DataKey(), []byte("0123456789"))
+	create(t, s, broken.Key(), []byte("nonsense"))
+	var newer []*backup.Manifest
+	for i := range 3 {
+		m := manifest("prod", started.AddDate(0, 0, i+1), backup.Revision(i+1))
+		m.Timeline = "t2-bbbbbb"
+		newer = append(newer, addSnapshot(t, s, m))
+	}
+	if _, err := repository.Accept(t.Context(), prod(s), "t2-bbbbbb", "it was restored", "op"); err != nil {
+		t.Fatal(err)
+	}
+	p := newPruner(s, retention.Policy{Last: 1, MinVerified: 1})
+	pl := plan(t, p)
+	// The damaged one is ahead of all verified ones of its timeline.
+	if got, want := going(pl), ids(newer[1], newer[0]); !slices.Equal(got, want) {
+		t.Errorf("to go: %v, want %v", got, want)
+	}
+	for _, key := range []string{broken.Key(), broken.DataKey()} {
+		if err := s.Delete(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pl = plan(t, p)
+	if got, want := going(pl), ids(newer[1], newer[0], older[2], older[1], older[0]); !slices.Equal(got, want) {
+		t.Errorf("later, to go: %v, want %v", got, want)
+	}
+	// The one that must stay of the older timeline is gone by now.
+	if err := s.Delete(t.Context(), older[3].Key()); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := p.run(t.Context(), pl); !errors.As(err, new(*repository.NotFoundError)) || len(r.Removed) > 0 {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+// TestNewPlan_Frozen: while a later timeline is not accepted, nothing goes from the
+// older one, and the run does what the plan says.
+func TestNewPlan_Frozen(t *testing.T) {
+	s := mem.New()
+	older := daily(t, s, 3)
+	later := addSnapshot(t, s, manifest("prod", started, 1))
+	if err := s.Delete(t.Context(), later.Key()); err != nil {
+		t.Fatal(err)
+	}
+	later.Timeline, later.NewestTimeline = "t2-bbbbbb", line1
+	later.Origin = &backup.Origin{Timeline: line1, Snapshot: older[2].ID, Reason: "its data was lost"}
+	addManifest(t, s, later)
+	p := newPruner(s, retention.Policy{Last: 1, MinVerified: 1})
+	p.now = func() time.Time { return started.Add(time.Hour) }
+	pl := plan(t, p)
+	if got := going(pl); len(got) != 0 || !strings.Contains(strings.Join(pl.Decisions[3].Reasons, "; "),
+		"frozen: the later timeline t2-bbbbbb is not accepted") {
+		t.Errorf("to go: %v, reasons %q", got, pl.Decisions[3].Reasons)
+	}
+	if r := do(t, p); len(r.Removed) != 0 {
+		t.Errorf("removed %v", r.Removed)
+	}
+	if _, err := repository.Accept(t.Context(), prod(s), "t2-bbbbbb", "it was restored", "op"); err != nil {
+		t.Fatal(err)
+	}
+	if r := do(t, p); !slices.Equal(r.Removed, ids(older[0], older[1])) {
+		t.Errorf("removed %v", r.Removed)
+	}
+}
+
+// TestNewPlan_Unconfirmed: unconfirmed snapshots count only where nothing is ever
+// compared, and then only if they are good.
+func TestNewPlan_Unconfirmed(t *testing.T) {
+	s := mem.New()
+	var all []*backup.Manifest
+	for i := range 4 {
+		m := manifest("prod", started.AddDate(0, 0, i-4), backup.Revision(i+1))
+		m.Unconfirmed = []string{"nobody could be asked"}
+		if i == 3 { // its data is cut
+			create(t, s, m.DataKey(), []byte("012345678"))
+			all = append(all, addManifest(t, s, m))
+			continue
+		}
+		all = append(all, addSnapshot(t, s, m))
+	}
+	if got := going(plan(t, newPruner(s, retention.Policy{Last: 1, MinVerified: 1}))); len(got) != 0 {
+		t.Errorf("to go: %v", got)
+	}
+	p := newPruner(s, retention.Policy{Last: 1, MinVerified: 1, CountUnconfirmed: true})
+	if got := going(plan(t, p)); len(got) != 0 {
+		t.Errorf("while the newest is damaged, to go: %v", got)
+	}
+	if err := s.Delete(t.Context(), all[3].Key()); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := going(plan(t, p)), ids(all[1], all[0]); !slices.Equal(got, want) {
+		t.Errorf("to go: %v, want %v", got, want)
 	}
 }

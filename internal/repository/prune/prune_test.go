@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"log/slog"
 	"slices"
 	"strings"
@@ -47,7 +48,7 @@ func newPruner(s storage.Store, p retention.Policy) *pruner {
 }
 
 func (p *pruner) plan(ctx context.Context) (*prune.Plan, error) {
-	o, err := p.cluster.Look(ctx, prune.Vouch(p.policy), nil, p.now())
+	o, err := p.cluster.Lenient(p.policy.CountUnconfirmed).Look(ctx, prune.Vouch(p.policy), nil, p.now())
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +56,7 @@ func (p *pruner) plan(ctx context.Context) (*prune.Plan, error) {
 }
 
 func (p *pruner) run(ctx context.Context, plan *prune.Plan) (*prune.Result, error) {
-	return prune.Run(ctx, p.cluster, plan, p.log)
+	return prune.Run(ctx, p.cluster, plan, "op", p.log)
 }
 
 func plan(t *testing.T, p *pruner) *prune.Plan {
@@ -128,7 +129,7 @@ func TestPrune(t *testing.T) {
 					return key == e.Key() || strings.HasPrefix(key, "prod/data/"+string(e.ID.DataName()))
 				})
 			})
-			if got := keys(t, s); !slices.Equal(got, want) {
+			if got := unmarked(t, s); !slices.Equal(got, want) {
 				t.Errorf("left: %v, want %v", got, want)
 			}
 			if _, err := in(s).Cluster("lab").Manifest(t.Context(), item(other)); err != nil {
@@ -156,7 +157,7 @@ func TestPrune_Refuses(t *testing.T) {
 		t.Error("an overview that vouches for too few: no error")
 	}
 	pl := plan(t, newPruner(s, retention.Policy{Last: 1}))
-	if _, err := prune.Run(t.Context(), in(s).Cluster("lab"), pl, slog.New(slog.DiscardHandler)); err == nil ||
+	if _, err := prune.Run(t.Context(), in(s).Cluster("lab"), pl, "op", slog.New(slog.DiscardHandler)); err == nil ||
 		len(keys(t, s)) != 4 {
 		t.Errorf("a plan for another cluster: got %v, left %v", err, keys(t, s))
 	}
@@ -185,6 +186,7 @@ func TestPrune_Foreign(t *testing.T) {
 	all := daily(t, s, 3)
 	litter := "prod/data/20200101T000000Z-bbbbbb.db.zst"
 	create(t, s, litter, []byte("litter"))
+	markLitter(t, s, "20200101T000000Z-bbbbbb", time.Now())
 	elsewhere := "lab/data/20200101T000000Z-aaaaaa.db.zst"
 	create(t, s, elsewhere, []byte("litter, but of another cluster"))
 	r := do(t, newPruner(s, retention.Policy{Last: 1, MinVerified: 1}))
@@ -194,13 +196,14 @@ func TestPrune_Foreign(t *testing.T) {
 	want := append([]string{backup.MarkerKey, elsewhere, all[2].Key(),
 		"prod/data/" + string(all[2].ID.DataName()) + ".db"}, nearMisses...)
 	slices.Sort(want)
-	if diff := cmp.Diff(want, keys(t, s)); diff != "" {
+	if diff := cmp.Diff(want, unmarked(t, s)); diff != "" {
 		t.Errorf("left (- want, + got):\n%s", diff)
 	}
 }
 
-// TestPrune_Litter: data without a manifest goes if it is old by its name and by
-// the clock of the store, and nobody has completed it meanwhile.
+// TestPrune_Litter: data without a manifest goes if it is old by its name and by the
+// clock of the store, if two prunes a day apart saw no manifest, and if nobody has
+// completed it meanwhile.
 func TestPrune_Litter(t *testing.T) {
 	s := mem.New()
 	old, young := "prod/data/20200101T000000Z-aaaaaa.db.zst",
@@ -211,45 +214,253 @@ func TestPrune_Litter(t *testing.T) {
 	create(t, s, late.DataKey(), []byte("0123456789"))
 	p := newPruner(s, retention.Policy{})
 	p.now = func() time.Time { return time.Now().Add(23 * time.Hour) }
-	if pl := plan(t, p); len(pl.Litter) != 0 {
-		t.Errorf("stored less than a day ago: %v", pl.Litter)
+	if pl := plan(t, p); len(pl.Litter)+len(pl.Found) != 0 {
+		t.Errorf("stored less than a day ago: %v", pl.Found)
 	}
 	p.now = later
-	pl := plan(t, p)
-	if len(pl.Litter) != 2 || pl.Litter[0].Key != old || pl.Litter[1].Key != late.DataKey() {
-		t.Fatalf("got %v", pl.Litter)
+	wantLitter(t, plan(t, p), nil, []string{old, late.DataKey()}, nil)
+	r := do(t, p)
+	if !slices.Equal(r.Marked, []string{old, late.DataKey()}) || len(r.Litter) != 0 || r.Bytes != 0 {
+		t.Errorf("the first time: got %+v", r)
 	}
+	marks := []string{"prod/marks/20200101T000000Z-aaaaaa.litter.json",
+		"prod/marks/" + string(late.ID.DataName()) + ".litter.json"}
+	if m, err := backup.ParseMark(readObject(t, s, marks[0])); err != nil || m.By != "op" || m.Kind != "litter" ||
+		m.Data != "20200101T000000Z-aaaaaa" {
+		t.Errorf("got mark %+v, %v", m, err)
+	}
+	pl := plan(t, p)
+	wantLitter(t, pl, []string{old, late.DataKey()}, nil, nil)
 	addManifest(t, s, late) // the slowest backup of all
 	r, err := p.run(t.Context(), pl)
 	if err != nil || !slices.Equal(r.Litter, []string{old}) || r.Bytes != int64(len("litter")) {
 		t.Errorf("got %+v, %v", r, err)
 	}
-	want := []string{late.DataKey(), young, late.Key()}
+	want := []string{late.DataKey(), young, late.Key(), marks[1]}
 	slices.Sort(want)
 	if got := keys(t, s); !slices.Equal(got, want) {
 		t.Errorf("left: %v, want %v", got, want)
 	}
+	// It was no litter: the mark goes.
+	if r := do(t, p); len(r.Marks) != 1 || r.Marks[0].String() != marks[1] || len(keys(t, s)) != 3 {
+		t.Errorf("got %+v, left %v", r, keys(t, s))
+	}
+}
+
+// wantLitter compares what a plan removes, marks, and leaves because it was marked
+// lately.
+func wantLitter(t *testing.T, pl *prune.Plan, goes, found, waiting []string) {
+	t.Helper()
+	for n, items := range [][]repository.Item{pl.Litter, pl.Found, pl.Waiting} {
+		var got []string
+		for _, i := range items {
+			for _, o := range i.Data {
+				got = append(got, o.Key)
+			}
+		}
+		if want := [][]string{goes, found, waiting}[n]; !slices.Equal(got, want) {
+			t.Errorf("%d: litter is %v, want %v", n, got, want)
+		}
+	}
+}
+
+// markLitter makes a mark of litter, as another host may have made it.
+func markLitter(t *testing.T, s storage.Store, data backup.DataName, at time.Time) {
+	t.Helper()
+	m := backup.Mark{Format: backup.MarkFormat, Kind: backup.MarkLitter, Data: data, Reason: "x", At: at}
+	raw, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	create(t, s, "prod/marks/"+string(data)+".litter.json", raw)
+}
+
+// TestPrune_LitterMarks: the later of the times in a mark and of its object counts. A
+// mark that cannot be right is made again.
+func TestPrune_LitterMarks(t *testing.T) {
+	const name = "20200101T000000Z-aaaaaa"
+	data := []string{"prod/data/" + name + ".db"}
+	now := later()
+	for what, c := range map[string]struct {
+		at                   time.Time
+		goes, found, waiting []string
+	}{
+		"Old":       {at: now.Add(-25 * time.Hour), goes: data},
+		"Ancient":   {at: now.AddDate(-5, 0, 0), goes: data}, // but it was stored two days ago
+		"Young":     {at: now.Add(-23 * time.Hour), waiting: data},
+		"Future":    {at: now.Add(time.Hour), found: data},
+		"Damaged":   {found: data},
+		"StoredNow": {at: now.AddDate(-5, 0, 0), waiting: data},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := mem.New()
+			create(t, s, data[0], []byte("litter"))
+			if c.at.IsZero() {
+				create(t, s, "prod/marks/"+name+".litter.json", []byte("nonsense"))
+			} else {
+				markLitter(t, s, name, c.at)
+			}
+			p := newPruner(s, retention.Policy{})
+			p.now = func() time.Time { return now }
+			if what == "StoredNow" {
+				p.cluster = prod(&lateStore{s, now.Add(-time.Hour)})
+			}
+			wantLitter(t, plan(t, p), c.goes, c.found, c.waiting)
+			do(t, p)
+			left := keys(t, s)
+			if gone := len(left) == 0; gone != (c.goes != nil) {
+				t.Errorf("left %v", left)
+			}
+			if c.found == nil {
+				return
+			}
+			m, err := backup.ParseMark(readObject(t, s, "prod/marks/"+name+".litter.json"))
+			if err != nil || time.Since(m.At) > time.Hour || time.Since(m.At) < -time.Minute {
+				t.Errorf("got mark %+v, %v", m, err)
+			}
+		})
+	}
+}
+
+// lateStore has stored its marks at another time.
+type lateStore struct {
+	storage.Store
+	at time.Time
+}
+
+func (s *lateStore) List(ctx context.Context, prefix, after string) iter.Seq2[storage.Object, error] {
+	return func(yield func(storage.Object, error) bool) {
+		for o, err := range s.Store.List(ctx, prefix, after) {
+			if strings.Contains(o.Key, "/marks/") {
+				o.ModTime = s.at
+			}
+			if !yield(o, err) {
+				return
+			}
+		}
+	}
+}
+
+// TestPrune_ListingLags: a listing that does not show a manifest for once costs no
+// snapshot, and the mark that it led to goes.
+func TestPrune_ListingLags(t *testing.T) {
+	s := mem.New()
+	all := daily(t, s, 3)
+	hidden := &hiding{Store: s, key: all[0].Key()}
+	p := newPruner(hidden, retention.Policy{})
+	if r := do(t, p); len(r.Marked) != 1 || len(r.Litter) != 0 {
+		t.Errorf("got %+v", r)
+	}
+	hidden.key = ""
+	if r := do(t, p); len(r.Marks) != 1 || len(r.Litter) != 0 || len(keys(t, s)) != 6 {
+		t.Errorf("got %+v, left %v", r, keys(t, s))
+	}
+	// The mark is gone: it must be seen twice again.
+	hidden.key = all[0].Key()
+	if r := do(t, p); len(r.Marked) != 1 || len(r.Litter) != 0 {
+		t.Errorf("again: got %+v", r)
+	}
+}
+
+// hiding does not list one object.
+type hiding struct {
+	storage.Store
+	key string
+}
+
+func (s *hiding) List(ctx context.Context, prefix, after string) iter.Seq2[storage.Object, error] {
+	return func(yield func(storage.Object, error) bool) {
+		for o, err := range s.Store.List(ctx, prefix, after) {
+			if (err != nil || o.Key != s.key) && !yield(o, err) {
+				return
+			}
+		}
+	}
+}
+
+// TestPrune_Removed: a removal is announced by a mark, which stays for 30 days. What an
+// interrupted removal leaves goes in the next prune, unless the manifest is there after
+// all.
+func TestPrune_Removed(t *testing.T) {
+	s := mem.New()
+	all := daily(t, s, 3)
+	removed := func(m *backup.Manifest) string { return "prod/marks/" + string(m.ID) + ".removed.json" }
+	interrupted := &storagetest.Hook{Store: s, Before: func(_ context.Context, op storage.Op, key string) error {
+		if op == storage.OpDelete && strings.HasPrefix(key, "prod/data/") {
+			return errFault
+		}
+		return nil
+	}}
+	p := newPruner(interrupted, retention.Policy{Last: 1, MinVerified: 1})
+	if _, err := p.run(t.Context(), plan(t, p)); !errors.Is(err, errFault) {
+		t.Fatalf("got %v", err)
+	}
+	m, err := backup.ParseMark(readObject(t, s, removed(all[0])))
+	if err != nil || m.By != "op" || m.Reason != "retention: no rule keeps it" || m.Manifest != all[0].Key() {
+		t.Errorf("got mark %+v, %v", m, err)
+	}
+	p.cluster = prod(s)
+	pl := plan(t, p)
+	wantLitter(t, pl, []string{all[0].DataKey()}, nil, nil)
+	if r := do(t, p); !slices.Equal(r.Litter, []string{all[0].DataKey()}) || !slices.Equal(r.Removed, ids(all[1])) {
+		t.Errorf("got %+v", r)
+	}
+	want := []string{all[2].DataKey(), removed(all[0]), removed(all[1]), all[2].Key()}
+	if got := keys(t, s); !slices.Equal(got, want) {
+		t.Errorf("left %v, want %v", got, want)
+	}
+	p.now = func() time.Time { return time.Now().AddDate(0, 0, 29) }
+	if r := do(t, p); len(r.Marks) != 0 {
+		t.Errorf("after 29 days: got %+v", r)
+	}
+	p.now = func() time.Time { return time.Now().AddDate(0, 0, 31) }
+	if r := do(t, p); len(r.Marks) != 2 || len(keys(t, s)) != 2 {
+		t.Errorf("after 31 days: got %+v, left %v", r, keys(t, s))
+	}
+	// A mark of a removal that did not happen is no statement about what exists.
+	mark := backup.Mark{
+		Kind: backup.MarkRemoved, ID: all[2].ID, Manifest: all[2].Key(), Reason: "x",
+	}
+	if err := prod(s).Marks().Note(t.Context(), mark); err != nil {
+		t.Fatal(err)
+	}
+	hidden := newPruner(&hiding{Store: s, key: all[2].Key()}, retention.Policy{})
+	wantLitter(t, plan(t, hidden), []string{all[2].DataKey()}, nil, nil)
+	if r := do(t, hidden); len(r.Litter) != 0 || len(keys(t, s)) != 3 { // the store is asked for it
+		t.Errorf("got %+v, left %v", r, keys(t, s))
+	}
+	if r := do(t, newPruner(s, retention.Policy{})); len(r.Marks) != 1 || len(keys(t, s)) != 2 {
+		t.Errorf("got %+v, left %v", r, keys(t, s))
+	}
 }
 
 // TestPrune_OtherVersion: data is no litter if its manifest has a name that only
-// another version of backupd knows.
+// another version of backupd knows. The plan says so, too.
 func TestPrune_OtherVersion(t *testing.T) {
 	s := mem.New()
 	m := addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, -3), 1))
 	if err := s.Delete(t.Context(), m.Key()); err != nil {
 		t.Fatal(err)
 	}
+	create(t, s, damagedKey(m), []byte("x"))
+	markLitter(t, s, m.ID.DataName(), later().AddDate(0, 0, -2))
 	other := "prod/snapshots/" + string(m.ID) + ".v2.manifest"
 	create(t, s, other, []byte("{}"))
 	p := newPruner(s, retention.Policy{Last: 1, MinVerified: 1})
-	if r := do(t, p); len(r.Litter) != 0 || len(keys(t, s)) != 2 {
+	wantLitter(t, plan(t, p), nil, nil, nil)
+	if r := do(t, p); len(r.Marks) != 1 || len(r.Litter)+len(r.Marked) != 0 || len(keys(t, s)) != 3 {
+		t.Errorf("removed %+v, left %q", r, keys(t, s))
+	}
+	for _, key := range []string{other, damagedKey(m)} {
+		if err := s.Delete(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := do(t, p); !slices.Equal(r.Marked, []string{m.DataKey()}) {
+		t.Errorf("got %+v", r)
+	}
+	if r := do(t, p); !slices.Equal(r.Litter, []string{m.DataKey()}) || len(keys(t, s)) != 0 {
 		t.Errorf("removed %q, left %q", r.Litter, keys(t, s))
-	}
-	if err := s.Delete(t.Context(), other); err != nil {
-		t.Fatal(err)
-	}
-	if r := do(t, p); !slices.Equal(r.Litter, []string{m.DataKey()}) {
-		t.Errorf("removed %q", r.Litter)
 	}
 }
 
@@ -307,8 +518,11 @@ func TestPrune_MarkedLitter(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := newPruner(s, retention.Policy{Last: 1})
-	if r := do(t, p); !slices.Equal(r.Litter, []string{m.DataKey()}) || len(r.Marks) != 0 {
+	if r := do(t, p); !slices.Equal(r.Marked, []string{m.DataKey()}) || len(r.Litter)+len(r.Marks) != 0 {
 		t.Errorf("got %+v", r)
+	}
+	if r := do(t, p); !slices.Equal(r.Litter, []string{m.DataKey()}) || len(r.Marks) != 0 {
+		t.Errorf("a day later: got %+v", r)
 	}
 	if r := do(t, p); len(r.Litter) != 0 || len(r.Marks) != 1 || len(keys(t, s)) != 0 {
 		t.Errorf("again: got %+v, left %v", r, keys(t, s))
@@ -328,7 +542,7 @@ func TestPrune_Floor(t *testing.T) {
 		}
 		before := keys(t, s)
 		traced := storagetest.Trace(s)
-		r, err := prune.Run(t.Context(), prod(traced), pl, p.log)
+		r, err := prune.Run(t.Context(), prod(traced), pl, "op", p.log)
 		if !refused {
 			if err != nil || len(r.Removed) != 3 || len(r.Skipped) != 1 {
 				t.Errorf("%d: got %+v, %v", n, r, err)
@@ -350,11 +564,11 @@ func TestPrune_Latest(t *testing.T) {
 	late := addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, -9), 100))
 	p := newPruner(s, retention.Policy{Last: 2, MinVerified: 2})
 	pl := plan(t, p)
-	if got := going(pl); !slices.Equal(got, ids(all[1], all[0])) {
+	if got := going(pl); !slices.Equal(got, ids(all[2], all[1], all[0])) {
 		t.Errorf("would remove %v", got)
 	}
 	for _, d := range pl.Decisions {
-		if reasons := strings.Join(d.Reasons, "; "); d.ID == late.ID && !strings.Contains(reasons, "the latest") {
+		if reasons := strings.Join(d.Reasons, "; "); d.ID == late.ID && !strings.Contains(reasons, "newest verified 1 of 2") {
 			t.Errorf("reasons %q", reasons)
 		}
 	}
@@ -452,7 +666,7 @@ func TestPrune_CountsOnGoodOnes(t *testing.T) {
 // TestPrune_Clash: data that two manifests refer to stays.
 func TestPrune_Clash(t *testing.T) {
 	s := mem.New()
-	old := manifest("prod", started.AddDate(-1, 0, 0), 5)
+	old := manifest("prod", started.AddDate(-1, 0, 0), 1)
 	e := addSnapshot(t, s, old)
 	create(t, s, strings.Replace(e.Key(), ".json", ".suspect.json", 1), marshal(t, old))
 	daily(t, s, 4)
@@ -467,8 +681,8 @@ func TestPrune_Clash(t *testing.T) {
 		t.Errorf("got %+v of %d", r, len(pl.Decisions))
 	}
 	// To delete it by hand removes it completely.
-	if err := prod(s).Delete(t.Context(), e.ID); err != nil ||
-		slices.ContainsFunc(keys(t, s), func(k string) bool { return strings.Contains(k, string(e.ID)[:16]) }) {
+	if err := prune.Delete(t.Context(), prod(s), e.ID, "op"); err != nil ||
+		slices.ContainsFunc(unmarked(t, s), func(k string) bool { return strings.Contains(k, string(e.ID)[:16]) }) {
 		t.Errorf("got %v, left %v", err, keys(t, s))
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
@@ -31,7 +32,9 @@ type Result struct {
 	// Locked are objects that a lock of the store holds.
 	Locked []string
 	Litter []string     // data objects
-	Marks  []backup.Key // about snapshots that are gone
+	Marks  []backup.Key // without a purpose
+	// Marked are the data objects that were marked as litter, and stay for now.
+	Marked []string
 	// Uploads is the number of unfinished uploads that were aborted, of any
 	// cluster of the repository.
 	Uploads int
@@ -47,11 +50,12 @@ type Skipped struct {
 // makes sure that the snapshots that must always stay are there. Before each it
 // makes sure that the snapshot is there and not pinned. It skips locked objects.
 // Any other failure ends it, because it is wrong to go on deleting in a store that
-// is in trouble. The result is complete in either case.
-func Run(ctx context.Context, c *repository.Cluster, plan *Plan, log *slog.Logger) (*Result, error) {
+// is in trouble. The result is complete in either case. by names who removes, in the
+// marks that it makes.
+func Run(ctx context.Context, c *repository.Cluster, plan *Plan, by string, log *slog.Logger) (*Result, error) {
 	store := c.Repository().Store()
 	r := &pruning{
-		cluster: c, store: store, objects: catalog.Catalog{Store: store, Cluster: c.Name()}, log: log,
+		cluster: c, store: store, objects: catalog.Catalog{Store: store, Cluster: c.Name()}, by: by, log: log,
 	}
 	if plan.Cluster != c.Name() {
 		return &r.Result, fmt.Errorf("the plan is for cluster %s, not for %s", plan.Cluster, c.Name())
@@ -64,6 +68,7 @@ type pruning struct {
 	cluster *repository.Cluster
 	store   storage.Store
 	objects catalog.Catalog
+	by      string
 	log     *slog.Logger
 	Result
 }
@@ -82,27 +87,43 @@ func (r *pruning) apply(ctx context.Context, plan *Plan) error {
 		}
 	}
 	for _, k := range plan.Marks {
-		deleted, err := r.removeRest(ctx, k.String(), k.ID.DataName())
-		if err != nil {
-			return fmt.Errorf("remove mark of %s: %w", k.ID, err)
-		}
-		if deleted {
-			r.Marks = append(r.Marks, k)
-			r.log.Info("removed mark of a snapshot that is gone", "cluster", k.Cluster, "snapshot", k.ID, "mark",
-				k.Mark)
+		if err := r.removeMark(ctx, k); err != nil {
+			return fmt.Errorf("remove mark of %s: %w", k.DataName(), err)
 		}
 	}
-	for _, o := range plan.Litter {
-		deleted, err := r.removeLitter(ctx, o)
-		if err != nil {
+	for _, i := range plan.Litter {
+		if err := r.removeLitter(ctx, i, plan.removed[i.Name]); err != nil {
 			return fmt.Errorf("remove litter: %w", err)
 		}
-		if deleted {
-			r.Litter, r.Bytes = append(r.Litter, o.Key), r.Bytes+o.Size
-			r.log.Info("removed data that no manifest names", "key", o.Key, "bytes", o.Size)
+	}
+	for _, i := range plan.Found {
+		err := r.cluster.Marks().Note(ctx, backup.Mark{
+			Kind: backup.MarkLitter, Data: i.Name, Reason: "no manifest names it", By: r.by,
+		})
+		if err != nil {
+			return err
+		}
+		for _, o := range i.Data {
+			r.Marked = append(r.Marked, o.Key)
+			r.log.Info("marked data that no manifest names", "key", o.Key, "bytes", o.Size)
 		}
 	}
 	return r.abortUploads(ctx)
+}
+
+// removeMark removes a mark without a purpose. Without a mark of litter its data only
+// stays for longer. Any other mark is looked at again: its snapshot may exist by now.
+func (r *pruning) removeMark(ctx context.Context, k backup.Key) error {
+	remove := r.removeRest
+	if k.Mark == backup.MarkLitter || k.Mark == backup.MarkRemoved {
+		remove = func(ctx context.Context, key string, _ backup.DataName) (bool, error) { return r.delete(ctx, key) }
+	}
+	deleted, err := remove(ctx, k.String(), k.DataName())
+	if deleted {
+		r.Marks = append(r.Marks, k)
+		r.log.Info("removed mark", "cluster", k.Cluster, "of", k.DataName(), "mark", k.Mark)
+	}
+	return err
 }
 
 // warn logs faults of the repository that prevent removals.
@@ -131,7 +152,7 @@ func (r *pruning) checkFloor(ctx context.Context, plan *Plan) error {
 	for _, k := range plan.floor {
 		there, err := r.objects.Has(ctx, k)
 		if err == nil && !there {
-			err = &repository.NotFoundError{Reason: "no such snapshot: " + string(k.ID)}
+			err = noSuch(k.ID)
 		}
 		if err != nil {
 			return fmt.Errorf("nothing was removed: a snapshot that must stay is missing: %w", err)
@@ -141,7 +162,7 @@ func (r *pruning) checkFloor(ctx context.Context, plan *Plan) error {
 }
 
 func (r *pruning) remove(ctx context.Context, d Decision) error {
-	pin := repository.MarkKey(r.cluster.Name(), d.ID, backup.MarkPin)
+	pin := repository.MarkKey(&d.Item, backup.MarkPin)
 	pinned, err := r.objects.Has(ctx, pin)
 	if err != nil {
 		return err
@@ -161,10 +182,13 @@ func (r *pruning) remove(ctx context.Context, d Decision) error {
 	case len(manifest) > backup.MaxManifestBytes:
 		return fmt.Errorf("%s is larger than any manifest: look at it, and remove it by hand", key)
 	}
+	if err := r.announce(ctx, d); err != nil {
+		return err
+	}
 	// The manifest goes first: the snapshot stops existing before it stops being
 	// whole.
 	if deleted, err := r.delete(ctx, key); !deleted {
-		return err
+		return errors.Join(err, r.takeBack(ctx, d, err))
 	}
 	// A pin that begins now finds no manifest, and fails. A pin that was made just
 	// before was reported to its user as made: it must hold.
@@ -173,7 +197,8 @@ func (r *pruning) remove(ctx context.Context, d Decision) error {
 		if err == nil {
 			r.skip(d, "it was pinned")
 		}
-		return errors.Join(err, r.putBack(ctx, key, manifest))
+		failed := r.putBack(ctx, key, manifest)
+		return errors.Join(err, failed, r.takeBack(ctx, d, failed))
 	}
 	r.Removed = append(r.Removed, d.ID)
 	r.log.Info("removed snapshot", "cluster", r.cluster.Name(), "snapshot", d.ID, "reasons", d.Reasons)
@@ -189,10 +214,41 @@ func (r *pruning) remove(ctx context.Context, d Decision) error {
 	return r.removeMarks(ctx, d.Item)
 }
 
-// removeMarks removes the marks of a snapshot that is gone.
+// announce marks the snapshot as removed, before it is: whoever misses it must see that
+// it was not lost. A mark of an earlier attempt would end too early.
+func (r *pruning) announce(ctx context.Context, d Decision) error {
+	if at := d.Item.MarkedAt(backup.MarkRemoved); !at.IsZero() && time.Since(at) > repository.LitterAge {
+		if err := r.store.Delete(ctx, repository.MarkKey(&d.Item, backup.MarkRemoved).String()); err != nil {
+			return fmt.Errorf("delete the mark of an earlier removal: %w", err)
+		}
+	}
+	reason := backup.ReasonOf(fmt.Errorf("retention: %s", strings.Join(d.Reasons, "; ")))
+	return r.cluster.Marks().Note(ctx, removal(d.Item.Key(), reason, r.by))
+}
+
+// takeBack deletes the mark of a removal that did not happen. After a failure it stays:
+// it is not known what happened, and the next prune looks again.
+func (r *pruning) takeBack(ctx context.Context, d Decision, failed error) error {
+	if failed != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), putBackTime)
+	defer cancel()
+	err := r.store.Delete(ctx, repository.MarkKey(&d.Item, backup.MarkRemoved).String())
+	if errors.Is(err, storage.ErrLocked) {
+		return nil // a later prune deletes it
+	}
+	return err
+}
+
+// removeMarks removes the marks of a snapshot that is gone, but for that of the
+// removal.
 func (r *pruning) removeMarks(ctx context.Context, i repository.Item) error {
 	for _, kind := range i.Marks {
-		if _, err := r.delete(ctx, repository.MarkKey(r.cluster.Name(), i.ID, kind).String()); err != nil {
+		if kind == backup.MarkRemoved {
+			continue
+		}
+		if _, err := r.delete(ctx, repository.MarkKey(&i, kind).String()); err != nil {
 			return err
 		}
 	}
@@ -228,13 +284,31 @@ func (r *pruning) putBack(ctx context.Context, key string, manifest []byte) erro
 	return nil
 }
 
-// removeLitter deletes a data object if its exact name says that it is our data.
-func (r *pruning) removeLitter(ctx context.Context, o storage.Object) (bool, error) {
-	k, err := backup.ParseKey(o.Key)
-	if err != nil || k.Kind != backup.KindData || k.Cluster != r.cluster.Name() {
-		return false, fmt.Errorf("%s is no data of cluster %s", o.Key, r.cluster.Name())
+// removeLitter deletes data that no manifest names, and then its mark. If backupd
+// removed the manifest, its name is known, and the store is asked for it.
+func (r *pruning) removeLitter(ctx context.Context, i repository.Item, manifest string) error {
+	if k, err := backup.ParseKey(manifest); err == nil {
+		if there, err := r.objects.Has(ctx, k); err != nil || there {
+			return err
+		}
 	}
-	return r.removeRest(ctx, o.Key, k.Data)
+	for _, o := range i.Data {
+		k, err := backup.ParseKey(o.Key)
+		if err != nil || k.Kind != backup.KindData || k.Cluster != r.cluster.Name() {
+			return fmt.Errorf("%s is no data of cluster %s", o.Key, r.cluster.Name())
+		}
+		deleted, err := r.removeRest(ctx, o.Key, k.Data)
+		if !deleted {
+			return err
+		}
+		r.Litter, r.Bytes = append(r.Litter, o.Key), r.Bytes+o.Size
+		r.log.Info("removed data that no manifest names", "key", o.Key, "bytes", o.Size)
+	}
+	if !i.Marked(backup.MarkLitter) {
+		return nil
+	}
+	_, err := r.delete(ctx, repository.MarkKey(&i, backup.MarkLitter).String())
+	return err
 }
 
 // removeRest deletes the rest of a snapshot, unless the snapshot exists now: a
