@@ -161,13 +161,13 @@ func TestHealth_Stored(t *testing.T) {
 		do, undo       func()
 		state, problem string
 	}{
-		{"suspect", func() { h.create(suspect) }, func() { h.remove(suspect.Key(), suspect.DataKey()) },
+		{"suspect", func() { h.create(suspect) }, func() { h.rm(suspect) },
 			server.ClusterFailure, "the newest snapshot, " + string(suspect.ID) + ", is suspect"},
 		{"data missing", func() { h.remove(m.DataKey()) }, func() { h.write(m.DataKey(), data) },
 			server.ClusterFailure, "the data of snapshot " + string(m.ID) + " is not in the repository"},
-		{"copied", func() { h.create(&copied) }, func() { h.remove(copied.Key()) },
+		{"copied", func() { h.create(&copied) }, func() { h.rm(&copied) },
 			server.ClusterFailure, "two manifests refer to the data of snapshot"},
-		{"a clock was wrong", func() { h.create(future) }, func() { h.remove(future.Key(), future.DataKey()) },
+		{"a clock was wrong", func() { h.create(future) }, func() { h.rm(future) },
 			server.ClusterWarning, "snapshot " + string(future.ID) + " is from the future"},
 		{"a verification failed", func() {
 			h.must(os.Rename(spool, spool+".away"))
@@ -205,10 +205,10 @@ func TestHealth_Gone(t *testing.T) {
 	h.damage(newest.DataKey())
 	h.verify(d, server.Latest)
 	h.troubled(d, server.ClusterFailure, string(newest.ID)+" is damaged")
-	h.remove(newest.Key(), newest.DataKey())
+	h.rm(newest)
 	h.ok(d)
 	judged(t, d, server.ClusterOK, "")
-	h.remove(m.Key(), m.DataKey())
+	h.rm(m)
 	h.troubled(d, server.ClusterFailure, "the repository no longer holds a verified snapshot")
 	judged(t, d, server.ClusterFailure, "the repository no longer holds a verified snapshot")
 }

@@ -53,12 +53,12 @@ func TestLook(t *testing.T) {
 	if c := d.Clusters()[0]; !c.LastSuccess.Equal(confirmed) || c.Snapshot != string(newer.ID) {
 		t.Errorf("what was confirmed at %v is forgotten: %+v", confirmed, c)
 	}
-	h.remove(newer.Key(), newer.DataKey())
+	h.rm(newer)
 	await(t, "the one before", func() bool { return d.Clusters()[0].Snapshot == string(older.ID) })
 	if c := d.Clusters()[0]; !c.LastSuccess.Equal(older.StartedAt) {
 		t.Errorf("the newest was removed, and still counts: %+v", c)
 	}
-	h.remove(older.Key(), older.DataKey())
+	h.rm(older)
 	if c := h.troubled(d, server.ClusterFailure, "no longer holds a verified snapshot"); c.Snapshot != "" ||
 		!c.LastSuccess.IsZero() {
 		t.Errorf("all are gone: %+v", c)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/daemon"
+	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/prune"
 )
 
 // notThere is in the error of a daemon whose repository is not mounted.
@@ -79,6 +81,14 @@ func (h *house) remove(keys ...string) {
 	for _, key := range keys {
 		h.must(h.store("main").Delete(h.t.Context(), key))
 	}
+}
+
+// rm removes a snapshot as an operator does.
+func (h *house) rm(m *backup.Manifest) {
+	h.t.Helper()
+	repo, err := repository.Open(h.t.Context(), h.store("main"), "")
+	h.must(err)
+	h.must(prune.Delete(h.t.Context(), repo.Cluster(m.Cluster), m.ID, "test"))
 }
 
 // create stores a manifest with some data, unless data is there.

@@ -65,7 +65,7 @@ func TestVerify(t *testing.T) {
 	if !counts(t, d, `backupd_last_verification_successful{cluster="prod",repository="main"} 0`) {
 		t.Errorf("got %v", series(t, d, "backupd_last_verification_successful"))
 	}
-	h.remove(newest.Key(), newest.DataKey())
+	h.rm(newest)
 	await(t, "the end of it", func() bool { return d.Ready() == nil })
 }
 

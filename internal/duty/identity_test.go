@@ -89,6 +89,7 @@ func TestIdentity_MayCreate(t *testing.T) {
 	}
 	// It is not made in the place of the one that is known now.
 	p.remove(p.keys()...)
+	p.remove(p.keys()...) // the marks of the removal, too
 	p.put()
 	wants(t, p.slot(), duty.Failed, "is not at its address")
 	if keys := p.keys(); len(keys) != 0 || len(p.backup.Waiting()) != 1 {

@@ -122,8 +122,10 @@ func TestCrash_Delete(t *testing.T) {
 			for n := 0; ; n++ {
 				faulty := storagetest.FailAt(s, n, when, errFault)
 				err := prune.Delete(t.Context(), in(faulty).Cluster("prod"), doomed.ID, "op")
-				if (err != nil) != faulty.Fired() {
-					t.Fatalf("operation %d: got %v", n, err)
+				// A mark whose creation was answered by an error may be there all the same.
+				done := err == nil && (!faulty.Fired() || moment == "After")
+				if _, oerr := open(t.Context(), s, doomed); done && oerr == nil || !done && !errors.Is(err, errFault) {
+					t.Fatalf("operation %d: got %v, it is read with %v", n, err, oerr)
 				}
 				if verr := verify(t, s, kept); verr != nil {
 					t.Fatalf("operation %d: the other snapshot: %v", n, verr)

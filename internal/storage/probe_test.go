@@ -39,6 +39,11 @@ func probe(t *testing.T, s storage.Store) []backup.Finding {
 
 func TestProbe(t *testing.T) {
 	dir := t.TempDir()
+	for _, folder := range []string{"plain", "wrapped"} {
+		if err := os.Mkdir(filepath.Join(dir, folder), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, s := range map[string]storage.Store{
 		"Mem":     mem.New(),
 		"File":    file.New(filepath.Join(dir, "plain")),

@@ -88,6 +88,7 @@ func TestOneRestore_AcrossHosts(t *testing.T) {
 	}
 	first, second, third, elsewhere := newHost(t, env...), newHost(t, env...), newHost(t), newHost(t)
 	backup := "backupd backup -w json --endpoints " + strings.Join(source.Endpoints(), ",")
+	first.want(t, 0, "backupd init")
 	stdout, _ := first.want(t, 0, backup)
 	old := decode[manifest](t, stdout)
 	stdout, _ = first.want(t, 0, "backupd restore latest --name m1 --data-dir 'a dir' --wal-dir log -w json "+

@@ -49,11 +49,11 @@ func TestTimeline(t *testing.T) {
 
 	// latest is refused, with a command for either history.
 	_, stderr := h.want(t, 6, "backupd restore latest --name m1 --data-dir data --allow-running")
-	empty := hinted(t, stderr, "to restore revision 1 ")
+	empty := hinted(t, stderr, "to restore revision 1 of .*")
 	if _, stderr := h.want(t, 0, empty+" --dry-run"); strings.Contains(stderr, lost.ID) {
 		t.Errorf("got %s", stderr)
 	}
-	out, _ := h.want(t, 0, hinted(t, stderr, "to restore revision 2 ")+" -w json")
+	out, _ := h.want(t, 0, hinted(t, stderr, "to restore revision 2 of .*")+" -w json")
 	p := decode[plan](t, out)
 	m.Kill()
 
