@@ -62,7 +62,7 @@ func choiceOf(cmd *cobra.Command, which string, i repository.Item, flags ...stri
 // Arguments may be flags. Of its own flags it keeps those that are neither among
 // them nor dropped.
 func commandWith(cmd *cobra.Command, drop []string, args ...string) string {
-	drop = slices.Clone(drop)
+	drop = append(slices.Clone(drop), "timeline") // it goes with latest, and the arguments have an id
 	for _, arg := range args {
 		if name, isFlag := strings.CutPrefix(arg, "--"); isFlag {
 			name, _, _ = strings.Cut(name, "=")

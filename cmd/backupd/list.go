@@ -31,7 +31,10 @@ damaged manifests.
 STATE is verified, unconfirmed (no voting member was compared with it when it was
 taken), suspect (the content was in doubt when it was taken) or damaged (the data is
 missing, or a verification found damage). "from the future" means that a clock was ahead
-when the snapshot was begun. The exit code is 4 if a snapshot is damaged.
+when the snapshot was begun; "its time is wrong" that the time contradicts the order of
+the history, which no clock decides. Where a cluster has several histories (TIMELINE),
+notes say which has ended, and why another began. The exit code is 4 if a snapshot is
+damaged.
 
 ` + exitHelp,
 		Example: `  backupd list --repo s3://backups/etcd
@@ -40,6 +43,7 @@ when the snapshot was begun. The exit code is 4 if a snapshot is damaged.
 		RunE: func(cmd *cobra.Command, _ []string) error { return runList(cmd.Context(), a, o) },
 	}
 	o.repo.register(cmd)
+	o.repo.registerTimeline(cmd, "list the snapshots of this history only")
 	cmd.Flags().BoolVar(&o.long, "long", false, "read every manifest")
 	return cmd
 }
@@ -77,14 +81,22 @@ func runList(ctx context.Context, a *app, o listOptions) error {
 		}
 	}
 	out := a.newListPrinter(o.long)
-	listed := 0
+	count := 0
 	var damaged []error
+	var several []string // clusters with more than one history
 	for _, name := range clusters {
+		timelines := map[string]bool{}
 		for rows, err := range listRows(ctx, repo.Cluster(name), o.long) {
 			if err != nil {
 				return errors.Join(err, out.flush()) // a listing that was cut must not look whole
 			}
-			listed += len(rows)
+			for _, r := range rows {
+				timelines[r.Timeline] = true
+			}
+			rows = slices.DeleteFunc(rows, func(r listed) bool {
+				return o.repo.timeline != "" && r.Timeline != o.repo.timeline
+			})
+			count += len(rows)
 			for _, r := range rows {
 				if err := out.row(r); err != nil {
 					return err
@@ -94,13 +106,27 @@ func runList(ctx context.Context, a *app, o listOptions) error {
 				}
 			}
 		}
+		if len(timelines) > 1 {
+			several = append(several, name)
+		}
 	}
-	if listed == 0 {
+	if count == 0 {
 		if err := o.repo.missing(ctx, repo); err != nil {
 			return err
 		}
+		if o.repo.timeline != "" {
+			return &repository.NotFoundError{Reason: "there is no snapshot of timeline " + o.repo.timeline}
+		}
 	}
-	return errors.Join(append([]error{out.end()}, damaged...)...)
+	if err := out.end(); err != nil {
+		return err
+	}
+	for _, name := range several {
+		if err := noteTimelines(ctx, a, repo.Cluster(name)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(damaged...)
 }
 
 // listAtOnce is how many rows are aligned with each other, and how many manifests
@@ -124,11 +150,16 @@ func listRows(ctx context.Context, in *repository.Cluster, long bool) iter.Seq2[
 		}
 		slices.Reverse(items)
 		now, rows := time.Now(), shortRows
+		untimely := repository.Untimely(items, now)
 		if long {
 			rows = longRows
 		}
 		for part := range slices.Chunk(items, listAtOnce) {
-			if !yield(rows(ctx, in, part, now), context.Cause(ctx)) {
+			out := rows(ctx, in, part, now)
+			for n := range out {
+				out[n].Untimely = untimely[out[n].ID]
+			}
+			if !yield(out, context.Cause(ctx)) {
 				return
 			}
 		}
@@ -183,6 +214,7 @@ what its manifest says, and whether --identity decrypts it.
 		},
 	}
 	repo.register(cmd)
+	repo.registerTimeline(cmd, latestOfTimeline)
 	identity.register(cmd)
 	return cmd
 }
@@ -230,6 +262,10 @@ func runShow(cmd *cobra.Command, a *app, repo repoFlags, identity identityFlag, 
 	printReasons(a.stdout, m)
 	if err := printFacts(a.stdout, m); err != nil {
 		return err
+	}
+	if m.Origin != nil {
+		fmt.Fprintf(a.stdout, "  the timeline began after snapshot %s of %s: %s\n",
+			m.Origin.Snapshot, m.Origin.Timeline, m.Origin.Reason)
 	}
 	t := newColumns(a.stdout)
 	for _, mem := range m.Members {

@@ -45,6 +45,9 @@ func (c *columnList) row(r listed) error {
 	if r.Future {
 		state += ", from the future"
 	}
+	if r.Untimely {
+		state += ", its time is wrong"
+	}
 	cells := []string{r.Cluster, string(r.ID), ageOf(r.ID, c.now), r.Revision.String()}
 	if c.long {
 		size := ""

@@ -31,6 +31,7 @@ the repository; it records the reason, the time and the user.
 		},
 	}
 	repo.register(cmd)
+	repo.registerTimeline(cmd, latestOfTimeline)
 	cmd.Flags().StringVar(&reason, "reason", "", "why the snapshot must stay (required)")
 	return cmd
 }

@@ -25,7 +25,9 @@ type repoFlags struct {
 	repo    string
 	id      string // that the repository must have; empty: any
 	cluster string
-	options location.Options
+	// timeline, if given, makes latest mean the furthest snapshot of that history.
+	timeline string
+	options  location.Options
 }
 
 func (r *repoFlags) register(cmd *cobra.Command) {
@@ -137,10 +139,43 @@ func oneID(cmd *cobra.Command, args []string) error {
 		cmd.CommandPath())}
 }
 
+// latestOfTimeline is the usage of --timeline where one snapshot is named.
+const latestOfTimeline = "with latest: the furthest snapshot of this history (needs --cluster)"
+
+func (r *repoFlags) registerTimeline(cmd *cobra.Command, usage string) {
+	cmd.Flags().StringVar(&r.timeline, "timeline", "", usage)
+	annotate(cmd.Flags(), "timeline", flagOnly)
+}
+
+// refer returns the reference that the argument means with --timeline: an id.
+func (r *repoFlags) refer(ctx context.Context, repo *repository.Repository, ref string) (string, error) {
+	if r.timeline == "" {
+		return ref, nil
+	}
+	if ref != choice.Latest || r.cluster == "" {
+		return "", &usageError{errors.New("--timeline goes with the reference latest, and with --cluster")}
+	}
+	all, err := repository.ReadTimelines(ctx, repo.Cluster(r.cluster))
+	if err != nil {
+		return "", err
+	}
+	of := all.Find(r.timeline)
+	if of == nil {
+		return "", &repository.NotFoundError{
+			Reason: fmt.Sprintf("cluster %s has no snapshot of timeline %s", r.cluster, r.timeline),
+		}
+	}
+	return string(of.Head.ID), nil
+}
+
 // find finds the snapshot that a command's argument names, whatever its state.
 func (r *repoFlags) find(
 	cmd *cobra.Command, repo *repository.Repository, ref string,
 ) (*repository.Cluster, repository.Item, error) {
+	ref, err := r.refer(cmd.Context(), repo, ref)
+	if err != nil {
+		return nil, repository.Item{}, r.explain(cmd, repo, err)
+	}
 	in, item, err := choice.Find(cmd.Context(), repo, r.cluster, ref)
 	return in, item, r.explain(cmd, repo, err)
 }

@@ -69,6 +69,7 @@ same command finishes the work. Another restore to the same directory is refused
 		},
 	}
 	o.repo.register(cmd)
+	o.repo.registerTimeline(cmd, latestOfTimeline)
 	o.identity.register(cmd)
 	o.target.register(cmd)
 	f := cmd.Flags()
@@ -152,12 +153,19 @@ func (o *restoreOptions) choose(job *restoreJob, args []string, ids codec.Identi
 	if err != nil {
 		return err
 	}
+	ref, err := o.repo.refer(ctx, repo, args[0])
+	if err != nil {
+		return o.repo.explain(job.cmd, repo, err)
+	}
 	allow := choice.Allow{Suspect: o.allowSuspect}
-	in, item, err := choice.ChooseAnywhere(ctx, repo, o.repo.cluster, args[0], allow, time.Now())
+	in, item, err := choice.ChooseAnywhere(ctx, repo, o.repo.cluster, ref, allow, time.Now())
 	if err != nil {
 		return o.repo.explain(job.cmd, repo, err)
 	}
 	job.stored = &stored{in: in, item: item}
+	if err := job.noteTime(ctx); err != nil {
+		return err
+	}
 	job.ref, job.naming = string(item.ID), []string{"--cluster=" + in.Name()}
 	m, err := in.Manifest(ctx, item)
 	if err != nil {

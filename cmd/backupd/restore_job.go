@@ -83,6 +83,19 @@ func (j *restoreJob) start() error {
 	return printRestored(a, work.Summary())
 }
 
+// noteTime says if the time in the id of the snapshot cannot be right.
+func (j *restoreJob) noteTime(ctx context.Context) error {
+	all, err := repository.Names(ctx, j.stored.in, "")
+	if err != nil {
+		return err
+	}
+	if repository.Untimely(all, time.Now())[j.stored.item.ID] {
+		j.app.log.slog.Warn("the time of the snapshot contradicts the order of the history: a clock was wrong",
+			"snapshot", j.stored.item.ID)
+	}
+	return nil
+}
+
 // announce tells the repository that a cluster with the plan's id is going to be made,
 // so that its history is accepted from the first backup. It returns the command that
 // says so where this could not be done, or would not be believed: the same cluster id

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -126,6 +127,24 @@ func runTimelineList(cmd *cobra.Command, a *app, repo repoFlags) error {
 	}
 	_, err = all.Present()
 	return explainHistory(cmd, err)
+}
+
+// noteTimelines says on standard error which histories of a cluster have ended, and why
+// others began.
+func noteTimelines(ctx context.Context, a *app, in *repository.Cluster) error {
+	all, err := repository.ReadTimelines(ctx, in)
+	if err != nil {
+		return err
+	}
+	for _, r := range timelineRows(all) {
+		note := fmt.Sprintf("timeline %s of cluster %s is %s; its last snapshot is %s",
+			r.Timeline, in.Name(), r.State, r.Last)
+		if r.Reason != "" {
+			note += "; it began because: " + r.Reason
+		}
+		fmt.Fprintln(a.stderr, "Note: "+note)
+	}
+	return nil
 }
 
 func printTimelines(a *app, rows []timelineRow) error {

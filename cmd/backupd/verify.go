@@ -53,6 +53,7 @@ mark.
 		},
 	}
 	o.repo.register(cmd)
+	o.repo.registerTimeline(cmd, latestOfTimeline)
 	o.identity.register(cmd)
 	cmd.Flags().BoolVar(&o.all, "all", false, "verify every snapshot")
 	cmd.Flags().BoolVar(&o.storedOnly, "stored-only", false,

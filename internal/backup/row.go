@@ -16,6 +16,7 @@ type Row struct {
 	Timeline    string     `json:"timeline" jsonschema:"the history that it is of"`
 	State       State      `json:"state" jsonschema:"verified, unconfirmed, suspect or damaged"`
 	Reason      string     `json:"reason,omitempty" jsonschema:"how it is damaged, or why it is suspect or unconfirmed"`
+	Untimely    bool       `json:"untimely,omitempty" jsonschema:"whether its time contradicts the order of the history"`
 	Future      bool       `json:"future,omitempty" jsonschema:"whether it was begun by a clock that was ahead"`
 	PlainBytes  int64      `json:"plainBytes,omitempty" jsonschema:"size of the database if the manifest was read"`
 	StoredBytes int64      `json:"storedBytes"`

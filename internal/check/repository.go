@@ -9,6 +9,8 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
@@ -190,6 +192,14 @@ func (r *repositoryCheck) held(ctx context.Context, l *list, c *chosen, s storag
 	if last := held.summary.Newest; last != nil && last.State() == backup.Unconfirmed && c.conf.Snapshot.HashCheck {
 		l.warn("let backupd reach a voting member for HashKV; 'backupd show "+string(last.ID)+"' says why none was compared",
 			"the newest snapshot %s is unconfirmed: no voting member was compared with it", last.ID)
+	}
+	if wrong := repository.Untimely(o.Items, r.now); len(wrong) > 0 {
+		l.warn("correct the clocks of the hosts that take backups; retention and latest go by the order of the history",
+			"%d snapshots have times that contradict the order of the history, for example %s",
+			len(wrong), slices.Min(slices.Collect(maps.Keys(wrong))))
+	}
+	if _, err := o.Timelines.Present(); err != nil {
+		l.fail("'backupd timeline list' shows the histories, 'backupd timeline accept' settles which is wanted", "%v", err)
 	}
 	if future := held.summary.Future; future != nil {
 		l.warn("correct the clocks, also those of other hosts that take backups",

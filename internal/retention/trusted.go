@@ -35,27 +35,43 @@ func (c *selection) trusted(all []*candidate) []time.Time {
 // longest returns the longest sequence of snapshots, the oldest first, whose times
 // never go back. Snapshots from the future are not in it.
 func (c *selection) longest(order []*candidate) []*candidate {
-	// ends[n] has the snapshots with which a sequence of n+1 ends. Their times get
-	// ever earlier, because an equal or later time would make a longer sequence.
-	var ends [][]*candidate
-	for _, s := range order {
-		if s.begun.IsZero() || c.future(s) {
-			continue
+	order = slices.DeleteFunc(slices.Clone(order), func(s *candidate) bool { return s.begun.IsZero() || c.future(s) })
+	times := make([]time.Time, len(order))
+	for i, s := range order {
+		times[i] = s.begun
+	}
+	var out []*candidate
+	for i, fits := range Consistent(times) {
+		if fits {
+			out = append(out, order[i])
 		}
-		n := sort.Search(len(ends), func(n int) bool { return ends[n][len(ends[n])-1].begun.After(s.begun) })
+	}
+	return out
+}
+
+// Consistent reports for each of the times, which are in the order of events, whether
+// it belongs to the longest sequence that never goes back; of several as long, to the
+// one with the latest times. The others come from wrong clocks.
+func Consistent(times []time.Time) []bool {
+	// ends[n] has the places of the times with which a sequence of n+1 ends. The times get
+	// ever earlier, because an equal or later one would make a longer sequence.
+	var ends [][]int
+	for i, at := range times {
+		n := sort.Search(len(ends), func(n int) bool { return times[ends[n][len(ends[n])-1]].After(at) })
 		if n == len(ends) {
 			ends = append(ends, nil)
 		}
-		ends[n] = append(ends[n], s)
+		ends[n] = append(ends[n], i)
 	}
-	out := make([]*candidate, len(ends))
+	out := make([]bool, len(times))
+	last := time.Time{}
 	for n := len(ends) - 1; n >= 0; n-- {
-		// The first that fits has the latest time, and comes before out[n+1].
+		// The first that fits has the latest time, and comes before the one after it.
 		fits := 0
-		for n+1 < len(ends) && ends[n][fits].begun.After(out[n+1].begun) {
+		for n+1 < len(ends) && times[ends[n][fits]].After(last) {
 			fits++
 		}
-		out[n] = ends[n][fits]
+		out[ends[n][fits]], last = true, times[ends[n][fits]]
 	}
 	return out
 }

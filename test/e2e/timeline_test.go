@@ -43,17 +43,27 @@ func TestTimeline(t *testing.T) {
 	if out, _ := h.want(t, 0, "backupd list"); !strings.Contains(out, lost.ID) {
 		t.Errorf("%s was pruned:\n%s", lost.ID, out)
 	}
+	out, stderr := h.want(t, 0, "backupd list --timeline "+lost.Timeline)
+	if strings.Count(out, "prod ") != 1 || !strings.Contains(stderr, "it began because: A quorum has committed") {
+		t.Errorf("got %s%s", out, stderr)
+	}
+	old := decode[manifest](t, first(h.want(t, 0, "backupd show latest --timeline "+lost.Timeline+" -w json")))
+	if old.ID != lost.ID {
+		t.Errorf("got %s", old.ID)
+	}
+	h.want(t, 5, "backupd show latest --timeline t77-aaaaaa")
+	h.want(t, 64, "backupd show "+lost.ID+" --timeline "+lost.Timeline)
 	if out, _ := h.want(t, 4, "backupd timeline list"); strings.Count(out, "in question") != 2 {
 		t.Errorf("got %s", out)
 	}
 
 	// latest is refused, with a command for either history.
-	_, stderr := h.want(t, 6, "backupd restore latest --name m1 --data-dir data --allow-running")
+	_, stderr = h.want(t, 6, "backupd restore latest --name m1 --data-dir data --allow-running")
 	empty := hinted(t, stderr, "to restore revision 1 of .*")
 	if _, stderr := h.want(t, 0, empty+" --dry-run"); strings.Contains(stderr, lost.ID) {
 		t.Errorf("got %s", stderr)
 	}
-	out, _ := h.want(t, 0, hinted(t, stderr, "to restore revision 2 of .*")+" -w json")
+	out, _ = h.want(t, 0, hinted(t, stderr, "to restore revision 2 of .*")+" -w json")
 	p := decode[plan](t, out)
 	m.Kill()
 
