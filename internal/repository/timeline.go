@@ -53,7 +53,11 @@ func (t *Timeline) cluster() string {
 // knows reports whether the furthest snapshot was taken when the repository held the
 // other timeline already.
 func (t *Timeline) knows(other string) bool {
-	return t.Manifest != nil && backup.TimelineNumber(t.Manifest.NewestTimeline) >= backup.TimelineNumber(other)
+	if t.Manifest == nil {
+		return false
+	}
+	newest := t.Manifest.NewestTimeline // two may have one number: they began at the same moment
+	return newest == other || backup.TimelineNumber(newest) > backup.TimelineNumber(other)
 }
 
 // Timelines are all histories of a cluster, the newest first. Their numbers order

@@ -77,6 +77,9 @@ func TestTimelines(t *testing.T) {
 		"ChangedMind": {all: []*backup.Manifest{old, fresh}, present: line2,
 			accept: func(t *testing.T, s storage.Store) { accept(t, s, line1); accept(t, s, line2) }},
 		"Both": {all: []*backup.Manifest{old, fresh, member(line1, 11, 1, line2)}, both: true, open: []string{line2}},
+		// Two writers saw the new history at the same moment.
+		"Twins": {open: []string{line2, "t2-dddddd"}, all: []*backup.Manifest{
+			old, fresh, member("t2-dddddd", 5, 2, line1), member("t2-dddddd", 6, 2, "t2-dddddd")}},
 		"BothAccepted": {all: []*backup.Manifest{old, fresh, member(line1, 11, 1, line2)}, present: line2,
 			accept: func(t *testing.T, s storage.Store) { accept(t, s, line2) }},
 		"OneGoesOnAgain": {all: []*backup.Manifest{old, fresh}, both: true,
