@@ -66,7 +66,7 @@ notifications. Use it in a CronJob or a timer.
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case o.config != "":
-				return runOnce(cmd, a, o.config, o.repo.cluster, o.init)
+				return runOnce(cmd, a, o.config, givenCluster(cmd, o.repo.cluster), o.init)
 			case o.once:
 				return &usageError{errors.New(
 					"--once does one slot of a configuration: give --config (or BACKUPD_CONFIG), or leave --once out")}

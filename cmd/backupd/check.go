@@ -53,6 +53,7 @@ there is a failure; 78 means that the configuration cannot be read.`,
 	registerConfig(cmd, &f.config)
 	cmd.Flags().StringSliceVar(&f.clusters, "cluster", nil,
 		"names of the clusters to check, separated by commas (default: all)")
+	annotate(cmd.Flags(), "cluster", flagOnly)
 	cmd.Flags().BoolVar(&f.notify, "notify", false, "send a test to every receiver of notifications")
 	cmd.Flags().BoolVar(&f.policy, "iam-policy", false,
 		"check nothing, and print the smallest IAM policy for the buckets")

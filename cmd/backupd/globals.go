@@ -153,6 +153,16 @@ func flagError(err error) error {
 	return &usageError{err}
 }
 
+// givenCluster returns the clusters of a configuration that --cluster names. The
+// variable of the flag is there for other commands: it must not silently narrow what is
+// done for a configuration.
+func givenCluster(cmd *cobra.Command, value string) string {
+	if cmd.Flags().Lookup("cluster").Annotations[fromEnv] != nil {
+		return ""
+	}
+	return value
+}
+
 // excludeConfig refuses flags for what a configuration file says. Variables give
 // way to the file: they are there for other commands.
 func excludeConfig(cmd *cobra.Command, names ...string) error {

@@ -233,14 +233,15 @@ func (o *pruneOptions) configured(cmd *cobra.Command, a *app) ([]pruner, error) 
 		return nil, err
 	}
 	var names []string
-	if o.repo.cluster != "" {
-		names = strings.Split(o.repo.cluster, ",")
+	only := givenCluster(cmd, o.repo.cluster)
+	if only != "" {
+		names = strings.Split(only, ",")
 	}
 	var chosen []config.Cluster
 	for _, c := range conf.Clusters {
 		if i := slices.Index(names, c.Name); i >= 0 {
 			names = slices.Delete(names, i, i+1)
-		} else if o.repo.cluster != "" {
+		} else if only != "" {
 			continue
 		}
 		chosen = append(chosen, c)

@@ -124,10 +124,10 @@ func printDecisions(a *app, clusters []prunedCluster, now time.Time) error {
 				reasons += " (" + d.Reason + ")"
 			}
 			cells = append(cells, []string{c.Cluster, string(d.ID), ageOf(d.ID, now),
-				humanize.IBytes(uint64(d.StoredBytes)), string(d.State), action, reasons})
+				humanize.IBytes(uint64(d.StoredBytes)), d.Timeline, string(d.State), action, reasons})
 		}
 	}
-	return a.printRows([]string{"CLUSTER", "ID", "AGE", "STORED", "STATE", "ACTION", "REASONS"}, cells)
+	return a.printRows([]string{"CLUSTER", "ID", "AGE", "STORED", "TIMELINE", "STATE", "ACTION", "REASONS"}, cells)
 }
 
 func printPrunedSummary(a *app, c prunedCluster, dryRun bool) {

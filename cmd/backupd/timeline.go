@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/kballard/go-shellquote"
@@ -156,11 +157,21 @@ func printTimelines(a *app, rows []timelineRow) error {
 		}
 		cells = append(cells, []string{
 			r.Timeline, r.State, strconv.Itoa(r.Snapshots), string(r.First), string(r.Last), keys,
-			r.ClusterID, cmp.Or(r.Reason, "the first"), cmp.Or(r.Accepted, "no"),
+			r.ClusterID, membersOf(r.Members), cmp.Or(r.Reason, "the first"), cmp.Or(r.Accepted, "no"),
 		})
 	}
-	return a.printRows([]string{"TIMELINE", "STATE", "SNAPSHOTS", "FIRST", "LAST", "KEYS", "CLUSTER ID", "BEGAN BECAUSE",
+	return a.printRows([]string{"TIMELINE", "STATE", "SNAPSHOTS", "FIRST", "LAST", "KEYS", "CLUSTER ID", "MEMBERS",
+		"BEGAN BECAUSE",
 		"ACCEPTED"}, cells)
+}
+
+// membersOf names members by their names and addresses.
+func membersOf(members []backup.Member) string {
+	var out []string
+	for _, m := range members {
+		out = append(out, cmp.Or(m.Name, m.ID.String())+" "+cmp.Or(strings.Join(m.ClientURLs, " "), "(no address)"))
+	}
+	return strings.Join(out, ", ")
 }
 
 func newTimelineAcceptCommand(a *app) *cobra.Command {
@@ -227,7 +238,8 @@ func runTimelineAccept(
 	if err != nil {
 		return repo.explain(cmd, in.Repository(), err)
 	}
-	fmt.Fprintf(a.stdout, "Accepted timeline %s as the present history of cluster %s\n", args[0], in.Name())
+	fmt.Fprintf(a.stdout, "Accepted timeline %s as the present history of cluster %s\n"+
+		"A daemon notices it when it looks at the repository the next time, or backs up\n", args[0], in.Name())
 	for _, name := range ended {
 		fmt.Fprintf(a.stdout, "Timeline %s has ended\n", name)
 	}
@@ -258,14 +270,25 @@ func explainHistory(cmd *cobra.Command, err error) error {
 			"by their ids. Then accept the history that keeps the name:\n%s\n%s",
 			acceptCommand(cmd, newest), acceptCommand(cmd, other.Name))
 	}
-	return backup.WithHint(err, "if the new history is wanted: %s\nif data was lost, restore snapshot %s",
-		acceptCommand(cmd, newest), other.Head.ID)
+	return backup.WithHint(err, "if the new history is wanted: %s\nif data was lost: %s", acceptCommand(cmd, newest),
+		restoreCommand(cmd, string(other.Head.ID)))
 }
 
 // acceptCommand returns the command that accepts a timeline in the repository of the
 // running command.
 func acceptCommand(cmd *cobra.Command, args ...string) string {
-	words := append([]string{"backupd", "timeline", "accept"}, args...)
+	return commandIn(cmd, append([]string{"timeline", "accept"}, args...)...) + " --reason TEXT"
+}
+
+// restoreCommand returns the command that restores a snapshot of the repository of the
+// running command.
+func restoreCommand(cmd *cobra.Command, id string) string {
+	return commandIn(cmd, "restore", id) + " --name NAME --data-dir DIR"
+}
+
+// commandIn returns a command for the repository of the running command.
+func commandIn(cmd *cobra.Command, args ...string) string {
+	words := append([]string{"backupd"}, args...)
 	var repo repoFlags
 	known := &cobra.Command{}
 	repo.register(known)
@@ -274,5 +297,5 @@ func acceptCommand(cmd *cobra.Command, args ...string) string {
 			words = append(words, "--"+f.Name+"="+f.Value.String())
 		}
 	})
-	return shellquote.Join(words...) + " --reason TEXT"
+	return shellquote.Join(words...)
 }

@@ -56,8 +56,9 @@ func historyHint(s *Subject, e *repository.HistoryError) string {
 	}
 	if e.Both {
 		return "give one of the clusters another name in its configuration; the snapshots stay and can be restored by " +
-			"their ids; then accept the history that keeps the name: " + accept(e.Newest) + " or " + accept(e.Others[0])
+			"their ids; then accept the history that keeps the name:\n" + accept(e.Newest) + "\n" + accept(e.Others[0])
 	}
-	return "if the new history is wanted: " + accept(e.Newest) +
-		"; if data was lost, restore " + string(e.Others[0].Head.ID)
+	return "if the new history is wanted:\n" + accept(e.Newest) + "\nif data was lost:\n" +
+		fmt.Sprintf("backupd restore --repo %s --cluster %s %s --name NAME --data-dir DIR",
+			s.Address, s.Cluster, e.Others[0].Head.ID)
 }

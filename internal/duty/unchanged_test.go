@@ -117,7 +117,7 @@ func TestSlot_Wiped(t *testing.T) {
 			put(t, at.etcd.Client(t), "NEW")
 			at.settled()
 			o := p.slot()
-			wants(t, o, duty.Unaccepted, "their HashKV was")
+			wants(t, o, duty.Unaccepted, "the HashKV of the records up to revision")
 			if m := o.Manifest; m == nil || m.ClusterID != old.ClusterID || m.Revision != old.Revision ||
 				m.SourceIndex != old.SourceIndex || m.SourceTerm != old.SourceTerm || m.HashKV.Hash == old.HashKV.Hash {
 				t.Errorf("got %+v, after %+v", m, old)

@@ -138,7 +138,8 @@ func compareHashes(a, b Evidence) (shared int, reason string) {
 			continue
 		}
 		if x.Hash != y.Hash {
-			return 0, fmt.Sprintf("The records up to revision %d are others now: their HashKV was %d and is %d.", x.Revision,
+			return 0, fmt.Sprintf("The data is other data: the HashKV of the records up to revision %d was %d and is %d.",
+				x.Revision,
 				x.Hash, y.Hash)
 		}
 		// Two databases without keys are equal whatever they are of.
@@ -174,8 +175,9 @@ func compareWith(earlier, later Evidence) (shared int, reason string) {
 		_, sampled := slices.BinarySearchFunc(was.Sample, e, backup.ByHash)
 		_, recent := slices.BinarySearchFunc(was.Recent, e, backup.ByRevision)
 		if !sampled && was.Samples(e.Key) || !recent && was.Remembers(e.Mod) {
-			return len(agreed), fmt.Sprintf("A key of the database at revision %d (hash %x) was last written at revision %d,"+
-				" but the database at revision %d does not hold it like that.", later.Revision, e.Key, e.Mod, earlier.Revision)
+			return len(agreed), fmt.Sprintf("The data is other data: the database at revision %d has a key (hash %x) that was "+
+				"last written at revision %d, and the database at revision %d did not have it so.", later.Revision, e.Key,
+				e.Mod, earlier.Revision)
 		}
 		if sampled || recent {
 			agreed = append(agreed, e)

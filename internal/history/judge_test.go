@@ -121,7 +121,7 @@ func TestAnotherHistoryIsAnotherTimeline(t *testing.T) {
 				switch {
 				case differ && (p.Timeline != "" || p.Verdict.Relation != history.Contradicts):
 					t.Fatalf("seed %d: other live keys, but %s: %s", seed, p.Verdict.Relation, p.Verdict.Reason)
-				case differ && sketchAlone && !strings.Contains(p.Verdict.Reason, "does not hold it like that"):
+				case differ && sketchAlone && !strings.Contains(p.Verdict.Reason, "did not have it so"):
 					t.Fatalf("seed %d: found by another reason: %s", seed, p.Verdict.Reason)
 				case !differ && sketchAlone && p.Timeline == "":
 					t.Fatalf("seed %d: no live key differs, but %s: %s", seed, p.Verdict.Relation, p.Verdict.Reason)
@@ -219,18 +219,18 @@ func TestJudge(t *testing.T) {
 			"The cluster id was 1 and is 2 now."},
 		"hash": {before, with(at(110, 1020, 5, all), func(e *history.Evidence) {
 			e.HashBefore = &backup.HashKV{Hash: 1, Revision: 100, CompactRevision: 5}
-		}), history.Contradicts, 0, "their HashKV was 100 and is 1"},
+		}), history.Contradicts, 0, "was 100 and is 1"},
 		"hash of another compaction": {before, with(at(110, 1020, 5, all), func(e *history.Evidence) {
 			e.HashBefore = &backup.HashKV{Hash: 1, Revision: 100, CompactRevision: 6}
 		}), history.Continues, 1, "agree"},
 		"equal hash": {before, with(at(110, 1020, 5, all), func(e *history.Evidence) { e.HashBefore = &before.HashKV }),
 			history.Continues, 2, "agree"},
 		"hash at the same revision": {before, with(before, func(e *history.Evidence) { e.HashKV.Hash = 3 }),
-			history.Contradicts, 0, "their HashKV was 100 and is 3"},
+			history.Contradicts, 0, "was 100 and is 3"},
 		"no key at all": {at(1, 10, 2, backup.Sketch{Limit: backup.NoLimit}),
 			at(1, 12, 2, backup.Sketch{Limit: backup.NoLimit}), history.Continues, 0, "no key that both know"},
 		"key of the sample": {at(100, 1000, 5, part), at(110, 1020, 5, backup.Sketch{Limit: 10, Sample: list(key(2, 60)),
-			From: 110, Recent: list(key(20, 109))}), history.Contradicts, 0, "(hash 2) was last written at revision 60"},
+			From: 110, Recent: list(key(20, 109))}), history.Contradicts, 0, "(hash 2) that was last written at revision 60"},
 		"key outside of the sample": {at(100, 1000, 5, part), at(110, 1020, 5, backup.Sketch{Limit: 20,
 			Sample: list(key(10, 60)), From: 110, Recent: list(key(20, 109))}), history.Continues, 0, "no key that both know"},
 		"key of the recent": {at(100, 1000, 5, part), at(110, 1020, 5, backup.Sketch{Limit: 1, From: 80,
@@ -249,7 +249,7 @@ func TestJudge(t *testing.T) {
 		}), history.Continues, 1, "agree"},
 		"older member of another history": {before, with(at(90, 900, 5, part), func(e *history.Evidence) {
 			e.HighWater, e.Committed, e.Sketch = before.HighWater, 1000, backup.Sketch{Limit: backup.NoLimit}
-		}), history.Contradicts, 0, "the database at revision 90 does not hold it"},
+		}), history.Contradicts, 0, "the database at revision 90 did not have it"},
 		"index twice": {before, at(101, 1000, 5, all), history.Contradicts, 1,
 			"cannot be revision 100 and revision 101"},
 		"revision falls":    {before, at(99, 1001, 5, all), history.Contradicts, 1, "is the earlier revision 99"},

@@ -44,7 +44,7 @@ func TestPlace(t *testing.T) {
 	}{
 		"first":       {nil, small(20, x), "", "It is the first snapshot of the cluster."},
 		"goes on":     {[]history.Head{head("a", small(10, x))}, small(20, x), "a", "agree"},
-		"forked":      {[]history.Head{head("a", small(10, y))}, small(20, x), "", "does not hold it like that"},
+		"forked":      {[]history.Head{head("a", small(10, y))}, small(20, x), "", "did not have it so"},
 		"two of them": {[]history.Head{head("b", small(10, x)), head("a", small(10, x))}, small(20, x), "b", "agree"},
 		"the older one, with a shared key": {[]history.Head{head("b", small(10, none)), head("a", small(10, x))},
 			small(20, x), "a", "agree"},

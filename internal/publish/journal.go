@@ -89,7 +89,12 @@ func (j *journal) write(c changer) error {
 func (j *journal) finish(c changer) error {
 	for _, m := range j.Moves {
 		if err := m.do(c); err != nil {
-			return backup.WithHint(fmt.Errorf("put %s into place: %w", m.To, err),
+			err = fmt.Errorf("put %s into place: %w", m.To, err)
+			if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTEMPTY) {
+				return backup.WithHint(err, "something has made %s since the restore was interrupted: stop what did, move it "+
+					"away (mv %s %s.stray), and run the same command again", m.To, m.To, m.To)
+			}
+			return backup.WithHint(err,
 				"run the same command again to continue; %s lists the moves", filepath.Join(j.Staging[0],
 					journalName))
 		}

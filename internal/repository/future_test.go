@@ -41,7 +41,7 @@ func TestFuture(t *testing.T) {
 		}, 1, nil, 1},
 		"OtherHistory": {[]*backup.Manifest{
 			manifestOf(line1, now.Add(-time.Hour), 5), manifestOf(line2, now.Add(2*time.Hour), 60),
-		}, 1, []int{1, 0}, 0},
+		}, 1, []int{1, 0}, -1},
 		"OtherHistoryBehind": {[]*backup.Manifest{
 			manifestOf(line1, now.Add(-time.Hour), 50), manifestOf(line2, now.Add(-240*time.Hour), 6),
 		}, 1, []int{1, 0}, 1},

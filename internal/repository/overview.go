@@ -149,13 +149,22 @@ func (i *Item) compare(m *backup.Manifest) error {
 	return compareSize(i.Data[n], m.Stored)
 }
 
-// Newest returns the manifest of the newest verified snapshot, or nil if there is
-// none.
+// Newest returns the manifest of the newest verified snapshot of the present history, or
+// nil if there is none.
 func (o *Overview) Newest() *backup.Manifest {
-	if len(o.Good) == 0 {
-		return nil
+	for _, m := range o.Good {
+		if o.present(m.Timeline) {
+			return m
+		}
 	}
-	return o.Good[0]
+	return nil
+}
+
+// present reports whether the timeline is the one that goes on or, if that is not known,
+// the newest of those that may.
+func (o *Overview) present(timeline string) bool {
+	present, _ := o.Timelines.Present()
+	return present == nil || present.Name == timeline
 }
 
 // Vouched returns how many good manifests [Cluster.Look] was asked for.
@@ -242,7 +251,7 @@ type Summary struct {
 	Verified, Unconfirmed, Suspect, Damaged int
 
 	StoredBytes int64
-	// Newest and NewestVerified are the last ones of the newest history, but for those
+	// Newest and NewestVerified are the last ones of the present history, but for those
 	// from the future. In a lenient overview unconfirmed ones count as verified.
 	Newest, NewestVerified *Item
 	// LastVerified is when the last one that counts as verified was begun by the clocks.
@@ -259,7 +268,7 @@ func (o *Overview) Summary(now time.Time) Summary {
 		s.StoredBytes += i.StoredBytes()
 		if i.Future(now) {
 			s.Future = i
-		} else {
+		} else if o.present(i.Timeline) {
 			s.Newest = i
 			if at := i.ID.Time(); o.counts(i.State()) {
 				s.NewestVerified = i

@@ -45,7 +45,8 @@ func (t *Timeline) cluster() string {
 	}
 	text := "cluster id " + t.Manifest.ClusterID.String()
 	for _, m := range t.Manifest.Members {
-		text += fmt.Sprintf(", %s at %s", cmp.Or(m.Name, m.ID.String()), strings.Join(m.ClientURLs, " "))
+		text += fmt.Sprintf(", %s at %s", cmp.Or(m.Name, m.ID.String()),
+			cmp.Or(strings.Join(m.ClientURLs, " "), "no address"))
 	}
 	return text
 }

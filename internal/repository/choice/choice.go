@@ -4,6 +4,7 @@
 package choice
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -89,7 +90,7 @@ func find(
 	}
 	switch len(found) {
 	case 0:
-		return nil, repository.Item{}, &repository.NotFoundError{Reason: "no such snapshot: " + ref}
+		return nil, repository.Item{}, notFound(ctx, r, names, ref)
 	case 1:
 		c := r.Cluster(found[0].Cluster)
 		i, err := existing(ctx, c, found[0].ID)
@@ -99,6 +100,23 @@ func find(
 	return nil, repository.Item{}, &Error{
 		Reason: fmt.Sprintf("%q is the beginning of %d snapshot ids", ref, len(found)), Others: found,
 	}
+}
+
+// notFound is the error for a reference that names nothing. If backupd removed the
+// snapshot, it says so.
+func notFound(ctx context.Context, r *repository.Repository, names []string, ref string) error {
+	id, err := backup.ParseSnapshotID(ref)
+	for _, name := range names {
+		if err != nil {
+			break // the beginning of an id
+		}
+		m, merr := r.Cluster(name).Marks().Find(ctx, id, backup.MarkRemoved)
+		if merr == nil && m != nil {
+			return &repository.NotFoundError{Reason: fmt.Sprintf("snapshot %s was removed at %s by %s: %s",
+				id, m.At.Format(time.RFC3339), cmp.Or(m.By, "nobody knows whom"), m.Reason)}
+		}
+	}
+	return &repository.NotFoundError{Reason: "no such snapshot: " + ref}
 }
 
 // findLatest looks for the latest snapshot of the only cluster that has any.
