@@ -112,8 +112,9 @@ func (r *repoFlags) missing(ctx context.Context, repo *repository.Repository) er
 }
 
 // latestHelp explains a word of the command line.
-const latestHelp = `"latest" means the snapshot with the highest revision of the cluster's present history,
-whatever its state and whatever time is in its id.
+const latestHelp = `"latest" means the furthest snapshot of the cluster's present history, whatever its
+state and whatever time is in its id. While a new history is not accepted, or two
+clusters have one name, it is refused (exit code 6): see 'backupd timeline list'.
 
 `
 

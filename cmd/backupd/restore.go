@@ -41,9 +41,14 @@ the commands that it prints, with the directories of each host. The token says o
 restore it is: with it another snapshot, other changes or other members are refused
 (exit code 6). --all-members makes all directories here, from one download.
 
-` + latestHelp + `If the latest snapshot is suspect or damaged, or if nobody can know which history came
-last, the restore is refused (exit code 6), and the commands for the snapshots that can
-be restored are printed.
+` + latestHelp + `If the latest snapshot is suspect or damaged, or if nobody can know which history is the
+present one, the restore is refused (exit code 6), and the commands for the snapshots
+that can be restored are printed. The newest may be that of a cluster that came back
+empty.
+
+A restore from the repository announces the new cluster there, so that its backups are
+accepted as the present history: it creates <cluster>/timelines/cluster-<id>.json. If it
+may not, it warns and prints the command that does so.
 
 Everything is checked before anything is touched. Directories are built beside their
 targets and renamed into place at the end. If the command is killed at any moment, the
