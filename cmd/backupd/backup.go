@@ -187,7 +187,7 @@ func takeInto(
 	if err != nil {
 		return nil, nil, fmt.Errorf("snapshot %s is stored, but its history cannot be judged: %w", m.ID, err)
 	}
-	_, history = all.Present()
+	_, history = all.Added(m).Present()
 	return m, history, nil
 }
 

@@ -18,21 +18,25 @@ import (
 // explainChoice adds a hint to the refusal of a reference: the running command for
 // each snapshot that can be chosen.
 func explainChoice(cmd *cobra.Command, several *choice.Error, err error) error {
-	hints := choices(cmd, several.Others)
+	hints := choices(cmd, several)
 	if i := several.Suspect; i != nil {
 		hints = append(hints, choiceOf(cmd, "the suspect one, ", *i, "--allow-suspect"))
 	}
 	return withHints(err, hints...)
 }
 
-// choices returns the running command for each of these snapshots.
-func choices(cmd *cobra.Command, items []repository.Item) []string {
+// choices returns the running command for each snapshot that can be chosen.
+func choices(cmd *cobra.Command, several *choice.Error) []string {
 	var out []string
-	for n, i := range items {
+	for n, i := range several.Others {
 		if n == choicesShown {
-			return append(out, fmt.Sprintf("and %d more: backupd list", len(items)-n))
+			return append(out, fmt.Sprintf("and %d more: backupd list", len(several.Others)-n))
 		}
-		out = append(out, choiceOf(cmd, "", i))
+		which := ""
+		if keys, known := several.Keys[i.ID]; known {
+			which = "the one with " + count(int(keys), "key", "keys") + ", "
+		}
+		out = append(out, choiceOf(cmd, which, i))
 	}
 	return out
 }

@@ -202,6 +202,10 @@ func (r *repoFlags) explain(cmd *cobra.Command, repo *repository.Repository, err
 func (r *repoFlags) findRest(
 	cmd *cobra.Command, repo *repository.Repository, ref string,
 ) (*repository.Cluster, repository.Item, error) {
+	ref, err := r.refer(cmd.Context(), repo, ref)
+	if err != nil {
+		return nil, repository.Item{}, r.explain(cmd, repo, err)
+	}
 	in, item, err := choice.Find(cmd.Context(), repo, r.cluster, ref)
 	if id, perr := backup.ParseSnapshotID(ref); isNotFound(err) && perr == nil && r.cluster != "" {
 		in = repo.Cluster(r.cluster)

@@ -166,7 +166,7 @@ func printRestored(a *app, s restore.Summary) error {
 	}
 	if len(s.Others) > 0 {
 		fmt.Fprintf(a.stdout, "Restore the other members by these commands, each on its host. "+
-			"Change nothing but the directories and the owner.\n")
+			"Change nothing but the directories, the owner and the places of files.\n")
 		for _, c := range s.Others {
 			fmt.Fprintf(a.stdout, "  %s\n", c.Line)
 		}
@@ -227,7 +227,7 @@ func (j *restoreJob) explainDamage(err error) error {
 	if lerr != nil {
 		return errors.Join(err, fmt.Errorf("look for another snapshot: %w", lerr))
 	}
-	return withHints(err, choices(j.cmd, others)...)
+	return withHints(err, choices(j.cmd, &choice.Error{Others: others})...)
 }
 
 // explainToken prints the restore that the token was made for, and this one with a

@@ -172,6 +172,18 @@ func timelinesOf(
 	return all, nil
 }
 
+// Added returns the timelines after m was stored. A timeline to which something is added
+// has not ended, unless m was taken before the one that has replaced it began.
+func (t Timelines) Added(m *backup.Manifest) Timelines {
+	out := slices.Clone(t)
+	for n := range out {
+		if out[n].Name == m.Timeline && m.NewestTimeline == out[0].Name {
+			out[n].Ended = false
+		}
+	}
+	return out
+}
+
 // renew returns the timelines of other items: m was added, or some are gone. A
 // manifest stays known although its snapshot is gone: it tells how far the history
 // had come.
@@ -185,6 +197,9 @@ func (t Timelines) renew(items []Item, m *backup.Manifest) Timelines {
 		if m != nil && m.Timeline == now.Name && (now.Manifest == nil || furtherThan(m, now.Manifest)) {
 			now.Manifest, now.Ended = m, false
 		}
+	}
+	if m != nil {
+		return out.Added(m)
 	}
 	return out
 }

@@ -51,6 +51,9 @@ func TestTimeline(t *testing.T) {
 	if old.ID != lost.ID {
 		t.Errorf("got %s", old.ID)
 	}
+	if out, _ := h.want(t, 0, "backupd verify latest --timeline "+lost.Timeline); !strings.Contains(out, lost.ID) {
+		t.Errorf("got %s", out)
+	}
 	h.want(t, 5, "backupd show latest --timeline t77-aaaaaa")
 	h.want(t, 64, "backupd show "+lost.ID+" --timeline "+lost.Timeline)
 	if out, _ := h.want(t, 4, "backupd timeline list"); strings.Count(out, "in question") != 2 {
@@ -59,11 +62,11 @@ func TestTimeline(t *testing.T) {
 
 	// latest is refused, with a command for either history.
 	_, stderr = h.want(t, 6, "backupd restore latest --name m1 --data-dir data --allow-running")
-	empty := hinted(t, stderr, "to restore revision 1 of .*")
+	empty := hinted(t, stderr, "to restore the one with 0 keys, revision 1 of .*")
 	if _, stderr := h.want(t, 0, empty+" --dry-run"); strings.Contains(stderr, lost.ID) {
 		t.Errorf("got %s", stderr)
 	}
-	out, _ = h.want(t, 0, hinted(t, stderr, "to restore revision 2 of .*")+" -w json")
+	out, _ = h.want(t, 0, hinted(t, stderr, "to restore the one with 1 key, revision 2 of .*")+" -w json")
 	p := decode[plan](t, out)
 	m.Kill()
 

@@ -33,6 +33,8 @@ type Error struct {
 	Suspect *repository.Item
 	// Others are snapshots that can be restored by their ids, the best first.
 	Others []repository.Item
+	// Keys are how many keys some of them hold, as far as their manifests were read.
+	Keys map[backup.SnapshotID]int64
 }
 
 func (e *Error) Error() string { return "refused: " + e.Reason }
@@ -184,9 +186,14 @@ func latestOf(ctx context.Context, c *repository.Cluster) (repository.Item, erro
 	}
 	present, err := all.Present()
 	if err != nil {
-		choice := &Error{Reason: "the latest snapshot is not known: " + err.Error()}
+		choice := &Error{
+			Reason: "the latest snapshot is not known: " + err.Error(), Keys: map[backup.SnapshotID]int64{},
+		}
 		for _, t := range all.Live() {
 			choice.Others = append(choice.Others, t.Head)
+			if t.Manifest != nil && t.Manifest.ID == t.Head.ID {
+				choice.Keys[t.Head.ID] = t.Manifest.Keys
+			}
 		}
 		return repository.Item{}, choice
 	}
