@@ -176,7 +176,7 @@ func (o *restoreOptions) choose(job *restoreJob, args []string, ids codec.Identi
 	if err != nil {
 		return err
 	}
-	job.stored.clusterID, job.src = m.ClusterID, snapshot.NewSource(in, m, ids)
+	job.stored.manifest, job.src = m, snapshot.NewSource(in, m, ids)
 	return nil
 }
 

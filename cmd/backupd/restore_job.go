@@ -31,10 +31,9 @@ type restoreJob struct {
 
 // stored is a snapshot in a repository.
 type stored struct {
-	in   *repository.Cluster
-	item repository.Item
-	// clusterID is of the cluster that the snapshot was taken of.
-	clusterID backup.MemberID
+	in       *repository.Cluster
+	item     repository.Item
+	manifest *backup.Manifest
 }
 
 // run finishes this very restore if it was interrupted. Else it plans, shows the plan
@@ -83,6 +82,14 @@ func (j *restoreJob) start() error {
 	return printRestored(a, work.Summary())
 }
 
+// exists reports whether the repository has a history of a cluster with that id.
+func (j *restoreJob) exists(ctx context.Context, id backup.MemberID) (bool, error) {
+	all, err := repository.ReadTimelines(ctx, j.stored.in)
+	return slices.ContainsFunc(all, func(t repository.Timeline) bool {
+		return t.Manifest != nil && t.Manifest.ClusterID == id
+	}), err
+}
+
 // noteTime says if the time in the id of the snapshot cannot be right.
 func (j *restoreJob) noteTime(ctx context.Context) error {
 	all, err := repository.Names(ctx, j.stored.in, "")
@@ -104,9 +111,13 @@ func (j *restoreJob) announce(ctx context.Context, p *restore.Plan) string {
 	if j.stored == nil {
 		return "" // a file, and so no repository: the next backup tells
 	}
-	same := j.stored.clusterID == p.ClusterID
+	same, err := j.exists(ctx, p.ClusterID)
+	if err != nil {
+		j.app.log.slog.Warn("the histories of the cluster cannot be read", "err", err)
+	}
 	if !same {
-		err := repository.Expect(ctx, j.stored.in, p.ClusterID, "restored from snapshot "+string(j.stored.item.ID), whoami())
+		err := repository.Expect(ctx, j.stored.in, p.ClusterID, j.stored.manifest,
+			"restored from snapshot "+string(j.stored.item.ID), whoami())
 		if err == nil {
 			return ""
 		}

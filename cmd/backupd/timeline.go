@@ -225,7 +225,7 @@ func runTimelineAccept(
 		if err := id.UnmarshalText([]byte(clusterID)); err != nil || id == 0 {
 			return &usageError{fmt.Errorf("--cluster-id %q: want up to 16 hexadecimal digits", clusterID)}
 		}
-		if err := repository.Expect(cmd.Context(), in, id, reason, whoami()); err != nil {
+		if err := repository.Expect(cmd.Context(), in, id, nil, reason, whoami()); err != nil {
 			return err
 		}
 		fmt.Fprintf(a.stdout, "The first history of a cluster with the id %s is accepted\n", id)
@@ -264,14 +264,21 @@ func explainHistory(cmd *cobra.Command, err error) error {
 	if !errors.As(err, &history) {
 		return err
 	}
-	newest, other := history.Newest.Name, history.Others[0]
 	if history.Both {
-		return backup.WithHint(err, "give one of the clusters another name; its snapshots stay and can be restored "+
-			"by their ids. Then accept the history that keeps the name:\n%s\n%s",
-			acceptCommand(cmd, newest), acceptCommand(cmd, other.Name))
+		lines := []string{"give one of the clusters another name; its snapshots stay and can be restored by their ids. " +
+			"Then accept the history that keeps the name:", acceptCommand(cmd, history.Newest.Name)}
+		for _, t := range history.Others {
+			lines = append(lines, acceptCommand(cmd, t.Name))
+		}
+		return backup.WithHint(err, "%s", strings.Join(lines, "\n"))
 	}
-	return backup.WithHint(err, "if the new history is wanted: %s\nif data was lost: %s", acceptCommand(cmd, newest),
-		restoreCommand(cmd, string(other.Head.ID)))
+	lines := []string{"if the new history is wanted: " + acceptCommand(cmd, history.Newest.Name)}
+	for _, t := range history.Others {
+		if t.Manifest != nil { // else nobody can restore it now
+			lines = append(lines, "if the data of "+t.Name+" was lost: "+restoreCommand(cmd, string(t.Head.ID)))
+		}
+	}
+	return backup.WithHint(err, "%s", strings.Join(lines, "\n"))
 }
 
 // acceptCommand returns the command that accepts a timeline in the repository of the

@@ -14,14 +14,29 @@ const AcceptanceFormat = "backupd/acceptance/v1"
 // or the restore that made the cluster. It names either the timeline or, before the
 // first snapshot of it exists, the id of its cluster.
 type Acceptance struct {
-	Format    string    `json:"format"`
-	Timeline  string    `json:"timeline,omitempty"`
-	ClusterID MemberID  `json:"clusterID,omitempty"`
-	Reason    string    `json:"reason"`
-	At        time.Time `json:"at"`
-	By        string    `json:"by,omitempty"`
+	Format    string   `json:"format"`
+	Timeline  string   `json:"timeline,omitempty"`
+	ClusterID MemberID `json:"clusterID,omitempty"`
+	// Restored is what the cluster with that id was made of; nil if nobody knows.
+	Restored *Restored `json:"restored,omitempty"`
+	Reason   string    `json:"reason"`
+	At       time.Time `json:"at"`
+	By       string    `json:"by,omitempty"`
 	// Ended holds the furthest snapshot that each other timeline had then.
-	Ended map[string]SnapshotID `json:"ended,omitempty"`
+	Ended map[string]Place `json:"ended,omitempty"`
+}
+
+// Place is the place of a snapshot in its timeline.
+type Place struct {
+	Snapshot SnapshotID `json:"snapshot"`
+	Index    uint64     `json:"index"` // the last raft entry in its database
+}
+
+// Restored is the snapshot that a cluster was restored from.
+type Restored struct {
+	Snapshot SnapshotID `json:"snapshot"`
+	Revision Revision   `json:"revision"`
+	Sketch   Sketch     `json:"sketch"`
 }
 
 // Validate checks that a is complete and does not contradict itself.
@@ -37,11 +52,16 @@ func (a *Acceptance) Validate() error {
 			return err
 		}
 	}
-	for timeline, id := range a.Ended {
+	for timeline, place := range a.Ended {
 		if err := CheckTimeline(timeline); err != nil {
 			return err
 		}
-		if _, err := ParseSnapshotID(string(id)); err != nil {
+		if _, err := ParseSnapshotID(string(place.Snapshot)); err != nil {
+			return err
+		}
+	}
+	if a.Restored != nil {
+		if _, err := ParseSnapshotID(string(a.Restored.Snapshot)); err != nil {
 			return err
 		}
 	}

@@ -65,6 +65,9 @@ type Capture struct {
 	// that any member reported before the stream began.
 	HighWaterIndex uint64 `json:"highWaterIndex"`
 	HighWaterTerm  uint64 `json:"highWaterTerm"`
+	// CommittedIndex is the commit index that a quorum confirmed; 0 if nobody was asked or
+	// nobody could answer.
+	CommittedIndex uint64 `json:"committedIndex,omitempty"`
 	// SourceIndex and SourceTerm are what the source reported before the stream
 	// began: the database holds at least everything up to there.
 	SourceIndex uint64 `json:"sourceIndex"`

@@ -27,7 +27,7 @@ func full() *backup.Manifest {
 			Revision: 123456, CompactRevision: 100, HighWaterRevision: 123460, NewestTimeline: "t2-abcdef", HashKV: hash,
 			Sketch: backup.Sketch{Limit: backup.NoLimit, Sample: []backup.SketchEntry{{Key: 1, Mod: 2, Digest: 3}},
 				Recent: []backup.SketchEntry{{Key: 1, Mod: 2, Digest: 3}}},
-			HighWaterIndex: 14, HighWaterTerm: 13, SourceIndex: 12, SourceTerm: 11,
+			CommittedIndex: 15, HighWaterIndex: 14, HighWaterTerm: 13, SourceIndex: 12, SourceTerm: 11,
 			MemberHashes: []backup.MemberHash{
 				{MemberID: 0xab, Endpoint: "http://h:2379", Result: backup.HashDiffers, Answer: &hash, Detail: "d"},
 			},

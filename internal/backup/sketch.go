@@ -38,9 +38,12 @@ type Sketch struct {
 
 // SketchEntry is one live key.
 type SketchEntry struct {
-	Key    uint64   // hash of the key
-	Mod    Revision // at which the key was written
-	Digest uint64   // of the whole record: key, value, lease, version and revisions
+	Key uint64   // hash of the key
+	Mod Revision // at which the key was written last
+	// Create is when the key came into being: it stays while the key is overwritten. 0 is
+	// that of the record that a revision bump leaves.
+	Create Revision
+	Digest uint64 // of the whole record: key, value, lease, version and revisions
 }
 
 // IsZero reports whether s knows nothing: the sketch of a database without keys is
@@ -55,7 +58,8 @@ func (s *Sketch) Remembers(mod Revision) bool { return mod >= s.From && !s.IsZer
 
 // ByHash orders the entries of [Sketch.Sample].
 func ByHash(a, b SketchEntry) int {
-	return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Mod, b.Mod), cmp.Compare(a.Digest, b.Digest))
+	return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Mod, b.Mod), cmp.Compare(a.Create, b.Create),
+		cmp.Compare(a.Digest, b.Digest))
 }
 
 // ByRevision orders the entries of [Sketch.Recent].
@@ -146,8 +150,8 @@ func checkEntries(list []SketchEntry, order func(a, b SketchEntry) int) error {
 		return fmt.Errorf("%d keys are more than %d", len(list), MaxSketchEntries)
 	}
 	for i, e := range list {
-		if e.Mod < 1 {
-			return fmt.Errorf("key %x was written at revision %d", e.Key, e.Mod)
+		if e.Mod < 1 || e.Create < 0 || e.Create > e.Mod {
+			return fmt.Errorf("key %x was created at revision %d and written at %d", e.Key, e.Create, e.Mod)
 		}
 		if i > 0 && order(list[i-1], e) >= 0 {
 			return fmt.Errorf("key %x at revision %d is there twice or not in order", e.Key, e.Mod)
@@ -156,30 +160,41 @@ func checkEntries(list []SketchEntry, order func(a, b SketchEntry) int) error {
 	return nil
 }
 
-// pack appends for each entry the hash, the digest and the revision as a varint.
+// pack appends for each entry the hash, the digest, and as varints the revision at which
+// the key was written and how much earlier it was created.
 func pack(list []SketchEntry) []byte {
-	out := make([]byte, 0, len(list)*(8+8+5))
+	out := make([]byte, 0, len(list)*(8+8+5+3))
 	for _, e := range list {
 		out = binary.BigEndian.AppendUint64(out, e.Key)
 		out = binary.BigEndian.AppendUint64(out, e.Digest)
 		out = binary.AppendUvarint(out, uint64(e.Mod))
+		out = binary.AppendUvarint(out, uint64(e.Mod-e.Create))
 	}
 	return out
 }
 
 func unpack(raw []byte) (list []SketchEntry, err error) {
 	for len(raw) > 0 {
-		if len(raw) < 8+8+1 {
+		if len(raw) < 8+8+1+1 {
 			return nil, errors.New("it is cut off")
 		}
 		e := SketchEntry{Key: binary.BigEndian.Uint64(raw), Digest: binary.BigEndian.Uint64(raw[8:])}
-		mod, n := binary.Uvarint(raw[16:])
-		// The shortest form only: one list has one spelling.
-		if n < 1 || mod > math.MaxInt64 || n > 1 && raw[16+n-1] == 0 {
-			return nil, fmt.Errorf("key %x: the revision is not a number", e.Key)
+		mod, rest, ok := uvarint(raw[16:])
+		before, rest, ok2 := uvarint(rest)
+		if !ok || !ok2 {
+			return nil, fmt.Errorf("key %x: a revision is not a number", e.Key)
 		}
-		e.Mod = Revision(mod)
-		list, raw = append(list, e), raw[16+n:]
+		e.Mod, e.Create = Revision(mod), Revision(mod)-Revision(before)
+		list, raw = append(list, e), rest
 	}
 	return list, nil
+}
+
+// uvarint reads a varint in its shortest form, so that one list has one spelling.
+func uvarint(raw []byte) (value uint64, rest []byte, ok bool) {
+	value, n := binary.Uvarint(raw)
+	if n < 1 || value > math.MaxInt64 || n > 1 && raw[n-1] == 0 {
+		return 0, nil, false
+	}
+	return value, raw[n:], true
 }

@@ -18,6 +18,7 @@ func fullSketch(mod int64) backup.Sketch {
 	s := backup.Sketch{Limit: backup.NoLimit - 1, From: backup.Revision(mod)}
 	for i := range backup.MaxSketchEntries {
 		e := backup.SketchEntry{Key: rng.Uint64() / 2, Mod: backup.Revision(mod - int64(i)), Digest: rng.Uint64()}
+		e.Create = e.Mod - backup.Revision(rng.IntN(1<<14))
 		s.Sample = append(s.Sample, e)
 	}
 	s.Recent = slices.SortedFunc(slices.Values(s.Sample), backup.ByRevision)
@@ -42,8 +43,8 @@ func TestSketch_JSON(t *testing.T) {
 			Limit: 10, Sample: []backup.SketchEntry{{Key: 1, Mod: 50, Digest: 3}},
 			From: 90, Recent: []backup.SketchEntry{{Key: 20, Mod: 95, Digest: 4}},
 		}, 120},
-		"full":           {fullSketch(30_000_000_000), 15 << 10},
-		"huge revisions": {fullSketch(math.MaxInt64), 18 << 10},
+		"full":           {fullSketch(30_000_000_000), 16 << 10},
+		"huge revisions": {fullSketch(math.MaxInt64), 20 << 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			raw, err := json.Marshal(c.sketch)
@@ -65,12 +66,13 @@ func TestSketch_JSON(t *testing.T) {
 func TestSketch_Bytes(t *testing.T) {
 	s := backup.Sketch{
 		Limit:  0x1122,
-		Sample: []backup.SketchEntry{{Key: 0x0102, Mod: 300, Digest: 0xff}},
+		Sample: []backup.SketchEntry{{Key: 0x0102, Mod: 300, Create: 295, Digest: 0xff}},
 		From:   301,
-		Recent: []backup.SketchEntry{{Key: 0x0102, Mod: 300, Digest: 0xff}},
+		Recent: []backup.SketchEntry{{Key: 0x0102, Mod: 300, Create: 295, Digest: 0xff}},
 	}
 	raw, err := json.Marshal(s)
-	const want = `{"limit":"1122","sample":"AAAAAAAAAQIAAAAAAAAA/6wC","from":301,"recent":"AAAAAAAAAQIAAAAAAAAA/6wC"}`
+	const want = `{"limit":"1122","sample":"AAAAAAAAAQIAAAAAAAAA/6wCBQ==","from":301,` +
+		`"recent":"AAAAAAAAAQIAAAAAAAAA/6wCBQ=="}`
 	if err != nil || string(raw) != want {
 		t.Errorf("got %s, %v, want %s", raw, err, want)
 	}
@@ -93,7 +95,7 @@ func TestSketch_Refuses(t *testing.T) {
 		{backup.Sketch{Limit: backup.NoLimit, Sample: list(b, a)}, "not in order"},
 		{backup.Sketch{Limit: backup.NoLimit, Sample: list(a, a)}, "there twice"},
 		{backup.Sketch{Limit: 2, Sample: list(a, b)}, "hash 2 is not below the limit 2"},
-		{backup.Sketch{Limit: backup.NoLimit, Sample: list(entry(1, 1, 0))}, "written at revision 0"},
+		{backup.Sketch{Limit: backup.NoLimit, Sample: list(entry(1, 1, 0))}, "and written at 0"},
 		{backup.Sketch{Limit: backup.NoLimit, Recent: list(a, b)}, "not in order"},
 		{backup.Sketch{Limit: backup.NoLimit, From: 5}, "0 keys do not begin at revision 5"},
 		{backup.Sketch{Limit: backup.NoLimit, From: -1}, "do not begin at revision -1"},
@@ -110,16 +112,17 @@ func TestSketch_Refuses(t *testing.T) {
 		`null`:                   "want sample and recent",
 		`"text"`:                 "cannot unmarshal",
 		`{"from":0,"sample":""}`: "want sample and recent",
-		`{"sample":"AAAAAAAAAQIAAAAAAAAA","recent":""}`:                 "sample: it is cut off",
-		`{"sample":"","recent":"AAAAAAAAAQIAAAAAAAAA/w=="}`:             "recent: it is cut off",
-		`{"sample":"AAAAAAAAAQIAAAAAAAAA/6w=","recent":""}`:             "the revision is not a number",
-		`{"sample":"AAAAAAAAAQIAAAAAAAAA/6yCAA==","recent":""}`:         "the revision is not a number",
-		`{"sample":"AAAAAAAAAQIAAAAAAAAA/////////////wE=","recent":""}`: "the revision is not a number",
-		`{"sample":"AAAA*","recent":""}`:                                "illegal base64",
-		`{"limit":"xyz","sample":"","recent":""}`:                       "want a hexadecimal number",
-		`{"limit":"00ab","sample":"","recent":""}`:                      "want a hexadecimal number",
-		`{"limit":"ffffffffffffffff","sample":"","recent":""}`:          "want a hexadecimal number",
-		`{"limit":"0","sample":"AAAAAAAAAQIAAAAAAAAA/6wC","recent":""}`: "is not below the limit",
+		`{"sample":"AAAAAAAAAQIAAAAAAAAA","recent":""}`:                     "sample: it is cut off",
+		`{"sample":"","recent":"AAAAAAAAAQIAAAAAAAAA/w=="}`:                 "recent: it is cut off",
+		`{"sample":"AAAAAAAAAQIAAAAAAAAA/6w=","recent":""}`:                 "it is cut off",
+		`{"sample":"AAAAAAAAAQIAAAAAAAAA/6ys","recent":""}`:                 "a revision is not a number",
+		`{"sample":"AAAAAAAAAQIAAAAAAAAA/6yCAA==","recent":""}`:             "a revision is not a number",
+		`{"sample":"AAAAAAAAAQIAAAAAAAAA/////////////wE=","recent":""}`:     "a revision is not a number",
+		`{"sample":"AAAA*","recent":""}`:                                    "illegal base64",
+		`{"limit":"xyz","sample":"","recent":""}`:                           "want a hexadecimal number",
+		`{"limit":"00ab","sample":"","recent":""}`:                          "want a hexadecimal number",
+		`{"limit":"ffffffffffffffff","sample":"","recent":""}`:              "want a hexadecimal number",
+		`{"limit":"0","sample":"AAAAAAAAAQIAAAAAAAAA/6wCBQ==","recent":""}`: "is not below the limit",
 	} {
 		var s backup.Sketch
 		if err := json.Unmarshal([]byte(text), &s); err == nil || !strings.Contains(err.Error(), want) {

@@ -77,7 +77,7 @@ func (b *builder) guard(c config.Cluster, conf *config.Config, store storage.Sto
 	}
 	client.Log = log
 	g := &guard{conf: c, repo: repo, spool: conf.Daemon.Spool, Subject: &duty.Subject{
-		Key: duty.Key{Repository: c.Repository, Cluster: c.Name}, Address: repo.URL, Store: store,
+		Key: duty.Key{Repository: c.Repository, Cluster: c.Name}, Address: repo.Flags(repo.URL), Store: store,
 		MayCreate: repo.CreateIfMissing, Spool: spoolOf(conf, b.log), LocalEndpoint: c.LocalEndpoint,
 		Known: duty.NewKnowledge(b.wall(), repo.ID), Log: log, Now: b.wall,
 	}}

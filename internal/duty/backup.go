@@ -67,7 +67,7 @@ func (b *Backup) do(ctx context.Context, run Run) Outcome {
 	// to this daemon even if another sidecar takes the snapshot.
 	late := b.storePending(ctx, taker, overview, down, run)
 	if late.own != nil || late.err != nil {
-		return b.settle(ctx, late, late.outcome())
+		return b.settle(ctx, late, late.outcome(ctx, b))
 	}
 	return b.settle(ctx, late, b.take(ctx, taker, late.overview, down, run))
 }

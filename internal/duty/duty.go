@@ -30,7 +30,7 @@ func (k Key) String() string { return k.Repository + "/" + k.Cluster }
 // Subject is the protected cluster that a duty works on.
 type Subject struct {
 	Key
-	// Address is the URL of the repository, for hints.
+	// Address are the flags of the command line that lead to the repository, for hints.
 	Address string
 	// MayCreate allows a backup to make the repository if there is none. It never makes
 	// one in the place of a repository that is known.

@@ -169,6 +169,52 @@ func TestHistory_Refilled(t *testing.T) {
 	}
 }
 
+// TestHistory_Compacted: everything of the new history was written after the old one's
+// revision, and the rest is compacted away. But a key was created before.
+func TestHistory_Compacted(t *testing.T) {
+	p := ownPlace(t, 1).process()
+	p.set(strings.Split(strings.Repeat("x", 30), "")...)
+	m := p.taken()
+	p.wipe()
+	client := p.etcd.Client(t)
+	for range 10 {
+		for _, op := range []clientv3.Op{clientv3.OpPut("junk", "x"), clientv3.OpDelete("junk")} {
+			if _, err := client.Do(t.Context(), op); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	p.set(strings.Split(strings.Repeat("y", 20), "")...)
+	if _, err := client.Compact(t.Context(), 40, clientv3.WithCompactPhysical()); err != nil {
+		t.Fatal(err)
+	}
+	if other := p.reached().questioned("was created at revision"); other.Revision <= m.Revision {
+		t.Errorf("got revision %d after %d", other.Revision, m.Revision)
+	}
+}
+
+// TestHistory_Pending: the cluster loses its data while the store is down. What waited
+// is of a new history, and is no success.
+func TestHistory_Pending(t *testing.T) {
+	p := ownPlace(t, 1).process()
+	p.set("a", "b", "c", "d", "e", "f", "g", "h")
+	m := p.taken()
+	p.look()
+	up := p.down()
+	p.wipe()
+	wants(t, p.reached().slot(), duty.Failed, "waits in")
+	up()
+	o := p.backup.Upload(t.Context(), duty.Run{})
+	wants(t, o, duty.Unaccepted, "has committed up to raft index")
+	if o.Manifest != nil && (o.Manifest.Timeline == m.Timeline || o.Manifest.CommittedIndex == 0) {
+		t.Errorf("got %+v", o.Manifest)
+	}
+	p.healthy(duty.Failure, "nobody has accepted")
+	if !p.look().Holds(m.ID) {
+		t.Error("the old one was removed")
+	}
+}
+
 // TestHistory_TwoClusters: two clusters under one name are seen by both.
 func TestHistory_TwoClusters(t *testing.T) {
 	here := ownPlace(t, 1)
@@ -211,7 +257,7 @@ func TestHistory_Expected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := repository.Expect(t.Context(), p.cluster(), survey.ClusterID, "restored", "test"); err != nil {
+	if err := repository.Expect(t.Context(), p.cluster(), survey.ClusterID, nil, "restored", "test"); err != nil {
 		t.Fatal(err)
 	}
 	m := q.taken()

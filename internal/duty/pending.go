@@ -20,9 +20,9 @@ type late struct {
 	err      error // why the snapshot of this run is still pending
 }
 
-func (l late) outcome() Outcome {
+func (l late) outcome(ctx context.Context, b *Backup) Outcome {
 	if l.own != nil {
-		return stored(l.own)
+		return judged(ctx, b, l.own)
 	}
 	return failed(l.err)
 }
@@ -141,5 +141,5 @@ func (b *Backup) Upload(ctx context.Context, run Run) Outcome {
 		return nothing
 	}
 	last := len(manifests) - 1
-	return b.settle(ctx, late{others: manifests[:last]}, stored(manifests[last]))
+	return b.settle(ctx, late{others: manifests[:last]}, judged(ctx, b, manifests[last]))
 }

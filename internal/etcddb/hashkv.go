@@ -22,8 +22,7 @@ const keyBucket = "key"
 //
 // So newer records decide whether an old one takes part. They are read first,
 // from the end backwards. If the compaction is finished, every record up to C is
-// the newest of its key up to C, and it is enough to read back to C; see
-// [newerKeys]. Otherwise all records must be read; see [newKeepSet].
+// the newest of its key up to C: [newerKeys] reads back to C. Else [newKeepSet] reads all.
 
 // newerKeys returns all keys that were written after compact.
 func newerKeys(im *image, b *bucket, compact int64) (newer keyset.Set[keyset.Fingerprint], err error) {

@@ -10,7 +10,8 @@ import (
 )
 
 func sketched(key keyset.Short, rk recordKey, r *keyvalue.KeyValue, e *element) sketch.Record {
-	return sketch.Record{Key: r.Key, ID: uint64(key), Mod: rk.main, Tombstone: rk.tombstone, Pair: e.pair}
+	return sketch.Record{Key: r.Key, ID: uint64(key), Mod: rk.main, Create: r.Create,
+		Tombstone: rk.tombstone, Pair: e.pair}
 }
 
 // finishSketch makes the sketch of the database after its records were sampled.
@@ -44,12 +45,12 @@ func (s *scan) recent(records *bucket) (*sketch.Recent, error) {
 	})
 }
 
-// sketchEntries sorts the entries. Two keys of one hash and one digest, which somebody
-// may have made on purpose, are one entry.
+// sketchEntries sorts the entries. Keys that only look alike, made on purpose, are one.
 func sketchEntries(in []sketch.Entry, order func(a, b backup.SketchEntry) int) []backup.SketchEntry {
 	out := make([]backup.SketchEntry, 0, len(in))
 	for _, e := range in {
-		out = append(out, backup.SketchEntry{Key: e.Key, Mod: backup.Revision(e.Mod), Digest: e.Digest})
+		mod, create := backup.Revision(e.Mod), backup.Revision(e.Create)
+		out = append(out, backup.SketchEntry{Key: e.Key, Mod: mod, Create: create, Digest: e.Digest})
 	}
 	slices.SortFunc(out, order)
 	return slices.Compact(out)

@@ -47,7 +47,7 @@ func liveKeys(t testing.TB, path string) []backup.SketchEntry {
 			sum := sha256.Sum256(append(bytes.Clone(k), v...))
 			all[string(kv.Key)] = live{bytes.Clone(k), backup.SketchEntry{
 				Key: xxhash.Sum64(kv.Key), Mod: backup.Revision(binary.BigEndian.Uint64(k)),
-				Digest: binary.BigEndian.Uint64(sum[:]),
+				Create: backup.Revision(kv.CreateRevision), Digest: binary.BigEndian.Uint64(sum[:]),
 			}}
 			return nil
 		})
@@ -229,7 +229,7 @@ func TestSketch_Bytes(t *testing.T) {
 	must(t, err)
 	raw, err := json.Marshal(facts.Sketch)
 	must(t, err)
-	const want = `{"sample":"RLws9a13CZlRzTVCF/607wI=","from":0,"recent":"RLws9a13CZlRzTVCF/607wI="}`
+	const want = `{"sample":"RLws9a13CZlRzTVCF/607wIA","from":0,"recent":"RLws9a13CZlRzTVCF/607wIA"}`
 	if string(raw) != want {
 		t.Errorf("sketch %s, want %s", raw, want)
 	}

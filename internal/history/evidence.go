@@ -45,7 +45,7 @@ func Of(c *backup.Capture) Evidence {
 			Revision: max(c.HighWaterRevision, c.Revision), Index: max(c.HighWaterIndex, c.RaftIndex),
 			Term: max(c.HighWaterTerm, c.RaftTerm),
 		},
-		HashKV: c.HashKV, Sketch: c.Sketch,
+		Committed: c.CommittedIndex, HashKV: c.HashKV, Sketch: c.Sketch,
 	}
 }
 
@@ -169,7 +169,20 @@ func compareWith(earlier, later Evidence) (shared int, reason string) {
 	var agreed []backup.SketchEntry
 	was := &earlier.Sketch
 	for _, e := range slices.Concat(later.Sketch.Sample, later.Sketch.Recent) {
-		if e.Mod > earlier.Revision {
+		switch {
+		case e.Mod <= earlier.Revision:
+		case e.Create == 0 || e.Create > earlier.Revision:
+			continue // it came later
+		default:
+			// It was overwritten since. In one history it was there, created at the same revision.
+			known, reason := createdAlike(was, e)
+			if reason != "" {
+				return len(agreed), fmt.Sprintf("The data is other data: %s in the database at revision %d, and the database at "+
+					"revision %d has no such key.", reason, later.Revision, earlier.Revision)
+			}
+			if known {
+				agreed = append(agreed, e)
+			}
 			continue
 		}
 		_, sampled := slices.BinarySearchFunc(was.Sample, e, backup.ByHash)
@@ -185,6 +198,25 @@ func compareWith(earlier, later Evidence) (shared int, reason string) {
 	}
 	slices.SortFunc(agreed, backup.ByHash)
 	return len(slices.Compact(agreed)), ""
+}
+
+// createdAlike looks for a key that was overwritten since: known says that it is in the
+// sketch, created at the same revision. The reason says that it should be and is not.
+func createdAlike(was *backup.Sketch, e backup.SketchEntry) (known bool, reason string) {
+	same := func(o backup.SketchEntry) bool { return o.Key == e.Key && o.Create == e.Create && o.Mod < e.Mod }
+	sampled, recent := slices.ContainsFunc(was.Sample, same), slices.ContainsFunc(was.Recent, same)
+	if !sampled && was.Samples(e.Key) || !recent && was.Remembers(e.Create) {
+		return false, fmt.Sprintf("a key (hash %x) was created at revision %d", e.Key, e.Create)
+	}
+	return sampled || recent, ""
+}
+
+// Descends reports whether a database can have come from another by nothing but writes:
+// whether it is of a cluster that was restored from that one. Ids, raft log and hashes
+// begin anew in a restore; the records stay.
+func Descends(from, database Evidence) bool {
+	_, reason := compareSketches(from, database)
+	return reason == "" && database.Revision >= from.Revision
 }
 
 // outOfOrder compares the places in the raft log. A log is applied in order, its terms

@@ -204,7 +204,8 @@ func hashKV(records []record, rev, compact int64) backup.HashKV {
 
 func (r record) sketched() sketch.Record {
 	key := []byte(r.key)
-	return sketch.Record{Key: key, ID: maphash.Bytes(seed, key), Mod: r.main, Tombstone: r.tombstone, Pair: r.pair()}
+	return sketch.Record{Key: key, ID: maphash.Bytes(seed, key), Mod: r.main, Create: r.create,
+		Tombstone: r.tombstone, Pair: r.pair()}
 }
 
 var seed = maphash.MakeSeed()
@@ -232,14 +233,15 @@ func sketchOf(records []record) (out backup.Sketch) {
 
 func entriesOf(in []sketch.Entry, order func(a, b backup.SketchEntry) int) (out []backup.SketchEntry) {
 	for _, e := range in {
-		out = append(out, backup.SketchEntry{Key: e.Key, Mod: backup.Revision(e.Mod), Digest: e.Digest})
+		out = append(out, backup.SketchEntry{Key: e.Key, Mod: backup.Revision(e.Mod),
+			Create: backup.Revision(e.Create), Digest: e.Digest})
 	}
 	slices.SortFunc(out, order)
 	return out
 }
 
-// conflict looks at all live keys: whether a key of the later database, not written
-// since the earlier one, was not the same there.
+// conflict looks at all live keys: whether a key of the later database, not written or not
+// created since the earlier one, was not the same there, or was not created alike.
 func conflict(a, b taken) bool {
 	if b.Revision < a.Revision {
 		a, b = b, a
@@ -247,7 +249,8 @@ func conflict(a, b taken) bool {
 	was, is := alive(a.records), alive(b.records)
 	differ := func(was, is map[string]record) bool {
 		for key, r := range is {
-			if r.main <= int64(a.Revision) && was[key] != r {
+			old := r.main <= int64(a.Revision)
+			if old && was[key] != r || !old && r.create > 0 && r.create <= int64(a.Revision) && was[key].create != r.create {
 				return true
 			}
 		}

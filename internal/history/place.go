@@ -1,9 +1,11 @@
 package history
 
-// Head is a snapshot of a timeline, to compare a new one with.
+// Head is a snapshot of a timeline, to compare another one with.
 type Head struct {
 	Timeline string
 	Evidence Evidence
+	// Unordered says that nobody knows which of the two was taken first.
+	Unordered bool
 }
 
 // Placement is the timeline of a new snapshot.
@@ -24,20 +26,21 @@ type Against struct {
 
 // Place chooses among the heads, the newest timeline first. All heads must have been
 // taken before next: they must be of a listing that was read before next was taken.
-func Place(heads []Head, next Evidence) Placement { return place(heads, next, Judge) }
-
-// PlaceLate places a snapshot that is stored late. The heads are the snapshots that
-// are stored next to it in each timeline, before it and after it. It must fit to all
-// of a timeline.
-func PlaceLate(heads []Head, late Evidence) Placement { return place(heads, late, Fits) }
-
-func place(heads []Head, next Evidence, judge func(previous, next Evidence) Verdict) Placement {
+//
+// Heads may be unordered: those of a snapshot that is stored late are the ones that are
+// stored next to it in each timeline, before it and after it. It must fit to all heads of
+// a timeline.
+func Place(heads []Head, next Evidence) Placement {
 	if len(heads) == 0 {
 		return Placement{Verdict: Verdict{Reason: "It is the first snapshot of the cluster."}}
 	}
 	p := Placement{}
 	var timelines []Against // the newest first, with what speaks most against each
 	for _, h := range heads {
+		judge := Judge
+		if h.Unordered {
+			judge = Fits
+		}
 		a := Against{h.Timeline, judge(h.Evidence, next)}
 		p.Against = append(p.Against, a)
 		timelines = merge(timelines, a)

@@ -75,7 +75,7 @@ func TestPlaceLate(t *testing.T) {
 	x, y := backup.SketchEntry{Key: 1, Mod: 2, Digest: 3}, backup.SketchEntry{Key: 4, Mod: 12, Digest: 6}
 	later := small(30, x)
 	heads := []history.Head{{Timeline: "a", Evidence: small(10, x)}, {Timeline: "a", Evidence: later}}
-	if p := history.PlaceLate(heads, small(20, x)); p.Timeline != "a" || p.Verdict.Relation != history.Continues {
+	if p := history.Place(unordered(heads), small(20, x)); p.Timeline != "a" || p.Verdict.Relation != history.Continues {
 		t.Errorf("between two: %+v", p)
 	}
 	if p := history.Place(heads, small(20, x)); p.Timeline != "" {
@@ -83,10 +83,10 @@ func TestPlaceLate(t *testing.T) {
 	}
 	heads[1].Evidence = small(30, y)
 	heads = append(heads, history.Head{Timeline: "b", Evidence: small(40, x)})
-	if p := history.PlaceLate(heads, small(20, x)); p.Timeline != "b" || len(p.Against) != 3 {
+	if p := history.Place(unordered(heads), small(20, x)); p.Timeline != "b" || len(p.Against) != 3 {
 		t.Errorf("fits to one of two: %+v", p)
 	}
-	if p := history.PlaceLate(heads[:2], small(20, x)); p.Timeline != "" ||
+	if p := history.Place(unordered(heads[:2]), small(20, x)); p.Timeline != "" ||
 		!strings.Contains(p.Verdict.Reason, "revision 30") {
 		t.Errorf("fits to the first only: %+v", p)
 	}
@@ -170,4 +170,13 @@ func TestFormula_Recent(t *testing.T) {
 			t.Errorf("the key that was written %d before the end: found %v, in the sample %v", back, found, sampled)
 		}
 	}
+}
+
+// unordered are heads of which nobody knows whether they were taken before.
+func unordered(heads []history.Head) []history.Head {
+	out := slices.Clone(heads)
+	for i := range out {
+		out[i].Unordered = true
+	}
+	return out
 }

@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"strings"
 
+	"github.com/kballard/go-shellquote"
+
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
 )
 
@@ -82,4 +84,16 @@ func (l Location) Unused(o Options) string {
 		}
 	}
 	return ""
+}
+
+// Flags returns the flags of the command line that lead to a repository with these
+// options, quoted for a shell.
+func (o *Options) Flags(url string) string {
+	words := []string{"--repo", url}
+	for _, s := range o.Settings() {
+		if v := *s.Value; v != "" && v != s.Default {
+			words = append(words, "--"+s.Section+"-"+s.Key, v)
+		}
+	}
+	return shellquote.Join(words...)
 }

@@ -24,10 +24,10 @@ func Accept(ctx context.Context, c *Cluster, timeline, reason, by string) (ended
 	if all.Find(timeline) == nil {
 		return nil, &NotFoundError{fmt.Sprintf("cluster %s has no timeline %s", c.Name(), timeline)}
 	}
-	a := backup.Acceptance{Timeline: timeline, Reason: reason, By: by, Ended: map[string]backup.SnapshotID{}}
+	a := backup.Acceptance{Timeline: timeline, Reason: reason, By: by, Ended: map[string]backup.Place{}}
 	for _, t := range all {
 		if t.Name != timeline {
-			a.Ended[t.Name] = t.Head.ID
+			a.Ended[t.Name] = backup.Place{Snapshot: t.Head.ID, Index: t.Head.Index}
 			ended = append(ended, t.Name)
 		}
 	}
@@ -60,10 +60,14 @@ func contradicts(a backup.Acceptance, timeline string, all Timelines) bool {
 }
 
 // Expect states before the first snapshot of a cluster with that id exists that its
-// history follows the present one: a restore has made the cluster. It is no error
-// if that is stated already.
-func Expect(ctx context.Context, c *Cluster, id backup.MemberID, reason, by string) error {
-	err := create(ctx, c, backup.Acceptance{ClusterID: id, Reason: reason, By: by})
+// history follows the present one: a restore of that snapshot has made the cluster, or
+// an operator knows it. It is no error if that is stated already.
+func Expect(ctx context.Context, c *Cluster, id backup.MemberID, of *backup.Manifest, reason, by string) error {
+	a := backup.Acceptance{ClusterID: id, Reason: reason, By: by}
+	if of != nil {
+		a.Restored = &backup.Restored{Snapshot: of.ID, Revision: of.Revision, Sketch: of.Sketch}
+	}
+	err := create(ctx, c, a)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/history"
 )
 
 // Timeline is one history of a cluster, as the repository holds it.
@@ -126,8 +127,12 @@ func (e *HistoryError) Error() string {
 		return fmt.Sprintf("two clusters are backed up under the name %s: timeline %s is of %s; timeline %s is of %s",
 			e.Newest.Head.Cluster, e.Others[0].describe(), e.Others[0].cluster(), e.Newest.describe(), e.Newest.cluster())
 	}
+	var before []string
+	for _, t := range e.Others {
+		before = append(before, t.describe())
+	}
 	return fmt.Sprintf("cluster %s has a new history that nobody has accepted: timeline %s comes after %s: %s",
-		e.Newest.Head.Cluster, e.Newest.describe(), e.Others[0].describe(), e.Newest.reason())
+		e.Newest.Head.Cluster, e.Newest.describe(), strings.Join(before, " and "), e.Newest.reason())
 }
 
 // Unwrap makes it a fault of integrity.
@@ -285,7 +290,7 @@ func (t Timelines) acceptanceOf(n int, accepted []backup.Acceptance) *backup.Acc
 		}
 	}
 	for i, a := range accepted {
-		if a.Timeline != "" || of.Manifest == nil || of.Manifest.ClusterID != a.ClusterID {
+		if a.Timeline != "" || of.Manifest == nil || of.Manifest.ClusterID != a.ClusterID || !descends(of.Manifest, a) {
 			continue
 		}
 		earlier := slices.ContainsFunc(t[n+1:], func(o Timeline) bool {
@@ -304,8 +309,20 @@ func (t *Timeline) endedBy(other *Timeline) bool {
 	if other.Accepted.Timeline == "" { // a restore has announced it
 		return later && t.Manifest != nil && !t.knows(other.Name)
 	}
-	head, named := other.Accepted.Ended[t.Name]
-	return named && (head == t.Head.ID || later && t.Manifest != nil && !t.knows(other.Name))
+	last, named := other.Accepted.Ended[t.Name]
+	done := cmp.Or(cmp.Compare(t.Head.Index, last.Index),
+		cmp.Compare(t.Head.ID.Revision(), last.Snapshot.Revision())) <= 0 // nothing came after it
+	return named && (done || later && t.Manifest != nil && !t.knows(other.Name))
+}
+
+// descends reports whether a snapshot can be of the cluster that a restore has announced.
+// Another database may have got the cluster's id by its token.
+func descends(m *backup.Manifest, a backup.Acceptance) bool {
+	if a.Restored == nil {
+		return true // an operator knows it
+	}
+	from := history.Evidence{Revision: a.Restored.Revision, Sketch: a.Restored.Sketch}
+	return history.Descends(from, history.Of(&m.Capture))
 }
 
 // Around returns the manifests of the snapshots that are next to a raft index, by

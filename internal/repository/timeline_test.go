@@ -39,7 +39,7 @@ func accept(t *testing.T, s storage.Store, timeline string) {
 
 func expect(t *testing.T, s storage.Store, id backup.MemberID) {
 	t.Helper()
-	if err := repository.Expect(t.Context(), prod(s), id, "a restore makes it", "op"); err != nil {
+	if err := repository.Expect(t.Context(), prod(s), id, nil, "a restore makes it", "op"); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -102,6 +102,26 @@ func TestTimelines(t *testing.T) {
 			accept: func(t *testing.T, s storage.Store) {
 				accept(t, s, line1)
 				addSnapshot(t, s, member(line2, 6, 2, line2))
+			}},
+		// The id came back by the token, with a database that was not restored.
+		"ExpectedOtherContent": {all: []*backup.Manifest{old, fresh}, open: []string{line2},
+			accept: func(t *testing.T, s storage.Store) {
+				if err := repository.Expect(t.Context(), prod(s), 2, old, "a restore makes it", "op"); err != nil {
+					t.Fatal(err)
+				}
+			}},
+		"ExpectedContent": {all: []*backup.Manifest{old, member(line2, 12, 2, line1)}, present: line2,
+			accept: func(t *testing.T, s storage.Store) {
+				if err := repository.Expect(t.Context(), prod(s), 2, old, "a restore makes it", "op"); err != nil {
+					t.Fatal(err)
+				}
+			}},
+		"HeadOfEndedRemoved": {all: []*backup.Manifest{member(line1, 9, 1, ""), old, fresh}, present: line2,
+			accept: func(t *testing.T, s storage.Store) {
+				accept(t, s, line2)
+				if err := s.Delete(t.Context(), old.Key()); err != nil {
+					t.Fatal(err)
+				}
 			}},
 		"DamagedAcceptance": {all: []*backup.Manifest{old, fresh}, open: []string{line2},
 			accept: func(t *testing.T, s storage.Store) { create(t, s, "prod/timelines/"+line2+".json", []byte("x")) }},

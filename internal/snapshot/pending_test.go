@@ -125,8 +125,8 @@ func TestPending_Crash(t *testing.T) {
 					break
 				}
 			}
-			if want := map[storagetest.When]int{storagetest.Crash: 6, storagetest.Before: 3,
-				storagetest.After: 2}[when]; kept != want {
+			if want := map[storagetest.When]int{storagetest.Crash: 7, storagetest.Before: 4,
+				storagetest.After: 3}[when]; kept != want {
 				t.Errorf("%d were kept, want %d", kept, want)
 			}
 		})

@@ -14,17 +14,16 @@ import (
 
 // committed returns how far the cluster has come by the word of a quorum, and the
 // survey with that. It asks only if the cluster seems to be behind a snapshot that is
-// stored: members may lag, or have lost their data. The position is zero if nobody was
-// asked, or if nobody could answer.
-func committed(
-	ctx context.Context, t *Taker, s *cluster.Survey, known repository.Timelines,
-) (backup.Position, *cluster.Survey) {
-	if !behind(s, known) {
+// stored, because members may lag or have lost their data, and if the repository is down:
+// then nobody knows yet what is stored. The position is zero if nobody was asked, or if
+// nobody could answer.
+func committed(ctx context.Context, t *Taker, s *cluster.Survey, to Target) (backup.Position, *cluster.Survey) {
+	if to.Down == nil && !behind(s, to.Timelines) {
 		return backup.Position{}, s
 	}
 	at, err := t.Source.Committed(ctx, s)
 	if err != nil {
-		t.log().Warn("the members are behind a stored snapshot, and no quorum could say how far the cluster has come",
+		t.log().Warn("no quorum could say how far the cluster has come",
 			"revision", int64(s.HighWater), "raft index", s.Index, "err", err)
 		return backup.Position{}, s
 	}
@@ -66,9 +65,11 @@ func hashBefore(ctx context.Context, got *received, known repository.Timelines) 
 
 // place decides which history the snapshot is of. If it continues none that is known,
 // it begins a new one.
-func place(m *backup.Manifest, known repository.Timelines, committed uint64, before *backup.HashKV) {
+func place(
+	ctx context.Context, to *repository.Cluster, m *backup.Manifest, known repository.Timelines, before *backup.HashKV,
+) error {
 	next := history.Of(&m.Capture)
-	next.Committed, next.HashBefore = committed, before
+	next.HashBefore = before
 	var heads []history.Head
 	for _, l := range known {
 		if l.Manifest != nil {
@@ -76,6 +77,20 @@ func place(m *backup.Manifest, known repository.Timelines, committed uint64, bef
 		}
 	}
 	p := history.Place(heads, next)
+	if p.Timeline == "" {
+		// Another writer may have begun a timeline since the listing.
+		now, err := repository.ReadTimelines(ctx, to)
+		if err != nil {
+			return err
+		}
+		for _, l := range now {
+			if l.Manifest != nil && known.Find(l.Name) == nil {
+				head := history.Head{Timeline: l.Name, Evidence: history.Of(&l.Manifest.Capture), Unordered: true}
+				heads = append([]history.Head{head}, heads...)
+			}
+		}
+		known, p = now, history.Place(heads, next)
+	}
 	if p.Timeline == "" && len(heads) > 0 && m.State() == backup.Suspect {
 		// The content is in doubt: what it contradicts is no proof of another history.
 		reason := p.Verdict.Reason
@@ -84,14 +99,13 @@ func place(m *backup.Manifest, known repository.Timelines, committed uint64, bef
 			m.Suspect = append(m.Suspect, reason)
 		}
 	}
-	if p.Verdict.Relation == history.Unclear {
-		m.Unconfirmed = append(m.Unconfirmed, p.Verdict.Reason)
-	}
 	settle(m, known, p)
+	return nil
 }
 
 // placeLate is [place] for a snapshot that waited for its store: others may have been
-// stored since. It must fit between those that are next to it in the raft log.
+// stored since. It must fit between those that are next to it in the raft log. Those that
+// were complete before it was begun, by the clocks, came before it.
 func placeLate(
 	ctx context.Context, to *repository.Cluster, c *backup.Capture,
 ) (repository.Timelines, history.Placement, error) {
@@ -106,14 +120,19 @@ func placeLate(
 	var heads []history.Head
 	for _, l := range known {
 		for _, m := range around[l.Name] {
-			heads = append(heads, history.Head{Timeline: l.Name, Evidence: history.Of(&m.Capture)})
+			heads = append(heads, history.Head{
+				Timeline: l.Name, Evidence: history.Of(&m.Capture), Unordered: !m.FinishedAt.Before(c.StartedAt),
+			})
 		}
 	}
-	return known, history.PlaceLate(heads, history.Of(c)), nil
+	return known, history.Place(heads, history.Of(c)), nil
 }
 
 // settle records the timeline.
 func settle(m *backup.Manifest, known repository.Timelines, p history.Placement) {
+	if p.Verdict.Relation == history.Unclear {
+		m.Unconfirmed = append(m.Unconfirmed, p.Verdict.Reason)
+	}
 	if l := known.Find(p.Timeline); l != nil {
 		m.Timeline = l.Name
 		if l.Manifest != nil {

@@ -97,7 +97,7 @@ func (t *Taker) takeInto(
 	}
 	defer up.stop(ctx) // before the spool is removed
 
-	quorum, s := committed(ctx, t, s, to.Timelines)
+	quorum, s := committed(ctx, t, s, to)
 	// The stream is received at full speed, for while it is open etcd cannot reuse
 	// freed pages. The upload follows behind it.
 	got, err := t.receive(ctx, s, file, up)
@@ -110,6 +110,7 @@ func (t *Taker) takeInto(
 	if err != nil {
 		c.Suspect = append(c.Suspect, err.Error())
 	}
+	c.CommittedIndex = quorum.Index
 	if len(to.Timelines) > 0 {
 		c.NewestTimeline = to.Timelines[0].Name
 	}
@@ -123,7 +124,10 @@ func (t *Taker) takeInto(
 	if err != nil {
 		return nil, err
 	}
-	place(m, to.Timelines, quorum.Index, before)
+	if err := place(ctx, to.Cluster, m, to.Timelines, before); err != nil {
+		to.Data().Discard(ctx, m.DataKey())
+		return nil, err
+	}
 	if err := to.Commit(ctx, m); err != nil {
 		return nil, err
 	}

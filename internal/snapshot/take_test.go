@@ -19,6 +19,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
@@ -301,6 +302,33 @@ func TestTaker_Take_Timeline(t *testing.T) {
 				t.Errorf("got %s: %v", m.State(), m.Unconfirmed)
 			}
 		})
+	}
+}
+
+// TestTaker_Take_Twins: of two writers that see an empty repository at the same moment
+// the later one joins the timeline of the other.
+func TestTaker_Take_Twins(t *testing.T) {
+	db := realDatabase(t)
+	source := connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...)
+	s := mem.New()
+	repo, err := repository.Create(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []*backup.Manifest
+	for range 2 {
+		survey, err := source.Survey(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := newTaker(t, source, s).Taker.Take(t.Context(), survey, snapshot.Target{Cluster: repo.Cluster("prod")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, m)
+	}
+	if all[0].Timeline != all[1].Timeline {
+		t.Errorf("got %s and %s", all[0].Timeline, all[1].Timeline)
 	}
 }
 

@@ -33,6 +33,7 @@ type Record struct {
 	// one hash.
 	ID        uint64
 	Mod       int64 // revision at which it was written
+	Create    int64 // revision at which its key came into being; of a tombstone 0
 	Tombstone bool
 	// Pair is the record's own key with its value after it, as stored. It must stay
 	// as it is until the entries are made.
@@ -43,12 +44,13 @@ type Record struct {
 type Entry struct {
 	Key    uint64 // hash of the key
 	Mod    int64
+	Create int64
 	Digest uint64 // of the Pair
 }
 
 func entryOf(hash uint64, r *Record) Entry {
 	sum := sha256.Sum256(r.Pair)
-	return Entry{hash, r.Mod, binary.BigEndian.Uint64(sum[:])}
+	return Entry{hash, r.Mod, r.Create, binary.BigEndian.Uint64(sum[:])}
 }
 
 // Sample selects the live keys with the smallest hashes. The zero value is ready.
