@@ -3,10 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/repository"
 )
@@ -53,6 +57,10 @@ func runInit(ctx context.Context, a *app, o repoFlags) error {
 	}
 	if repo.Made() {
 		fmt.Fprintf(a.stdout, "Made repository %s at %s\n", repo.ID(), o.repo)
+		if old, err := repo.Clusters(ctx); err == nil && len(old) > 0 {
+			fmt.Fprintf(a.stdout, "It holds snapshots of %s already, and has a new id: correct repository-id and --repo-id\n",
+				strings.Join(old, ", "))
+		}
 	} else {
 		fmt.Fprintf(a.stdout, "Repository %s exists at %s since %s, nothing was changed\n", repo.ID(), o.repo,
 			repo.Created().Format(time.RFC3339))
@@ -66,6 +74,11 @@ func (r *repoFlags) make(ctx context.Context, a *app) (*repository.Repository, e
 	if err != nil {
 		return nil, &usageError{fmt.Errorf("--repo %w", err)}
 	}
+	if loc.IsFolder() {
+		if err := checkSurroundings(loc.Path); err != nil {
+			return nil, err
+		}
+	}
 	if err := loc.MakeFolder(); err != nil {
 		return nil, err
 	}
@@ -74,4 +87,20 @@ func (r *repoFlags) make(ctx context.Context, a *app) (*repository.Repository, e
 		return nil, err
 	}
 	return repository.Create(ctx, s)
+}
+
+// checkSurroundings refuses a folder inside the data directory of an etcd member, which a
+// restore replaces as a whole, and inside another repository.
+func checkSurroundings(path string) error {
+	for dir := filepath.Clean(path); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		for _, inside := range []string{"member/snap", "member/wal", "snap/db"} {
+			if _, err := os.Lstat(filepath.Join(dir, inside)); err == nil {
+				return &backup.RefusedError{Reason: fmt.Sprintf("%s lies in the data directory of an etcd member (%s)", path, dir)}
+			}
+		}
+		if _, err := os.Lstat(filepath.Join(dir, backup.MarkerKey)); err == nil && dir != filepath.Clean(path) {
+			return &backup.RefusedError{Reason: fmt.Sprintf("%s lies in another repository (%s)", path, dir)}
+		}
+	}
+	return nil
 }

@@ -225,6 +225,13 @@ func runTimelineAccept(
 		if err := id.UnmarshalText([]byte(clusterID)); err != nil || id == 0 {
 			return &usageError{fmt.Errorf("--cluster-id %q: want up to 16 hexadecimal digits", clusterID)}
 		}
+		all, err := repository.ReadTimelines(cmd.Context(), in)
+		if err == nil && len(all) == 0 {
+			err = &repository.NotFoundError{Reason: "the repository holds no snapshot of cluster " + in.Name()}
+		}
+		if err != nil {
+			return repo.explain(cmd, in.Repository(), err)
+		}
 		if err := repository.Expect(cmd.Context(), in, id, nil, reason, whoami()); err != nil {
 			return err
 		}

@@ -80,7 +80,12 @@ func Read(ctx context.Context, s Store, known string) (backup.Marker, error) {
 	}
 	m, err := backup.ParseMarker(raw)
 	if err != nil {
-		return backup.Marker{}, fmt.Errorf("open repository: %s: %w", backup.MarkerKey, err)
+		err = fmt.Errorf("open repository: %s: %w", backup.MarkerKey, err)
+		if errors.Is(err, backup.ErrCorrupt) {
+			err = backup.WithHint(err, "put back %s from a copy of the repository. If there is none: move it away and run "+
+				"'backupd init'; the snapshots stay, and the repository gets a new id", backup.MarkerKey)
+		}
+		return backup.Marker{}, err
 	}
 	if known != "" && m.ID != known {
 		return backup.Marker{}, &AbsentError{Known: known, Found: m.ID}
