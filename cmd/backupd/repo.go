@@ -89,7 +89,7 @@ func explainAbsent(err error, address string) error {
 	if !errors.As(err, &absent) || errors.As(err, new(*backup.HintError)) {
 		return err
 	}
-	return backup.WithHint(err, "%s", absent.Hint(shellquote.Join(address)))
+	return backup.WithHint(err, "%s", absent.Hint(shellquote.Join("--repo", address)))
 }
 
 // missing returns the error for a cluster that the repository does not have, with the

@@ -135,7 +135,7 @@ func checkMarker(ctx context.Context, l *list, r *config.Repository, s storage.S
 	case errors.As(err, &absent) && absent.Known == "":
 		return checkEmpty(ctx, l, r, s, absent)
 	case absent != nil:
-		l.fail(absent.Hint(r.URL), "%v", err)
+		l.fail(absent.Hint(r.Flags(r.URL)), "%v", err)
 		return false
 	}
 	l.fail(hintOf(err, "correct the url, the credentials or the policy of the bucket"), "%v", err)
@@ -149,10 +149,10 @@ func checkEmpty(
 	others, err := foreign(ctx, s)
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // not only the marker: the bucket or the folder is missing
-		l.fail(hintOf(err, absent.Hint(r.URL)), "%v", err)
+		l.fail(hintOf(err, absent.Hint(r.Flags(r.URL))), "%v", err)
 		return false
 	case !r.CreateIfMissing: // what else the place lacks is shown all the same
-		l.fail(absent.Hint(r.URL), "there is no repository")
+		l.fail(absent.Hint(r.Flags(r.URL)), "there is no repository")
 	case others:
 		l.warn("choose another prefix or folder unless this is meant",
 			"the place holds objects and is no repository of backupd: the first backup will make it one")

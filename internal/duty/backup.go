@@ -165,7 +165,7 @@ func (b *Backup) target(ctx context.Context, o *repository.Overview, down error)
 		return snapshot.Target{}, fmt.Errorf("open repository: %w", err)
 	}
 	if repo.Made() {
-		b.Log.Warn("there was no repository, a new one was made", "id", repo.ID(), "address", b.Address)
+		b.Log.Warn("there was no repository, a new one was made", "id", repo.ID(), "repository flags", b.Address)
 	}
 	b.Known.change(func(f *Facts) { f.RepositoryID = repo.ID() })
 	return snapshot.Target{Cluster: repo.Cluster(b.Cluster)}, nil

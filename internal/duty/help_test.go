@@ -84,7 +84,7 @@ func (p *place) process() *process {
 	s := &duty.Subject{
 		Key: duty.Key{Repository: "main", Cluster: "prod"}, Store: p.trace,
 		Etcd:    testserver.Connect(p.t, cluster.Config{Endpoints: p.etcd.Endpoints()}),
-		Address: "file:///backups", Spool: spool.Folder{Dir: p.t.TempDir(), Keep: true},
+		Address: "--repo file:///backups", Spool: spool.Folder{Dir: p.t.TempDir(), Keep: true},
 		Known: duty.NewKnowledge(p.now(), ""), Log: slog.New(slog.NewTextHandler(p.t.Output(), nil)), Now: p.now,
 	}
 	return &process{

@@ -49,17 +49,18 @@ func (e *AbsentError) Unwrap() error {
 	return nil
 }
 
-// Hint says what a person can do. address is where the repository should be.
-func (e *AbsentError) Hint(address string) string {
+// Hint says what a person can do. The flags of the command line lead to where the
+// repository should be.
+func (e *AbsentError) Hint(flags string) string {
 	if e.Found != "" {
-		return fmt.Sprintf("is another disk mounted? 'backupd init --repo %s' shows which repository is there; "+
-			"if it was replaced on purpose, correct repository-id or --repo-id, or restart the daemon", address)
+		return fmt.Sprintf("is another disk mounted? 'backupd init %s' shows which repository is there; "+
+			"if it was replaced on purpose, correct repository-id or --repo-id, or restart the daemon", flags)
 	}
 	if e.Known != "" {
-		return fmt.Sprintf("is its disk not mounted? If the repository is lost, 'backupd init --repo %s' makes "+
-			"another: then correct repository-id or --repo-id, or restart the daemon", address)
+		return fmt.Sprintf("is its disk not mounted? If the repository is lost, 'backupd init %s' makes "+
+			"another: then correct repository-id or --repo-id, or restart the daemon", flags)
 	}
-	return fmt.Sprintf("is its disk not mounted? If there never was one, make it: backupd init --repo %s", address)
+	return fmt.Sprintf("is its disk not mounted? If there never was one, make it: backupd init %s", flags)
 }
 
 // Read reads the marker at the root of s, and compares it with the id that is known, if
