@@ -70,7 +70,7 @@ scrape_configs:
 			len(p.try("increase(backupd_backups_total[1m])")) > 0 && len(p.try("backupd_notifications_total")) > 0
 	})
 	// These metrics appear only in trouble.
-	mayBeEmpty := regexp.MustCompile(`ALERTS|errors_total|deriv`)
+	mayBeEmpty := regexp.MustCompile(`ALERTS|errors_total|deriv|repository_created_total`)
 	for _, q := range dashboardQueries(t) {
 		got, err := p.ask(q)
 		if err != nil {
