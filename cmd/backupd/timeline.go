@@ -105,15 +105,9 @@ func runTimelineList(cmd *cobra.Command, a *app, repo repoFlags) error {
 	if err != nil {
 		return err
 	}
-	all, err := repository.ReadTimelines(cmd.Context(), in)
+	all, err := readTimelines(cmd.Context(), in)
 	if err != nil {
-		return err
-	}
-	if len(all) == 0 {
-		if err := repo.missing(cmd.Context(), in.Repository()); err != nil {
-			return err
-		}
-		return &repository.NotFoundError{Reason: "the repository holds no snapshot of cluster " + in.Name()}
+		return repo.explain(cmd, in.Repository(), err)
 	}
 	rows := timelineRows(all)
 	if a.global.writeOut == "json" {
@@ -221,22 +215,7 @@ func runTimelineAccept(
 		return err
 	}
 	if clusterID != "" {
-		var id backup.MemberID
-		if err := id.UnmarshalText([]byte(clusterID)); err != nil || id == 0 {
-			return &usageError{fmt.Errorf("--cluster-id %q: want up to 16 hexadecimal digits", clusterID)}
-		}
-		all, err := repository.ReadTimelines(cmd.Context(), in)
-		if err == nil && len(all) == 0 {
-			err = &repository.NotFoundError{Reason: "the repository holds no snapshot of cluster " + in.Name()}
-		}
-		if err != nil {
-			return repo.explain(cmd, in.Repository(), err)
-		}
-		if err := repository.Expect(cmd.Context(), in, id, nil, reason, whoami()); err != nil {
-			return err
-		}
-		fmt.Fprintf(a.stdout, "The first history of a cluster with the id %s is accepted\n", id)
-		return nil
+		return repo.explain(cmd, in.Repository(), acceptCluster(cmd.Context(), a, in, clusterID, reason))
 	}
 	if err := backup.CheckTimeline(args[0]); err != nil {
 		return &usageError{err}
@@ -251,6 +230,32 @@ func runTimelineAccept(
 		fmt.Fprintf(a.stdout, "Timeline %s has ended\n", name)
 	}
 	return nil
+}
+
+// acceptCluster accepts the first history of a cluster with that id, before it has a
+// snapshot.
+func acceptCluster(ctx context.Context, a *app, in *repository.Cluster, clusterID, reason string) error {
+	var id backup.MemberID
+	if err := id.UnmarshalText([]byte(clusterID)); err != nil || id == 0 {
+		return &usageError{fmt.Errorf("--cluster-id %q: want up to 16 hexadecimal digits", clusterID)}
+	}
+	if _, err := readTimelines(ctx, in); err != nil {
+		return err
+	}
+	if err := repository.Expect(ctx, in, id, nil, reason, whoami()); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stdout, "The first history of a cluster with the id %s is accepted\n", id)
+	return nil
+}
+
+// readTimelines reads the histories of a cluster that must have snapshots.
+func readTimelines(ctx context.Context, in *repository.Cluster) (repository.Timelines, error) {
+	all, err := repository.ReadTimelines(ctx, in)
+	if err == nil && len(all) == 0 {
+		err = &repository.NotFoundError{Reason: "the repository holds no snapshot of cluster " + in.Name()}
+	}
+	return all, err
 }
 
 // openCluster opens the part of a repository that --cluster names.

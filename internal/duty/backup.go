@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -116,12 +115,12 @@ func (b *Backup) take(
 // hold notes and logs a snapshot that was stored.
 func (s *Subject) hold(m *backup.Manifest, message string) {
 	s.Known.holds(m, m.Verified() || s.Lenient && m.State() == backup.Unconfirmed, s.Now())
-	level, attributes := slog.LevelInfo, []any{"snapshot", m.ID, "revision", int64(m.Revision), "state", m.State(),
+	log, attributes := s.Log.Info, []any{"snapshot", m.ID, "revision", int64(m.Revision), "state", m.State(),
 		"bytes", m.Stored.Bytes}
 	if reasons := slices.Concat(m.Suspect, m.Unconfirmed); len(reasons) > 0 {
-		level, attributes = slog.LevelWarn, append(attributes, "reasons", reasons)
+		log, attributes = s.Log.Warn, append(attributes, "reasons", reasons)
 	}
-	s.Log.Log(context.Background(), level, message, attributes...)
+	log(message, attributes...)
 }
 
 // unchanged reports whether the newest verified snapshot holds everything that the

@@ -11,8 +11,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/testserver/rounds"
 )
 
-// TestOneHistoryIsOneTimeline: no snapshot of one cluster begins a new timeline,
-// whatever happens to the cluster, whoever is asked, and whenever it is stored.
+// TestOneHistoryIsOneTimeline: no snapshot of one cluster begins a new timeline. The
+// events of a cluster, the member that is asked and the time of storing play no part.
 // Clocks cannot matter: no time is part of the evidence.
 func TestOneHistoryIsOneTimeline(t *testing.T) {
 	seen := map[history.Relation]int{}

@@ -122,8 +122,8 @@ func Make(ctx context.Context, s Store) (m backup.Marker, made bool, err error) 
 	return m, true, nil
 }
 
-// refuseMember refuses a place that holds the data of an etcd member: whoever names it
-// has confused two folders, and a repository there would be lost with the member.
+// refuseMember refuses a place that holds the data of an etcd member. It was confused with
+// another folder, and a repository there would be lost with the member.
 func refuseMember(ctx context.Context, s Store) error {
 	for _, prefix := range []string{"member/snap/", "member/wal/"} {
 		for o, err := range s.List(ctx, prefix, "") {
