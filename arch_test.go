@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -18,51 +19,101 @@ const module = "github.com/etcd-backupd/backupd/"
 // stairs is the house: a package may import only packages on lower stairs.
 // docs/design.md describes each.
 var stairs = map[string]int{
-	"cmd/backupd":                  8,
-	"internal/daemon":              7,
-	"internal/duty":                6,
-	"internal/check":               6,
-	"internal/config":              5,
-	"internal/drill":               5,
-	"internal/snapshot":            4,
-	"internal/repository/prune":    4,
-	"internal/repository/choice":   4,
-	"internal/repository":          3,
-	"internal/spool":               2,
-	"internal/repository/catalog":  1,
-	"internal/repository/identity": 1,
-	"internal/restore":             2,
-	"internal/location":            2, // knows the implementations
-	"internal/storage":             1,
-	"internal/storage/file":        1, // below storage: its own subfolders may import it
-	"internal/storage/s3":          1,
-	"internal/storage/storagetest": 1,
-	"internal/codec":               1,
-	"internal/cluster":             1,
-	"internal/etcddb":              1,
-	"internal/publish":             1,
-	"internal/retention":           1,
-	"internal/history":             1,
-	"internal/schedule":            1,
-	"internal/notify":              1,
-	"internal/server":              1,
-	"internal/config/strict":       0,
-	"internal/check/greet":         0,
-	"internal/etcddb/child":        0,
-	"internal/etcddb/keyset":       0,
-	"internal/etcddb/keyvalue":     0,
-	"internal/etcddb/sketch":       0,
-	"internal/certs":               0, // cluster, s3 and server speak TLS
-	"internal/disk":                0, // storage, spool, publish and restore use it
-	"internal/backup":              0,
-	"internal/behind":              0,
+	"cmd/backupd":                    8,
+	"internal/daemon":                7,
+	"internal/duty":                  6,
+	"internal/check":                 6,
+	"internal/config":                5,
+	"internal/confirm":               3,
+	"internal/runbook":               3,
+	"internal/drill":                 5,
+	"internal/snapshot":              4,
+	"internal/repository/prune":      4,
+	"internal/health":                4,
+	"internal/repository/choice":     4,
+	"internal/repository/reread":     4,
+	"internal/repository":            3,
+	"internal/snapshot/compare":      2,
+	"internal/spool":                 2,
+	"internal/companion":             2,
+	"internal/record":                2,
+	"internal/repository/catalog":    1,
+	"internal/repository/identity":   1,
+	"internal/repository/streams":    2,
+	"internal/restore":               2,
+	"internal/rescue":                2,
+	"internal/rescue/entry":          1,
+	"internal/rescue/snapfile":       1,
+	"internal/daemon/board":          3,
+	"internal/daemon/counters":       3,
+	"internal/restore/fill":          1,
+	"internal/restore/room":          1,
+	"internal/restore/memberlog":     0,
+	"internal/restore/inuse":         1,
+	"internal/restore/undo":          2,
+	"internal/restore/again":         3,
+	"internal/restore/plainyaml":     0,
+	"internal/restore/token":         1,
+	"internal/restore/alive":         2,
+	"internal/members":               1,
+	"internal/members/from":          5,
+	"internal/members/srv":           2,
+	"internal/members/settings":      2,
+	"internal/members/unit":          3,
+	"internal/members/prepare":       2,
+	"internal/members/shell":         2,
+	"internal/members/kube":          3,
+	"internal/members/container":     3,
+	"internal/members/script":        4,
+	"internal/location":              2, // knows the implementations
+	"internal/storage":               1,
+	"internal/storage/file":          1, // below storage: its own subfolders may import it
+	"internal/storage/s3":            1,
+	"internal/storage/storagetest":   1,
+	"internal/codec":                 1,
+	"internal/cluster/wire":          0,
+	"internal/cluster/endpoint":      0,
+	"internal/cluster/defrag":        2,
+	"internal/cluster/replace":       2,
+	"internal/cluster":               1,
+	"internal/etcddb":                1,
+	"internal/publish":               1,
+	"internal/retention":             1,
+	"internal/history":               1,
+	"internal/schedule":              1,
+	"internal/notify":                1,
+	"internal/server":                2,
+	"internal/server/callers":        1,
+	"internal/server/crowd":          0,
+	"internal/daemon/systemd":        0,
+	"internal/openfiles":             1,
+	"internal/config/strict":         1,
+	"internal/check/greet":           0,
+	"internal/check/certificate":     1,
+	"internal/check/release":         0,
+	"internal/check/host":            1,
+	"internal/etcddb/buckets":        0,
+	"internal/etcddb/child":          0,
+	"internal/etcddb/keyset":         0,
+	"internal/etcddb/keyvalue":       0,
+	"internal/etcddb/registry":       0,
+	"internal/etcddb/sketch":         0,
+	"internal/certs":                 0, // cluster, s3 and server speak TLS
+	"internal/disk":                  0, // storage, spool, publish and restore use it
+	"internal/backup":                0,
+	"internal/behind":                0,
+	"internal/pace":                  0,
+	"internal/priority":              0,
+	"internal/secret":                0,
+	"internal/repository/acceptance": 4,
+	"internal/repository/highwater":  4,
 }
 
 // testOnly packages may be imported by tests alone, and may import anything.
 var testOnly = []string{
 	"internal/testserver", "internal/testserver/rounds", "internal/storage/storagetest",
 	"internal/storage/storagetest/mem",
-	"test/e2e", "bench",
+	"test/e2e", "test/recovery", "bench",
 }
 
 // walls keep a dependency where it belongs, each with the reason.
@@ -73,17 +124,31 @@ var walls = []struct {
 }{
 	{"github.com/aws/", []string{"internal/storage/s3"}, "a store's SDK stays behind the Store port"},
 	{
-		"go.etcd.io/", []string{"internal/cluster", "internal/etcddb", "internal/restore", "internal/drill"},
+		"go.etcd.io/",
+		[]string{
+			"internal/cluster", "internal/cluster/wire", "internal/etcddb", "internal/etcddb/buckets", "internal/restore",
+			"internal/restore/fill", "internal/restore/inuse", "internal/restore/again", "internal/members",
+			"internal/members/srv",
+			"internal/drill", "internal/cluster/defrag", "internal/confirm",
+			"internal/cluster", "internal/cluster/replace", "internal/cluster/wire", "internal/cluster/defrag",
+			"internal/etcddb", "internal/etcddb/buckets", "internal/restore", "internal/restore/inuse", "internal/members",
+			"internal/members/srv", "internal/drill", "internal/confirm",
+			"internal/drill", "internal/cluster/defrag", "internal/confirm", "internal/rescue", "internal/rescue/entry",
+		},
 		"etcd's modules change between minors; few places must follow",
 	},
 	{
 		"go.uber.org/zap",
-		[]string{"internal/cluster", "internal/etcddb", "internal/restore", "internal/drill", "cmd/backupd"},
+		[]string{
+			"internal/cluster", "internal/etcddb", "internal/members", "internal/restore", "internal/restore/memberlog",
+			"internal/drill", "internal/rescue",
+			"cmd/backupd",
+		},
 		"our code logs by slog; zap is where etcd's libraries ask for it",
 	},
 	{"github.com/spf13/cobra", []string{"cmd/backupd"}, "commands are the only users of flags"},
 	{
-		"github.com/prometheus/client_golang", []string{"internal/server", "internal/daemon"},
+		"github.com/prometheus/client_golang", []string{"internal/server", "internal/daemon", "internal/daemon/counters"},
 		"metrics are the daemon's; what it runs returns values",
 	},
 	{"filippo.io/age", []string{"internal/codec"}, "one place knows how bytes are encrypted"},
@@ -188,6 +253,41 @@ func TestWalls(t *testing.T) {
 	for _, w := range walls {
 		if !used[w.dependency] {
 			t.Errorf("nothing imports %s: the wall has nothing to keep", w.dependency)
+		}
+	}
+}
+
+// TestOnlyAPersonChangesMembers: the package that changes the members of a cluster is called by
+// a command, and by nothing that runs by itself; and no other package does such a thing.
+func TestOnlyAPersonChangesMembers(t *testing.T) {
+	const changes = "internal/cluster/replace"
+	callers := 0
+	for _, f := range goFiles(t) {
+		if f.test || slices.Contains(testOnly, f.path) || !slices.Contains(imports(f), module+changes) {
+			continue
+		}
+		callers++
+		if f.path != "cmd/backupd" {
+			t.Errorf("%s imports %s, which only a person's command may call", f.path, changes)
+		}
+	}
+	if callers == 0 {
+		t.Errorf("nothing imports %s: this test does not see the imports", changes)
+	}
+	request := regexp.MustCompile(`\.Member(Add|AddAsLearner|Remove|Update|Promote)\(`)
+	for pkg := range stairs {
+		files, err := filepath.Glob(filepath.Join(pkg, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range files {
+			raw, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasSuffix(path, "_test.go") && pkg != changes && request.Match(raw) {
+				t.Errorf("%s changes the members of a cluster: only %s does", path, changes)
+			}
 		}
 	}
 }

@@ -17,14 +17,16 @@ import (
 
 // world is what both sides work on: one etcd, one S3 server, one scratch folder.
 type world struct {
-	dir      string
-	endpoint string
-	env      []string
-	s3       *testserver.S3
-	tools    map[string]string
+	dir     string
+	cluster *testserver.Cluster
+	env     []string
+	s3      *testserver.S3
+	tools   map[string]string
 }
 
-func newWorld(b *testing.B) *world {
+func newWorld(b *testing.B) *world { return newWorldOf(b, 1) }
+
+func newWorldOf(b *testing.B, members int) *world {
 	b.Helper()
 	mib := 1024
 	if s := os.Getenv("BACKUPD_BENCH_MIB"); s != "" {
@@ -41,15 +43,20 @@ func newWorld(b *testing.B) *world {
 	run(b, nil, "go", "build", "-o", w.tools["backupd"], "../cmd/backupd")
 	testserver.Tool(b, "zstd", "zstd")
 	testserver.Tool(b, "curl", "curl")
-	c := testserver.StartCluster(b, testserver.Options{Version: "3.7",
+	w.cluster = testserver.StartCluster(b, testserver.Options{Version: "3.7", Size: members,
 		Args: []string{"--quota-backend-bytes", strconv.Itoa(16 << 30)}})
-	w.endpoint = c.Members[0].Endpoint
 	w.s3 = testserver.StartS3(b)
 	w.env = append(append(os.Environ(), w.s3.Env()...), "BACKUPD_REPO="+w.s3.URL("bench"), "BACKUPD_CLUSTER=bench",
-		"ETCDCTL_ENDPOINTS="+w.endpoint, "BACKUPD_SPOOL="+w.dir, "TMPDIR="+w.dir)
-	fill(b, c.Client(b), mib)
+		"ETCDCTL_ENDPOINTS="+strings.Join(w.cluster.Endpoints(), ","), "BACKUPD_SPOOL="+w.spool(), "TMPDIR="+w.dir)
+	if err := os.Mkdir(w.spool(), 0o700); err != nil {
+		b.Fatal(err)
+	}
+	fill(b, w.cluster.Client(b), mib)
 	return w
 }
+
+// spool is a folder of its own: a restore refuses to write into it.
+func (w *world) spool() string { return filepath.Join(w.dir, "spool") }
 
 func run(b *testing.B, env []string, name string, args ...string) string {
 	b.Helper()
@@ -100,7 +107,7 @@ func (w *world) backupd(b *testing.B, args ...string) (time.Duration, result) {
 				kids += rssAnon(pid)
 			}
 			r.own, r.child = max(r.own, own), max(r.child, kids)
-			r.spool = max(r.spool, spoolBytes(w.dir))
+			r.spool = max(r.spool, spoolBytes(w.spool()))
 			select {
 			case <-ended:
 				peaks <- r
@@ -221,7 +228,7 @@ func (w *world) benchRestore(b *testing.B) {
 CURL -o r.db.zst URL/script/s.db.zst
 zstd -d -q -f r.db.zst -o r.db
 etcdutl snapshot restore r.db --data-dir script.etcd `+flags))
-		d, r := w.backupd(b, append(strings.Fields("restore latest --data-dir backupd.etcd"),
+		d, r := w.backupd(b, append(strings.Fields("restore latest --bump-revision 0 --data-dir backupd.etcd"),
 			strings.Fields(flags)...)...)
 		ours = append(ours, d)
 		peak.add(r)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,20 +13,25 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/companion"
+	"github.com/etcd-backupd/backupd/internal/health"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
-	"github.com/etcd-backupd/backupd/internal/spool"
+	"github.com/etcd-backupd/backupd/internal/snapshot/compare"
 )
 
 type backupOptions struct {
 	repo           repoFlags
 	recipients     []string
 	recipientFiles []string
+	unencrypted    bool
 	compression    string
-	spool          string
-	noHashCheck    bool
+	spool          spoolFlags
+	hashCheck      string
+	companions     companionFlags
 	config         string
 	once           bool
+	allowNearQuota bool
 	init           bool
 }
 
@@ -38,17 +44,29 @@ func newBackupCommand(a *app) *cobra.Command {
 
 The database of the best member is received into a local spool and compared with
 etcd's SHA-256. Meanwhile it is compressed, encrypted and uploaded. Every page and
-record is inspected in a child process, HashKV is compared with every voting member,
-and the stored object is read back. The manifest is written last: from then on the
+record is inspected in a child process, and the stored object is read back. HashKV is
+compared with one voting member, another one each time. It stops that member for one to
+two seconds for each GB, so a follower is asked, and nobody while another member is
+slow. The manifest is written last: from then on the
 backup exists.
 
 A snapshot whose content is in doubt (a member holds other data, a CORRUPT alarm is
 active) is stored and marked suspect, and the exit code is 4. A snapshot that is whole
 but that no voting member could be compared with is stored as unconfirmed, with the
-reasons, and the exit code is 0.
+reasons, and the exit code is 0; it is 1 if no quorum confirmed either that it holds
+all that the cluster had: the member may be cut off from the others.
 
 The repository must be there: see 'backupd init'. With --init the backup makes it, which
 is right for a bucket, and wrong where a disk may not be mounted.
+
+With --companion the files of this host that a restore needs besides the data are stored with
+the snapshot: certificates, settings, manifests of static pods. They are listed with their
+fingerprints by 'backupd show', and come back by 'backupd companions'. Without recipients this
+is refused (exit code 6). A file that cannot be read costs no snapshot: it is stored without
+it, and the exit code is 1.
+
+Where the newest snapshot is encrypted and no recipient is given, the backup is refused
+(exit code 6): say --unencrypted to store this one in plain text all the same.
 
 With --config the command does the daemon's work of one slot, for all clusters of the
 configuration or for those named with --cluster a,b: it stores what is pending in the
@@ -65,6 +83,8 @@ notifications. Use it in a CronJob or a timer.
 		Annotations: needsEtcd,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
+			case o.config == "" && o.repo.repo == "":
+				return notTold(cmd, errNoRepository)
 			case o.config != "":
 				return runOnce(cmd, a, o.config, givenCluster(cmd, o.repo.cluster), o.init)
 			case o.once:
@@ -80,29 +100,44 @@ notifications. Use it in a CronJob or a timer.
 		"age public key to encrypt to: age1... or age1pq1... (repeatable)")
 	f.StringArrayVar(&o.recipientFiles, "recipients-file", nil,
 		"file with age public keys, one per line (repeatable)")
+	f.BoolVar(&o.unencrypted, "unencrypted", false,
+		"store this snapshot in plain text although the one before it is encrypted")
 	f.StringVar(&o.compression, "compression", "zstd", "compression: zstd, none")
-	f.StringVar(&o.spool, "spool", "",
-		"folder for the local copy, which is as large as the database (default: the system's temporary folder)")
-	f.BoolVar(&o.noHashCheck, "no-hash-check", false,
-		"do not compare HashKV with the members: the snapshot is stored as unconfirmed")
+	o.spool.register(cmd, "local copy")
+	f.StringVar(&o.hashCheck, "hash-check", compare.One.String(),
+		"which voting members HashKV is compared with: one (another one each time), all (one after the other), "+
+			"off (the snapshot is stored as unconfirmed)")
+	mustRegister(cmd.RegisterFlagCompletionFunc("hash-check", fixed(compare.Policies...)))
+	o.companions.register(cmd)
+	registerStream(cmd, a, &o.allowNearQuota)
 	registerConfig(cmd, &o.config)
 	f.BoolVar(&o.once, "once", false,
 		"do one slot and end: says explicitly that this is no daemon (needs --config)")
 	f.BoolVar(&o.init, "init", false, "make the repository if there is none (a folder must be there)")
-	annotate(f, "init", flagOnly)
 	mustRegister(cmd.RegisterFlagCompletionFunc("compression", fixed("zstd", "none")))
 	return cmd
 }
 
 func runBackup(cmd *cobra.Command, a *app, o backupOptions) error {
 	ctx := cmd.Context()
-	recipients, err := codec.ParseRecipients(o.recipients, o.recipientFiles)
+	recipients, err := a.hand().ParseRecipients(o.recipients, o.recipientFiles)
 	if err != nil {
 		return &usageError{err}
+	}
+	if o.unencrypted && recipients.Len() > 0 {
+		return &usageError{errors.New("--unencrypted and recipients exclude each other")}
 	}
 	compression, err := codec.ParseCompression(o.compression)
 	if err != nil {
 		return &usageError{err}
+	}
+	hashes, err := compare.ParsePolicy(o.hashCheck)
+	if err != nil {
+		return &usageError{fmt.Errorf("--%w", err)}
+	}
+	companions, err := o.companions.files(cmd, recipients)
+	if err != nil {
+		return err
 	}
 	if o.repo.cluster == "" {
 		return &usageError{errors.New(
@@ -120,12 +155,18 @@ func runBackup(cmd *cobra.Command, a *app, o backupOptions) error {
 	}
 	t := &snapshot.Taker{
 		Source: source, Codec: codec.Options{Compress: compression, Recipients: recipients},
-		Spool: spool.Folder{Dir: o.spool}, Tool: version().String(), Log: a.log.slog, Progress: a.progress.report,
+		Spool: o.spool.folder(), Hashes: hashes, Tool: version().String(), Log: a.log.slog,
+		Progress: a.progress.report, AllowNearQuota: o.allowNearQuota, Companions: companions,
 	}
-	if o.noHashCheck {
-		t.Hashes = snapshot.SkipHashes
+	in := repo.Cluster(o.repo.cluster)
+	all, err := repository.ReadTimelines(ctx, in)
+	if err == nil {
+		err = refuseUnencrypted(cmd, o, all)
 	}
-	m, history, err := takeInto(ctx, t, repo.Cluster(o.repo.cluster))
+	if err != nil {
+		return err
+	}
+	m, history, err := takeInto(ctx, t, in, all)
 	if err != nil {
 		return err
 	}
@@ -134,17 +175,20 @@ func runBackup(cmd *cobra.Command, a *app, o backupOptions) error {
 		return err
 	}
 	if m.State() == backup.Suspect {
-		return backup.WithHint(backup.Corruptf("snapshot %s is stored, but suspect: %s", m.ID, m.Suspect[0]),
+		return backup.WithHint(backup.Corruptf("snapshot %s is stored, but suspect", m.ID), // why stands in the answer
 			"keep older snapshots; find out which member is right (etcdctl endpoint hashkv --cluster) "+
 				"before you restore this one")
 	}
-	return explainHistory(cmd, history)
+	if err := explainHistory(cmd, history); err != nil {
+		return err
+	}
+	return cmp.Or(health.NotCurrent(m), companion.Incomplete(m))
 }
 
 // openOrMake opens the repository. If there is none it makes it, where that is allowed
 // and no certain one is expected, and says so.
 func (r *repoFlags) openOrMake(ctx context.Context, a *app, may bool) (*repository.Repository, error) {
-	repo, err := r.openExisting(ctx, a)
+	repo, err := r.openToWrite(ctx, a)
 	if !may || !isNotFound(err) { // it is not if a certain one is expected: see AbsentError
 		return repo, err
 	}
@@ -161,21 +205,19 @@ func (r *repoFlags) openOrMake(ctx context.Context, a *app, may bool) (*reposito
 	return repo, nil
 }
 
-// takeInto takes one snapshot into a cluster's part of a repository. history is the
-// error if nobody knows which history of the cluster is the present one.
+// takeInto takes one snapshot into a cluster's part of a repository that holds these
+// histories. history is the error if nobody knows which of them is the present one.
 func takeInto(
-	ctx context.Context, t *snapshot.Taker, in *repository.Cluster,
+	ctx context.Context, t *snapshot.Taker, in *repository.Cluster, before repository.Timelines,
 ) (m *backup.Manifest, history, err error) {
-	to := snapshot.Target{Cluster: in}
-	if to.Timelines, err = repository.ReadTimelines(ctx, to.Cluster); err != nil {
-		return nil, nil, err
-	}
+	to := snapshot.Target{Cluster: in, Timelines: before}
 	survey, err := t.Source.Survey(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	if t.Log != nil {
 		snapshot.LogSurvey(t.Log, survey)
+		defer snapshot.Announce(ctx, to, t.Tool, t.Log)()
 	}
 	if m, err = t.Take(ctx, survey, to); err != nil {
 		return nil, nil, err
@@ -192,18 +234,18 @@ func takeInto(
 }
 
 func printTaken(a *app, m *backup.Manifest, repo string) error {
-	if a.global.writeOut == "json" {
-		return printJSON(a.stdout, kindSnapshot, m)
+	if printed, err := a.document(kindSnapshot, newShown(repository.RowOf(m, time.Now()), m)); printed {
+		return err
 	}
 	state := map[backup.State]string{
 		backup.Verified: "Verified", backup.Unconfirmed: "Unconfirmed", backup.Suspect: "SUSPECT",
 	}[m.State()]
 	fmt.Fprintf(a.stdout, "%s snapshot %s saved in %s\n", state, m.ID, repo)
 	printReasons(a.stdout, m)
-	return printFacts(a.stdout, m)
+	return errors.Join(printFacts(a.stdout, m), printCompanions(a.stdout, m.Companions))
 }
 
-// printReasons says why a snapshot is not verified.
+// printReasons says why a snapshot is not verified, and what people should know of it.
 func printReasons(w io.Writer, m *backup.Manifest) {
 	for _, why := range m.Suspect {
 		fmt.Fprintf(w, "  SUSPECT: %s\n", why)
@@ -211,14 +253,26 @@ func printReasons(w io.Writer, m *backup.Manifest) {
 	for _, why := range m.Unconfirmed {
 		fmt.Fprintf(w, "  UNCONFIRMED: %s\n", why)
 	}
+	for _, why := range m.Cautions {
+		fmt.Fprintf(w, "  caution: %s\n", why)
+	}
 }
 
 func printFacts(w io.Writer, m *backup.Manifest) error {
 	t := newColumns(w)
 	t.row("  cluster", fmt.Sprintf("%s (%s, timeline %s)", m.Cluster, m.ClusterID, m.Timeline))
-	t.row("  revision", fmt.Sprintf("%d, compacted at %d", m.Revision, m.CompactRevision))
-	t.row("  from", fmt.Sprintf("member %s (%s) at %s, etcd %s", m.Source.Name, m.Source.ID, m.Endpoint, m.EtcdVersion))
-	t.row("  content", fmt.Sprintf("%d keys, %d leases, HashKV %d", m.Keys, m.Leases, m.HashKV.Hash))
+	compacted := "never compacted"
+	if m.CompactRevision > 0 {
+		compacted = fmt.Sprintf("compacted at %d", m.CompactRevision)
+	}
+	t.row("  revision", fmt.Sprintf("%d, %s", m.Revision, compacted))
+	who := fmt.Sprintf("member %s (%s)", m.Source.Name, m.Source.ID)
+	if m.Source.ID == 0 {
+		who = "some member"
+	}
+	t.row("  from", fmt.Sprintf("%s at %s, etcd %s", who, m.Endpoint, m.EtcdVersion))
+	t.row("  content", fmt.Sprintf("%s, %s, HashKV %d", count(int(m.Keys), "key", "keys"),
+		count(int(m.Leases), "lease", "leases"), m.HashKV.Hash))
 	t.row("  size", fmt.Sprintf("%s, stored %s (%s)", humanize.IBytes(uint64(m.Plain.Bytes)),
 		humanize.IBytes(uint64(m.Stored.Bytes)), m.Encoding))
 	for _, h := range m.MemberHashes {
@@ -236,6 +290,9 @@ func printFacts(w io.Writer, m *backup.Manifest) error {
 	}
 	if m.AuthEnabled {
 		t.row("  auth", "enabled")
+	}
+	if m.V2Keys {
+		t.row("  v2 keys", "the member serves some, and no snapshot holds them")
 	}
 	if took := m.FinishedAt.Sub(m.StartedAt); took > 0 {
 		t.row("  took", took.Round(time.Millisecond).String())

@@ -48,21 +48,27 @@ there is a failure; 78 means that the configuration cannot be read.`,
   backupd check --config backupd.yaml --cluster prod,staging --notify
   backupd check --config backupd.yaml --iam-policy`,
 		Args: arguments(0, "no argument"),
-		RunE: func(cmd *cobra.Command, _ []string) error { return runCheck(cmd.Context(), a, f) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if givenCluster(cmd, "given") == "" {
+				f.clusters = nil
+			}
+			return runCheck(cmd, a, f)
+		},
 	}
 	registerConfig(cmd, &f.config)
 	cmd.Flags().StringSliceVar(&f.clusters, "cluster", nil,
 		"names of the clusters to check, separated by commas (default: all)")
-	annotate(cmd.Flags(), "cluster", flagOnly)
+	mustRegister(cmd.RegisterFlagCompletionFunc("cluster", completeClusters(&repoFlags{})))
 	cmd.Flags().BoolVar(&f.notify, "notify", false, "send a test to every receiver of notifications")
 	cmd.Flags().BoolVar(&f.policy, "iam-policy", false,
 		"check nothing, and print the smallest IAM policy for the buckets")
 	return cmd
 }
 
-func runCheck(ctx context.Context, a *app, f checkFlags) error {
+func runCheck(cmd *cobra.Command, a *app, f checkFlags) error {
+	ctx := cmd.Context()
 	if f.config == "" {
-		return &usageError{errors.New("no configuration: give --config (or BACKUPD_CONFIG)")}
+		return notTold(cmd, errNoConfiguration)
 	}
 	conf, err := config.Load(f.config)
 	if err != nil {
@@ -101,17 +107,26 @@ func countFindings(findings []backup.Finding) map[backup.Level]int {
 	return n
 }
 
+// checked is the answer for machines.
+type checked struct {
+	Failures int              `json:"failures"`
+	Warnings int              `json:"warnings"`
+	Findings []backup.Finding `json:"findings"`
+	Policies []config.Policy  `json:"policies"`
+}
+
+type policyList struct {
+	Policies []config.Policy `json:"policies"`
+}
+
 func printFindings(a *app, findings []backup.Finding, policies []config.Policy) error {
 	n := countFindings(findings)
-	switch a.global.writeOut {
-	case "json":
-		return printJSON(a.stdout, kindCheck, struct {
-			Failures int              `json:"failures"`
-			Warnings int              `json:"warnings"`
-			Findings []backup.Finding `json:"findings"`
-			Policies []config.Policy  `json:"policies"`
-		}{n[backup.LevelFailure], n[backup.LevelWarning], findings, policies})
-	case "table":
+	doc := checked{n[backup.LevelFailure], n[backup.LevelWarning],
+		append([]backup.Finding{}, findings...), append([]config.Policy{}, policies...)}
+	if printed, err := a.document(kindCheck, doc); printed {
+		return err
+	}
+	if a.global.writeOut == "table" {
 		var rows [][]string
 		for _, f := range findings {
 			rows = append(rows, []string{f.Section, f.Subject, string(f.Level), f.Text, f.Hint})
@@ -149,10 +164,8 @@ func printPolicies(a *app, policies []config.Policy) error {
 	if len(policies) == 0 {
 		return errors.New("no repository of the configuration is in a bucket, so there is no policy")
 	}
-	if a.global.writeOut == "json" {
-		return printJSON(a.stdout, kindPolicies, struct {
-			Policies []config.Policy `json:"policies"`
-		}{policies})
+	if printed, err := a.document(kindPolicies, policyList{policies}); printed {
+		return err
 	}
 	for _, p := range policies {
 		if len(policies) > 1 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/repository/choice"
 )
@@ -41,6 +43,19 @@ func choices(cmd *cobra.Command, several *choice.Error) []string {
 	return out
 }
 
+// explainDamage adds to the error of a damaged snapshot the running command for the one
+// that can be taken in its place.
+func explainDamage(cmd *cobra.Command, in *repository.Cluster, i repository.Item, err error) error {
+	if !errors.Is(err, backup.ErrCorrupt) {
+		return err
+	}
+	others, lerr := choice.Alternatives(cmd.Context(), in, i, time.Now())
+	if lerr != nil {
+		return errors.Join(err, fmt.Errorf("look for another snapshot: %w", lerr))
+	}
+	return withHints(err, choices(cmd, &choice.Error{Others: others})...)
+}
+
 // withHints adds hints, each on its line, after the hint that err may have.
 func withHints(err error, hints ...string) error {
 	if len(hints) == 0 {
@@ -62,11 +77,35 @@ func choiceOf(cmd *cobra.Command, which string, i repository.Item, flags ...stri
 		i.ID.Time().Format(time.RFC3339), i.Cluster, commandWith(cmd, nil, args...))
 }
 
+// idleFlags are the flags that have no effect on the repository of the command.
+func idleFlags(cmd *cobra.Command) []string {
+	if f := cmd.Flags().Lookup("repo"); f != nil {
+		return location.Idle(f.Value.String())
+	}
+	return nil
+}
+
+// habits are the flags that variables gave, and that say how backupd works on this host: they hold
+// for the next command as well. Where the data is, and by which keys, is said again: the command
+// may be for another host.
+func habits(cmd *cobra.Command) []string {
+	var out []string
+	for _, name := range []string{"spool", "spool-min-free", "max-rate"} {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Annotations[fromEnv] != nil {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
 // commandWith returns the running command with other arguments, quoted for a shell.
 // Arguments may be flags. Of its own flags it keeps those that are neither among
-// them nor dropped.
+// them nor dropped, and no secret: of --user the name, for whose password it asks.
 func commandWith(cmd *cobra.Command, drop []string, args ...string) string {
-	drop = append(slices.Clone(drop), "timeline") // it goes with latest, and the arguments have an id
+	// A timeline goes with latest, and the arguments have an id.
+	drop = append(slices.Clone(drop), "timeline", "password", "auth-jwt-token")
+	drop = append(drop, idleFlags(cmd)...)
+	drop = append(drop, habits(cmd)...)
 	for _, arg := range args {
 		if name, isFlag := strings.CutPrefix(arg, "--"); isFlag {
 			name, _, _ = strings.Cut(name, "=")
@@ -75,7 +114,7 @@ func commandWith(cmd *cobra.Command, drop []string, args ...string) string {
 	}
 	words := append(strings.Fields(cmd.CommandPath()), args...)
 	cmd.Flags().Visit(func(f *pflag.Flag) {
-		if slices.Contains(drop, f.Name) || f.Annotations[noEffect] != nil || hiddenIn(cmd, f) {
+		if !f.Changed || slices.Contains(drop, f.Name) || f.Annotations[noEffect] != nil || hiddenIn(cmd, f) {
 			return
 		}
 		values := []string{f.Value.String()}
@@ -83,6 +122,9 @@ func commandWith(cmd *cobra.Command, drop []string, args ...string) string {
 			values = list.GetSlice()
 		}
 		for _, v := range values {
+			if f.Name == "user" {
+				v, _, _ = strings.Cut(v, ":")
+			}
 			words = append(words, "--"+f.Name+"="+v)
 		}
 	})

@@ -7,8 +7,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/etcd-backupd/backupd/internal/check/host"
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/schedule"
+	"github.com/etcd-backupd/backupd/internal/spool"
 )
 
 func newConfigCommand(a *app) *cobra.Command {
@@ -63,7 +65,17 @@ type runs struct {
 	Job      string      `json:"job"`
 	Schedule string      `json:"schedule"`
 	TimeZone string      `json:"timeZone"`
-	Next     []time.Time `json:"next"`
+	Next     []time.Time `json:"nextRuns"`
+}
+
+// configChecked is the answer for machines about a good configuration.
+type configChecked struct {
+	File      string `json:"file"`
+	Schedules []runs `json:"schedules"`
+	// Spool says that the spool can take the room of an etcd on this host, and Hint what
+	// to do about it.
+	Spool string `json:"spool,omitempty"`
+	Hint  string `json:"hint,omitempty"`
 }
 
 // nextRuns is how many runs of each schedule are shown.
@@ -77,19 +89,58 @@ func runConfigCheck(a *app, path string, now time.Time) error {
 	if problems := c.CheckFiles(); len(problems) > 0 {
 		return &config.Error{Problems: problems}
 	}
+	if err := checkReserve(c); err != nil {
+		return err
+	}
 	all, err := plannedRuns(c, now)
 	if err != nil {
 		return err
 	}
-	if a.global.writeOut == "json" {
-		return printJSON(a.stdout, kindConfigCheck, map[string]any{"file": path, "schedules": all})
+	doc := configChecked{File: path, Schedules: all}
+	doc.Spool, doc.Hint = besideEtcd(c)
+	if printed, err := a.document(kindConfigCheck, doc); printed {
+		return err
 	}
 	if err := printRuns(a, all); err != nil {
 		return err
 	}
+	if doc.Spool != "" {
+		if _, err := fmt.Fprintf(a.stdout, "\nspool: %s\nhint: %s\n", doc.Spool, doc.Hint); err != nil {
+			return err
+		}
+	}
 	_, err = fmt.Fprintf(a.stdout, "\n%s is good: %s, %s\n", path,
 		count(len(c.Clusters), "cluster", "clusters"), count(len(c.Repositories), "repository", "repositories"))
 	return err
+}
+
+// besideEtcd says that the spool can take the room of an etcd on this host, or "" if none
+// is seen.
+func besideEtcd(c *config.Config) (text, hint string) {
+	folder := spool.Folder{Dir: c.Daemon.Spool.Folder, MinFree: c.Daemon.Spool.Reserve()}
+	fs, reserve, err := folder.Room()
+	if err != nil {
+		return "", "" // the folder is made later; the check of files reports one that is named
+	}
+	return host.Report(host.Spool{Files: fs, Reserve: reserve, Endpoints: c.Endpoints()}, host.Find("/"))
+}
+
+// checkReserve returns an error if the reserve that the configuration gives lets no spool
+// begin on this host, of the largest database of an etcd that is seen beside it.
+func checkReserve(c *config.Config) error {
+	folder := spool.Folder{Dir: c.Daemon.Spool.Folder, MinFree: c.Daemon.Spool.Reserve()}
+	fs, reserve, err := folder.Room()
+	if err != nil || c.Daemon.Spool.MinFree == "" {
+		return nil // the default may be too much for this host alone; 'backupd check' says so
+	}
+	database := int64(0)
+	for _, d := range host.Beside(fs, host.Find("/")) {
+		database = max(database, d.Database)
+	}
+	if text := spool.Never(fs, reserve, database); text != "" {
+		return c.Wrong("daemon.spool.min-free", text+"; lower it, or name a larger folder in daemon.spool.folder")
+	}
+	return nil
 }
 
 func count(n int, one, many string) string {
@@ -100,7 +151,7 @@ func count(n int, one, many string) string {
 }
 
 func plannedRuns(c *config.Config, now time.Time) ([]runs, error) {
-	var out []runs
+	out := []runs{}
 	for i := range c.Clusters {
 		cl := &c.Clusters[i]
 		snapshot, err1 := cl.Snapshot.Line()

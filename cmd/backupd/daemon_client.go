@@ -19,6 +19,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/certs"
+	"github.com/etcd-backupd/backupd/internal/secret"
 	"github.com/etcd-backupd/backupd/internal/server"
 )
 
@@ -47,10 +48,14 @@ type daemonClient struct {
 }
 
 func (f *daemonFlags) client(timeout time.Duration) (*daemonClient, error) {
+	if secret.InAddress(f.server) {
+		return nil, &usageError{errors.New("--server must not hold a user or a password: give --token-file, or --cert")}
+	}
 	u, err := url.Parse(f.server)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil ||
 		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-		return nil, &usageError{fmt.Errorf("--server %q: want http://HOST:PORT or https://HOST:PORT", f.server)}
+		return nil, &usageError{fmt.Errorf("--server %q: want http://HOST:PORT or https://HOST:PORT",
+			secret.Show(f.server))}
 	}
 	d := &daemonClient{base: u.Scheme + "://" + u.Host}
 	if f.tokenFile != "" {

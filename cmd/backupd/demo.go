@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
 func newDemoCommand(a *app) *cobra.Command {
@@ -26,7 +29,15 @@ nothing is left behind. The exit code is 0 only if everything was equal.`,
 	return cmd
 }
 
+// demoBytes is what the demonstration takes at most: each of three members sets two files
+// of 64 MiB aside for its WAL.
+const demoBytes = 512 << 20
+
 func runDemo(ctx context.Context, a *app, keep bool) (err error) {
+	// The members run in this process, and an etcd whose disk is full ends its process.
+	if err := disk.CheckRoom(os.TempDir(), demoBytes); err != nil {
+		return backup.WithHint(err, "free some space there, or name another folder: TMPDIR=/var/tmp backupd demo")
+	}
 	dir, err := os.MkdirTemp("", "backupd-demo-")
 	if err != nil {
 		return fmt.Errorf("make folder: %w", err)

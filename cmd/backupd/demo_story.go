@@ -14,10 +14,12 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/drill"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/restore"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/snapshot/compare"
 	"github.com/etcd-backupd/backupd/internal/spool"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
 )
@@ -82,13 +84,14 @@ func (d *demo) backUp(ctx context.Context, members []drill.Member) (_ *drill.Sta
 	defer source.Close()
 	d.say("taking a snapshot into %s", d.repo())
 	t := &snapshot.Taker{
-		Source: source, Codec: codec.Options{Compress: codec.Zstd}, Spool: spool.Folder{Dir: d.dir}, Tool: d.tool,
+		Source: source, Codec: codec.Options{Compress: codec.Zstd}, Hashes: compare.All, Tool: d.tool,
+		Spool: spool.Folder{Dir: d.dir, MinFree: disk.ReserveOf(0)}, // no etcd that matters is near
 	}
 	in, err := d.makeRepo(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	m, _, err := takeInto(ctx, t, in)
+	m, _, err := takeInto(ctx, t, in, nil)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -31,7 +31,6 @@ const (
 	fromEtcdctl = "etcdctl"     // ETCDCTL_<NAME> is honoured
 	noEffect    = "ignored"     // accepted because etcd's tools have it
 	fromEnv     = "environment" // the value comes from a variable
-	flagOnly    = "flag-only"   // an override of a safety check, which no environment may set
 )
 
 func (g *globalFlags) register(root *cobra.Command) {
@@ -69,23 +68,12 @@ func (g *globalFlags) register(root *cobra.Command) {
 		_ = f.MarkHidden(name) // it exists
 	}
 	f.VisitAll(func(fl *pflag.Flag) { annotate(f, fl.Name, fromEtcdctl) })
-	mustRegister(root.RegisterFlagCompletionFunc("write-out", fixed("simple", "table", "json", "fields")))
+	mustRegister(root.RegisterFlagCompletionFunc("write-out", fixed(outputFormats...)))
 	mustRegister(root.RegisterFlagCompletionFunc("log-format", fixed("text", "json")))
 	mustRegister(root.RegisterFlagCompletionFunc("log-level", fixed("debug", "info", "warn", "error")))
-	hideInSubcommands(root, f)
 }
 
-// hideInSubcommands keeps the help of each command short: only commands that talk
-// to etcd, and 'backupd --help', show the etcd flags.
-func hideInSubcommands(root *cobra.Command, global *pflag.FlagSet) {
-	help := root.HelpFunc()
-	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
-		if cmd.HasParent() && !talksToEtcd(cmd) {
-			global.VisitAll(func(fl *pflag.Flag) { fl.Hidden = fl.Hidden || hiddenIn(cmd, fl) })
-		}
-		help(cmd, args)
-	})
-}
+var outputFormats = []string{"simple", "table", "json", "fields"}
 
 // outputFlags are the global flags that every command has a use for.
 var outputFlags = []string{"write-out", "log-format", "log-level"}
@@ -116,66 +104,16 @@ func annotate(f *pflag.FlagSet, name, key string) {
 	mustRegister(f.SetAnnotation(name, key, []string{"yes"}))
 }
 
-// applyEnvironment sets the flags that the command line did not: by BACKUPD_<FLAG>
-// or else, for the flags that etcdctl has, by ETCDCTL_<FLAG>.
-func applyEnvironment(cmd *cobra.Command, lookup func(string) (string, bool)) error {
-	var errs []error
-	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if f.Changed || f.Annotations[flagOnly] != nil {
-			return
-		}
-		suffix := strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		vars := []string{"BACKUPD_" + suffix}
-		if f.Annotations[fromEtcdctl] != nil {
-			vars = append(vars, "ETCDCTL_"+suffix)
-		}
-		for _, name := range vars {
-			if value, ok := lookup(name); ok && value != "" {
-				if err := cmd.Flags().Set(f.Name, value); err != nil {
-					errs = append(errs, flagError(fmt.Errorf("%s: %w", name, err)))
-				}
-				annotate(cmd.Flags(), f.Name, fromEnv)
-				return
-			}
-		}
-	})
-	return errors.Join(errs...)
-}
+// ignoresFormat lists the commands that do so in etcd's tools.
+var ignoresFormat = []string{"backupd snapshot save", "backupd snapshot restore"}
 
-// flagError makes a usage error of a flag's. It does not repeat endpoints that may hold a
-// password.
-func flagError(err error) error {
-	var invalid *pflag.InvalidValueError
-	if errors.As(err, &invalid) && invalid.GetFlag().Name == "endpoints" &&
-		strings.Contains(invalid.GetValue(), "@") {
-		err = cluster.ErrCredentials
+func (g *globalFlags) check(cmd *cobra.Command) error {
+	known := slices.Contains(outputFormats, g.writeOut)
+	if !known && slices.Contains(ignoresFormat, cmd.CommandPath()) {
+		g.writeOut = "simple"
+		return nil
 	}
-	return &usageError{err}
-}
-
-// givenCluster returns the clusters of a configuration that --cluster names. The
-// variable of the flag is there for other commands: it must not silently narrow what is
-// done for a configuration.
-func givenCluster(cmd *cobra.Command, value string) string {
-	if cmd.Flags().Lookup("cluster").Annotations[fromEnv] != nil {
-		return ""
-	}
-	return value
-}
-
-// excludeConfig refuses flags for what a configuration file says. Variables give
-// way to the file: they are there for other commands.
-func excludeConfig(cmd *cobra.Command, names ...string) error {
-	for _, name := range names {
-		if f := cmd.Flags().Lookup(name); f.Changed && f.Annotations[fromEnv] == nil {
-			return &usageError{fmt.Errorf("--%s and --config exclude each other: the file says it", name)}
-		}
-	}
-	return nil
-}
-
-func (g *globalFlags) check() error {
-	if !slices.Contains([]string{"simple", "table", "json", "fields"}, g.writeOut) {
+	if !known {
 		return &usageError{fmt.Errorf("output format %q is not supported: want simple, table, json or fields", g.writeOut)}
 	}
 	return nil
@@ -207,6 +145,10 @@ func (a *app) connect() (*cluster.Cluster, error) {
 		}
 		conf.Username, conf.Password = name, password
 	}
+	conf, err := conf.Discover()
+	if err != nil {
+		return nil, err
+	}
 	c, err := cluster.New(conf)
 	if err != nil {
 		return nil, &usageError{err}
@@ -215,16 +157,27 @@ func (a *app) connect() (*cluster.Cluster, error) {
 }
 
 func (a *app) askPassword(user string) (string, error) {
-	in, ok := a.stdin.(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) {
+	password, err := a.askSecret("Password for " + user)
+	if errors.Is(err, errNoTerminal) {
 		return "", &usageError{fmt.Errorf(
 			"no password for user %s: give --password (ETCDCTL_PASSWORD) or --user NAME:PASSWORD", user)}
 	}
-	fmt.Fprintf(a.stderr, "Password for %s: ", user)
+	return password, err
+}
+
+var errNoTerminal = errors.New("nobody can be asked: the standard input is no terminal")
+
+// askSecret asks the person at the terminal for a secret, which is not shown.
+func (a *app) askSecret(prompt string) (string, error) {
+	in, ok := a.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) {
+		return "", errNoTerminal
+	}
+	fmt.Fprint(a.stderr, prompt+": ")
 	raw, err := term.ReadPassword(int(in.Fd()))
 	fmt.Fprintln(a.stderr)
 	if err != nil {
-		return "", fmt.Errorf("read password: %w", err)
+		return "", fmt.Errorf("read %s: %w", strings.ToLower(prompt), err)
 	}
 	return string(raw), nil
 }

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"iter"
 	"slices"
 	"time"
@@ -12,15 +10,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/repository"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/repository/choice"
 )
 
 func newListCommand(a *app) *cobra.Command {
 	var o listOptions
 	cmd := &cobra.Command{
-		Use:   "list --repo REPO [--cluster NAME]",
+		Use:   "list [--repo REPO] [--cluster NAME]",
 		Short: "List the snapshots of a repository, the newest first",
 		Long: `List the snapshots of a repository, of one cluster or of all, the newest first.
 
@@ -43,6 +40,7 @@ damaged.
 		RunE: func(cmd *cobra.Command, _ []string) error { return runList(cmd.Context(), a, o) },
 	}
 	o.repo.register(cmd)
+	registerConfigured(cmd)
 	o.repo.registerTimeline(cmd, "list the snapshots of this history only")
 	cmd.Flags().BoolVar(&o.long, "long", false, "read every manifest")
 	return cmd
@@ -70,7 +68,7 @@ func newListed(i repository.Item, now time.Time) listed {
 }
 
 func runList(ctx context.Context, a *app, o listOptions) error {
-	repo, err := o.repo.openExisting(ctx, a)
+	repo, err := o.repo.openToRead(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -150,7 +148,7 @@ func listRows(ctx context.Context, in *repository.Cluster, long bool) iter.Seq2[
 		}
 		slices.Reverse(items)
 		now, rows := time.Now(), shortRows
-		untimely := repository.Untimely(items, now)
+		untimely := choice.Untimely(items, now)
 		if long {
 			rows = longRows
 		}
@@ -193,120 +191,4 @@ func longRows(ctx context.Context, in *repository.Cluster, items []repository.It
 		}
 	}
 	return out
-}
-
-func newShowCommand(a *app) *cobra.Command {
-	var repo repoFlags
-	var identity identityFlag
-	cmd := &cobra.Command{
-		Use:   "show --repo REPO ID|latest",
-		Short: "Show everything known of one snapshot",
-		Long: `Show everything known of one snapshot: why it is pinned, damaged, suspect or unconfirmed,
-what its manifest says, and whether --identity decrypts it.
-
-` + latestHelp + exitHelp,
-		Example: `  backupd show --repo s3://backups/etcd latest
-  backupd show --repo s3://backups/etcd 20261120T101500Z -w json`,
-		Args:              oneReference,
-		ValidArgsFunction: completeIDs(a, &repo),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return runShow(cmd, a, repo, identity, args)
-		},
-	}
-	repo.register(cmd)
-	repo.registerTimeline(cmd, latestOfTimeline)
-	identity.register(cmd)
-	return cmd
-}
-
-func runShow(cmd *cobra.Command, a *app, repo repoFlags, identity identityFlag, args []string) error {
-	ctx := cmd.Context()
-	ids, err := identity.read()
-	if err != nil {
-		return err
-	}
-	r, err := repo.openExisting(ctx, a)
-	if err != nil {
-		return err
-	}
-	in, item, err := repo.find(cmd, r, args[0])
-	if err != nil {
-		return err
-	}
-	m, err := in.Manifest(ctx, item)
-	if err != nil {
-		return err
-	}
-	if a.global.writeOut == "json" {
-		return printJSON(a.stdout, kindSnapshot, m)
-	}
-	if a.global.writeOut == "fields" {
-		raw, err := json.MarshalIndent(m, "", "  ")
-		if err != nil {
-			return fmt.Errorf("encode manifest: %w", err)
-		}
-		fmt.Fprintln(a.stdout, string(raw))
-		return nil
-	}
-	pin, err := in.Marks().Find(ctx, item.ID, backup.MarkPin)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(a.stdout, "snapshot %s (%s)\n", m.ID, when(item, time.Now()))
-	if defect := item.Defect(); defect != nil {
-		fmt.Fprintf(a.stdout, "  DAMAGED: %v\n", defect)
-	}
-	if pin != nil {
-		fmt.Fprintf(a.stdout, "  PINNED: %s\n", pinText(pin))
-	}
-	printReasons(a.stdout, m)
-	if err := printFacts(a.stdout, m); err != nil {
-		return err
-	}
-	if m.Origin != nil {
-		fmt.Fprintf(a.stdout, "  the timeline began after snapshot %s of %s: %s\n",
-			m.Origin.Snapshot, m.Origin.Timeline, m.Origin.Reason)
-	}
-	t := newColumns(a.stdout)
-	for _, mem := range m.Members {
-		t.row("  member", mem.Name, mem.ID.String(), fmt.Sprint(mem.PeerURLs), learnerNote(mem))
-	}
-	t.row("  data", m.DataKey())
-	t.row("  sha256", m.Stored.SHA256.String())
-	if m.Encoding.Encryption != "" {
-		t.row("  decrypts", decrypts(ctx, in, m, ids))
-	}
-	return t.flush()
-}
-
-// when says how long ago a snapshot was begun, or how far in the future it is.
-func when(i repository.Item, now time.Time) string {
-	if i.Future(now) {
-		return "from the future, " + ageOf(i.ID, now) + ": a clock was ahead"
-	}
-	return ageOf(i.ID, now) + " ago"
-}
-
-func learnerNote(m backup.Member) string {
-	if m.Learner {
-		return "learner"
-	}
-	return ""
-}
-
-// decrypts says whether the given identities decrypt the snapshot. It tries the
-// first bytes.
-func decrypts(ctx context.Context, in *repository.Cluster, m *backup.Manifest, ids codec.Identities) string {
-	if len(ids) == 0 {
-		return "not tried: give --identity"
-	}
-	r, err := snapshot.Open(ctx, in, m, ids, nil)
-	if err != nil {
-		return "no: " + err.Error()
-	}
-	defer r.Close()
-	if _, err := r.Read(make([]byte, 1)); err != nil {
-		return "no: " + err.Error()
-	}
-	return "yes"
 }

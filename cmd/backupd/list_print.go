@@ -1,25 +1,25 @@
 package main
 
 import (
-	"bufio"
-	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/dustin/go-humanize"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
 // listPrinter prints the rows of a listing as they come.
 type listPrinter interface {
 	row(r listed) error
-	// flush prints the rows that are held back; end also closes the listing.
+	// flush prints the rows that are held back, if they can stand alone; end also closes
+	// the listing.
 	flush() error
 	end() error
 }
 
 func (a *app) newListPrinter(long bool) listPrinter {
-	if a.global.writeOut == "json" {
-		return &jsonList{w: bufio.NewWriter(a.stdout)}
+	if a.forMachines() {
+		return &documentList{a: a, rows: []backup.Row{}}
 	}
 	header := []string{"CLUSTER", "ID", "AGE", "REVISION", "STORED", "ENCODING", "PINNED", "TIMELINE", "STATE"}
 	if long {
@@ -77,44 +77,29 @@ func (c *columnList) flush() error {
 		c.first = false
 		return c.a.printRows(c.header, cells)
 	}
-	t := newColumns(c.a.stdout)
-	for _, r := range cells {
-		t.row(r...)
-	}
-	return t.flush()
+	return printPlain(c.a.stdout, fit(cells, terminalWidth(c.a.stdout)), cells)
 }
 
 func (c *columnList) end() error { return c.flush() }
 
-// jsonList prints one document, row by row as they come.
-type jsonList struct {
-	w    *bufio.Writer // keeps its first error, which flush returns
-	rows int
+// documentList prints one document when all rows are there, so that none is cut.
+type documentList struct {
+	a    *app
+	rows []backup.Row
 }
 
-func (j *jsonList) row(r listed) error {
-	raw, err := json.Marshal(r.Row)
-	if err != nil {
-		return fmt.Errorf("encode output: %w", err)
-	}
-	j.begin()
-	if j.rows++; j.rows > 1 {
-		fmt.Fprint(j.w, ",")
-	}
-	_, err = j.w.Write(raw)
+type snapshotList struct {
+	Snapshots []backup.Row `json:"snapshots"`
+}
+
+func (d *documentList) row(r listed) error {
+	d.rows = append(d.rows, r.Row)
+	return nil
+}
+
+func (d *documentList) flush() error { return nil }
+
+func (d *documentList) end() error {
+	_, err := d.a.document(kindSnapshotList, snapshotList{d.rows})
 	return err
-}
-
-func (j *jsonList) begin() {
-	if j.rows == 0 {
-		fmt.Fprintf(j.w, `{"kind":%q,"snapshots":[`, kindSnapshotList)
-	}
-}
-
-func (j *jsonList) flush() error { return j.w.Flush() }
-
-func (j *jsonList) end() error {
-	j.begin()
-	fmt.Fprintln(j.w, "]}")
-	return j.flush()
 }

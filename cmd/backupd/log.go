@@ -37,7 +37,7 @@ func newLogs(w io.Writer, format, level string) (logs, error) {
 	default:
 		return logs{}, fmt.Errorf("log format %q is not known: want text or json", format)
 	}
-	core := zapcore.NewCore(e, zapcore.Lock(zapcore.AddSync(w)), lvl)
+	core := maskingCore{zapcore.NewCore(e, zapcore.Lock(zapcore.AddSync(w)), lvl)}
 	// An error of a cluster or a store is no fault of the code.
 	const noStacktrace = slog.LevelError + 1
 	return logs{slog: slog.New(zapslog.NewHandler(core, zapslog.AddStacktraceAt(noStacktrace))), zap: zap.New(core)}, nil

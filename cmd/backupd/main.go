@@ -9,17 +9,23 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/priority"
+	"github.com/etcd-backupd/backupd/internal/rescue"
 )
 
 func main() {
-	// Databases are inspected in a child process, which is this program again.
-	if code, ok := etcddb.ChildMain(); ok {
-		os.Exit(code)
+	// Databases are inspected and logs replayed in a child process, which is this program
+	// again.
+	for _, child := range []func() (int, bool){etcddb.ChildMain, rescue.ChildMain} {
+		if code, ok := child(); ok {
+			os.Exit(code)
+		}
 	}
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
@@ -29,23 +35,36 @@ type interruptError struct{ sig os.Signal }
 
 func (e *interruptError) Error() string { return "interrupted by " + e.sig.String() }
 
-// run is the whole program; it returns the exit code.
+// run is the whole program; it returns the exit code. If stdout is a file, run closes it.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it
+		signal.Notify(signals, syscall.SIGHUP) // the connection to the terminal was lost
+	}
 	defer signal.Stop(signals)
 	go func() {
 		select {
 		case sig := <-signals:
 			cancel(&interruptError{sig})
 		case <-ctx.Done():
+			return
 		}
+		// Who asks twice does not want to wait for what the first one ends in good order.
+		again := &interruptError{<-signals}
+		fmt.Fprintf(stderr, "Error: %v again: ended at once\n", again)
+		os.Exit(exitCode(again))
 	}()
 
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	out := &output{w: stdout}
+	a := &app{stdin: stdin, stdout: out, stderr: stderr}
 	root := newRootCommand(a)
+	args, err := withTwoDashes(root, args)
+	if err != nil {
+		return report(a, root, err)
+	}
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	var interrupt *interruptError
@@ -53,7 +72,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
 	a.progress.stop()
-	return report(a, cmd, err)
+	return report(a, cmd, out.end(err))
 }
 
 // app is what commands share: the streams and the global flags.
@@ -63,6 +82,8 @@ type app struct {
 	global         globalFlags
 	log            logs
 	progress       *progress
+	configured     bool   // it works by a configuration: hints name keys
+	config         string // the configuration that said where the snapshots are, if one did
 }
 
 func newRootCommand(a *app) *cobra.Command {
@@ -79,12 +100,19 @@ zstd and, if you want, encrypted with age. So "age -d | zstd -d" and then
 
 My cluster is gone, what now?
   backupd list    --repo REPO
-  backupd restore --repo REPO latest --name m1 --data-dir /var/lib/etcd --dry-run
-  backupd restore --repo REPO latest --name m1 --data-dir /var/lib/etcd
+  backupd restore --repo REPO latest --from /etc/systemd/system/etcd.service --dry-run
+  backupd restore --repo REPO latest --from /etc/systemd/system/etcd.service
+FILE of --from is whatever starts etcd on this host; or give --name m1 --data-dir DIR.
+Several hosts? "backupd plan" decides once for all, and "backupd runbook" writes every
+step down. One member of a healthy cluster is dead: "backupd member replace". The quorum
+is lost and there is no backup: "backupd rescue".
 
-REPO is file:///path or s3://bucket/prefix. The flags of etcdctl and etcdutl mean here
-what they mean there, and ETCDCTL_* variables work. Each flag can also be given as
-BACKUPD_<FLAG> in the environment, except those that override a safety check.`,
+REPO is file:///path or s3://bucket/prefix. On a host with the daemon's configuration,
+` + packagedPath + `, leave --repo out: commands on snapshots find the repository in
+it, and with --config FILE in another one. The flags of etcdctl and etcdutl mean here what
+they mean there, and ETCDCTL_* variables work. Flags that say where something is and how to
+reach it can also be given as BACKUPD_<FLAG> in the environment. What a command does is said
+on its command line only.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
@@ -98,11 +126,15 @@ BACKUPD_<FLAG> in the environment, except those that override a safety check.`,
 	addGroup(root, "daemon", "The daemon and its configuration:",
 		newRunCommand(a), newCheckCommand(a), newConfigCommand(a), newStatusCommand(a))
 	addGroup(root, "repo", "Backups in a repository:",
-		newInitCommand(a), newBackupCommand(a), newListCommand(a), newShowCommand(a), newVerifyCommand(a),
-		newRestoreCommand(a), newPinCommand(a), newUnpinCommand(a), newPruneCommand(a), newRmCommand(a),
-		newTimelineCommand(a))
+		newInitCommand(a), newBackupCommand(a), newListCommand(a), newShowCommand(a), newCompanionsCommand(a),
+		newVerifyCommand(a),
+		newPinCommand(a), newUnpinCommand(a), newPruneCommand(a), newRmCommand(a), newTimelineCommand(a))
+	addGroup(root, "recovery", "A cluster, or a member of it, that was lost:",
+		newPlanCommand(a), newRunbookCommand(a), newRestoreCommand(a), newVerifyClusterCommand(a), newMemberCommand(a),
+		newRescueCommand(a))
 	addGroup(root, "file", "Snapshots as plain files, like etcdctl and etcdutl:", newSnapshotCommand(a))
 	root.AddCommand(newDemoCommand(a), newVersionCommand(a))
+	addTopics(root)
 	return root
 }
 
@@ -117,21 +149,38 @@ func addGroup(root *cobra.Command, id, title string, commands ...*cobra.Command)
 
 // begin runs before each command: flags from the environment, logs, progress.
 func (a *app) begin(cmd *cobra.Command) error {
-	if err := applyEnvironment(cmd, os.LookupEnv); err != nil {
+	warnings, err := applyEnvironment(cmd, os.LookupEnv)
+	if err != nil {
 		return err
 	}
-	if err := a.global.check(); err != nil {
+	if err := checkShort(cmd); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(cmd.Flags().Args(), isBlank) {
+		return &usageError{errors.New("an argument is empty")}
+	}
+	if err := a.global.check(cmd); err != nil {
 		return err
 	}
 	limitMemory(cmd)
 	a.progress = newProgress(a.stderr)
-	var err error
 	a.log, err = newLogs(a.progress, a.global.logFormat, a.global.logLevel)
 	if err != nil {
 		return &usageError{err}
 	}
+	for _, text := range warnings {
+		a.log.slog.Warn(text)
+	}
+	if slices.Contains(givesWay, cmd.Name()) {
+		if err := priority.Lower(); err != nil {
+			a.log.slog.Warn("this process does not give way to others on its host", "err", err)
+		}
+	}
 	for _, name := range a.global.ignored(cmd) {
 		a.log.slog.Warn("flag has no effect here", "flag", "--"+name)
+	}
+	if cmd.Annotations[configured] != "" {
+		return a.configure(cmd)
 	}
 	return nil
 }
@@ -147,6 +196,10 @@ func limitMemory(cmd *cobra.Command) {
 		debug.SetMemoryLimit(memoryLimit)
 	}
 }
+
+// givesWay lists the commands that read whole databases and that nobody waits for in an
+// emergency. etcd may run on the same host.
+var givesWay = []string{"backup", "run", "save", "verify"}
 
 // arguments says how many arguments a command takes, as a usage error.
 func arguments(n int, what string) cobra.PositionalArgs {

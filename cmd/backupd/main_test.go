@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,23 +19,41 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/rescue"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 func TestMain(m *testing.M) {
 	testserver.RunChild()
-	testscript.Main(m, map[string]func(){"backupd": main})
+	if code, ok := rescue.ChildMain(); ok {
+		os.Exit(code)
+	}
+	packagedConfig = cmp.Or(os.Getenv("PACKAGED_CONFIG"), "/nowhere") // and not that of this machine
+	testscript.Main(m, map[string]func(){"backupd": func() {
+		for _, kv := range os.Environ() {
+			if name, value, _ := strings.Cut(kv, "="); value == notSet {
+				_ = os.Unsetenv(name)
+			}
+		}
+		main()
+	}})
 }
+
+// notSet is the value of a variable that a script has unset. A script cannot take one away.
+const notSet = "not set"
 
 // TestScripts runs every scenario of the command line against a real etcd of
 // three members and a real S3 server. What a script may use:
 //
 //	$EP        endpoints of all members        $EP1 to $EP3  each alone
 //	$REPO      a fresh file:// repository      $S3   a fresh s3:// repository
-//	$ETCDCTL, $ETCDUTL                         etcd's own tools
+//	$ETCD, $ETCDCTL, $ETCDUTL                  etcd and its own tools
+//	unset NAME...                              takes variables away
 //	field NAME WANT                            of the JSON on the last stdout
 //	code N backupd ...                         the exact exit code
 //	again MANIFEST BY REVISIONS                one more snapshot, as if begun so much later
+//	elsewhere ACCEPTANCE HOST AGE              the restore was begun there, so long ago
+//	goneon MANIFEST ACCEPTANCE BY [WHY]        a backup of the cluster that a restore has made; WHY it is unconfirmed
 //	agekey KEY RECIPIENT                       writes an identity and its recipient
 //	plain KEY OBJECT FILE                      decrypts and decompresses without backupd
 func TestScripts(t *testing.T) { runScripts(t, "testdata") }
@@ -67,14 +86,17 @@ func runScripts(t *testing.T, dir string) {
 			env.Setenv("REPO", "file://"+filepath.Join(env.WorkDir, "repo"))
 			env.Setenv("ETCDCTL", testserver.Binary(t, "3.7", "etcdctl"))
 			env.Setenv("ETCDUTL", testserver.Binary(t, "3.7", "etcdutl"))
+			env.Setenv("ETCD", testserver.Binary(t, "3.7", "etcd"))
 			env.Setenv("TMPDIR", env.WorkDir)
+			env.Setenv("BACKUPD_SPOOL_MIN_FREE", "0B") // the machine's disk may be nearly full
 			env.Setenv("FREE1", testserver.FreeURL(t))
 			env.Setenv("FREE2", testserver.FreeURL(t))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"field": checkField, "code": checkCode, "flip": flipByte, "empty": checkEmpty, "glob": setGlob,
-			"again": makeAgain, "agekey": makeKey, "plain": decodePlain,
+			"unset": unset, "again": makeAgain, "elsewhere": beginElsewhere,
+			"goneon": goOn, "agekey": makeKey, "plain": decodePlain,
 		},
 	})
 }
@@ -88,6 +110,12 @@ func checkField(ts *testscript.TestScript, neg bool, args []string) {
 	dec := json.NewDecoder(strings.NewReader(ts.ReadFile("stdout")))
 	dec.UseNumber()
 	ts.Check(dec.Decode(&v))
+	if dec.More() {
+		ts.Fatalf("more than one document")
+	}
+	if strings.Contains(ts.ReadFile("stdout"), ":null") {
+		ts.Fatalf("a list is null")
+	}
 	for _, name := range strings.Split(args[0], ".") {
 		switch x := v.(type) {
 		case map[string]any:
@@ -108,6 +136,15 @@ func checkField(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got := fmt.Sprint(v); (got == args[1]) == neg {
 		ts.Fatalf("field %s is %q", args[0], got)
+	}
+}
+
+func unset(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: unset NAME...")
+	}
+	for _, name := range args {
+		ts.Setenv(name, notSet)
 	}
 }
 
@@ -165,6 +202,53 @@ func makeAgain(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Check(os.WriteFile(filepath.Join(root, m.DataKey()), data, 0o600))
 	ts.Check(os.WriteFile(filepath.Join(root, m.Key()), raw, 0o600))
+}
+
+// goOn makes a copy of a snapshot that is of the cluster that a restore has announced.
+func goOn(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: goneon MANIFEST ACCEPTANCE BY [WHY]")
+	}
+	path := ts.MkAbs(args[0])
+	raw, err := os.ReadFile(path)
+	ts.Check(err)
+	m, err := backup.ParseManifest(raw)
+	ts.Check(err)
+	raw, err = os.ReadFile(ts.MkAbs(args[1]))
+	ts.Check(err)
+	a, err := backup.ParseAcceptance(raw)
+	ts.Check(err)
+	by, err := time.ParseDuration(args[2])
+	ts.Check(err)
+	root, data := strings.TrimSuffix(path, m.Key()), m.DataKey()
+	raw, err = os.ReadFile(filepath.Join(root, data))
+	ts.Check(err)
+	m.Origin = &backup.Origin{Timeline: m.Timeline, Snapshot: m.ID, Reason: "it was restored"}
+	m.NewestTimeline, m.Timeline, m.ClusterID = m.Timeline, backup.NewTimeline(1), a.ClusterID
+	m.StartedAt, m.Unconfirmed = m.StartedAt.Add(by), args[3:]
+	m.ID = backup.NewDataName(m.StartedAt).WithRevision(m.Revision)
+	ts.Check(os.WriteFile(filepath.Join(root, m.DataKey()), raw, 0o600))
+	raw, err = m.Marshal()
+	ts.Check(err)
+	ts.Check(os.WriteFile(filepath.Join(root, m.Key()), raw, 0o600))
+}
+
+// beginElsewhere changes which host has begun a restore, and when.
+func beginElsewhere(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: elsewhere ACCEPTANCE HOST AGE")
+	}
+	path := ts.MkAbs(args[0])
+	raw, err := os.ReadFile(path)
+	ts.Check(err)
+	a, err := backup.ParseAcceptance(raw)
+	ts.Check(err)
+	ago, err := time.ParseDuration(args[2])
+	ts.Check(err)
+	a.Begun.Host, a.At = args[1], time.Now().Add(-ago).UTC().Truncate(time.Second)
+	raw, err = a.Marshal()
+	ts.Check(err)
+	ts.Check(os.WriteFile(path, raw, 0o600))
 }
 
 // checkEmpty requires that a folder holds nothing at all.

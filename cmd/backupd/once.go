@@ -10,6 +10,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/daemon"
 	"github.com/etcd-backupd/backupd/internal/duty"
+	"github.com/etcd-backupd/backupd/internal/server"
 )
 
 // partialError says that some clusters are done and some are not.
@@ -22,15 +23,22 @@ func (e *partialError) Unwrap() error { return e.err }
 type once struct {
 	Repository string            `json:"repository"`
 	Cluster    string            `json:"cluster"`
-	Result     string            `json:"result"` // verified, unconfirmed, suspect, skipped or failed
+	State      string            `json:"state"` // that of the job in the API
 	Snapshot   backup.SnapshotID `json:"snapshot,omitempty"`
 	Reason     string            `json:"reason,omitempty"`
+	Error      string            `json:"error,omitempty"`
+}
+
+type onceList struct {
+	Clusters []once `json:"clusters"`
 }
 
 // runOnce backs up the clusters of a configuration as the daemon would.
 func runOnce(cmd *cobra.Command, a *app, path, clusters string, mayInit bool) error {
 	err := excludeConfig(cmd,
-		"repo", "repo-id", "endpoints", "recipient", "recipients-file", "compression", "spool", "no-hash-check")
+		"repo", "repo-id", "endpoints", "recipient", "recipients-file", "unencrypted", "compression", "spool",
+		"spool-min-free", "hash-check", "companion", "companion-from", "companions-unencrypted", "allow-near-quota",
+		"max-rate", "file-min-free")
 	if err != nil {
 		return err
 	}
@@ -60,7 +68,7 @@ func runOnce(cmd *cobra.Command, a *app, path, clusters string, mayInit bool) er
 	for _, o := range outcomes {
 		rows = append(rows, newOnce(o))
 		if o.Err != nil {
-			failed = append(failed, fmt.Errorf("cluster %s: %w", o.Cluster, o.Err))
+			failed = append(failed, ofCluster(o.Cluster, o.Err))
 		}
 	}
 	if err := printOnce(a, rows); err != nil {
@@ -72,30 +80,40 @@ func runOnce(cmd *cobra.Command, a *app, path, clusters string, mayInit bool) er
 	return err
 }
 
+// ofCluster says of which cluster an error is, unless it begins with that itself.
+func ofCluster(name string, err error) error {
+	if strings.HasPrefix(err.Error(), "cluster "+name+" ") {
+		return err
+	}
+	return fmt.Errorf("cluster %s: %w", name, err)
+}
+
 func newOnce(o daemon.Outcome) once {
 	r := once{Repository: o.Repository, Cluster: o.Cluster, Snapshot: o.Snapshot, Reason: o.Reason}
 	switch o.Result {
 	case duty.Succeeded:
-		r.Result = "verified"
+		r.State = server.JobSucceeded
 	case duty.Unconfirmed:
-		r.Result = "unconfirmed"
+		r.State = server.JobUnconfirmed
 	case duty.Suspect:
-		r.Result, r.Reason = "suspect", o.Manifest.Suspect[0]
-	case duty.Unaccepted:
-		r.Result, r.Reason = "unaccepted", o.Err.Error()
+		r.State, r.Reason = server.JobSuspect, o.Manifest.Suspect[0]
 	case duty.Skipped, duty.Passed:
-		r.Result = "skipped"
-	default:
-		r.Result, r.Reason = "failed", o.Err.Error()
+		r.State = server.JobSkipped
+	default: // duty.Unaccepted and duty.Incomplete, too
+		r.State = server.JobFailed
+	}
+	if o.Err != nil {
+		r.Error = o.Err.Error()
+	}
+	if o.Prune != nil && o.Prune.Err != nil && r.Reason == "" {
+		r.Reason = "old snapshots stay: " + o.Prune.Err.Error()
 	}
 	return r
 }
 
 func printOnce(a *app, rows []once) error {
-	if a.global.writeOut == "json" {
-		return printJSON(a.stdout, kindBackups, struct {
-			Clusters []once `json:"clusters"`
-		}{rows})
+	if printed, err := a.document(kindBackups, onceList{append([]once{}, rows...)}); printed {
+		return err
 	}
 	var cells [][]string
 	names := map[string]int{}
@@ -103,7 +121,11 @@ func printOnce(a *app, rows []once) error {
 		names[r.Cluster]++
 	}
 	for _, r := range rows {
-		cells = append(cells, []string{nameOf(r.Repository, r.Cluster, names), r.Result, string(r.Snapshot), r.Reason})
+		state := r.State
+		if state == server.JobSucceeded {
+			state = "verified"
+		}
+		cells = append(cells, []string{nameOf(r.Repository, r.Cluster, names), state, string(r.Snapshot), r.Reason})
 	}
 	return a.printRows([]string{"CLUSTER", "RESULT", "SNAPSHOT", "REASON"}, cells)
 }

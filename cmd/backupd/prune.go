@@ -16,7 +16,9 @@ import (
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/repository/prune"
+	"github.com/etcd-backupd/backupd/internal/repository/streams"
 	"github.com/etcd-backupd/backupd/internal/retention"
+	"github.com/etcd-backupd/backupd/internal/snapshot/compare"
 )
 
 type pruneOptions struct {
@@ -26,6 +28,7 @@ type pruneOptions struct {
 	policy      retention.Policy
 	maxBytes    byteSize
 	timeZone    string
+	hashCheck   string
 	dryRun      bool
 }
 
@@ -45,7 +48,7 @@ each timeline by itself, and the newest snapshot is the furthest of its timeline
 the clocks said. While a timeline is not accepted, all snapshots of the older ones stay
 (--freeze-for). Pinned snapshots and the newest verified ones (--min-verified) always stay.
 Suspect, damaged and unconfirmed snapshots count for no rule, and while the newest one is
-suspect or damaged no verified one is removed.
+suspect or damaged no verified one is removed. Of many suspect ones in a row some stay.
 
 --dry-run shows the same decisions and removes nothing. An object that the store has
 locked is skipped and reported. The first deletion that fails ends the work on its
@@ -68,7 +71,7 @@ If some of them fail, the others are pruned all the same.
 // policyFlags are the flags that --config replaces.
 var policyFlags = []string{
 	"keep-last", "keep-hourly", "keep-daily", "keep-weekly", "keep-monthly", "keep-yearly", "keep-within",
-	"min-verified", "min-age", "max-bytes", "freeze-for", "no-hash-check", "time-zone",
+	"min-verified", "min-age", "max-bytes", "freeze-for", "hash-check", "time-zone",
 }
 
 func (o *pruneOptions) register(cmd *cobra.Command) {
@@ -88,13 +91,13 @@ func (o *pruneOptions) register(cmd *cobra.Command) {
 		"even if a keep rule matches, until the total fits")
 	f.DurationVar(&p.FreezeFor, "freeze-for", retention.FreezeFor,
 		"how long a timeline that is not accepted keeps all snapshots of older timelines")
-	f.BoolVar(&p.CountUnconfirmed, "no-hash-check", false,
-		"the snapshots are taken without a comparison: those that are unconfirmed count as verified")
+	f.StringVar(&o.hashCheck, "hash-check", compare.One.String(),
+		"how snapshots are compared when they are taken: one, all, off; with off unconfirmed ones count as verified")
+	mustRegister(cmd.RegisterFlagCompletionFunc("hash-check", fixed(compare.Policies...)))
 	f.StringVar(&o.timeZone, "time-zone", "UTC", "time zone in which hours, days and weeks are counted")
 	f.BoolVar(&o.allClusters, "all-clusters", false, "prune every cluster of the repository by these rules")
 	f.StringVar(&o.config, "config", "", "the daemon's configuration, in place of --repo and the rules")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be removed")
-	annotate(f, "all-clusters", flagOnly)
 }
 
 // byteSize is a flag for a number of bytes, with a unit or without.
@@ -126,7 +129,7 @@ func runPrune(cmd *cobra.Command, a *app, o pruneOptions) error {
 			return context.Cause(ctx)
 		}
 		if done.err != nil {
-			failed = append(failed, fmt.Errorf("cluster %s: %w", p.name, done.err))
+			failed = append(failed, ofCluster(p.name, done.err))
 		}
 		out = append(out, done)
 	}
@@ -177,7 +180,10 @@ func (p pruner) prune(ctx context.Context, dryRun bool, log *slog.Logger) pruned
 		if done.err = p.in.Repository().Check(ctx); done.err != nil {
 			return done
 		}
-		done.result, done.err = prune.Run(ctx, p.in, plan, whoami(), log)
+		done.result, done.err = prune.Run(ctx, p.in, plan, whoami(), log.With("cluster", p.in.Name()))
+		if done.err == nil { // who takes snapshots may not delete: what they announced is over
+			_, done.err = streams.Of(p.in.Repository().Store(), p.in.Name()).Open(ctx, now)
+		}
 	}
 	return done
 }
@@ -187,11 +193,19 @@ func (o *pruneOptions) pruners(cmd *cobra.Command, a *app) ([]pruner, error) {
 	if o.config != "" {
 		return o.configured(cmd, a)
 	}
+	if o.repo.repo == "" {
+		return nil, notTold(cmd, errNoRepository)
+	}
 	location, err := time.LoadLocation(o.timeZone)
 	if err != nil {
 		return nil, &usageError{fmt.Errorf("--time-zone %q is not known: want a name such as Europe/Berlin", o.timeZone)}
 	}
+	hashes, err := compare.ParsePolicy(o.hashCheck)
+	if err != nil {
+		return nil, &usageError{fmt.Errorf("--%w", err)}
+	}
 	policy := o.policy
+	policy.CountUnconfirmed = hashes == compare.Off
 	policy.MaxBytes, policy.Location = int64(o.maxBytes), location
 	if err := policy.Check(); err != nil {
 		return nil, &usageError{fmt.Errorf("--%w", err)}
@@ -202,7 +216,11 @@ func (o *pruneOptions) pruners(cmd *cobra.Command, a *app) ([]pruner, error) {
 	if (o.repo.cluster == "") == !o.allClusters {
 		return nil, &usageError{errors.New("name the cluster with --cluster, or give --all-clusters")}
 	}
-	repo, err := o.repo.openExisting(cmd.Context(), a)
+	open := opener(o.repo.openToWrite)
+	if o.dryRun {
+		open = o.repo.openToRead
+	}
+	repo, err := open(cmd.Context(), a)
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +271,7 @@ func (o *pruneOptions) configured(cmd *cobra.Command, a *app) ([]pruner, error) 
 	var out []pruner
 	for _, c := range chosen {
 		if opened[c.Repository] == nil && failed[c.Repository] == nil {
-			opened[c.Repository], failed[c.Repository] = openConfigured(cmd.Context(), a, conf, c.Repository)
+			opened[c.Repository], failed[c.Repository] = o.openConfigured(cmd.Context(), a, conf, c.Repository)
 		}
 		p := pruner{name: c.Name, policy: c.Policy(), closed: failed[c.Repository]}
 		if p.closed == nil {
@@ -264,7 +282,7 @@ func (o *pruneOptions) configured(cmd *cobra.Command, a *app) ([]pruner, error) 
 	return out, nil
 }
 
-func openConfigured(
+func (o *pruneOptions) openConfigured(
 	ctx context.Context, a *app, conf *config.Config, name string,
 ) (*repository.Repository, error) {
 	configured := conf.Repositories[name]
@@ -272,9 +290,8 @@ func openConfigured(
 	if err != nil {
 		return nil, fmt.Errorf("repository %s: %w", name, err)
 	}
-	repo, err := repository.Open(ctx, store, configured.ID)
-	if err != nil {
-		return nil, explainAbsent(fmt.Errorf("open repository %s: %w", name, err), configured.URL)
+	if o.dryRun {
+		return openToRead(ctx, a, store, configured.ID, name, configured.Flags(configured.URL))
 	}
-	return repo, nil
+	return openToWrite(ctx, a, store, configured.ID, name, configured.Flags(configured.URL))
 }

@@ -38,6 +38,11 @@ type prunedSkipped struct {
 	Reason string            `json:"reason"`
 }
 
+type prunedList struct {
+	DryRun   bool            `json:"dryRun"`
+	Clusters []prunedCluster `json:"clusters"`
+}
+
 func newPrunedCluster(p pruned, now time.Time) prunedCluster {
 	out := prunedCluster{
 		Cluster: p.plan.Cluster, Snapshots: []backup.PruneRow{}, Litter: []string{}, MarkedLitter: []string{},
@@ -92,11 +97,8 @@ func printPruned(a *app, all []pruned, dryRun bool) error {
 	for _, p := range all {
 		clusters = append(clusters, newPrunedCluster(p, now))
 	}
-	if a.global.writeOut == "json" {
-		return printJSON(a.stdout, kindPrune, struct {
-			DryRun   bool            `json:"dryRun"`
-			Clusters []prunedCluster `json:"clusters"`
-		}{dryRun, clusters})
+	if printed, err := a.document(kindPrune, prunedList{dryRun, clusters}); printed {
+		return err
 	}
 	if err := printDecisions(a, clusters, now); err != nil {
 		return err
@@ -133,7 +135,7 @@ func printDecisions(a *app, clusters []prunedCluster, now time.Time) error {
 func printPrunedSummary(a *app, c prunedCluster, dryRun bool) {
 	say := func(format string, args ...any) { fmt.Fprintf(a.stdout, c.Cluster+": "+format+"\n", args...) }
 	if c.Error != "" {
-		say("failed: %s", c.Error)
+		say("failed") // why is the error of the command
 	}
 	if c.Error != "" && len(c.Snapshots) == 0 {
 		return // nothing is known of it
@@ -159,8 +161,9 @@ func printPrunedSummary(a *app, c prunedCluster, dryRun bool) {
 		say("skipped %s: %s meanwhile", s.ID, s.Reason)
 	}
 	if c.AbortedUploads > 0 {
-		say("removed %d unfinished uploads from the repository", c.AbortedUploads)
+		say("removed %s from the repository", count(c.AbortedUploads, "unfinished upload", "unfinished uploads"))
 	}
+	snapshots := count(len(c.Snapshots), "snapshot", "snapshots")
 	if dryRun {
 		n, bytes := 0, int64(0)
 		for _, d := range c.Snapshots {
@@ -168,8 +171,8 @@ func printPrunedSummary(a *app, c prunedCluster, dryRun bool) {
 				n, bytes = n+1, bytes+d.StoredBytes
 			}
 		}
-		say("would remove %d of %d snapshots, %s", n, len(c.Snapshots), humanize.IBytes(uint64(bytes)))
+		say("would remove %d of %s, %s", n, snapshots, humanize.IBytes(uint64(bytes)))
 		return
 	}
-	say("removed %d of %d snapshots, %s", len(c.Removed), len(c.Snapshots), humanize.IBytes(uint64(c.RemovedBytes)))
+	say("removed %d of %s, %s", len(c.Removed), snapshots, humanize.IBytes(uint64(c.RemovedBytes)))
 }

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/kballard/go-shellquote"
 	"github.com/spf13/cobra"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
@@ -17,6 +14,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/repository/choice"
+	"github.com/etcd-backupd/backupd/internal/repository/identity"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -33,6 +31,7 @@ type repoFlags struct {
 func (r *repoFlags) register(cmd *cobra.Command) {
 	r.registerPlace(cmd)
 	cmd.Flags().StringVar(&r.cluster, "cluster", "", "name of the cluster in the repository")
+	mustRegister(cmd.RegisterFlagCompletionFunc("cluster", completeClusters(r)))
 }
 
 // registerPlace registers what says where a repository is, and which it is.
@@ -57,8 +56,7 @@ func (r *repoFlags) open(ctx context.Context, a *app) (storage.Store, error) {
 		}
 	}
 	if r.repo == "" {
-		return nil, &usageError{errors.New(
-			"no repository: give --repo (or BACKUPD_REPO) as file:///path or s3://bucket/prefix")}
+		return nil, &usageError{errNoRepository}
 	}
 	opts := r.options
 	opts.Logger = a.log.slog
@@ -69,27 +67,62 @@ func (r *repoFlags) open(ctx context.Context, a *app) (storage.Store, error) {
 	return s, nil
 }
 
-// openExisting opens a repository to read: it must be there.
-func (r *repoFlags) openExisting(ctx context.Context, a *app) (*repository.Repository, error) {
+// openToRead opens a repository, which must be there. One whose marker is gone is read, with
+// a warning, if its snapshots tell which one it is.
+func (r *repoFlags) openToRead(ctx context.Context, a *app) (*repository.Repository, error) {
 	s, err := r.open(ctx, a)
 	if err != nil {
 		return nil, err
 	}
-	repo, err := repository.Open(ctx, s, r.id)
+	return openToRead(ctx, a, s, r.id, r.repo, r.options.Flags(r.repo))
+}
+
+// openToRead opens the repository id in a store. For people it has a name, and the flags that lead to it.
+func openToRead(
+	ctx context.Context, a *app, s storage.Store, id, name, flags string,
+) (*repository.Repository, error) {
+	repo, err := repository.OpenToRead(ctx, s, id)
 	if err != nil {
-		return nil, explainAbsent(fmt.Errorf("open repository %s: %w", r.repo, err), r.repo)
+		return nil, explainAbsent(fmt.Errorf("open repository %s: %w", name, err), flags)
+	}
+	if doubt := explainAbsent(repo.Doubt(), flags); doubt != nil {
+		a.log.slog.Warn("the repository is only read", "id", repo.ID(), "err", doubt, "hint", hint(doubt))
 	}
 	return repo, nil
 }
 
-// explainAbsent adds to the error of a repository that is not at its address what to do
-// about it.
-func explainAbsent(err error, address string) error {
-	var absent *repository.AbsentError
-	if !errors.As(err, &absent) || errors.As(err, new(*backup.HintError)) {
+// openToWrite opens a repository, which must be there. If its marker is gone, it is put
+// back if --repo-id says which repository it is.
+func (r *repoFlags) openToWrite(ctx context.Context, a *app) (*repository.Repository, error) {
+	s, err := r.open(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	return openToWrite(ctx, a, s, r.id, r.repo, r.options.Flags(r.repo))
+}
+
+// openToWrite is [openToRead] for who may write.
+func openToWrite(
+	ctx context.Context, a *app, s storage.Store, id, name, flags string,
+) (*repository.Repository, error) {
+	repo, err := repository.OpenToWrite(ctx, s, id)
+	if err != nil {
+		return nil, explainAbsent(fmt.Errorf("open repository %s: %w", name, err), flags)
+	}
+	if repo.Made() {
+		a.log.slog.Warn("the marker of the repository was gone and was put back", "id", repo.ID(), "repository", name)
+	}
+	return repo, nil
+}
+
+// explainAbsent adds to the error of a repository that is not at its address, or has no
+// marker, what to do about it.
+func explainAbsent(err error, flags string) error {
+	todo := identity.Hint(err, flags, "--repo-id")
+	if todo == "" || errors.As(err, new(*backup.HintError)) {
 		return err
 	}
-	return backup.WithHint(err, "%s", absent.Hint(shellquote.Join("--repo", address)))
+	return backup.WithHint(err, "%s", todo)
 }
 
 // missing returns the error for a cluster that the repository does not have, with the
@@ -145,7 +178,6 @@ const latestOfTimeline = "with latest: the furthest snapshot of this history (ne
 
 func (r *repoFlags) registerTimeline(cmd *cobra.Command, usage string) {
 	cmd.Flags().StringVar(&r.timeline, "timeline", "", usage)
-	annotate(cmd.Flags(), "timeline", flagOnly)
 }
 
 // refer returns the reference that the argument means with --timeline: an id.
@@ -192,7 +224,7 @@ func (r *repoFlags) explain(cmd *cobra.Command, repo *repository.Repository, err
 		if missing := r.missing(cmd.Context(), repo); missing != nil {
 			return missing
 		}
-		return backup.WithHint(err, "backupd list --repo %s shows what is there", r.repo)
+		return backup.WithHint(err, "backupd list %s shows what is there", r.options.Flags(r.repo))
 	}
 	return err
 }
@@ -218,44 +250,22 @@ func (r *repoFlags) findRest(
 type identityFlag struct{ files []string }
 
 func (i *identityFlag) register(cmd *cobra.Command) {
-	cmd.Flags().StringSliceVar(&i.files, "identity", nil, "age identity file that decrypts snapshots (repeatable)")
+	cmd.Flags().StringSliceVar(&i.files, "identity", nil,
+		"age identity file or SSH key that decrypts snapshots (repeatable)")
 }
 
-func (i *identityFlag) read() (codec.Identities, error) {
-	ids, err := codec.ReadIdentities(i.files)
+func (i *identityFlag) read(a *app) (codec.Identities, error) {
+	ids, err := a.hand().ReadIdentities(i.files)
 	if err != nil {
 		return nil, &usageError{err}
 	}
 	return ids, nil
 }
 
-// completedIDs is how many ids of each cluster the shell shows.
-const completedIDs = 50
-
-// completeIDs offers the newest snapshots of the cluster, or of all.
-func completeIDs(a *app, r *repoFlags) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if len(args) > 0 || applyEnvironment(cmd, os.LookupEnv) != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
-		defer cancel()
-		a.log = quietLogs()
-		s, err := r.open(ctx, a)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		repo, ids := repository.At(s, ""), []string{choice.Latest}
-		clusters := []string{r.cluster}
-		if r.cluster == "" {
-			clusters, _ = repo.Clusters(ctx) // an error must not disturb the shell
-		}
-		for _, name := range clusters {
-			newest, _ := repo.Cluster(name).Newest(ctx, completedIDs, "", time.Now())
-			for _, i := range newest {
-				ids = append(ids, string(i.ID))
-			}
-		}
-		return ids, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+// hand is the person at the terminal, if there is one.
+func (a *app) hand() *codec.Hand {
+	return &codec.Hand{
+		Secret: a.askSecret,
+		Say:    func(text string) { fmt.Fprintln(a.stderr, text) },
 	}
 }

@@ -1,35 +1,56 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/location"
+	"github.com/etcd-backupd/backupd/internal/members/from"
 	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/restore"
+	"github.com/etcd-backupd/backupd/internal/restore/undo"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 )
 
 type restoreOptions struct {
 	repo         repoFlags
+	plan         planFlag
 	identity     identityFlag
 	target       targetFlags
+	from         fromFlags
 	allMembers   bool
 	outputDir    string
 	allowSuspect bool
 	finish       bool
+	abort        bool
+	beginNew     bool
+	undo         undoFlags
+	empty        emptyFlags
 }
+
+const finishHelp = `Everything is checked before anything is touched. Directories are built beside their
+targets and renamed into place at the end. If the command is killed at any moment, the
+same command finishes the work. Another restore to the same directory is refused then;
+--finish finishes the interrupted one, and needs no snapshot for it. While nothing has
+been moved yet, --abort gives it up instead.
+
+`
 
 func newRestoreCommand(a *app) *cobra.Command {
 	var o restoreOptions
 	cmd := &cobra.Command{
-		Use:   "restore --repo REPO ID|latest --name NAME --data-dir DIR",
+		Use:   "restore [--repo REPO] ID|latest --name NAME --data-dir DIR | --from FILE",
 		Short: "Restore a snapshot to etcd data directories",
 		Long: `Restore a snapshot to etcd data directories.
 
@@ -39,53 +60,83 @@ fresh cluster token, so old members can never join the new cluster by mistake. T
 restore members on different hosts, run this on the first one, and then on the others
 the commands that it prints, with the directories of each host. The token says of which
 restore it is: with it another snapshot, other changes or other members are refused
-(exit code 6). --all-members makes all directories here, from one download.
+(exit code 6). --all-members makes all directories here, from one download: in --output-dir,
+or, if it is left out, where --plan has them.
+
+--from FILE takes the name, the folders and the owner of this host's member from the file
+that starts etcd here, so that nothing has to be copied by hand: a systemd unit, its
+environment file, a start script, a program of supervisord, etcd's own YAML
+configuration, the manifest of a static pod, a StatefulSet, a docker run line, a compose
+file. A line that is not understood is refused (exit code 78), and never guessed. Who is in
+the cluster is what the snapshot says; if the files say something else, --members chooses.
+--from-snapshot takes these files as they were when the snapshot was taken, if --companion-from
+or companions.from has stored them with it: then nothing is needed of the old host.
+
+--plan FILE restores what "backupd plan" has decided and written: repository, snapshot,
+members, token and changes come from the file. Flags that contradict it are refused.
+
+The alarms NOSPACE of old members are cleared, and --clear-alarms clears CORRUPT ones, too.
 
 ` + latestHelp + `If the latest snapshot is suspect or damaged, or if nobody can know which history is the
 present one, the restore is refused (exit code 6), and the commands for the snapshots
 that can be restored are printed. The newest may be that of a cluster that came back
 empty.
 
+Clients of the old cluster may have seen revisions that are lost, and wait for them for
+ever. So the revision is bumped, as by --bump-revision and --mark-compacted of etcdutl:
+to 1,000,000,000 above the newest revision that the repository has seen of the cluster.
+The plan says why. --bump-revision=N bumps by N, and 0 turns it off.
+
 A restore from the repository announces the new cluster there, so that its backups are
 accepted as the present history: it creates <cluster>/timelines/cluster-<id>.json. If it
 may not, it warns and prints the command that does so.
 
-Everything is checked before anything is touched. Directories are built beside their
-targets and renamed into place at the end. If the command is killed at any moment, the
-same command finishes the work. Another restore to the same directory is refused then;
---finish finishes the interrupted one, and needs no snapshot for it.
-
-` + exitHelp,
+` + begunHelp + aliveHelp + emptyHelp + finishHelp + undoHelp + exitHelp,
 		Example: `  backupd restore --repo s3://backups/etcd latest --name m1 --data-dir /var/lib/etcd --dry-run
   backupd restore --repo s3://backups/etcd latest --name m1 --data-dir /var/lib/etcd --identity key.txt
+  backupd restore --repo s3://backups/etcd latest --from /etc/systemd/system/etcd.service
   backupd restore --repo s3://backups/etcd 20261120T101500Z --all-members --output-dir /srv/restored
   backupd restore --repo file:///backups latest --name new --data-dir /var/lib/etcd \
     --initial-cluster new=http://10.0.0.9:2380
-  backupd restore --finish --data-dir /var/lib/etcd`,
+  backupd restore --finish --data-dir /var/lib/etcd
+  backupd restore --undo --data-dir /var/lib/etcd
+  backupd restore --plan plan.yaml --name m1 --data-dir /var/lib/etcd
+  backupd restore --if-empty --plan plan.yaml --name "$HOSTNAME" --data-dir /var/lib/etcd`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if o.finish {
-				return nil // it names no snapshot
+			if o.finish || o.abort || o.undo.set || o.plan.file != "" {
+				return nil // they name no snapshot
 			}
 			return oneReference(cmd, args)
 		},
-		ValidArgsFunction: completeIDs(a, &o.repo),
+		ValidArgsFunction: completeIDs(&o.repo),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runRestore(cmd, a, o, args)
 		},
 	}
 	o.repo.register(cmd)
+	registerConfigured(cmd)
 	o.repo.registerTimeline(cmd, latestOfTimeline)
 	o.identity.register(cmd)
 	o.target.register(cmd)
+	o.target.registerAutoBump(cmd)
+	o.from.register(cmd)
+	o.from.registerSnapshot(cmd)
+	o.plan.register(cmd)
 	f := cmd.Flags()
 	f.StringVar(&o.target.name, "name", "", "name of the member to restore")
-	f.BoolVar(&o.allMembers, "all-members", false, "restore every member, each into a folder of --output-dir")
+	f.BoolVar(&o.allMembers, "all-members", false,
+		"restore every member, each into a folder of --output-dir, or to its place in the plan")
 	f.StringVar(&o.outputDir, "output-dir", "", "folder for --all-members")
 	f.BoolVar(&o.allowSuspect, "allow-suspect", false, "restore a suspect snapshot: its content is in doubt")
 	f.BoolVar(&o.finish, "finish", false, "only finish the restore to --data-dir or --output-dir that was interrupted")
-	annotate(f, "allow-suspect", flagOnly)
-	annotate(f, "finish", flagOnly)
+	f.BoolVar(&o.abort, "abort", false,
+		"give up the restore to --data-dir or --output-dir that was interrupted, if it has moved nothing yet")
+	f.BoolVar(&o.beginNew, "new", false,
+		"begin a restore, also by a plan or with a token, although another one was begun within a day")
+	o.undo.register(cmd)
+	o.empty.register(cmd)
 	mustRegister(cmd.MarkFlagDirname("output-dir"))
+	mustRegister(cmd.RegisterFlagCompletionFunc("name", completeMembers(&o.repo)))
 	// This flag is about a file's trailer. Stored bytes are always verified.
 	mustRegister(f.MarkHidden("skip-hash-check"))
 	annotate(f, "skip-hash-check", noEffect)
@@ -95,31 +146,68 @@ same command finishes the work. Another restore to the same directory is refused
 // check refuses flags that do not go together.
 func (o *restoreOptions) check(cmd *cobra.Command, args []string) error {
 	switch {
+	case o.finish && o.abort:
+		return &usageError{errors.New("--finish and --abort exclude each other")}
+	case o.undo.set:
+		return o.checkFolder(cmd, args, "undo", append(pathFlags(), "wal-dir", "old-data", "dry-run", "cluster", "config")...)
+	case cmd.Flags().Changed("old-data"):
+		return &usageError{errors.New("--old-data goes with --undo")}
 	case o.finish:
-		return o.checkFinish(cmd, args)
-	case o.allMembers != (o.outputDir != ""):
-		return &usageError{errors.New("--all-members and --output-dir go together")}
+		return o.checkFolder(cmd, args, "finish")
+	case o.abort:
+		return o.checkFolder(cmd, args, "abort")
+	case o.outputDir != "" && !o.allMembers, o.allMembers && o.outputDir == "" && o.plan.file == "":
+		return &usageError{errors.New("--all-members and --output-dir go together, or --all-members and --plan")}
 	case o.allMembers && (o.target.name != "" || o.target.dataDir != "" || o.target.walDir != ""):
 		return &usageError{errors.New(
-			"--all-members makes all directories in --output-dir: leave --name, --data-dir and --wal-dir out")}
-	case !o.allMembers && o.target.name == "":
-		return &usageError{errors.New("no member: give --name NAME --data-dir DIR, or --all-members --output-dir DIR")}
+			"--all-members makes all directories in --output-dir, or where the plan says: leave --name, --data-dir and " +
+				"--wal-dir out")}
+	case o.from.snapshot && len(args) != 1:
+		return &usageError{errors.New("--from-snapshot goes with a snapshot: its id, or latest")}
+	case !o.allMembers && o.target.name == "" && !o.from.given():
+		return &usageError{errors.New("no member: give --name NAME --data-dir DIR, or --from FILE, or " +
+			"--all-members --output-dir DIR")}
 	}
-	return nil
+	if err := o.empty.check(cmd, o, args); err != nil {
+		return err
+	}
+	return o.from.check(&o.target)
 }
 
-// checkFinish refuses everything but a folder: the interrupted restore was asked for
-// all else, and nothing of that can be changed.
-func (o *restoreOptions) checkFinish(cmd *cobra.Command, args []string) error {
+// readFiles checks the flags and reads the files of --from, which stand for some of them.
+func (o *restoreOptions) readFiles(cmd *cobra.Command, a *app, args []string) (*from.Found, error) {
+	if err := o.check(cmd, args); err != nil {
+		return nil, err
+	}
+	if o.from.snapshot {
+		ids, err := o.identity.read(a)
+		if err != nil {
+			return nil, err
+		}
+		allow := choice.Allow{Suspect: o.allowSuspect}
+		if args[0], err = o.from.fromStored(cmd, a, &o.repo, args[0], allow, ids); err != nil {
+			return nil, err
+		}
+	}
+	found, err := o.from.read(&o.target, o.allMembers)
+	if err != nil && o.from.snapshot {
+		err = o.from.explain(err)
+	}
+	return found, err
+}
+
+// checkFolder refuses everything but a folder for the flag that finishes a restore or gives it
+// up: it was asked for all else, and nothing of that can be changed.
+func (o *restoreOptions) checkFolder(cmd *cobra.Command, args []string, flag string, with ...string) error {
 	var errs []error
 	if len(args) > 0 || (o.target.dataDir == "") == (o.outputDir == "") {
-		errs = append(errs, errors.New("--finish takes no snapshot, and --data-dir DIR or --output-dir DIR"))
+		errs = append(errs, fmt.Errorf("--%s takes no snapshot, and --data-dir DIR or --output-dir DIR", flag))
 	}
 	cmd.Flags().Visit(func(f *pflag.Flag) {
-		its := slices.Contains([]string{"finish", "data-dir", "output-dir"}, f.Name)
+		its := slices.Contains(append(with, flag, "data-dir", "output-dir"), f.Name)
 		if !its && f.Annotations[fromEnv] == nil && f.Annotations[fromEtcdctl] == nil {
-			errs = append(errs, fmt.Errorf("--finish and --%s exclude each other: "+
-				"the interrupted restore is finished as it was asked for", f.Name))
+			errs = append(errs, fmt.Errorf("--%s and --%s exclude each other: "+
+				"the restore is taken as it was asked for", flag, f.Name))
 		}
 	})
 	if len(errs) > 0 {
@@ -129,36 +217,105 @@ func (o *restoreOptions) checkFinish(cmd *cobra.Command, args []string) error {
 }
 
 func runRestore(cmd *cobra.Command, a *app, o restoreOptions, args []string) error {
-	if err := o.check(cmd, args); err != nil {
+	found, err := o.readFiles(cmd, a, args)
+	if err != nil {
+		return err
+	}
+	if err := o.target.markBump(cmd); err != nil {
+		return err
+	}
+	if err := o.plan.read(cmd, &o, args); err != nil {
 		return err
 	}
 	order, err := o.target.order()
 	if err != nil {
 		return err
 	}
+	o.plan.order(&order)
 	order.site.OutputDir = o.outputDir
-	if o.finish {
-		return finishAny(a, order.site)
+	if err := o.plan.allPlaces(&o, &order); err != nil {
+		return err
 	}
-	ids, err := o.identity.read()
+	if err := checkStanding(order.site); err != nil {
+		return err
+	}
+	if o.empty.tls, err = o.empty.readTLS(); err != nil {
+		return err
+	}
+	switch {
+	case o.undo.set:
+		return o.undo.run(cmd, a, &o.repo, order)
+	case o.finish:
+		return finishAny(cmd.Context(), a, order.site)
+	case o.abort:
+		return abort(a, order.site)
+	case o.empty.set:
+		if done, err := o.empty.look(cmd, a, order, o.plan.plan); done || err != nil {
+			return err
+		}
+	}
+	ids, err := o.identity.read(a)
 	if err != nil {
 		return err
 	}
-	job := &restoreJob{cmd: cmd, app: a, restoreOrder: order}
+	o.keepFiles(a, &order)
+	noteRelative(&order.site)
+	if err := describe(&order.site, found); err != nil {
+		return err
+	}
+	o.from.compare(&order.site, found)
+	if err := o.plan.own(&order); err != nil {
+		return err
+	}
+	job := &restoreJob{cmd: cmd, app: a, restoreOrder: order, found: found, beginNew: o.beginNew, empty: o.empty}
 	if err := o.choose(job, args, ids); err != nil {
 		return job.explain(err)
 	}
+	if err := o.from.decideMembers(job); err != nil {
+		return err
+	}
 	return job.run()
+}
+
+// keepFiles keeps all that the restore, and the next one, needs to get at the snapshot.
+func (o *restoreOptions) keepFiles(a *app, order *restoreOrder) {
+	if where, err := location.Parse(o.repo.repo); err == nil {
+		order.keep("the repository", where.Path)
+	}
+	for _, file := range o.identity.files {
+		order.keep("an age identity", file)
+	}
+	for _, s := range o.repo.options.Settings() {
+		if strings.HasSuffix(s.Key, "-file") {
+			order.keep("the file of --"+s.Section+"-"+s.Key, *s.Value)
+		}
+	}
+	for _, name := range []string{ // the SDK reads them
+		"AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CA_BUNDLE",
+	} {
+		order.keep("the file of "+name, os.Getenv(name))
+	}
+	order.keep("the configuration", a.config)
+	for _, file := range o.from.files {
+		if !o.from.snapshot {
+			order.keep("a file of --from", file)
+		}
+	}
+	order.keep("the plan", o.plan.file)
+	order.keepSpool()
 }
 
 // choose finds the snapshot and makes it the source of the job.
 func (o *restoreOptions) choose(job *restoreJob, args []string, ids codec.Identities) error {
 	ctx := job.cmd.Context()
-	repo, err := o.repo.openExisting(ctx, job.app)
+	repo, err := o.repo.openToRead(ctx, job.app)
 	if err != nil {
 		return err
 	}
-	ref, err := o.repo.refer(ctx, repo, args[0])
+	if err := o.plan.checkRepository(repo.ID(), o.repo.repo); err != nil {
+		return err
+	}
+	ref, err := o.repo.refer(ctx, repo, o.plan.snapshot(args))
 	if err != nil {
 		return o.repo.explain(job.cmd, repo, err)
 	}
@@ -172,22 +329,51 @@ func (o *restoreOptions) choose(job *restoreJob, args []string, ids codec.Identi
 		return err
 	}
 	job.ref, job.naming = string(item.ID), []string{"--cluster=" + in.Name()}
+	o.plan.name(job)
 	m, err := in.Manifest(ctx, item)
 	if err != nil {
 		return err
 	}
 	job.stored.manifest, job.src = m, snapshot.NewSource(in, m, ids)
-	return nil
+	return decideBump(ctx, job)
 }
 
 // finishAny completes whatever restore was interrupted there.
-func finishAny(a *app, site restore.Site) error {
-	done, err := restore.FinishAny(site)
-	if err != nil {
+func finishAny(ctx context.Context, a *app, site restore.Site) error {
+	switch is, err := undo.Interrupted(site); {
+	case err != nil:
 		return err
+	case is:
+		return finishUndo(ctx, a, undo.Request{Site: site})
+	}
+	done, err := restore.FinishAny(ctx, site)
+	if err != nil {
+		return explainUnmoved(err)
 	}
 	if done == nil {
-		return fmt.Errorf("no restore to %s%s was interrupted: %w", site.DataDir, site.OutputDir, fs.ErrNotExist)
+		return noneInterrupted(site)
 	}
 	return printFinished(a, *done)
+}
+
+func noneInterrupted(site restore.Site) error {
+	return fmt.Errorf("no restore to %s%s was interrupted: %w", site.DataDir, site.OutputDir, fs.ErrNotExist)
+}
+
+// abort gives up a restore that was interrupted before it moved anything.
+func abort(a *app, site restore.Site) error {
+	given, err := restore.Abort(site)
+	switch {
+	case errors.As(err, new(*backup.RefusedError)):
+		return withHints(err, "to finish it: "+finishCommand(site.DataDir, site.OutputDir))
+	case err != nil:
+		return err
+	case given == nil:
+		return noneInterrupted(site)
+	}
+	if printed, err := a.document(kindRestoreAborted, given); printed {
+		return err
+	}
+	fmt.Fprintf(a.stdout, "Gave up the interrupted restore of %s, and nothing has changed\n", given.Source)
+	return nil
 }

@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/kballard/go-shellquote"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/members/from"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/restore"
@@ -24,9 +27,14 @@ type restoreJob struct {
 	cmd    *cobra.Command
 	app    *app
 	src    restore.Source
-	ref    string   // the argument that names the source: an id, or a file
-	naming []string // flags that belong to ref
-	stored *stored  // nil for a file
+	ref    string        // the argument that names the source: an id, or a file
+	naming []string      // flags that belong to ref
+	stored *stored       // nil for a file
+	found  *from.Found   // nil without --from
+	plan   *restore.Plan // nil unless it was decided before
+
+	beginNew bool // although another restore was begun
+	empty    emptyFlags
 }
 
 // stored is a snapshot in a repository.
@@ -40,7 +48,7 @@ type stored struct {
 // and, unless it is a dry run, executes it.
 func (j *restoreJob) run() error {
 	if !j.dryRun {
-		done, err := restore.FinishInterrupted(j.site, j.request, j.src.About())
+		done, err := restore.FinishInterrupted(j.cmd.Context(), j.site, j.request, j.src.About())
 		if err != nil {
 			return j.explain(err)
 		}
@@ -50,12 +58,16 @@ func (j *restoreJob) run() error {
 	} else if err := restore.CheckInterrupted(j.site); err != nil {
 		return j.explain(err)
 	}
-	return j.explain(j.start())
+	return j.explain(stopping(j.start(), j.found))
 }
 
 func (j *restoreJob) start() error {
 	ctx, a := j.cmd.Context(), j.app
-	p, err := restore.NewPlan(j.src.About(), j.request)
+	begun := begun{restoreJob: j}
+	if err := begun.lookForBegun(ctx); err != nil {
+		return err
+	}
+	p, err := begun.newPlan(begun.resumed)
 	if err != nil {
 		return err
 	}
@@ -63,23 +75,46 @@ func (j *restoreJob) start() error {
 	if err != nil {
 		return err
 	}
-	if j.dryRun {
-		_, err := work.WriteTo(a.stdout)
+	if err := checkAlive(ctx, j, work); err != nil {
 		return err
+	}
+	if err := j.empty.checkLost(ctx, j, p); err != nil {
+		return err
+	}
+	if j.dryRun {
+		return j.try(work)
 	}
 	if _, err := work.WriteTo(a.progress); err != nil {
 		return err
 	}
 	work.Others = j.others(work)
-	work.Accept = j.announce(ctx, p)
+	if work.Accept, err = begun.announce(ctx, work); err != nil {
+		return err
+	}
 	err = work.Execute(ctx, j.src, restore.Options{
 		EtcdLog: a.log.zap, Progress: a.progress.report, InitialMmapBytes: j.mmapBytes,
 	})
+	if err != nil && !work.Published() {
+		begun.withdraw(ctx, p.ClusterID)
+	}
 	if err != nil {
 		return err
 	}
+	begun.confirm(ctx, work)
 	a.progress.stop()
 	return printRestored(a, work.Summary())
+}
+
+// try does all but the restore.
+func (j *restoreJob) try(work *restore.Work) error {
+	if err := work.Try(j.cmd.Context(), j.src); err != nil {
+		return err
+	}
+	if printed, err := j.app.document(kindRestorePlan, work.Summary()); printed {
+		return err
+	}
+	_, err := work.WriteTo(j.app.stdout)
+	return err
 }
 
 // exists reports whether the repository has a history of a cluster with that id.
@@ -93,46 +128,26 @@ func (j *restoreJob) exists(ctx context.Context, id backup.MemberID) (bool, erro
 // noteTime says if the time in the id of the snapshot cannot be right.
 func (j *restoreJob) noteTime(ctx context.Context) error {
 	all, err := repository.Names(ctx, j.stored.in, "")
+	if errors.Is(err, backup.ErrUnordered) { // the id is enough
+		j.app.log.slog.Warn("the histories of the cluster cannot be listed", "err", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	if repository.Untimely(all, time.Now())[j.stored.item.ID] {
+	if choice.Untimely(all, time.Now())[j.stored.item.ID] {
 		j.app.log.slog.Warn("the time of the snapshot contradicts the order of the history: a clock was wrong",
 			"snapshot", j.stored.item.ID)
 	}
 	return nil
 }
 
-// announce tells the repository that a cluster with the plan's id is going to be made,
-// so that its history is accepted from the first backup. It returns the command that
-// says so where this could not be done, or would not be believed: the same cluster id
-// may also mean that the restored cluster lost its data.
-func (j *restoreJob) announce(ctx context.Context, p *restore.Plan) string {
-	if j.stored == nil {
-		return "" // a file, and so no repository: the next backup tells
-	}
-	same, err := j.exists(ctx, p.ClusterID)
-	if err != nil {
-		j.app.log.slog.Warn("the histories of the cluster cannot be read", "err", err)
-	}
-	if !same {
-		err := repository.Expect(ctx, j.stored.in, p.ClusterID, j.stored.manifest,
-			"restored from snapshot "+string(j.stored.item.ID), whoami())
-		if err == nil {
-			return ""
-		}
-		j.app.log.slog.Warn("the repository was not told of the new cluster", "err", err)
-	}
-	words := []string{"--cluster-id", p.ClusterID.String()}
-	if same {
-		words = []string{"TIMELINE"}
-	}
-	return acceptCommand(j.cmd, words...)
-}
-
 // perHost are flags that a command for another host does not take over. The first is
-// of one member. The next two allow a risk that nobody has looked at there.
-var perHost = append([]string{"initial-advertise-peer-urls", "replace", "allow-running", "dry-run"}, outputFlags...)
+// of one member. The next two allow a risk that nobody has looked at there. A copy of
+// standard input is of this host.
+var perHost = append([]string{
+	"initial-advertise-peer-urls", "members", "replace", "allow-running", "dry-run", "spool", "spool-min-free", "new",
+}, outputFlags...)
 
 // others returns the commands that restore the members that are not restored here.
 // Everything that must be equal is in them, whatever it followed from here.
@@ -142,50 +157,63 @@ func (j *restoreJob) others(w *restore.Work) []restore.Command {
 		if slices.ContainsFunc(w.Targets, func(t restore.Target) bool { return t.Member.Name == m.Name }) {
 			continue
 		}
-		args := append([]string{j.ref}, j.naming...)
+		if j.plan != nil {
+			out = append(out, restore.Command{Member: m.Name, Line: commandByPlan(j, m.Name)})
+			continue
+		}
+		args := append([]string{j.source()}, j.naming...)
 		args = append(args, "--name="+m.Name, "--initial-cluster="+w.Plan.InitialCluster(),
 			"--initial-cluster-token="+w.Plan.Token)
+		if j.stored != nil { // of a file it is said already, or is 0
+			args = append(args, fmt.Sprintf("--bump-revision=%d", w.Plan.Request.BumpRevision))
+		}
+		args = append(args, absolutePaths(j.cmd)...)
 		out = append(out, restore.Command{Member: m.Name, Line: commandWith(j.cmd, perHost, args...)})
 	}
 	return out
 }
 
-func printFinished(a *app, s restore.Summary) error {
-	if a.global.writeOut != "json" {
-		fmt.Fprintf(a.stdout, "Finished the interrupted restore of %s\n", s.Source)
+// source returns the argument that names the source, which may be a file.
+func (j *restoreJob) source() string {
+	if j.stored == nil && j.ref != "-" {
+		return absolute(j.ref)
 	}
-	return printRestored(a, s)
+	return j.ref
 }
 
-func printRestored(a *app, s restore.Summary) error {
-	if a.global.writeOut == "json" {
-		return printJSON(a.stdout, kindRestore, s)
-	}
-	for _, t := range s.Targets {
-		fmt.Fprintf(a.stdout, "Restored member %s to %s\n", t.Name, t.DataDir)
-	}
-	fmt.Fprintf(a.stdout, "Cluster token: %s\n", s.Token)
-	for _, t := range s.Targets {
-		start := []string{"etcd", "--name", t.Name, "--data-dir", t.DataDir}
-		if t.WALDir != "" {
-			start = append(start, "--wal-dir", t.WALDir)
+// absolutePaths returns the flags that were given with relative paths, with absolute ones:
+// nobody knows in which folder a command for another host will be run.
+func absolutePaths(cmd *cobra.Command) []string {
+	var out []string
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		paths := []string{"data-dir", "wal-dir", "identity", "from"}
+		if !slices.Contains(paths, f.Name) && !strings.HasSuffix(f.Name, "-file") {
+			return
 		}
-		i := slices.IndexFunc(s.Members, func(m backup.Member) bool { return m.Name == t.Name })
-		urls := strings.Join(s.Members[i].PeerURLs, ",")
-		start = append(start, "--initial-advertise-peer-urls", urls, "--listen-peer-urls", urls)
-		fmt.Fprintf(a.stdout, "Start it with its usual flags, as: %s ...\n", shellquote.Join(start...))
-	}
-	if len(s.Others) > 0 {
-		fmt.Fprintf(a.stdout, "Restore the other members by these commands, each on its host. "+
-			"Change nothing but the directories, the owner and the places of files.\n")
-		for _, c := range s.Others {
-			fmt.Fprintf(a.stdout, "  %s\n", c.Line)
+		values := []string{f.Value.String()}
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			values = list.GetSlice()
 		}
+		if !slices.ContainsFunc(values, func(v string) bool { return v != "" && !filepath.IsAbs(v) }) {
+			return
+		}
+		for _, v := range values {
+			out = append(out, "--"+f.Name+"="+absolute(v))
+		}
+	})
+	return out
+}
+
+// absolute returns a path that a flag names, as the restore will take it.
+func absolute(path string) string {
+	if path == "" {
+		return ""
 	}
-	if s.Accept != "" {
-		fmt.Fprintf(a.stdout, "Backups of the new cluster exit with 4 until its history is accepted:\n  %s\n", s.Accept)
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return path // the restore says so
 	}
-	return nil
+	return abs
 }
 
 // explain adds to an error the commands that can be run in place of this one.
@@ -199,24 +227,53 @@ func (j *restoreJob) explain(err error) error {
 		return nil
 	case errors.As(err, &interrupted):
 		return j.explainInterrupted(interrupted, err)
+	case errors.As(err, new(*restore.UnmovedError)):
+		return explainUnmoved(err)
 	case errors.As(err, &token):
 		return j.explainToken(token, err)
 	case j.src == nil && errors.As(restore.CheckInterrupted(j.site), &interrupted):
 		// Without the source nobody can tell whether it is the same restore.
-		return withHints(err, finishHint(interrupted))
+		return withHints(err, interruptedHints(interrupted)...)
+	case errors.Is(err, backup.ErrCorrupt) && j.plan != nil:
+		return withHints(err, "make a plan of another snapshot, for all members: backupd plan")
 	case errors.Is(err, backup.ErrCorrupt) && j.stored != nil:
-		return j.explainDamage(err)
+		return explainDamage(j.cmd, j.stored.in, j.stored.item, err)
 	}
 	return err
 }
 
-func finishHint(e *restore.InterruptedError) string {
-	return "to finish the interrupted restore: " +
-		shellquote.Join("backupd", "restore", "--finish", "--data-dir="+e.Dirs[0])
+func interruptedHints(e *restore.InterruptedError) []string {
+	hints := []string{"to finish the interrupted restore: " + finishCommand(e.Dirs[0], "")}
+	if restore.CanAbort(restore.Site{DataDir: e.Dirs[0]}) {
+		hints = append(hints, abortHint(e.Dirs[0]))
+	}
+	return hints
+}
+
+func finishCommand(dataDir, outputDir string) string {
+	if outputDir != "" {
+		return shellquote.Join("backupd", "restore", "--finish", "--output-dir="+outputDir)
+	}
+	return shellquote.Join("backupd", "restore", "--finish", "--data-dir="+dataDir)
+}
+
+// explainUnmoved says what can be done about a restore that cannot be put into place.
+func explainUnmoved(err error) error {
+	var unmoved *restore.UnmovedError
+	if !errors.As(err, &unmoved) {
+		return err
+	}
+	return withHints(err, "nothing has been moved yet: run the same command again once the reason is gone",
+		abortHint(unmoved.Dirs[0]))
+}
+
+func abortHint(dir string) string {
+	return "to give it up, with everything as it was: " +
+		shellquote.Join("backupd", "restore", "--abort", "--data-dir="+dir)
 }
 
 func (j *restoreJob) explainInterrupted(e *restore.InterruptedError, err error) error {
-	hints := []string{finishHint(e)}
+	hints := interruptedHints(e)
 	if len(e.Differs) > 0 {
 		hints = append(hints, "to start this one, run that command first, and then this one, "+
 			"which moves the finished data aside: "+j.again("--replace"))
@@ -230,15 +287,6 @@ func (j *restoreJob) again(more ...string) string { return j.againWithout(nil, m
 func (j *restoreJob) againWithout(drop []string, more ...string) string {
 	args := append([]string{j.ref}, j.naming...)
 	return commandWith(j.cmd, drop, append(args, more...)...)
-}
-
-// explainDamage names the snapshot that can be restored in place of a damaged one.
-func (j *restoreJob) explainDamage(err error) error {
-	others, lerr := choice.Alternatives(j.cmd.Context(), j.stored.in, j.stored.item, time.Now())
-	if lerr != nil {
-		return errors.Join(err, fmt.Errorf("look for another snapshot: %w", lerr))
-	}
-	return withHints(err, choices(j.cmd, &choice.Error{Others: others})...)
 }
 
 // explainToken prints the restore that the token was made for, and this one with a
@@ -267,6 +315,9 @@ func (j *restoreJob) explainToken(e *restore.TokenError, err error) error {
 		if e.ClearAlarms {
 			flags = append(flags, "--clear-alarms")
 		}
+		if e.ClearNoSpace && j.stored == nil {
+			but = append(but, "by 'backupd restore', which clears the alarm NOSPACE")
+		}
 	}
 	if e.OtherMembers {
 		if members := need.recordedMembers(e); members != "" {
@@ -275,10 +326,14 @@ func (j *restoreJob) explainToken(e *restore.TokenError, err error) error {
 			but = append(but, "with the --initial-cluster that was printed with it")
 		}
 	}
+	var again []string
+	if j.stored != nil { // what the token was made for may be told to others
+		again = append(again, "--new")
+	}
 	what := strings.Join(append([]string{"to restore what the token was made for"}, but...), ", ")
 	return withHints(err, what+": "+need.againWithout(drop, flags...),
 		"to restore this, with a fresh token and then with that for all members: "+
-			j.againWithout([]string{"initial-cluster-token"}))
+			j.againWithout([]string{"initial-cluster-token"}, again...))
 }
 
 // recordedMembers returns the members that the snapshot records, if the token was made
@@ -289,6 +344,7 @@ func (j *restoreJob) recordedMembers(e *restore.TokenError) string {
 	}
 	p, err := restore.NewPlan(j.src.About(), restore.Request{
 		Token: e.Token, BumpRevision: e.BumpRevision, MarkCompacted: e.BumpRevision > 0, ClearAlarms: e.ClearAlarms,
+		ClearNoSpace: e.ClearNoSpace, AllowLocalhost: true,
 	})
 	if err != nil {
 		return ""

@@ -1,13 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/repository/prune"
 )
 
@@ -20,7 +19,7 @@ type rmOptions struct {
 func newRmCommand(a *app) *cobra.Command {
 	var o rmOptions
 	cmd := &cobra.Command{
-		Use:   "rm --repo REPO ID",
+		Use:   "rm [--repo REPO] ID",
 		Short: "Delete one snapshot",
 		Long: `Delete one snapshot: first its manifest, with which it exists, then its data and its
 marks. If the command is interrupted, run it again with the full id. A pinned snapshot
@@ -30,29 +29,25 @@ an id means changes with every backup.
 ` + exitHelp,
 		Example:           "  backupd rm --repo s3://backups/etcd 20261120T101500Z-r123456-k7q2xd",
 		Args:              oneID,
-		ValidArgsFunction: withoutLatest(completeIDs(a, &o.repo)),
+		ValidArgsFunction: withoutLatest(completeIDs(&o.repo)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runRm(cmd, a, o, args[0])
 		},
 	}
 	o.repo.register(cmd)
+	registerConfigured(cmd)
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "show what would be deleted")
 	cmd.Flags().BoolVar(&o.forcePinned, "force-pinned", false, "delete a pinned snapshot, and its pin")
-	annotate(cmd.Flags(), "force-pinned", flagOnly)
 	return cmd
-}
-
-// withoutLatest offers ids alone.
-func withoutLatest(complete cobra.CompletionFunc) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
-		offered, directive := complete(cmd, args, begun)
-		return slices.DeleteFunc(offered, func(id string) bool { return id == choice.Latest }), directive
-	}
 }
 
 func runRm(cmd *cobra.Command, a *app, o rmOptions, arg string) error {
 	ctx := cmd.Context()
-	repo, err := o.repo.openExisting(ctx, a)
+	open := opener(o.repo.openToWrite)
+	if o.dryRun {
+		open = o.repo.openToRead
+	}
+	repo, err := open(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -69,12 +64,35 @@ func runRm(cmd *cobra.Command, a *app, o rmOptions, arg string) error {
 		return &backup.RefusedError{Reason: reason, Override: "--force-pinned"}
 	}
 	if o.dryRun {
-		fmt.Fprintf(a.stdout, "Would delete snapshot %s of cluster %s\n", item.ID, in.Name())
-		return nil
+		return printRemoval(a, removal{Cluster: in.Name(), ID: item.ID, DryRun: true})
 	}
-	if err := prune.Delete(ctx, in, item.ID, whoami()); err != nil {
+	remove := prune.DeleteUnpinned
+	if o.forcePinned {
+		remove = prune.Delete
+	}
+	err = remove(ctx, in, item.ID, whoami())
+	var pinned *prune.PinnedError
+	if errors.As(err, &pinned) { // a moment ago
+		return &backup.RefusedError{Reason: pinned.Error(), Override: "--force-pinned"}
+	}
+	if err != nil {
 		return fmt.Errorf("delete %s: %w", item.ID, err)
 	}
-	fmt.Fprintf(a.stdout, "Deleted snapshot %s of cluster %s\n", item.ID, in.Name())
-	return nil
+	return printRemoval(a, removal{Cluster: in.Name(), ID: item.ID})
+}
+
+// removal is the answer for machines.
+type removal struct {
+	Cluster string            `json:"cluster"`
+	ID      backup.SnapshotID `json:"id"`
+	DryRun  bool              `json:"dryRun"`
+}
+
+func printRemoval(a *app, r removal) error {
+	if printed, err := a.document(kindRemoval, r); printed {
+		return err
+	}
+	verb := map[bool]string{true: "Would delete", false: "Deleted"}[r.DryRun]
+	_, err := fmt.Fprintf(a.stdout, "%s snapshot %s of cluster %s\n", verb, r.ID, r.Cluster)
+	return err
 }

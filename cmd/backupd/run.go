@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/daemon"
+	"github.com/etcd-backupd/backupd/internal/members/from"
 )
 
 func newRunCommand(a *app) *cobra.Command {
@@ -23,7 +25,8 @@ stops it.
 
 SIGHUP reads the configuration again; a changed file is also noticed without it.
 SIGUSR1 backs up every cluster now. SIGTERM and SIGINT stop the daemon; running uploads
-are broken off, stay in the spool and are stored after the next start.
+are broken off, stay in the spool and are stored after the next start. A second one ends
+it at once.
 
 ` + exitHelp,
 		Example: `  backupd config example > /etc/backupd/backupd.yaml
@@ -43,12 +46,16 @@ func registerConfig(cmd *cobra.Command, path *string) {
 func runDaemon(cmd *cobra.Command, a *app, path string) error {
 	// Before anything else: until then these signals end the process.
 	signals := make(chan os.Signal, 8)
+	signal.Reset(syscall.SIGHUP) // it interrupts other commands
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1)
 	defer signal.Stop(signals)
 	options, err := a.daemonOptions(cmd, path)
 	if err != nil {
 		return err
 	}
+	lines := newRepeats(options.Log.Handler())
+	defer lines.all.end()
+	options.Log = slog.New(lines)
 	d, err := daemon.New(cmd.Context(), options)
 	if err != nil {
 		return err
@@ -79,14 +86,15 @@ func runDaemon(cmd *cobra.Command, a *app, path string) error {
 // daemonOptions reads the configuration file of a daemon.
 func (a *app) daemonOptions(cmd *cobra.Command, path string) (o daemon.Options, err error) {
 	if path == "" {
-		return o, &usageError{errors.New("no configuration: give --config (or BACKUPD_CONFIG)")}
+		return o, notTold(cmd, errNoConfiguration)
 	}
+	a.configured = true
 	watcher := config.NewWatcher(path)
 	conf, err := config.Load(path)
 	if err != nil {
 		return o, err
 	}
-	if problems := conf.CheckFiles(); len(problems) > 0 {
+	if problems := conf.CheckOwnFiles(); len(problems) > 0 {
 		return o, &config.Error{Problems: problems}
 	}
 	if err := a.logAs(cmd, conf.Daemon.Log); err != nil {
@@ -94,7 +102,8 @@ func (a *app) daemonOptions(cmd *cobra.Command, path string) (o daemon.Options, 
 	}
 	v := version()
 	return daemon.Options{
-		Config: conf, Path: path, Watcher: watcher, Hint: hint, Log: a.log.slog,
+		Config: conf, Path: path, Watcher: watcher, Hint: configuredHint, Log: a.log.slog,
+		Trace:   from.Trace,
 		Version: daemon.Version{Tool: v.String(), Version: v.Version, Revision: v.Commit, Go: v.Go},
 	}, nil
 }

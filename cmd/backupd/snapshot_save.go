@@ -12,7 +12,8 @@ import (
 )
 
 func newSnapshotSaveCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	var allowNearQuota bool
+	cmd := &cobra.Command{
 		Use:   "save <filename>",
 		Short: "Save a snapshot of an etcd member to a file",
 		Long: `Save a snapshot of an etcd member to a file, as "etcdctl snapshot save" does.
@@ -21,6 +22,10 @@ With several endpoints the best member is asked, and another one if that fails. 
 received bytes are compared with the SHA-256 that etcd sends. The file appears under
 its name only when it is whole and on disk. "-" writes to standard output: use the
 output only if the exit code is 0.
+
+Like etcdctl it keeps no reserve on the file system of the file. An etcd on the same one
+ends if it gets full. A warning comes if less than the larger of 15% and 2GiB would stay
+free; the file is written all the same.
 
 ` + exitHelp,
 		Example: `  backupd snapshot save /backup/etcd.db
@@ -36,12 +41,19 @@ output only if the exit code is 0.
 				ctx, cancel = context.WithTimeout(ctx, a.global.commandTimeout)
 				defer cancel()
 			}
-			return runSnapshotSave(ctx, a, args[0])
+			return runSnapshotSave(ctx, a, args[0], allowNearQuota)
 		},
 	}
+	registerStream(cmd, a, &allowNearQuota)
+	return cmd
 }
 
-func runSnapshotSave(ctx context.Context, a *app, path string) error {
+func runSnapshotSave(ctx context.Context, a *app, path string, allowNearQuota bool) error {
+	if path == "-" {
+		if err := takesData(a.stdout); err != nil {
+			return err
+		}
+	}
 	source, err := a.connect()
 	if err != nil {
 		return err
@@ -52,6 +64,8 @@ func runSnapshotSave(ctx context.Context, a *app, path string) error {
 		Progress: func(done, total int64) { a.progress.report(backup.StageReceive, done, total) },
 		Log:      a.log.slog,
 		Chosen:   func(survey *cluster.Survey) { snapshot.LogSurvey(a.log.slog, survey) },
+
+		AllowNearQuota: allowNearQuota,
 	}
 	if path == "-" {
 		saved, err := s.Stream(ctx, a.stdout)

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/dustin/go-humanize"
+	"github.com/olekukonko/tablewriter/tw"
 	"github.com/spf13/cobra"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
@@ -15,7 +17,8 @@ import (
 )
 
 func newSnapshotStatusCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	var copies spoolFlags
+	cmd := &cobra.Command{
 		Use:   "status <filename>",
 		Short: "Show what a snapshot file holds, and whether it is whole",
 		Long: `Show what a snapshot file holds, and whether it is whole.
@@ -26,14 +29,23 @@ revision, compact revision, HashKV, leases, alarms, auth, members. The SHA-256 t
 is compared, and every page and record is checked in a child process. The file is never
 modified.
 
+"-" is standard input. It is copied to a temporary file first, in the folder --spool.
+
 ` + exitHelp,
 		Example: `  backupd snapshot status /backup/etcd.db -w table
-  backupd --write-out json snapshot status /backup/etcd.db`,
+  backupd --write-out json snapshot status /backup/etcd.db
+  age -d -i key.txt SNAPSHOT | zstd -d | backupd snapshot status -`,
 		Args: arguments(1, "exactly one argument <filename>"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runSnapshotStatus(cmd.Context(), a, args[0])
+			in, err := a.openInput(cmd, args[0], copies.folder())
+			if err != nil {
+				return err
+			}
+			return errors.Join(in.explain(runSnapshotStatus(cmd.Context(), a, in.path)), in.close())
 		},
 	}
+	copies.register(cmd, "copy of standard input")
+	return cmd
 }
 
 // fileStatus has etcdutl's fields first, under etcdutl's names.
@@ -46,7 +58,7 @@ type fileStatus struct {
 
 	ExactRevision   backup.Revision `json:"exactRevision"`
 	CompactRevision backup.Revision `json:"compactRevision"`
-	HashKV          uint32          `json:"hashKV"`
+	HashKV          backup.HashKV   `json:"hashKV"`
 	Leases          int64           `json:"leases"`
 	Alarms          []backup.Alarm  `json:"alarms"`
 	AuthEnabled     bool            `json:"authEnabled"`
@@ -54,7 +66,7 @@ type fileStatus struct {
 	Roles           int64           `json:"roles"`
 	Members         []backup.Member `json:"members"`
 	ClusterVersion  string          `json:"clusterVersion"`
-	ConsistentIndex uint64          `json:"consistentIndex"`
+	ConsistentIndex uint64          `json:"raftIndex"`
 	RaftTerm        uint64          `json:"raftTerm"`
 	SizeInUse       int64           `json:"sizeInUse"`
 	HasTrailer      bool            `json:"hasHash"`
@@ -73,10 +85,16 @@ func runSnapshotStatus(ctx context.Context, a *app, path string) error {
 	if !hasTrailer {
 		a.log.slog.Warn("the file has no SHA-256 at its end: a copy from a data directory, or a snapshot that lost its end")
 	}
+	if why := etcddb.NewerWarning(f.StorageVersion, f.ClusterVersion); why != "" {
+		a.log.slog.Warn("the file was not verified as a whole: " + why)
+	}
+	for _, why := range slices.Concat(f.Doubts, f.Cautions) {
+		a.log.slog.Warn(why)
+	}
 	return printStatus(a, fileStatus{
 		Hash: f.StatusHash, Revision: f.LastRecordRevision, TotalKey: f.TotalKeys, TotalSize: f.DatabaseBytes,
 		Version:       f.StorageVersion,
-		ExactRevision: f.Revision, CompactRevision: f.CompactRevision, HashKV: f.HashKV.Hash, Leases: f.Leases,
+		ExactRevision: f.Revision, CompactRevision: f.CompactRevision, HashKV: f.HashKV, Leases: f.Leases,
 		Alarms: append([]backup.Alarm{}, f.Alarms...), AuthEnabled: f.AuthEnabled, Users: f.Users, Roles: f.Roles,
 		Members: append([]backup.Member{}, f.Members...), ClusterVersion: f.ClusterVersion,
 		ConsistentIndex: f.ConsistentIndex, RaftTerm: f.RaftTerm, SizeInUse: f.BytesInUse, HasTrailer: hasTrailer,
@@ -94,7 +112,8 @@ func printStatus(a *app, s fileStatus) error {
 		}
 		fmt.Fprintln(a.stdout, string(raw))
 	case "table":
-		return printTable(a.stdout, []string{"hash", "revision", "total keys", "total size", "version"}, [][]string{row})
+		header := []string{"hash", "revision", "total keys", "total size", "version"}
+		return printTable(a.stdout, header, [][]string{row}, tw.AlignRight)
 	case "fields":
 		printStatusFields(a, s)
 	default:
@@ -109,7 +128,7 @@ func printStatusFields(a *app, s fileStatus) {
 		value any
 	}{
 		{"Hash", s.Hash}, {"Revision", s.Revision}, {"Keys", s.TotalKey}, {"Size", s.TotalSize}, {"Version", s.Version},
-		{"Exact revision", s.ExactRevision}, {"Compact revision", s.CompactRevision}, {"HashKV", s.HashKV},
+		{"Exact revision", s.ExactRevision}, {"Compact revision", s.CompactRevision}, {"HashKV", s.HashKV.Hash},
 		{"Leases", s.Leases}, {"Auth enabled", s.AuthEnabled}, {"Users", s.Users}, {"Roles", s.Roles},
 		{"Cluster version", s.ClusterVersion}, {"Consistent index", s.ConsistentIndex}, {"Raft term", s.RaftTerm},
 		{"Size in use", s.SizeInUse}, {"Has hash", s.HasTrailer},

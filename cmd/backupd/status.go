@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -74,7 +73,11 @@ func runStatus(ctx context.Context, a *app, f daemonFlags) error {
 		}
 	}
 	if bad > 0 {
-		return &partialError{fmt.Errorf("%d of %d clusters need attention", bad, len(s.Clusters))}
+		need := "need"
+		if bad == 1 {
+			need = "needs"
+		}
+		return &partialError{fmt.Errorf("%d of %s %s attention", bad, count(len(s.Clusters), "cluster", "clusters"), need)}
 	}
 	return nil
 }
@@ -85,8 +88,8 @@ func rank(state string) int {
 }
 
 func printClusters(a *app, s status, now time.Time) error {
-	if a.global.writeOut == "json" {
-		return printJSON(a.stdout, kindStatus, s)
+	if printed, err := a.document(kindStatus, s); printed {
+		return err
 	}
 	header := []string{"CLUSTER", "STATE", "LAST BACKUP", "NEXT RUN", "RUNNING"}
 	rows := make([][]string, len(s.Clusters))
@@ -123,24 +126,21 @@ func nameOf(repository, cluster string, names map[string]int) string {
 // printGlance prints aligned rows, the first of them the header, and below a
 // cluster's row what is wrong with it and what to do.
 func printGlance(w io.Writer, clusters []server.Cluster, rows [][]string, colours bool) error {
-	widths := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i, cell := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
-		}
-	}
+	l := fit(rows, terminalWidth(w))
 	var out strings.Builder
 	for i, row := range rows {
-		var line strings.Builder
-		for j, cell := range row {
-			padding := strings.Repeat(" ", widths[j]-utf8.RuneCountInString(cell)+2)
-			// A terminal counts no escape sequence; so it goes in after padding.
-			if colours && i > 0 && j == 1 {
-				cell = colour(cell)
+		var paint func(int, string) string
+		if colours && i > 0 {
+			paint = func(column int, text string) string {
+				if column == 1 {
+					return colour(text)
+				}
+				return text
 			}
-			line.WriteString(cell + padding)
 		}
-		out.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+		for _, line := range l.lines(row, paint) {
+			out.WriteString(line + "\n")
+		}
 		if i > 0 {
 			writeNote(&out, "problem", clusters[i-1].Problem)
 			writeNote(&out, "hint", clusters[i-1].Hint)
@@ -158,6 +158,9 @@ func writeNote(out *strings.Builder, name, text string) {
 
 // colourful reports whether w shows colours and nobody minds them.
 func colourful(w io.Writer) bool {
+	if o, ok := w.(*output); ok {
+		w = o.w
+	}
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }

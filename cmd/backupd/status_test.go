@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/etcd-backupd/backupd/internal/server"
+	"github.com/etcd-backupd/backupd/internal/server/callers"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
@@ -179,6 +180,7 @@ func TestStatus_TLSAndToken(t *testing.T) {
 	o := server.Options{
 		Backend:  someClusters{clusters: []server.Cluster{well("a")}},
 		CertFile: cert, KeyFile: key, ClientCAFile: ca, ReadTokensFile: tokens,
+		Callers: []callers.Caller{{Certificate: "backupd"}},
 	}
 	addr := "https://" + startServer(t, o)
 	for _, c := range []struct {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/acceptance"
 )
 
 func newTimelineCommand(a *app) *cobra.Command {
@@ -39,7 +40,7 @@ refused: nobody may take an empty cluster for the one that was lost.
 func newTimelineListCommand(a *app) *cobra.Command {
 	var repo repoFlags
 	cmd := &cobra.Command{
-		Use:   "list --repo REPO --cluster NAME",
+		Use:   "list [--repo REPO] [--cluster NAME]",
 		Short: "List the histories of a cluster, the newest first",
 		Long: `List the histories of a cluster, the newest first.
 
@@ -52,6 +53,7 @@ STATE is present (it goes on), ended (an accepted one has replaced it) or in que
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runTimelineList(cmd, a, repo) },
 	}
 	repo.register(cmd)
+	registerConfigured(cmd)
 	return cmd
 }
 
@@ -59,7 +61,7 @@ STATE is present (it goes on), ended (an accepted one has replaced it) or in que
 type timelineRow struct {
 	Timeline  string            `json:"timeline"`
 	State     string            `json:"state"`
-	Snapshots int               `json:"snapshots"`
+	Snapshots int               `json:"count"`
 	First     backup.SnapshotID `json:"first"`
 	Last      backup.SnapshotID `json:"last"`
 	Revision  backup.Revision   `json:"revision"`
@@ -67,7 +69,26 @@ type timelineRow struct {
 	ClusterID string            `json:"clusterID,omitempty"`
 	Members   []backup.Member   `json:"members,omitempty"`
 	Reason    string            `json:"reason,omitempty"`
-	Accepted  string            `json:"accepted,omitempty"`
+	Accepted  *stated           `json:"accepted,omitempty"`
+}
+
+// stated says why somebody stated something, and when.
+type stated struct {
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+	By     string    `json:"by,omitempty"`
+}
+
+func (s *stated) String() string {
+	if s == nil {
+		return "no"
+	}
+	return fmt.Sprintf("%s (%s, %s)", s.Reason, s.By, s.At.UTC().Format(time.RFC3339))
+}
+
+type timelineList struct {
+	Cluster   string        `json:"cluster"`
+	Timelines []timelineRow `json:"timelines"`
 }
 
 func timelineRows(all repository.Timelines) []timelineRow {
@@ -92,8 +113,7 @@ func timelineRows(all repository.Timelines) []timelineRow {
 			}
 		}
 		if t.Accepted != nil {
-			row.Accepted = fmt.Sprintf("%s (%s, %s)",
-				t.Accepted.Reason, t.Accepted.By, t.Accepted.At.UTC().Format(time.RFC3339))
+			row.Accepted = &stated{t.Accepted.Reason, t.Accepted.At, t.Accepted.By}
 		}
 		rows = append(rows, row)
 	}
@@ -101,7 +121,7 @@ func timelineRows(all repository.Timelines) []timelineRow {
 }
 
 func runTimelineList(cmd *cobra.Command, a *app, repo repoFlags) error {
-	in, err := repo.openCluster(cmd, a)
+	in, err := repo.openCluster(cmd, a, repo.openToRead)
 	if err != nil {
 		return err
 	}
@@ -110,11 +130,8 @@ func runTimelineList(cmd *cobra.Command, a *app, repo repoFlags) error {
 		return repo.explain(cmd, in.Repository(), err)
 	}
 	rows := timelineRows(all)
-	if a.global.writeOut == "json" {
-		err = printJSON(a.stdout, kindTimelines, struct {
-			Timelines []timelineRow `json:"timelines"`
-		}{rows})
-	} else {
+	printed, err := a.document(kindTimelines, timelineList{repo.cluster, rows})
+	if !printed {
 		err = printTimelines(a, rows)
 	}
 	if err != nil {
@@ -151,7 +168,7 @@ func printTimelines(a *app, rows []timelineRow) error {
 		}
 		cells = append(cells, []string{
 			r.Timeline, r.State, strconv.Itoa(r.Snapshots), string(r.First), string(r.Last), keys,
-			r.ClusterID, membersOf(r.Members), cmp.Or(r.Reason, "the first"), cmp.Or(r.Accepted, "no"),
+			r.ClusterID, membersOf(r.Members), cmp.Or(r.Reason, "the first"), r.Accepted.String(),
 		})
 	}
 	return a.printRows([]string{"TIMELINE", "STATE", "SNAPSHOTS", "FIRST", "LAST", "KEYS", "CLUSTER ID", "MEMBERS",
@@ -172,7 +189,7 @@ func newTimelineAcceptCommand(a *app) *cobra.Command {
 	var repo repoFlags
 	var clusterID, reason string
 	cmd := &cobra.Command{
-		Use:   "accept --repo REPO --cluster NAME TIMELINE --reason TEXT",
+		Use:   "accept [--repo REPO] [--cluster NAME] TIMELINE --reason TEXT",
 		Short: "State that a history is the present one of the cluster",
 		Long: `State that a history is the present one of the cluster. All others end with the
 snapshots that they have now: retention applies to them again, and they can be restored
@@ -191,10 +208,9 @@ may write to the repository.
 		},
 	}
 	repo.register(cmd)
+	registerConfigured(cmd)
 	cmd.Flags().StringVar(&clusterID, "cluster-id", "", "id of the cluster whose first history is accepted")
 	cmd.Flags().StringVar(&reason, "reason", "", "why it is the present history (required)")
-	annotate(cmd.Flags(), "cluster-id", flagOnly)
-	annotate(cmd.Flags(), "reason", flagOnly)
 	return cmd
 }
 
@@ -210,7 +226,7 @@ func runTimelineAccept(
 	if err := backup.CheckReason(reason); err != nil {
 		return &usageError{fmt.Errorf("--reason: %w", err)}
 	}
-	in, err := repo.openCluster(cmd, a)
+	in, err := repo.openCluster(cmd, a, repo.openToWrite)
 	if err != nil {
 		return err
 	}
@@ -220,9 +236,13 @@ func runTimelineAccept(
 	if err := backup.CheckTimeline(args[0]); err != nil {
 		return &usageError{err}
 	}
-	ended, err := repository.Accept(cmd.Context(), in, args[0], reason, whoami())
+	ended, err := acceptance.Accept(cmd.Context(), in, args[0], reason, whoami())
 	if err != nil {
 		return repo.explain(cmd, in.Repository(), err)
+	}
+	done := acceptedTimeline{Cluster: in.Name(), Timeline: args[0], Ended: append([]string{}, ended...)}
+	if printed, err := a.document(kindAccepted, done); printed {
+		return err
 	}
 	fmt.Fprintf(a.stdout, "Accepted timeline %s as the present history of cluster %s\n"+
 		"A daemon notices it when it looks at the repository the next time, or backs up\n", args[0], in.Name())
@@ -230,6 +250,15 @@ func runTimelineAccept(
 		fmt.Fprintf(a.stdout, "Timeline %s has ended\n", name)
 	}
 	return nil
+}
+
+// acceptedTimeline is the answer for machines: the history that was accepted, or the id of
+// the cluster whose first one is, and those that have ended by it.
+type acceptedTimeline struct {
+	Cluster   string          `json:"cluster"`
+	Timeline  string          `json:"timeline,omitempty"`
+	ClusterID backup.MemberID `json:"clusterID,omitzero"`
+	Ended     []string        `json:"ended"`
 }
 
 // acceptCluster accepts the first history of a cluster with that id, before it has a
@@ -242,7 +271,11 @@ func acceptCluster(ctx context.Context, a *app, in *repository.Cluster, clusterI
 	if _, err := readTimelines(ctx, in); err != nil {
 		return err
 	}
-	if err := repository.Expect(ctx, in, id, nil, reason, whoami()); err != nil {
+	if err := acceptance.Expect(ctx, in, id, nil, reason, whoami()); err != nil {
+		return err
+	}
+	done := acceptedTimeline{Cluster: in.Name(), ClusterID: id, Ended: []string{}}
+	if printed, err := a.document(kindAccepted, done); printed {
 		return err
 	}
 	fmt.Fprintf(a.stdout, "The first history of a cluster with the id %s is accepted\n", id)
@@ -258,12 +291,15 @@ func readTimelines(ctx context.Context, in *repository.Cluster) (repository.Time
 	return all, err
 }
 
+// opener opens the repository that flags name: to read, or to write.
+type opener func(context.Context, *app) (*repository.Repository, error)
+
 // openCluster opens the part of a repository that --cluster names.
-func (r *repoFlags) openCluster(cmd *cobra.Command, a *app) (*repository.Cluster, error) {
+func (r *repoFlags) openCluster(cmd *cobra.Command, a *app, open opener) (*repository.Cluster, error) {
 	if r.cluster == "" {
 		return nil, &usageError{errors.New("no cluster: give --cluster (or BACKUPD_CLUSTER)")}
 	}
-	repo, err := r.openExisting(cmd.Context(), a)
+	repo, err := open(cmd.Context(), a)
 	if err != nil {
 		return nil, err
 	}
@@ -311,8 +347,10 @@ func commandIn(cmd *cobra.Command, args ...string) string {
 	var repo repoFlags
 	known := &cobra.Command{}
 	repo.register(known)
+	idle := idleFlags(cmd)
 	cmd.Flags().Visit(func(f *pflag.Flag) {
-		if known.Flags().Lookup(f.Name) != nil && !slices.Contains(args, "--"+f.Name) {
+		if f.Changed && known.Flags().Lookup(f.Name) != nil && !slices.Contains(args, "--"+f.Name) &&
+			!slices.Contains(idle, f.Name) {
 			words = append(words, "--"+f.Name+"="+f.Value.String())
 		}
 	})

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -12,7 +13,6 @@ import (
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
-	"github.com/etcd-backupd/backupd/internal/spool"
 )
 
 type verifyOptions struct {
@@ -20,13 +20,13 @@ type verifyOptions struct {
 	identity   identityFlag
 	all        bool
 	storedOnly bool
-	spool      string
+	spool      spoolFlags
 }
 
 func newVerifyCommand(a *app) *cobra.Command {
 	var o verifyOptions
 	cmd := &cobra.Command{
-		Use:   "verify --repo REPO ID|latest|--all",
+		Use:   "verify [--repo REPO] ID|latest|--all",
 		Short: "Prove that stored snapshots are whole",
 		Long: `Prove that stored snapshots are whole: read the stored bytes back, decode them,
 check every hash, open the database in a child process, recompute HashKV and
@@ -36,7 +36,7 @@ Each defect is named: wrong length, bytes changed, swapped with another snapshot
 manifest without data, data without manifest, content differs. It is also recorded in
 the repository, as a mark: from then on every command and every daemon takes the
 snapshot for damaged. A later verification that finds the snapshot whole removes the
-mark.
+mark. That a snapshot is whole is recorded with the time, too: "show" tells it.
 
 ` + latestHelp + exitHelp,
 		Example: `  backupd verify --repo s3://backups/etcd latest
@@ -47,18 +47,19 @@ mark.
 			}
 			return oneReference(cmd, args)
 		},
-		ValidArgsFunction: completeIDs(a, &o.repo),
+		ValidArgsFunction: completeIDs(&o.repo),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runVerify(cmd, a, o, args)
 		},
 	}
 	o.repo.register(cmd)
+	registerConfigured(cmd)
 	o.repo.registerTimeline(cmd, latestOfTimeline)
 	o.identity.register(cmd)
 	cmd.Flags().BoolVar(&o.all, "all", false, "verify every snapshot")
 	cmd.Flags().BoolVar(&o.storedOnly, "stored-only", false,
 		"compare the stored bytes only, without decoding: needs no identity")
-	cmd.Flags().StringVar(&o.spool, "spool", "", "folder for the decoded copy (default: the system's temporary folder)")
+	o.spool.register(cmd, "decoded copy")
 	return cmd
 }
 
@@ -72,16 +73,20 @@ type verification struct {
 	Detail  string            `json:"detail,omitempty"`
 }
 
+type verifications struct {
+	Snapshots []verification `json:"snapshots"`
+}
+
 func runVerify(cmd *cobra.Command, a *app, o verifyOptions, args []string) error {
 	ctx := cmd.Context()
 	if o.all && len(args) > 0 {
 		return &usageError{errors.New("give either a snapshot or --all")}
 	}
-	ids, err := o.identity.read()
+	ids, err := o.identity.read(a)
 	if err != nil {
 		return err
 	}
-	repo, err := o.repo.openExisting(ctx, a)
+	repo, err := o.repo.openToRead(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -90,29 +95,55 @@ func runVerify(cmd *cobra.Command, a *app, o verifyOptions, args []string) error
 		return err
 	}
 	var out []verification
-	var errs []error
+	var errs, found []error
 	if !slices.ContainsFunc(chosen, func(c candidates) bool { return len(c.items) > 0 }) {
 		errs = append(errs, o.nothing(ctx, repo))
 	}
 	for _, c := range chosen {
 		v := &snapshot.Verifier{
-			Cluster: c.in, Identities: ids, Spool: spool.Folder{Dir: o.spool}, Progress: a.progress.report,
+			Cluster: c.in, Identities: ids, Spool: o.spool.folder(), Progress: a.progress.report,
 		}
 		if o.storedOnly {
 			v.Depth = snapshot.StoredOnly
 		}
-		found, err := o.verifyAll(ctx, a, v, c.items)
+		rows, err := o.verifyAll(ctx, a, v, c.items)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		out, errs = append(out, found...), append(errs, err)
+		if err != nil && !o.all {
+			err = explainDamage(cmd, c.in, c.items[0], err)
+		}
+		out, found = append(out, rows...), append(found, err)
 		if o.all {
-			found, err := orphans(ctx, c.in)
-			out, errs = append(out, found...), append(errs, err)
+			rows, lost, err := orphans(ctx, c.in)
+			out, found, errs = append(out, rows...), append(found, lost), append(errs, err)
 		}
 	}
 	a.progress.stop()
+	errs = append(errs, summed(out, errors.Join(found...)))
 	return errors.Join(append([]error{printVerification(a, out)}, errs...)...)
+}
+
+// toldError is an error whose words the answer holds already. It tells how many there are.
+type toldError struct {
+	text string
+	err  error
+}
+
+func (e *toldError) Error() string { return e.text }
+func (e *toldError) Unwrap() error { return e.err }
+
+// summed counts what the rows tell, each with its own words.
+func summed(rows []verification, err error) error {
+	if err == nil {
+		return nil
+	}
+	n := map[string]int{}
+	for _, r := range rows {
+		n[r.Result]++
+	}
+	return &toldError{fmt.Sprintf("verification: %s, %d unknown, %d ok",
+		count(n["defect"], "defect", "defects"), n["unknown"], n["ok"]), err}
 }
 
 func (o *verifyOptions) verifyAll(
@@ -125,7 +156,7 @@ func (o *verifyOptions) verifyAll(
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if rerr := v.Record(ctx, i, err, whoami()); rerr != nil {
+		if _, rerr := v.Record(ctx, i, err, whoami()); rerr != nil {
 			// The command was asked for the result, and has it.
 			a.log.slog.Warn("the result cannot be recorded in the repository", "snapshot", i.ID, "err", rerr)
 		}
@@ -196,14 +227,13 @@ func newVerification(i repository.Item, err error, depth snapshot.Depth) verific
 	return v
 }
 
-// orphans finds data without a manifest. Fresh data may be a backup in progress: it
-// is reported, and is no defect.
-func orphans(ctx context.Context, in *repository.Cluster) ([]verification, error) {
-	var out []verification
+// orphans finds data without a manifest. lost is the defect that this is. Fresh data may be
+// a backup in progress: it is reported, and is no defect.
+func orphans(ctx context.Context, in *repository.Cluster) (out []verification, lost, err error) {
 	var errs []error
 	for i, err := range in.Items(ctx) {
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if i.Exists {
 			continue
@@ -220,15 +250,12 @@ func orphans(ctx context.Context, in *repository.Cluster) ([]verification, error
 			out = append(out, v)
 		}
 	}
-	return out, errors.Join(errs...)
+	return out, errors.Join(errs...), nil
 }
 
 func printVerification(a *app, rows []verification) error {
-	if a.global.writeOut == "json" {
-		doc := struct {
-			Snapshots []verification `json:"snapshots"`
-		}{append([]verification{}, rows...)}
-		return printJSON(a.stdout, kindVerification, doc)
+	if printed, err := a.document(kindVerification, verifications{append([]verification{}, rows...)}); printed {
+		return err
 	}
 	header := []string{"CLUSTER", "SNAPSHOT", "RESULT", "DEFECT", "DETAIL"}
 	var cells [][]string

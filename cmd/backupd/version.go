@@ -62,8 +62,8 @@ func newVersionCommand(a *app) *cobra.Command {
 		Args:  arguments(0, "no argument"),
 		RunE: func(*cobra.Command, []string) error {
 			v := version()
-			if a.global.writeOut == "json" {
-				return printJSON(a.stdout, kindVersion, v)
+			if printed, err := a.document(kindVersion, v); printed {
+				return err
 			}
 			fmt.Fprintf(a.stdout, "backupd %s\n", v.Version)
 			t := newColumns(a.stdout)

@@ -12,15 +12,8 @@ image=${1:-}
 version=${VERSION:-v0.0.0-dev}
 revision=${REVISION:-$(git -C "$root" rev-parse HEAD 2>/dev/null || echo unknown)}
 
-for tool in go jq buildah; do
-  command -v "$tool" >/dev/null || { echo "build.sh: $tool is missing: apt-get install --no-install-recommends $tool" >&2; exit 1; }
-done
-certificates=/etc/ssl/certs/ca-certificates.crt
-[ -s "$certificates" ] || { echo "build.sh: $certificates is missing: apt-get install ca-certificates" >&2; exit 1; }
-
-# Needs no daemon and no overlay file system, so it works inside of containers.
-export BUILDAH_ISOLATION=chroot
-buildah() { command buildah --storage-driver vfs "$@"; }
+. "$root/deploy/container/image.sh"
+need go jq buildah || exit 1
 
 work=$(mktemp -d)
 kept=() container=
@@ -32,35 +25,21 @@ cleanup() {
 trap cleanup EXIT
 fail() { echo "build.sh: $*" >&2; exit 1; }
 
-# build SOURCE OUT: the binary as the Dockerfile builds it.
-build() {
-  CGO_ENABLED=0 GOFLAGS='' go -C "$1" build -trimpath -buildvcs=false \
-    -ldflags "-s -w -buildid= -X main.buildVersion=$version -X main.buildCommit=$revision" -o "$2" ./cmd/backupd
-}
-
 echo "== the binary, from two folders"
-mkdir -p "$work/elsewhere/a/b" "$work/out/usr/bin"
+mkdir -p "$work/elsewhere/a/b"
 cp -R "$root"/{go.mod,go.sum,cmd,internal} "$work/elsewhere/a/b"
-build "$root" "$work/out/usr/bin/backupd"
-build "$work/elsewhere/a/b" "$work/again"
-sum=$(sha256sum <"$work/out/usr/bin/backupd")
+binary "$root" "$work/backupd" "$version" "$revision"
+binary "$work/elsewhere/a/b" "$work/again" "$version" "$revision"
+sum=$(sha256sum <"$work/backupd")
 [ "$sum" = "$(sha256sum <"$work/again")" ] || fail "two builds of the same sources differ"
 echo "sha256 ${sum%% *} twice, $(stat -c %s "$work/again") bytes"
 
 echo "== the image, twice"
-mkdir -p "$work/out"/{etc/ssl/certs,tmp,var/lib/backupd/spool}
-cp "$certificates" "$work/out/etc/ssl/certs/"
-chmod 1777 "$work/out/tmp"
-chmod 755 "$work/out/usr/bin/backupd"
-[ "$(id -u)" != 0 ] || chown -R 65532:65532 "$work/out/var/lib/backupd"
-mkdir "$work/stage"
-mv "$work/out" "$work/stage/out"
-sed -n '/^FROM scratch/,$p' "$root/deploy/container/Dockerfile" >"$work/Dockerfile"
 for n in 1 2; do
-  buildah bud --quiet --timestamp 0 --build-context "build=$work/stage" --iidfile "$work/id$n" \
-    --build-arg "VERSION=$version" --build-arg "REVISION=$revision" -f "$work/Dockerfile" "$work/stage"
+  mkdir "$work/$n"
+  image "$root" "$work/backupd" "$version" "$revision" "$work/$n" >"$work/id$n"
   kept+=("$(cat "$work/id$n")")
-done >/dev/null
+done
 id=$(cat "$work/id1")
 [ "$id" = "$(cat "$work/id2")" ] || fail "two images of the same files differ"
 echo "image $id twice"

@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // AcceptanceFormat is the format an acceptance of this version declares.
@@ -19,9 +22,11 @@ type Acceptance struct {
 	ClusterID MemberID `json:"clusterID,omitempty"`
 	// Restored is what the cluster with that id was made of; nil if nobody knows.
 	Restored *Restored `json:"restored,omitempty"`
-	Reason   string    `json:"reason"`
-	At       time.Time `json:"at"`
-	By       string    `json:"by,omitempty"`
+	// Begun is the restore, if other hosts have to restore their members, too.
+	Begun  *Begun    `json:"begun,omitempty"`
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+	By     string    `json:"by,omitempty"`
 	// Ended holds the furthest snapshot that each other timeline had then.
 	Ended map[string]Place `json:"ended,omitempty"`
 }
@@ -38,6 +43,39 @@ type Restored struct {
 	Revision Revision   `json:"revision"`
 	Sketch   Sketch     `json:"sketch"`
 }
+
+// Begun is a restore of some members of a new cluster, as its first host has begun it: what
+// the other hosts need for theirs.
+type Begun struct {
+	Host   string `json:"host"`   // which has begun it
+	Member string `json:"member"` // that is restored there
+	Dir    string `json:"dir"`    // its data directory
+	// Replaces is true if there was data before, which is moved aside.
+	Replaces bool `json:"replaces,omitempty"`
+	// Token and InitialCluster are those of the new cluster, in the form of etcd's flags.
+	Token          string `json:"token"`
+	InitialCluster string `json:"initialCluster"`
+	// BumpRevision and ClearAlarms are the changes to the database.
+	BumpRevision uint64 `json:"bumpRevision,omitempty"`
+	ClearAlarms  bool   `json:"clearAlarms,omitempty"`
+}
+
+// maxBegun is the length of a text in a [Begun].
+const maxBegun = 64 << 10
+
+// validate refuses what is no text of one line: it is shown, and is a part of commands.
+func (b *Begun) validate() error {
+	for name, text := range map[string]string{
+		"host": b.Host, "member": b.Member, "dir": b.Dir, "token": b.Token, "initialCluster": b.InitialCluster,
+	} {
+		if text == "" || len(text) > maxBegun || !utf8.ValidString(text) || strings.ContainsFunc(text, notShown) {
+			return fmt.Errorf("begun: %s: want one line of text", name)
+		}
+	}
+	return nil
+}
+
+func notShown(r rune) bool { return !unicode.IsPrint(r) }
 
 // Validate checks that a is complete and does not contradict itself.
 func (a *Acceptance) Validate() error {
@@ -62,6 +100,14 @@ func (a *Acceptance) Validate() error {
 	}
 	if a.Restored != nil {
 		if _, err := ParseSnapshotID(string(a.Restored.Snapshot)); err != nil {
+			return err
+		}
+	}
+	if a.Begun != nil {
+		if a.Restored == nil || a.ClusterID == 0 {
+			return errors.New("a restore was begun: want what the cluster is made of")
+		}
+		if err := a.Begun.validate(); err != nil {
 			return err
 		}
 	}

@@ -77,6 +77,24 @@ func TestSnapshotID(t *testing.T) {
 	}
 }
 
+// TestNewDataName_OneSecond: snapshots of one second and one revision are in the order in which
+// they were begun.
+func TestNewDataName_OneSecond(t *testing.T) {
+	at := time.Date(2026, 11, 20, 10, 15, 0, 0, time.UTC)
+	before := backup.NewDataName(at).WithRevision(7)
+	for at = at.Add(time.Millisecond); at.Second() == 0; at = at.Add(time.Millisecond) {
+		id := backup.NewDataName(at).WithRevision(7)
+		if backup.CompareIDs(before, id) >= 0 {
+			t.Fatalf("%s of %s is not after %s", id, at, before)
+		}
+		before = id
+	}
+	last := backup.NewDataName(at.Add(-1))
+	if _, err := backup.ParseDataName(string(last)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSnapshotID_Malformed(t *testing.T) {
 	for _, bad := range []string{
 		"", "latest", "20261120T101500Z-k7q2xd", "20261120T101500Z-r-k7q2xd", "20261120T101500Z-r01-k7q2xd",
@@ -109,8 +127,11 @@ func TestParseKey(t *testing.T) {
 		"prod/snapshots/20261120T101500Z-r1-k7q2xd.t3-a2cde7.18446744073709551615.suspect.json",
 		"prod/snapshots/20261120T101500Z-r1-k7q2xd.t17-a2cde7.4711.unconfirmed.json",
 		"prod/marks/20261120T101500Z-r1-k7q2xd.pin.json", "prod/marks/20261120T101500Z-r1-k7q2xd.damaged.json",
+		"prod/marks/20261120T101500Z-r1-k7q2xd.verified.20261129T033012Z.json",
+		"prod/marks/20261120T101500Z-r1-k7q2xd.read-back.20261129T033012Z.json",
 		"a.b_c-D9/data/20261120T101500Z-k7q2xd.db", "prod/data/20261120T101500Z-k7q2xd.db.zst",
 		"prod/data/20261120T101500Z-k7q2xd.db.age", "prod/data/20261120T101500Z-k7q2xd.db.zst.age",
+		"prod/data/20261120T101500Z-k7q2xd.files.tar", "prod/data/20261120T101500Z-k7q2xd.files.tar.zst.age",
 	} {
 		if k, err := backup.ParseKey(s); err != nil || k.String() != s {
 			t.Errorf("%s: got %+v, %v", s, k, err)
@@ -143,8 +164,14 @@ func TestParseKey(t *testing.T) {
 		"prod/snapshots/20261120T101500Z-r1-k7q2xd.t3-a2cde.0.json",
 		"prod/snapshots/20261120T101500Z-r1-k7q2xd.t3-a2cde7.0.x.json", "prod/marks/20261120T101500Z-r1-k7q2xd.Pin.json",
 		"prod/marks/20261120T101500Z-r1-k7q2xd.json",
+		"prod/marks/20261120T101500Z-r1-k7q2xd.verified.json",
+		"prod/marks/20261120T101500Z-r1-k7q2xd.pin.20261129T033012Z.json",
+		"prod/marks/20261120T101500Z-r1-k7q2xd.verified.20261329T033012Z.json",
+		"prod/marks/20261120T101500Z-r1-k7q2xd.verified.20261129T033012.5Z.json",
+		"prod/marks/20261120T101500Z-r1-k7q2xd.verified..json",
 		"prod/marks/20261120T101500Z-r1-k7q2xd.pin", "prod/marks/20261120T101500Z-k7q2xd.pin.json",
-		"prod/data/20261120T101500Z-k7q2xd.suspect.db",
+		"prod/data/20261120T101500Z-k7q2xd.suspect.db", "prod/data/20261120T101500Z-k7q2xd.files",
+		"prod/data/20261120T101500Z-k7q2xd.files.tar.gz", "prod/data/20261120T101500Z-k7q2xd.db.files.tar",
 	} {
 		if k, err := backup.ParseKey(bad); err == nil {
 			t.Errorf("%q: got %+v", bad, k)

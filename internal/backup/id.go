@@ -10,11 +10,12 @@ import (
 )
 
 // SnapshotID names one snapshot. It sorts by time, tells its revision, and ends
-// in six random characters, so that two writers in the same second never make
-// the same name:
+// in six characters, of which four are random, so that two writers at the same moment
+// never make the same name. The first two are the part of the second: of two snapshots
+// of one second that are equal in all else, the later one is the last.
 //
 //	20261120T101500Z-r123456-k7q2xd
-//	time (UTC)       revision random (a-z, 2-7)
+//	time (UTC)       revision part of the second, random (a-z, 2-7)
 type SnapshotID string
 
 // DataName names the data object of one snapshot: its [SnapshotID] without the
@@ -35,7 +36,9 @@ var (
 
 // NewDataName makes the name of a snapshot that is begun at t.
 func NewDataName(t time.Time) DataName {
-	return DataName(t.UTC().Format(idTimeLayout) + "-" + RandomName(6))
+	const sorted = "234567abcdefghijklmnopqrstuvwxyz" // as text is
+	part := t.Nanosecond() / (int(time.Second)/1024 + 1)
+	return DataName(t.UTC().Format(idTimeLayout) + "-" + sorted[part/32:][:1] + sorted[part%32:][:1] + RandomName(4))
 }
 
 // ParseDataName checks that s is a whole, well-formed data name.

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // MarkerKey is the object that marks a prefix of a store as a repository.
@@ -19,15 +20,20 @@ const (
 	KindMark     = "mark"
 	// KindAcceptance is that of an [Acceptance].
 	KindAcceptance = "acceptance"
+	// KindStream is that of an announcement of a snapshot stream.
+	KindStream = "stream"
 )
 
 // Key is the parsed name of an object of a repository:
 //
 //	<cluster>/snapshots/<id>.<timeline>.<raft index>[.<state>].json  the manifest, the commit point
 //	<cluster>/data/<data name>.db[.zst][.age]           the snapshot's bytes
+//	<cluster>/data/<data name>.files.tar[.zst][.age]    its companion files
 //	<cluster>/marks/<id>.<kind>.json                    a [Mark] about the snapshot
+//	<cluster>/marks/<id>.<kind>.<time>.json             a [Mark] of a verification: see [MarkKind.Dated]
 //	<cluster>/marks/<data name>.litter.json             a [Mark] about data that no manifest names
 //	<cluster>/timelines/<timeline>.json                 an [Acceptance] of a timeline
+//	<cluster>/streams/<data name>.<until>.json          a snapshot stream that may be open until then
 //	<cluster>/timelines/cluster-<cluster id>.json       an [Acceptance] of the cluster that a restore makes
 type Key struct {
 	Cluster  string
@@ -37,10 +43,13 @@ type Key struct {
 	// Index is the last raft entry in the database, of a manifest. It orders the
 	// snapshots of one timeline.
 	Index     uint64
-	State     State    // of a manifest: [Verified], [Unconfirmed] or [Suspect]
-	ClusterID MemberID // of an acceptance that names no timeline
-	Mark      MarkKind // of a mark
-	Data      DataName // of a data object, and of a mark of litter
+	State     State     // of a manifest: [Verified], [Unconfirmed] or [Suspect]
+	ClusterID MemberID  // of an acceptance that names no timeline
+	Mark      MarkKind  // of a mark
+	Stamp     string    // of a dated mark: when it was made, as ids have it
+	Data      DataName  // of a data object, and of a mark of litter
+	Until     time.Time // of a stream: when it has surely ended; in whole seconds, UTC
+	Files     bool      // of a data object: it holds the companion files, and not the database
 	// Suffix is a data object's encoding suffix: "", ".zst", ".age" or
 	// ".zst.age".
 	Suffix string
@@ -51,12 +60,18 @@ var manifestPattern = regexp.MustCompile(`^([^.]+)\.([^.]+)\.(0|[1-9]\d{0,19})(?
 // String returns the object's name below the repository's root.
 func (k Key) String() string {
 	switch {
+	case k.Kind == KindData && k.Files:
+		return DataPrefix(k.Cluster) + string(k.Data) + filesSuffix + k.Suffix
 	case k.Kind == KindData:
 		return DataPrefix(k.Cluster) + string(k.Data) + ".db" + k.Suffix
 	case k.Kind == KindMark && k.Mark == MarkLitter:
 		return MarkPrefix(k.Cluster) + string(k.Data) + "." + string(k.Mark) + ".json"
+	case k.Kind == KindMark && k.Mark.Dated():
+		return MarkPrefix(k.Cluster) + string(k.ID) + "." + string(k.Mark) + "." + k.Stamp + ".json"
 	case k.Kind == KindMark:
 		return MarkPrefix(k.Cluster) + string(k.ID) + "." + string(k.Mark) + ".json"
+	case k.Kind == KindStream:
+		return StreamPrefix(k.Cluster) + string(k.Data) + "." + k.Until.UTC().Format(idTimeLayout) + ".json"
 	case k.Kind == KindAcceptance && k.Timeline == "":
 		return AcceptancePrefix(k.Cluster) + acceptedCluster + k.ClusterID.String() + ".json"
 	case k.Kind == KindAcceptance:
@@ -77,6 +92,15 @@ func (k Key) DataName() DataName {
 	return k.ID.DataName()
 }
 
+// Time returns when a dated mark was made, to the second, or the zero time.
+func (k Key) Time() time.Time {
+	t, err := time.Parse(idTimeLayout, k.Stamp)
+	if err != nil || TimeOf(t) != k.Stamp { // parsing also accepts parts of a second
+		return time.Time{}
+	}
+	return t
+}
+
 // ManifestPrefix is the prefix all manifests of a cluster share.
 func ManifestPrefix(cluster string) string { return cluster + "/snapshots/" }
 
@@ -89,8 +113,14 @@ func MarkPrefix(cluster string) string { return cluster + "/marks/" }
 // AcceptancePrefix is the prefix all acceptances of a cluster's timelines share.
 func AcceptancePrefix(cluster string) string { return cluster + "/timelines/" }
 
+// StreamPrefix is the prefix all announcements of a cluster's snapshot streams share.
+func StreamPrefix(cluster string) string { return cluster + "/streams/" }
+
 // acceptedCluster begins the name of an acceptance that names no timeline.
 const acceptedCluster = "cluster-"
+
+// filesSuffix ends the name of an object with companion files, before its encoding.
+const filesSuffix = ".files.tar"
 
 // ParseKey parses an object's name below the repository's root. It refuses
 // everything that backupd would not have written, so that foreign objects are
@@ -121,6 +151,8 @@ func (k *Key) parseName(folder, name string) error {
 		return k.parseData(name)
 	case "timelines":
 		return k.parseAcceptance(name)
+	case "streams":
+		return k.parseStream(name)
 	}
 	return fmt.Errorf("unknown folder %q", folder)
 }
@@ -154,15 +186,33 @@ func (k *Key) parseMark(name string) (err error) {
 	if !ok {
 		return errors.New("a mark ends in .json")
 	}
-	id, kind, _ := strings.Cut(stem, ".")
-	if k.Mark = MarkKind(kind); !markKindPattern.MatchString(kind) {
+	id, rest, _ := strings.Cut(stem, ".")
+	kind, stamp, dated := strings.Cut(rest, ".")
+	if k.Mark, k.Stamp = MarkKind(kind), stamp; !markKindPattern.MatchString(kind) {
 		return fmt.Errorf("kind of mark %q: want letters and dashes", kind)
+	}
+	if dated != k.Mark.Dated() || dated && k.Time().IsZero() {
+		return fmt.Errorf("mark %q: marks of verifications have a time, and no others", rest)
 	}
 	if k.Mark == MarkLitter {
 		k.Data, err = ParseDataName(id)
 		return err
 	}
 	k.ID, err = ParseSnapshotID(id)
+	return err
+}
+
+func (k *Key) parseStream(name string) (err error) {
+	k.Kind = KindStream
+	stem, ok := strings.CutSuffix(name, ".json")
+	began, until, both := strings.Cut(stem, ".")
+	if !ok || !both {
+		return errors.New("want the form <data name>.<until>.json")
+	}
+	if k.Data, err = ParseDataName(began); err != nil {
+		return err
+	}
+	k.Until, err = time.Parse(idTimeLayout, until)
 	return err
 }
 
@@ -187,8 +237,12 @@ func (k *Key) parseAcceptance(name string) error {
 func (k *Key) parseData(name string) (err error) {
 	k.Kind = KindData
 	stem, suffix, ok := strings.Cut(name, ".db")
+	if !ok {
+		stem, suffix, ok = strings.Cut(name, filesSuffix)
+		k.Files = ok
+	}
 	if !ok || suffix != "" && suffix != ".zst" && suffix != ".age" && suffix != ".zst.age" {
-		return errors.New("snapshot data ends in .db, .db.zst, .db.age or .db.zst.age")
+		return errors.New("snapshot data ends in .db or .files.tar, and then in nothing, .zst, .age or .zst.age")
 	}
 	k.Suffix = suffix
 	k.Data, err = ParseDataName(stem)
@@ -202,8 +256,7 @@ var clusterNamePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 // underscores, beginning with a letter or digit.
 func CheckClusterName(name string) error {
 	if !clusterNamePattern.MatchString(name) {
-		return fmt.Errorf("cluster name %q: want 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter "+
-			"or digit",
+		return fmt.Errorf("cluster name %q: want 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit",
 			name)
 	}
 	if name == MarkerKey {

@@ -21,6 +21,8 @@ const MaxManifestBytes = 1 << 20
 type Manifest struct {
 	Format string     `json:"format"`
 	ID     SnapshotID `json:"id"`
+	// Repository is the id of the repository that the snapshot was stored in.
+	Repository string `json:"repositoryID"`
 	// Timeline names one unforked history: see the package history.
 	Timeline string `json:"timeline"`
 	// Origin tells why the timeline began; nil if it is the cluster's first.
@@ -30,6 +32,8 @@ type Manifest struct {
 	// Stored is the data object.
 	Stored   Blob     `json:"stored"`
 	Encoding Encoding `json:"encoding"`
+	// Companions is nil if no companion files were asked for. They are encoded as the data is.
+	Companions *Companions `json:"companions,omitempty"`
 }
 
 // Origin tells why a timeline began. All snapshots of the timeline repeat it.
@@ -46,7 +50,8 @@ type Capture struct {
 	// ClusterID is etcd's own id of the cluster.
 	ClusterID MemberID  `json:"clusterID"`
 	StartedAt time.Time `json:"startedAt"`
-	// Source is the member whose database this is.
+	// Source is the member whose database this is. Its id is 0 if a proxy stood between:
+	// then nobody knows.
 	Source Member `json:"source"`
 	// Endpoint is the address the snapshot was streamed from.
 	Endpoint string   `json:"endpoint"`
@@ -59,14 +64,15 @@ type Capture struct {
 	// and the last scheduled compaction in the file.
 	Revision        Revision `json:"revision"`
 	CompactRevision Revision `json:"compactRevision"`
-	// HighWaterRevision is the newest revision any member was seen to serve.
+	// HighWaterRevision is the newest revision any member was seen to serve, or that a
+	// quorum confirmed, before the stream began.
 	HighWaterRevision Revision `json:"highWaterRevision"`
 	// HighWaterIndex and HighWaterTerm are the newest raft applied index and term
 	// that any member reported before the stream began.
 	HighWaterIndex uint64 `json:"highWaterIndex"`
 	HighWaterTerm  uint64 `json:"highWaterTerm"`
-	// CommittedIndex is the commit index that a quorum confirmed; 0 if nobody was asked or
-	// nobody could answer.
+	// CommittedIndex is the commit index that a quorum confirmed before the stream began; 0
+	// if no member could tell.
 	CommittedIndex uint64 `json:"committedIndex,omitempty"`
 	// SourceIndex and SourceTerm are what the source reported before the stream
 	// began: the database holds at least everything up to there.
@@ -76,10 +82,13 @@ type Capture struct {
 	// the snapshot was taken; empty if it held none, or could not be read.
 	NewestTimeline string `json:"newestTimeline,omitempty"`
 	HashKV         HashKV `json:"hashKV"`
+	// LiveHash is a hash like HashKV, but only over the newest record of each key that exists at Revision.
+	// A restore with a bumped revision is compared by it. Nil: it is not known.
+	LiveHash *uint32 `json:"liveHash,omitempty"`
 	// Sketch is a small part of the live keys.
 	Sketch Sketch `json:"sketch"`
-	// MemberHashes is what each voting member answered; empty when the
-	// comparison was switched off.
+	// MemberHashes is what each voting member answered that was asked, or why one was
+	// not asked that should have been; empty when the comparison was switched off.
 	MemberHashes []MemberHash `json:"memberHashes"`
 	// Suspect lists why the content is not trusted.
 	Suspect []string `json:"suspect,omitempty"`
@@ -87,12 +96,25 @@ type Capture struct {
 	// or why the member may be behind.
 	Unconfirmed []string `json:"unconfirmed,omitempty"`
 
+	// Kubernetes is nil if no API server keeps anything there.
+	Kubernetes *Kubernetes `json:"kubernetes,omitempty"`
+
 	Keys        int64   `json:"keys"`
 	Leases      int64   `json:"leases"`
 	Alarms      []Alarm `json:"alarms,omitempty"`
 	AuthEnabled bool    `json:"authEnabled"`
-	RaftTerm    uint64  `json:"raftTerm"`
-	RaftIndex   uint64  `json:"raftIndex"`
+	// AuthRevision counts the changes of users, roles and their rights; 0 if it is not known.
+	AuthRevision uint64 `json:"authRevision,omitempty"`
+	// QuotaBytes is the quota of the source's database; 0 if it does not tell, as before etcd 3.6.
+	QuotaBytes int64 `json:"quotaBytes,omitempty"`
+	// V2Keys says that the member also served keys of etcd's v2 API, which no snapshot
+	// holds.
+	V2Keys bool `json:"v2Keys,omitempty"`
+	// Cautions say what the database holds that is no damage, and that people should know
+	// before a restore.
+	Cautions  []string `json:"cautions,omitempty"`
+	RaftTerm  uint64   `json:"raftTerm"`
+	RaftIndex uint64   `json:"raftIndex"`
 
 	// Plain is etcd's file as it came over the wire, trailer included.
 	Plain Blob `json:"plain"`
@@ -114,6 +136,16 @@ func (c *Capture) State() State {
 		return Unconfirmed
 	}
 	return Verified
+}
+
+// Current reports whether the database held everything that the cluster had committed when
+// it was taken, by the word of a quorum. A member that is cut off answers for itself only.
+func (c *Capture) Current() bool { return c.CommittedIndex > 0 && c.Revision >= c.HighWaterRevision }
+
+// Uncompared reports whether nothing keeps the snapshot from being verified but that no
+// member was asked for a comparison.
+func (c *Capture) Uncompared() bool {
+	return c.State() == Unconfirmed && len(c.Unconfirmed) == 1 && len(c.MemberHashes) == 0 && c.Current()
 }
 
 // Verified reports whether the content was compared and nothing speaks against it.
@@ -220,6 +252,9 @@ func (m *Manifest) Validate() error {
 	if m.ID.Revision() != m.Revision {
 		return fmt.Errorf("id %s tells revision %d, the manifest says %d", m.ID, m.ID.Revision(), m.Revision)
 	}
+	if len(m.Repository) < MinRepositoryID {
+		return fmt.Errorf("repository %q: want the id of one", m.Repository)
+	}
 	if m.Timeline == "" {
 		return errors.New("no timeline")
 	}
@@ -240,6 +275,9 @@ func (m *Manifest) Validate() error {
 	}
 	if c := m.Encoding.Encryption; c != "" && c != "age" {
 		return fmt.Errorf("encryption %q is not known", c)
+	}
+	if err := m.Companions.Validate(); err != nil {
+		return err
 	}
 	return m.Capture.Validate()
 }

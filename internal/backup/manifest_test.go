@@ -19,26 +19,41 @@ func full() *backup.Manifest {
 	member := backup.Member{ID: 0xab, Name: "m1", PeerURLs: []string{"http://h:2380"},
 		ClientURLs: []string{"http://h:2379"}, Learner: true}
 	return &backup.Manifest{
-		Format: backup.ManifestFormat, ID: "20261120T101500Z-r123456-k7q2xd", Timeline: "t2-abcdef",
+		Format: backup.ManifestFormat, Repository: "the-only-repository",
+		ID: "20261120T101500Z-r123456-k7q2xd", Timeline: "t2-abcdef",
 		Origin: &backup.Origin{Timeline: "t1-abcdef", Snapshot: "20261119T101500Z-r99-k7q2xd", Reason: "it was wiped"},
 		Capture: backup.Capture{
 			Cluster: "prod", ClusterID: 0xcd, StartedAt: at, Source: member, Endpoint: "http://h:2379",
 			Members: []backup.Member{member}, EtcdVersion: "3.7.3", StorageVersion: "3.7.0",
-			Revision: 123456, CompactRevision: 100, HighWaterRevision: 123460, NewestTimeline: "t2-abcdef", HashKV: hash,
+			Revision: 123456, CompactRevision: 100,
+			Kubernetes: &backup.Kubernetes{Objects: 3, PlainSecrets: 1, Keys: []backup.EncryptionKey{
+				{Provider: "aescbc", Name: "k", Objects: 2},
+			}},
+			HighWaterRevision: 123460, NewestTimeline: "t2-abcdef", HashKV: hash,
+			LiveHash: new(uint32(9)),
 			Sketch: backup.Sketch{Limit: backup.NoLimit, Sample: []backup.SketchEntry{{Key: 1, Mod: 2, Digest: 3}},
 				Recent: []backup.SketchEntry{{Key: 1, Mod: 2, Digest: 3}}},
-			CommittedIndex: 15, HighWaterIndex: 14, HighWaterTerm: 13, SourceIndex: 12, SourceTerm: 11,
+			QuotaBytes: 2 << 30, CommittedIndex: 15, HighWaterIndex: 14, HighWaterTerm: 13, SourceIndex: 12, SourceTerm: 11,
 			MemberHashes: []backup.MemberHash{
 				{MemberID: 0xab, Endpoint: "http://h:2379", Result: backup.HashDiffers, Answer: &hash, Detail: "d"},
 			},
 			Suspect:     []string{"why"},
 			Unconfirmed: []string{"no member was compared"},
 			Keys:        5, Leases: 6, Alarms: []backup.Alarm{{MemberID: 0xab, Type: "NOSPACE"}},
-			AuthEnabled: true, RaftTerm: 7, RaftIndex: 8, Plain: backup.Blob{Bytes: 9, SHA256: backup.Digest{1}},
-			Tool: "v1",
+			AuthEnabled: true, AuthRevision: 4, V2Keys: true, Cautions: []string{"look"}, RaftTerm: 7, RaftIndex: 8,
+			Plain: backup.Blob{Bytes: 9, SHA256: backup.Digest{1}},
+			Tool:  "v1",
 		},
 		FinishedAt: at.Add(time.Second), Stored: backup.Blob{Bytes: 10, SHA256: backup.Digest{2}},
 		Encoding: backup.Encoding{Compression: "zstd", Encryption: "age", Recipients: []string{"age1x"}},
+		Companions: &backup.Companions{
+			Host: "h", At: at, Paths: []string{"/a", "/z"}, Plain: backup.Blob{Bytes: 11, SHA256: backup.Digest{3}},
+			Stored:  backup.Blob{Bytes: 12, SHA256: backup.Digest{4}},
+			Missing: []backup.MissingCompanion{{Path: "/z", Reason: "no such file"}},
+			Files: []backup.CompanionFile{
+				{Path: "/a/f", Mode: "0600", Bytes: 13, SHA256: backup.Digest{5}}, {Path: "/a/l", Link: "f"},
+			},
+		},
 	}
 }
 
@@ -64,6 +79,10 @@ func TestManifest_RoundTrip(t *testing.T) {
 	got, err := backup.ParseManifest(raw)
 	if err != nil || !reflect.DeepEqual(got, m) {
 		t.Errorf("got %+v, %v, want %+v", got, err, m)
+	}
+	if keys := m.DataKeys(); len(keys) != 2 || keys[0] != m.DataKey() || keys[1] != m.FilesKey() ||
+		keys[1] != "prod/data/20261120T101500Z-k7q2xd.files.tar.zst.age" {
+		t.Errorf("the objects are %q", keys)
 	}
 	if m.Key() != "prod/snapshots/20261120T101500Z-r123456-k7q2xd.t2-abcdef.8.suspect.json" ||
 		m.DataKey() != "prod/data/20261120T101500Z-k7q2xd.db.zst.age" || m.Verified() {

@@ -25,7 +25,16 @@ const (
 	// MarkLitter means that no manifest named the data. It is about data, not about a
 	// snapshot.
 	MarkLitter MarkKind = "litter"
+	// MarkVerified means that a verification read the whole snapshot and found it as it
+	// was taken; MarkReadBack that it found the stored bytes so, and could not decode them.
+	// Their names have a time: see [Key].
+	MarkVerified MarkKind = "verified"
+	MarkReadBack MarkKind = "read-back"
 )
+
+// Dated reports whether the names of marks of that kind have a time, so that a snapshot can
+// have several.
+func (k MarkKind) Dated() bool { return k == MarkVerified || k == MarkReadBack }
 
 var markKindPattern = regexp.MustCompile(`^[a-z][a-z-]{0,31}$`)
 

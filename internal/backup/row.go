@@ -11,7 +11,7 @@ const Unreadable State = "unreadable"
 type Row struct {
 	Cluster     string     `json:"cluster"`
 	ID          SnapshotID `json:"id"`
-	Time        time.Time  `json:"time" jsonschema:"when the snapshot began"`
+	Time        time.Time  `json:"startedAt" jsonschema:"when the snapshot began"`
 	Revision    Revision   `json:"revision"`
 	Timeline    string     `json:"timeline" jsonschema:"the history that it is of"`
 	State       State      `json:"state" jsonschema:"verified, unconfirmed, suspect or damaged"`

@@ -5,11 +5,13 @@ type Stage string
 
 // Stages of taking and verifying a snapshot.
 const (
+	StageWait    Stage = "wait"    // for a turn
 	StageReceive Stage = "receive" // from etcd to the spool
 	StageStore   Stage = "store"   // from the spool to the store
 	StageInspect Stage = "inspect" // the database is read
 	StageCompare Stage = "compare" // members are asked for HashKV
 	StageVerify  Stage = "verify"  // the stored object is read back
+	StageMark    Stage = "mark"    // the result of a verification is written to the store
 )
 
 // Stages of a restore.

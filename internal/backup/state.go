@@ -31,6 +31,8 @@ const (
 	Swapped         DefectKind = "swapped with another snapshot"
 	Content         DefectKind = "content differs from the manifest"
 	Doubted         DefectKind = "suspect since it was taken"
+	// CompanionsBad is the one that leaves the data as it was.
+	CompanionsBad DefectKind = "companion files damaged"
 )
 
 // DefectError names one defect of a stored snapshot. Its Err wraps [ErrCorrupt].

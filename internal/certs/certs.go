@@ -115,6 +115,28 @@ func FirstExpiry(all []*x509.Certificate) time.Time {
 	return first
 }
 
+// Due returns the certificate of a bundle that must be renewed now, or nil. An expired
+// authority often stays in a bundle beside its successor: it counts only if no other
+// one is valid.
+func Due(bundle []*x509.Certificate, now time.Time) *x509.Certificate {
+	var first, last *x509.Certificate // to expire, of the valid ones; of all
+	for _, cert := range bundle {
+		if last == nil || cert.NotAfter.After(last.NotAfter) {
+			last = cert
+		}
+		if cert.NotAfter.After(now) && (first == nil || cert.NotAfter.Before(first.NotAfter)) {
+			first = cert
+		}
+	}
+	switch {
+	case first == nil:
+		return last
+	case now.After(RenewBy(first)):
+		return first
+	}
+	return nil
+}
+
 // warnBefore is how long before its end people should hear of a certificate.
 const warnBefore = 30 * 24 * time.Hour
 

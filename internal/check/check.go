@@ -19,6 +19,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/openfiles"
 )
 
 // Sections of the findings, in their order.
@@ -89,7 +90,7 @@ func Run(ctx context.Context, conf *config.Config, o Options) []backup.Finding {
 	}
 	return slices.Concat(
 		next(len(static)), checkTogether(r.clusters, r.now), next(len(clusters)),
-		checkSpool(&conf.Daemon, databases(r.clusters)), next(len(repositories)), next(len(rest)))
+		checkSpool(&conf.Daemon, r.clusters, conf.Endpoints()), next(len(repositories)), next(len(rest)))
 }
 
 // tasks returns the checks of each section that depend on no other.
@@ -100,6 +101,7 @@ func (r *run) tasks() (static, clusters, repositories, rest []task) {
 	static = []task{
 		still(func() []backup.Finding { return checkFiles(r.conf) }),
 		still(func() []backup.Finding { return checkCertificates(r.conf, r.now) }),
+		still(func() []backup.Finding { return checkOpenFiles(r.conf, openfiles.Limit()) }),
 	}
 	for _, c := range r.clusters {
 		static = append(static, still(func() []backup.Finding { return checkPlan(c.conf, r.conf.Clusters, r.now) }))
@@ -179,7 +181,7 @@ func (l *list) add(level backup.Level, hint, format string, args ...any) {
 func hintOf(err error, otherwise string) string {
 	var h *backup.HintError
 	if errors.As(err, &h) {
-		return h.Hint
+		return h.Configured()
 	}
 	return otherwise
 }

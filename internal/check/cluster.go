@@ -10,9 +10,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/check/release"
 	"github.com/etcd-backupd/backupd/internal/cluster"
+	"github.com/etcd-backupd/backupd/internal/cluster/endpoint"
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/disk"
+	"github.com/etcd-backupd/backupd/internal/snapshot/compare"
 )
 
 // live is the state of a cluster that the checks of several things together need.
@@ -40,7 +46,11 @@ func (c *clusterCheck) run(ctx context.Context) (*live, []backup.Finding) {
 		l.fail("correct the cluster's password-file", "%v", err)
 		return nil, l.findings
 	}
-	endpoints := slices.Clone(conf.Endpoints)
+	if c.client, err = c.client.Discover(); err != nil {
+		l.fail(hintOf(err, "correct the cluster's discovery-srv"), "%v", err)
+		return nil, l.findings
+	}
+	endpoints := slices.Clone(c.client.Endpoints)
 	if conf.LocalEndpoint != "" && !slices.Contains(endpoints, conf.LocalEndpoint) {
 		endpoints = append(endpoints, conf.LocalEndpoint)
 	}
@@ -139,6 +149,9 @@ func checkAlarms(l *list, answered []*member) {
 func checkMembership(l *list, conf *config.Cluster, members, answered []*member) {
 	byID := map[backup.MemberID]string{}
 	for _, m := range answered {
+		if m.Proxy {
+			continue // it reaches some member, now this one and now that
+		}
 		first, twice := byID[m.MemberID]
 		if twice && m.endpoint != conf.LocalEndpoint {
 			l.warn("name each member by an endpoint of its own, and not by a load balancer",
@@ -148,6 +161,9 @@ func checkMembership(l *list, conf *config.Cluster, members, answered []*member)
 		}
 	}
 	list, err := membership(answered)
+	if list == nil && !slices.ContainsFunc(answered, func(m *member) bool { return !m.Proxy }) {
+		return // each has said so itself
+	}
 	if list == nil {
 		l.warn(hintOf(err, ""), "the members of the cluster cannot be listed: %v", err)
 		return
@@ -174,6 +190,11 @@ func checkMembership(l *list, conf *config.Cluster, members, answered []*member)
 	if voters == 1 {
 		l.ok("it has one voting member: there is no other to compare it with, so only etcd's own checks find damage")
 	}
+	if c := answered[0].Candidate; voters == 1 && conf.Snapshot.Hashes() == compare.One && compare.LargeLeader(c) {
+		l.warn("set snapshot.hash-check to all, and HashKV stops it in each slot; or to off, and unconfirmed ones count",
+			"no snapshot will be verified: HashKV is not asked of a leader with more than %s in use, and it has %s",
+			humanize.IBytes(compare.LeaderLimit), humanize.IBytes(uint64(c.InUseBytes)))
+	}
 }
 
 // membership returns the list of members from the first one that has it, or the
@@ -193,7 +214,7 @@ func membership(answered []*member) ([]backup.Member, error) {
 // member.
 func silent(members []*member, known backup.Member) bool {
 	return slices.ContainsFunc(members, func(m *member) bool {
-		ours := func(u string) bool { return cluster.SameEndpoint(u, m.endpoint) }
+		ours := func(u string) bool { return endpoint.Same(u, m.endpoint) }
 		return !m.answered && slices.ContainsFunc(known.ClientURLs, ours)
 	})
 }
@@ -211,8 +232,8 @@ func checkAgreement(l *list, answered []*member) {
 	versions := map[string]bool{}
 	newest := uint64(0)
 	for _, m := range answered {
-		if r, ok := parseRelease(m.Version); ok {
-			versions[fmt.Sprintf("%d.%d", r.major, r.minor)] = true
+		if r, ok := release.Parse(m.Version); ok {
+			versions[fmt.Sprintf("%d.%d", r.Major, r.Minor)] = true
 		}
 		newest = max(newest, m.AppliedIndex)
 	}
@@ -263,6 +284,6 @@ func (c *clusterCheck) stream(ctx context.Context, l *list, answered []*member) 
 	default:
 		total := stream.Total
 		_ = stream.Close() // it only ends the stream
-		l.ok("a snapshot may be taken: %s sent the first bytes of %s", from.Endpoint, size(total))
+		l.ok("a snapshot may be taken: %s sent the first bytes of %s", from.Endpoint, disk.Size(total))
 	}
 }

@@ -7,14 +7,17 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/check"
@@ -34,7 +37,11 @@ func revision(t *testing.T, c *testserver.Cluster) int64 {
 func TestCluster_Healthy(t *testing.T) {
 	for _, version := range []string{"3.5", "3.7"} {
 		t.Run(version, func(t *testing.T) {
-			c := testserver.StartCluster(t, testserver.Options{Version: version, Size: 3, TLS: true})
+			options := testserver.Options{Version: version, Size: 3, TLS: true}
+			if version == "3.5" {
+				options.Args = []string{"--enable-v2=true"}
+			}
+			c := testserver.StartCluster(t, options)
 			testserver.Fill(t, c.Client(t), testserver.FillOptions{})
 			before := revision(t, c)
 			got := run(t, forCluster(t, c.Endpoints(), tlsOf(c.CAFile, c.CertFile, c.KeyFile)))
@@ -45,7 +52,35 @@ func TestCluster_Healthy(t *testing.T) {
 			if after := revision(t, c); after != before {
 				t.Errorf("the revision went from %d to %d", before, after)
 			}
+			if version == "3.5" {
+				putV2(t, c)
+				got := run(t, forCluster(t, c.Endpoints(), tlsOf(c.CAFile, c.CertFile, c.KeyFile)))
+				want(t, got, check.SectionCluster, warning, "keys of etcd's v2 API")
+			}
 		})
+	}
+}
+
+// putV2 writes a key by the v2 API.
+func putV2(t *testing.T, c *testserver.Cluster) {
+	t.Helper()
+	conf, err := c.TLSConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, c.Endpoints()[0]+"/v2/keys/old",
+		strings.NewReader("value=v"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusCreated {
+		t.Fatalf("put a v2 key: %s", resp.Status)
 	}
 }
 
@@ -308,6 +343,10 @@ func TestCluster_Told(t *testing.T) {
 		},
 		"NoLeader":        {func(s *pb.StatusResponse) { s.Leader = 0 }, "", failure, "no majority"},
 		"OnlyOneIsVoting": {func(*pb.StatusResponse) {}, "", ok, "one voting member"},
+		"LargeAlone": {
+			func(s *pb.StatusResponse) { s.DbSize, s.DbSizeInUse = 600<<20, 550<<20 }, "", warning,
+			"no snapshot will be verified: HashKV is not asked of a leader with more than 512 MiB in use, and it has 550 MiB",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ep := testserver.StartFakeMember(t, testserver.FakeMember{
@@ -339,4 +378,56 @@ func TestCluster_PasswordFileMissing(t *testing.T) {
 	got := run(t, conf)
 	want(t, got, check.SectionConfiguration, failure, "no such file")
 	want(t, got, check.SectionCluster, failure, "no such file")
+}
+
+// TestCluster_Proxy: snapshots through etcd's own proxy are never verified, so check names
+// the proxy, and what to write instead.
+func TestCluster_Proxy(t *testing.T) {
+	for _, version := range []string{"3.5", "3.6"} {
+		c := testserver.StartCluster(t, testserver.Options{Version: version})
+		proxy := c.StartGRPCProxy(t)
+		got := run(t, forCluster(t, []string{proxy}, ""))
+		wantNone(t, got, check.SectionCluster, warning)
+		want(t, got, check.SectionCluster, warning, "a proxy answers there")
+		want(t, got, check.SectionCluster, warning, "name the client URLs of the members themselves in endpoints")
+		if text := spell(got); strings.Count(text, "a proxy answers there") != 1 || !strings.Contains(text, "prod "+proxy) {
+			t.Errorf("want the proxy named once:\n%s", text)
+		}
+		got = run(t, forCluster(t, append([]string{proxy}, c.Endpoints()...), ""))
+		want(t, got, check.SectionCluster, warning, "a proxy answers there")
+		if text := spell(got); strings.Contains(text, "are the same member") || strings.Contains(text, "no configured") {
+			t.Errorf("the proxy counts as a member:\n%s", text)
+		}
+	}
+}
+
+// TestCluster_Discovered: the members that SRV records name are checked as if they were
+// listed.
+func TestCluster_Discovered(t *testing.T) {
+	dns := testserver.StartDNS(t)
+	c := testserver.StartCluster(t, testserver.Options{})
+	conf := forCluster(t, c.Endpoints(), "")
+	conf.Clusters[0].Endpoints, conf.Clusters[0].DiscoverySRV = nil, "example.test"
+	got := run(t, conf)
+	want(t, got, check.SectionCluster, failure, "dig SRV _etcd-client-ssl._tcp.example.test")
+	_, text, _ := net.SplitHostPort(c.Members[0].Endpoint)
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dns.Set("_etcd-client._tcp.example.test", uint16(port))
+	got = run(t, conf)
+	wantNone(t, got, check.SectionCluster, warning)
+	want(t, got, check.SectionCluster, ok, "1 of 1 endpoints answer")
+	want(t, got, check.SectionCluster, ok, "a snapshot may be taken")
+}
+
+// TestCluster_Token: a token that etcd refuses is no matter of users and passwords.
+func TestCluster_Token(t *testing.T) {
+	url := testserver.StartFakeMember(t, testserver.FakeMember{
+		Status: func(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
+			return nil, rpctypes.ErrGRPCInvalidAuthToken
+		}})
+	got := run(t, forCluster(t, []string{url}, "token-file: "+writeFile(t, "any\n")+"\n"))
+	want(t, got, check.SectionCluster, failure, "get a new token, and write it to ")
 }

@@ -127,7 +127,7 @@ func TestNotifications(t *testing.T) {
 			Healthchecks: &config.Healthchecks{URL: config.Secret(srv.URL + "/ping/secret")},
 			On:           []string{"failure", "recovery", "success", "start"},
 		},
-		{Command: []string{"false"}, On: []string{"failure"}},
+		{Command: &config.Command{Program: "false"}, On: []string{"failure"}},
 		{Slack: &config.Slack{URLFile: "/does/not/exist"}, On: []string{"success"}},
 	}
 	got := run(t, conf)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/config"
@@ -23,7 +24,14 @@ func checkFiles(conf *config.Config) []backup.Finding {
 		if p.Line > 0 {
 			where = fmt.Sprintf(" (line %d of %s)", p.Line, p.File)
 		}
-		l.fail("backupd does not start before this is right; it must be readable by the user it runs as",
+		without := "the cluster fails"
+		switch {
+		case strings.HasPrefix(p.Path, "daemon."):
+			without = "backupd does not start"
+		case strings.HasPrefix(p.Path, "repositories."):
+			without = "the clusters of this repository fail"
+		}
+		l.fail(without+" before this is right; it must be readable by the user that backupd runs as",
 			"%s: %s%s", p.Path, p.Message, where)
 	}
 	for _, s := range conf.SecretFiles() {

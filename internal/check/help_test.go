@@ -51,7 +51,7 @@ clusters:
 %s
 daemon:
   server: {listen: 127.0.0.1:0}
-  spool: {folder: %%}
+  spool: {folder: %%, min-free: 0B}
 `, strings.Join(endpoints, ", "), indent(more)))
 }
 

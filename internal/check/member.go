@@ -1,19 +1,22 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
+	"github.com/etcd-backupd/backupd/internal/certs"
+	"github.com/etcd-backupd/backupd/internal/check/certificate"
 	"github.com/etcd-backupd/backupd/internal/check/greet"
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
 // Limits from which a member gets a warning.
@@ -62,6 +65,11 @@ func (c *clusterCheck) ask(ctx context.Context, endpoint string) *member {
 	default:
 		m.answered, m.survey, m.Candidate = true, survey, survey.Candidates[0]
 		m.report(conf)
+		if cl.HasV2Keys(ctx, m.Candidate) {
+			m.warn("write what is still needed to v3 keys: etcd 3.6 serves no others; until then etcdutl backup of etcd 3.5 "+
+				"copies them, of a member that is stopped",
+				"the member also serves keys of etcd's v2 API (--enable-v2): no snapshot holds them")
+		}
 	}
 	return m
 }
@@ -77,6 +85,9 @@ func lastRefusal(err error) error {
 
 func loginHint(conf *config.Cluster, err error) string {
 	if conf.User == "" {
+		if conf.TokenFile != "" {
+			return hintOf(err, "check the token-file of the cluster")
+		}
 		return "give the cluster user and password-file of an etcd user with the role root, " +
 			"or a client certificate whose common name is such a user"
 	}
@@ -111,7 +122,7 @@ func (m *member) meet(ctx context.Context, conf *config.Cluster, client cluster.
 	if u.Scheme == "http" {
 		return m.plain(ctx, u, g)
 	}
-	if g.Chain == nil && !greet.Refused(g.Err) {
+	if g.Chain == nil && !greet.WasRefused(g.Err) {
 		if other := greet.Member(ctx, "http://"+u.Host, tlsConf); other.Status != 0 {
 			m.fail("write the endpoint with http://, or give the member a certificate",
 				"the member does not speak TLS at this address")
@@ -123,11 +134,15 @@ func (m *member) meet(ctx context.Context, conf *config.Cluster, client cluster.
 	if g.Chain != nil && !m.certificate(conf, g, tlsConf, u.Hostname(), now) {
 		return false
 	}
-	if g.Err != nil && !greet.Refused(g.Err) {
+	if g.Err != nil && !greet.WasRefused(g.Err) {
 		g.Err = greet.Ending(ctx, u.Host, tlsConf)
 	}
-	if greet.Refused(g.Err) {
-		m.fail(whyRefused(&conf.TLS, now), "the member refuses the connection: %v", g.Err)
+	if greet.WasRefused(g.Err) {
+		hint := "name a client certificate in tls.cert-file and tls.key-file"
+		if conf.TLS.CertFile != "" {
+			hint = certs.WhyRefused(conf.TLS.CertFile, now)
+		}
+		m.fail(hint, "the member refuses the connection: %v", g.Err)
 		return false
 	}
 	m.clock(g)
@@ -144,7 +159,7 @@ func (m *member) clock(g greet.Answer) {
 		word = "behind"
 	}
 	m.warn("synchronize the clocks (NTP): leases, certificates and the names of snapshots depend on them",
-		"the member's clock is %s %s this host's", span(g.Offset.Abs()), word)
+		"the member's clock is %s %s this host's", certificate.Span(g.Offset.Abs()), word)
 }
 
 // plain checks a connection without TLS, and reports whether to go on.
@@ -170,7 +185,7 @@ func (m *member) certificate(
 	conf *config.Cluster, g greet.Answer, tlsConf *tls.Config, host string, now time.Time,
 ) bool {
 	if !conf.TLS.InsecureSkipVerify {
-		return verify(&m.list, g.Chain, tlsConf.RootCAs, host, now)
+		return verify(&m.list, g.Chain, tlsConf.RootCAs, cmp.Or(tlsConf.ServerName, host), now)
 	}
 	m.warn("name the CA of the members in tls.ca-file, and remove insecure-skip-verify",
 		"the member's certificate is not verified: any server at this address could send any database")
@@ -190,8 +205,14 @@ func (m *member) report(conf *config.Cluster) {
 	if name == "" {
 		name = "member"
 	}
-	m.ok("%s (%s) answers: %s, etcd %s, revision %d, database of %s",
-		name, m.MemberID, role, m.Version, m.Revision, size(m.DatabaseBytes))
+	who := fmt.Sprintf("%s (%s) answers", name, m.MemberID)
+	if m.Proxy {
+		who = "a member answers through a proxy"
+	}
+	m.ok("%s: %s, etcd %s, revision %d, database of %s", who, role, m.Version, m.Revision, disk.Size(m.DatabaseBytes))
+	if m.Proxy {
+		m.warn(hintOf(m.survey.MembersErr, ""), "snapshots through this endpoint are unconfirmed: %v", m.survey.MembersErr)
+	}
 	checkVersion(&m.list, m.Version)
 	if m.Learner {
 		m.ok("it is a learner: no snapshot is taken from it while a voting member answers")
@@ -210,10 +231,10 @@ func (m *member) room() {
 	const hint = "compact and defragment, or raise --quota-backend-bytes, before the alarm NOSPACE stops all writes"
 	switch {
 	case m.QuotaBytes > 0 && used(m.QuotaBytes) >= nearQuota:
-		m.warn(hint, "the database takes %.0f%% of its quota of %s", 100*used(m.QuotaBytes), size(m.QuotaBytes))
+		m.warn(hint, "the database takes %.0f%% of its quota of %s", 100*used(m.QuotaBytes), disk.Size(m.QuotaBytes))
 	case m.QuotaBytes == 0 && used(defaultQuota) >= nearQuota:
 		m.warn(hint, "the database takes %s, and the quota is %s unless --quota-backend-bytes is set",
-			size(m.DatabaseBytes), size(defaultQuota))
+			disk.Size(m.DatabaseBytes), disk.Size(defaultQuota))
 	}
 }
 
@@ -225,7 +246,6 @@ func (m *member) fragmentation(conf *config.Cluster) {
 		return
 	}
 	m.warn("defragment it (etcdctl defrag), or set the cluster's defragment.schedule",
-		"%s of the database's %s are free pages, and every snapshot includes them", size(free), size(m.DatabaseBytes))
+		"%s of the database's %s are free pages, and every snapshot includes them", disk.Size(free),
+		disk.Size(m.DatabaseBytes))
 }
-
-func size(n int64) string { return humanize.IBytes(uint64(max(0, n))) }

@@ -5,7 +5,8 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/cluster"
+	"github.com/etcd-backupd/backupd/internal/check/certificate"
+	"github.com/etcd-backupd/backupd/internal/cluster/endpoint"
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 )
@@ -30,7 +31,7 @@ func checkPlan(conf *config.Cluster, all []config.Cluster, now time.Time) []back
 	}
 	checkTwins(&l, conf, all)
 	if len(l.findings) == 0 {
-		l.ok("schedule and retention fit each other: a snapshot at least every %s", span(line.Longest(now)))
+		l.ok("schedule and retention fit each other: a snapshot at least every %s", certificate.Span(line.Longest(now)))
 	}
 	return l.findings
 }
@@ -61,13 +62,13 @@ func checkRetention(l *list, c *config.Cluster, line schedule.Line, now time.Tim
 			l.warn(fmt.Sprintf("use keep-last: %d if that is meant, or a denser snapshot.schedule", rule.count),
 				"retention: %s: %d can never keep one of every %s: "+
 					"the schedule makes one every %s, so it means the last %d",
-				rule.key, rule.count, rule.name, span(shortest), rule.count)
+				rule.key, rule.count, rule.name, certificate.Span(shortest), rule.count)
 		}
 	}
 	if r.KeepWithin > 0 && r.KeepWithin < shortest {
 		l.warn("make it longer than the interval of the schedule, or remove it",
 			"retention: keep-within: %s is shorter than the time between two snapshots (%s): it keeps only the newest",
-			span(r.KeepWithin), span(shortest))
+			certificate.Span(r.KeepWithin), certificate.Span(shortest))
 	}
 }
 
@@ -124,9 +125,12 @@ func (l *list) twin(how string, args ...any) {
 // sharedEndpoint returns an endpoint that both clusters have. Loopback is the
 // daemon's own host for both.
 func sharedEndpoint(a, b *config.Cluster) string {
+	if a.DiscoverySRV != "" && a.DiscoverySRV == b.DiscoverySRV && a.DiscoverySRVName == b.DiscoverySRVName {
+		return "of " + a.DiscoverySRV
+	}
 	for _, x := range a.Endpoints {
 		for _, y := range b.Endpoints {
-			if cluster.SameEndpoint(x, y) {
+			if endpoint.Same(x, y) {
 				return x
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/check/certificate"
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/schedule"
@@ -159,7 +160,7 @@ func TestValidity(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cert := &x509.Certificate{NotBefore: noon.Add(test.from), NotAfter: noon.Add(test.to)}
-			level, text := validity(cert, noon)
+			level, text := certificate.Validity(cert, noon)
 			if level != test.level || !strings.Contains(text, test.text) {
 				t.Errorf("got %s %q, want %s %q", level, text, test.level, test.text)
 			}
@@ -212,19 +213,33 @@ func TestCheckRoom(t *testing.T) {
 		"Enough":     {10 * gib, []int64{gib, 2 * gib}, 2, ""},
 		"OneAtATime": {3 * gib, []int64{gib, 2 * gib, 2 * gib}, 1, ""},
 		"NotForBoth": {
-			3 * gib, []int64{gib, 2 * gib}, 2, "warning: 3.0 GiB are free: enough for one database, and not for the 2",
+			3 * gib, []int64{gib, 2 * gib}, 2,
+			"warning: 3.0 GiB are free beside the reserve: enough for one database, and not for the 2",
 		},
 		"NotForOne": {
-			2 * gib, []int64{gib, 2 * gib}, 2, "failure: 2.0 GiB are free, and the largest database needs 2.2 GiB",
+			2 * gib, []int64{gib, 2 * gib}, 2,
+			"failure: 2.0 GiB are free beside the reserve, and the largest database needs 2.2 GiB",
 		},
 		"NothingIsSeen": {0, nil, 2, ""},
+		"Never": {
+			0, []int64{120 * gib}, 2,
+			"failure: no backup can ever begin: the file system has 100 GiB, 11 GiB must stay free, and a spool needs 132 GiB",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := &list{}
-			checkRoom(l, disk.FileSystem{Free: test.free}, test.databases, test.concurrency)
+			checkRoom(l, disk.FileSystem{Total: 100 * gib, Free: test.free + 11*gib}, 10*gib, test.databases, test.concurrency)
 			l.expect(t, test.want)
 		})
 	}
+}
+
+// TestCheckRoom_Unknown: a reserve that is more than the file system has is a failure
+// although no cluster answers.
+func TestCheckRoom_Unknown(t *testing.T) {
+	l := &list{}
+	checkRoom(l, disk.FileSystem{Total: 1 << 30, Free: 1 << 29}, 1<<30-1, nil, 1)
+	l.expect(t, "failure: no backup can ever begin: the file system has 1.0 GiB, 1.1 GiB must stay free")
 }
 
 func TestCheckLimit(t *testing.T) {
@@ -254,11 +269,12 @@ func TestCheckKind(t *testing.T) {
 		fs   disk.FileSystem
 		want string
 	}{
-		"Disk":     {disk.FileSystem{Files: 1 << 20, Left: 1 << 19}, ""},
-		"NoInodes": {disk.FileSystem{Files: 1 << 20, Left: 12}, "room for only 12 files"},
-		"Btrfs":    {disk.FileSystem{}, ""}, // counts no files
-		"Memory":   {disk.FileSystem{Name: "tmpfs", Kind: disk.InMemory}, "it is in memory (tmpfs)"},
-		"Network":  {disk.FileSystem{Name: "NFS", Kind: disk.OnNetwork}, "it is on the network (NFS)"},
+		"Disk":      {disk.FileSystem{Files: 1 << 20, Left: 1 << 19}, ""},
+		"NoInodes":  {disk.FileSystem{Files: 1 << 20, Left: 12}, "failure: this file system has room for only 12 files more"},
+		"FewInodes": {disk.FileSystem{Files: 1 << 20, Left: 120}, "warning: this file system has room for only 120 files"},
+		"Btrfs":     {disk.FileSystem{}, ""}, // counts no files
+		"Memory":    {disk.FileSystem{Name: "tmpfs", Kind: disk.InMemory}, "it is in memory (tmpfs)"},
+		"Network":   {disk.FileSystem{Name: "NFS", Kind: disk.OnNetwork}, "it is on the network (NFS)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := &list{}

@@ -14,11 +14,16 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/check/certificate"
+	"github.com/etcd-backupd/backupd/internal/check/host"
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/disk"
+	"github.com/etcd-backupd/backupd/internal/health"
 	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/choice"
+	"github.com/etcd-backupd/backupd/internal/repository/identity"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
@@ -31,6 +36,7 @@ type stored struct {
 	summary repository.Summary
 	pinned  int
 	recent  []*backup.Manifest // the newest verified ones, the newest first
+	in      string             // the id of the repository that is there; empty: that is not known
 }
 
 // newest returns the newest verified snapshot, or nil.
@@ -60,7 +66,13 @@ func (r *repositoryCheck) run(ctx context.Context, clusters []*chosen) []backup.
 	}
 	checkEncryption(&l, r.conf)
 	checkPlace(&l, r.conf)
-	if !checkMarker(ctx, &l, r.conf, store) {
+	id, usable := checkMarker(ctx, &l, r.conf, store)
+	for _, c := range clusters {
+		if c.conf.Repository == r.name {
+			c.stored.in = id
+		}
+	}
+	if !usable {
 		return l.findings
 	}
 	probe(ctx, &l, r.conf, store)
@@ -84,7 +96,7 @@ func checkEncryption(l *list, r *config.Repository) {
 	case err != nil:
 		l.fail("correct the repository's recipients", "%v", err)
 	case options.Recipients.Len() > 0:
-		l.ok("new snapshots are encrypted to %d recipients", options.Recipients.Len())
+		l.ok("new snapshots are encrypted (recipients: %d)", options.Recipients.Len())
 	case placeOf(r).IsFolder():
 	case placeOf(r).EncryptedByKey(r.Options):
 		l.ok("the service encrypts new snapshots, with its own key or with one that it gets from backupd")
@@ -100,7 +112,7 @@ func placeOf(r *config.Repository) location.Location {
 	return loc
 }
 
-// checkPlace warns of a folder that would be lost together with this host.
+// checkPlace warns of a folder that is lost with this host, or can take the room of an etcd.
 func checkPlace(l *list, r *config.Repository) {
 	loc := placeOf(r)
 	if !loc.IsFolder() {
@@ -117,29 +129,34 @@ func checkPlace(l *list, r *config.Repository) {
 		l.warn("copy the folder to another machine, or use a bucket or a network file system",
 			"the folder %s is on a disk of this host: if the host is lost, so are the backups", loc.Path)
 	}
+	if reserve, bad := r.File.Reserve(); err == nil && bad == nil { // else that is reported
+		if text, hint := host.ReportRepository(loc.Path, fs, reserve.Of(fs), host.Find("/")); text != "" {
+			l.warn(hint, "%s", text)
+		}
+	}
 }
 
 // checkMarker checks whether the place is the repository that it should be, or can
-// become one, and reports whether to go on.
-func checkMarker(ctx context.Context, l *list, r *config.Repository, s storage.Store) bool {
+// become one, and returns the id of the one that is there, and whether to go on.
+func checkMarker(ctx context.Context, l *list, r *config.Repository, s storage.Store) (id string, usable bool) {
 	found, err := repository.Open(ctx, s, r.ID)
-	var absent *repository.AbsentError
+	absent := &repository.AbsentError{}
 	switch {
 	case err == nil && r.ID == "":
 		l.add(backup.LevelOK, "set repository-id: "+found.ID()+", and another one at this address is an error",
 			"it is repository %s, of %s", found.ID(), found.Created().Format("2006-01-02"))
-		return true
+		return found.ID(), true
 	case err == nil:
 		l.ok("it is repository %s, of %s, as repository-id says", found.ID(), found.Created().Format("2006-01-02"))
-		return true
+		return found.ID(), true
 	case errors.As(err, &absent) && absent.Known == "":
-		return checkEmpty(ctx, l, r, s, absent)
-	case absent != nil:
-		l.fail(absent.Hint(r.Flags(r.URL)), "%v", err)
-		return false
+		return "", checkEmpty(ctx, l, r, s, absent)
+	case identity.Hint(err, "", "") != "": // another one is there, or the marker is gone
+		l.fail(identity.Hint(err, r.Flags(r.URL), "repository-id"), "%v", err)
+		return absent.Found, false
 	}
 	l.fail(hintOf(err, "correct the url, the credentials or the policy of the bucket"), "%v", err)
-	return false
+	return "", false
 }
 
 // checkEmpty checks a place without a repository.
@@ -149,10 +166,10 @@ func checkEmpty(
 	others, err := foreign(ctx, s)
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // not only the marker: the bucket or the folder is missing
-		l.fail(hintOf(err, absent.Hint(r.Flags(r.URL))), "%v", err)
+		l.fail(hintOf(err, absent.Hint(r.Flags(r.URL), "repository-id")), "%v", err)
 		return false
 	case !r.CreateIfMissing: // what else the place lacks is shown all the same
-		l.fail(absent.Hint(r.Flags(r.URL)), "there is no repository")
+		l.fail(absent.Hint(r.Flags(r.URL), "repository-id"), "there is no repository")
 	case others:
 		l.warn("choose another prefix or folder unless this is meant",
 			"the place holds objects and is no repository of backupd: the first backup will make it one")
@@ -165,7 +182,7 @@ func checkEmpty(
 // held checks the stored snapshots of a cluster.
 func (r *repositoryCheck) held(ctx context.Context, l *list, c *chosen, s storage.Store) {
 	held := &c.stored
-	o, err := repository.At(s, "").Cluster(c.conf.Name).Lenient(!c.conf.Snapshot.HashCheck).
+	o, err := repository.At(s, "").Cluster(c.conf.Name).Lenient(c.conf.Policy().CountUnconfirmed).
 		Look(ctx, newestRead, nil, r.now)
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // the first backup makes the folder
@@ -189,13 +206,16 @@ func (r *repositoryCheck) held(ctx context.Context, l *list, c *chosen, s storag
 			"meanwhile retention removes nothing that is verified",
 			"the newest snapshot %s is suspect", last.ID)
 	}
-	if last := held.summary.Newest; last != nil && last.State() == backup.Unconfirmed && c.conf.Snapshot.HashCheck {
-		l.warn("let backupd reach a voting member for HashKV; 'backupd show "+string(last.ID)+"' says why none was compared",
-			"the newest snapshot %s is unconfirmed: no voting member was compared with it", last.ID)
+	if n := held.summary.Newest; n != nil && n.State() == backup.Unconfirmed && !c.conf.Policy().CountUnconfirmed {
+		l.warn("let backupd reach a voting member for HashKV; 'backupd show "+string(n.ID)+"' says why none was compared",
+			"the newest snapshot %s is unconfirmed: no voting member was compared with it", n.ID)
 	}
-	if wrong := repository.Untimely(o.Items, r.now); len(wrong) > 0 {
+	if h := health.Unencrypted(c.conf.Name, o, r.now); h.Level != health.OK && !r.conf.Encrypts() {
+		l.warn(h.Hint, "%s", h.Problem)
+	}
+	if wrong := choice.Untimely(o.Items, r.now); len(wrong) > 0 {
 		l.warn("correct the clocks of the hosts that take backups; retention and latest go by the order of the history",
-			"%d snapshots have times that contradict the order of the history, for example %s",
+			"the times of some snapshots (%d) contradict the order of the history, for example %s",
 			len(wrong), slices.Min(slices.Collect(maps.Keys(wrong))))
 	}
 	if _, err := o.Timelines.Present(); err != nil {
@@ -204,7 +224,7 @@ func (r *repositoryCheck) held(ctx context.Context, l *list, c *chosen, s storag
 	if future := held.summary.Future; future != nil {
 		l.warn("correct the clocks, also those of other hosts that take backups",
 			"snapshot %s is from the future (%s ahead): a clock is or was wrong",
-			future.ID, span(future.ID.Time().Sub(r.now)))
+			future.ID, certificate.Span(future.ID.Time().Sub(r.now)))
 	}
 	checkAge(l, c.conf, held, r.now)
 }
@@ -229,10 +249,10 @@ func checkAge(l *list, conf *config.Cluster, held *stored, now time.Time) {
 	if age > limit {
 		l.warn("backups have stopped: look at 'backupd status' and the daemon's log",
 			"the newest verified snapshot %s is %s old, and should be at most %s old (%s)",
-			newest.ID, span(age), span(limit), count)
+			newest.ID, certificate.Span(age), certificate.Span(limit), count)
 		return
 	}
-	l.ok("the newest verified snapshot is %s old (%s)", span(max(0, age)), count)
+	l.ok("the newest verified snapshot is %s old (%s)", certificate.Span(max(0, age)), count)
 }
 
 // checkIdentities proves that the daemon's keys for verifications decrypt the
@@ -242,7 +262,7 @@ func checkIdentities(
 	newest *backup.Manifest,
 ) {
 	if len(conf.Verify.IdentityFiles) == 0 {
-		if newest != nil && newest.Encoding.Encryption != "" || len(repo.Recipients)+len(repo.RecipientsFiles) > 0 {
+		if newest != nil && newest.Encoding.Encryption != "" || repo.Encrypts() {
 			l.add(backup.LevelOK, "run 'backupd verify --identity FILE' on a host that has the secret key",
 				"decryption was not tested: verify.identity-files is not set (recommended on most hosts)")
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/certs"
+	"github.com/etcd-backupd/backupd/internal/check/certificate"
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/server"
 )
@@ -18,18 +19,16 @@ import (
 // and closes it.
 func checkServer(s *config.Server) []backup.Finding {
 	l := list{section: SectionServer, subject: s.Listen}
-	if s.Listen == "" || s.Listen == "off" {
+	if s.Listen == "" && s.MetricsListen == "" {
 		l.subject = "off"
 		l.ok("there is no server: no metrics, no API, no 'backupd status'")
 		return l.findings
 	}
-	err := tryServer(s, s.Listen)
+	err := tryServer(s.Options())
 	taken := errors.Is(err, syscall.EADDRINUSE)
 	if taken {
 		// Most likely the daemon itself has it. Everything else can be tried at any port.
-		if host, _, splitErr := net.SplitHostPort(s.Listen); splitErr == nil {
-			err = tryServer(s, net.JoinHostPort(host, "0"))
-		}
+		err = tryServer(s.AnyPorts())
 	}
 	switch {
 	case err != nil:
@@ -44,12 +43,9 @@ func checkServer(s *config.Server) []backup.Finding {
 	return l.findings
 }
 
-func tryServer(s *config.Server, listen string) error {
-	srv, err := server.New(server.Options{
-		Listen: listen, CertFile: s.CertFile, KeyFile: s.KeyFile, ClientCAFile: s.ClientCAFile,
-		ReadTokensFile: s.ReadTokensFile, OperateTokensFile: s.OperateTokensFile, AllowedHosts: s.AllowedHosts,
-		Metrics: http.NotFoundHandler(), // it never answers a request
-	})
+func tryServer(o server.Options) error {
+	o.Metrics = http.NotFoundHandler() // it never answers a request
+	srv, err := server.New(o)
 	if err != nil {
 		return err
 	}
@@ -74,7 +70,7 @@ func checkServerNames(l *list, s *config.Server) {
 		var wrong x509.HostnameError
 		if errors.As(chain[0].VerifyHostname(host), &wrong) {
 			l.warn("issue a certificate with this name or address, or call the server by another name",
-				"the server's certificate is for %s, and not for %s", names(chain[0]), host)
+				"the server's certificate is for %s, and not for %s", certificate.Hosts(chain[0]), host)
 		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/check/certificate"
+	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
 // checkTogether compares the configuration with the answers of the clusters and
@@ -56,11 +58,12 @@ func checkDurations(l *list, c *chosen, now time.Time) {
 	if shortest := line.Shortest(now); longest > shortest {
 		l.warn("make the schedule less dense",
 			"a recent backup took %s, longer than the schedule's interval of %s: some runs will be skipped",
-			span(longest), span(shortest))
+			certificate.Span(longest), certificate.Span(shortest))
 	}
 	if timeout := c.conf.Snapshot.Timeout; timeout > 0 && longest > timeout/2 {
 		l.warn("raise snapshot.timeout",
-			"a recent backup took %s, and snapshot.timeout ends a backup after %s", span(longest), span(timeout))
+			"a recent backup took %s, and snapshot.timeout ends a backup after %s",
+			certificate.Span(longest), certificate.Span(timeout))
 	}
 }
 
@@ -74,6 +77,6 @@ func checkBytes(l *list, c *chosen) {
 	if least := int64(max(1, r.MinVerified)) * newest.Stored.Bytes; least > r.MaxBytes {
 		l.warn("raise retention.max-bytes, or lower retention.min-verified",
 			"retention.max-bytes of %s can never be kept: the %d newest verified snapshots, which always stay, take %s",
-			size(r.MaxBytes), r.MinVerified, size(least))
+			disk.Size(r.MaxBytes), r.MinVerified, disk.Size(least))
 	}
 }

@@ -38,10 +38,10 @@ func TestTLS(t *testing.T) {
 	}{
 		"WrongCA":      {func(c *cluster.Config) { c.CAFile = testserver.NewAuthority(t).File }, "unknown authority"},
 		"NoCA":         {func(c *cluster.Config) { c.CAFile = "" }, "unknown authority"},
-		"NoClientCert": {func(c *cluster.Config) { c.CertFile, c.KeyFile = "", "" }, "unreachable"},
+		"NoClientCert": {func(c *cluster.Config) { c.CertFile, c.KeyFile = "", "" }, "refuses this client"},
 		"PlainHTTP": {func(c *cluster.Config) {
 			c.Endpoints = []string{"http://" + real.Members[0].Endpoint}
-		}, "unreachable"},
+		}, "speaks TLS"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			conf := good
@@ -69,6 +69,8 @@ func TestAuth(t *testing.T) {
 		var hint *backup.HintError
 		if !errors.Is(err, cluster.ErrPermission) || !strings.Contains(err.Error(), want) || !errors.As(err, &hint) {
 			t.Errorf("%s: got %v, want a hint and ErrPermission with %q", what, err, want)
+		} else if strings.Contains(hint.Configured(), "--") {
+			t.Errorf("%s: the hint for a configuration names a flag: %s", what, hint.Configured())
 		}
 	}
 
@@ -85,19 +87,20 @@ func TestAuth(t *testing.T) {
 		survey(t, c)
 		_, err := c.Stream(t.Context(), url)
 		refused(t, "stream", err, "role root")
-		_, err = c.HashKV(t.Context(), url, backup.Revision(filled.Revision))
+		_, err = c.HashKV(t.Context(), cluster.Candidate{Endpoint: url}, backup.Revision(filled.Revision))
 		refused(t, "HashKV", err, "role root")
 	})
 	t.Run("Root", func(t *testing.T) {
 		c := as(t, "root", "secret")
 		survey(t, c)
 		readAll(t, c, url)
-		if _, err := c.HashKV(t.Context(), url, backup.Revision(filled.Revision)); err != nil {
+		if _, err := c.HashKV(t.Context(), memberAt(t, c, url), backup.Revision(filled.Revision)); err != nil {
 			t.Error(err)
 		}
 	})
 	// A member that restarts has forgotten all tokens, as if each had expired.
 	t.Run("TokenLost", func(t *testing.T) {
+		member := memberAt(t, as(t, "root", "secret"), url)
 		for name, use := range map[string]func(*cluster.Cluster) error{
 			"Stream": func(c *cluster.Cluster) error {
 				s, err := c.Stream(t.Context(), url)
@@ -109,7 +112,7 @@ func TestAuth(t *testing.T) {
 				return err
 			},
 			"HashKV": func(c *cluster.Cluster) error {
-				_, err := c.HashKV(t.Context(), url, backup.Revision(filled.Revision))
+				_, err := c.HashKV(t.Context(), member, backup.Revision(filled.Revision))
 				return err
 			},
 		} {

@@ -1,8 +1,7 @@
 // Package cluster talks to a live etcd cluster: it asks every endpoint for its
 // status, chooses the member to take a snapshot from, streams that member's
 // database and checks etcd's trailer, and asks members for HashKV. It never
-// writes to the cluster; [Cluster.Defragment] rewrites the members' files and
-// does not change their content.
+// writes to the cluster, but for what the request does that [Cluster.Do] is given.
 package cluster
 
 import (
@@ -10,18 +9,23 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/srv"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/cluster/endpoint"
+	"github.com/etcd-backupd/backupd/internal/secret"
 )
 
 // Config says how to reach a cluster. Its fields mirror etcdctl's global flags.
 type Config struct {
 	Endpoints []string
-	// DiscoverySRV is a domain whose SRV records name the endpoints.
+	// DiscoverySRV is a domain whose SRV records name the endpoints. They are looked up
+	// again for each survey.
 	DiscoverySRV      string
 	DiscoverySRVName  string
 	InsecureDiscovery bool
@@ -32,24 +36,37 @@ type Config struct {
 	InsecureSkipVerify        bool
 	// InsecureTransport false forces TLS for endpoints without a scheme.
 	InsecureTransport bool
+	// ServerName is the name that the certificates of all members must be for, if it is not
+	// the host of each endpoint.
+	ServerName string
 
 	Username, Password string
 	// PasswordFile holds the password, instead of Password. It is read again
 	// for each login.
 	PasswordFile string
 	Token        string // a JWT, instead of user and password
+	// TokenFile holds the JWT, instead of Token. It is read again for each connection,
+	// and when etcd refuses the token.
+	TokenFile string
 
 	// RequestTimeout bounds each unary request. Zero means 5 s.
 	RequestTimeout time.Duration
 	// StallTimeout is how long a snapshot stream may make no progress in
 	// bytes, beginning with the request for it. Zero means 30 s.
-	StallTimeout     time.Duration
+	StallTimeout time.Duration
+	// MaxRate bounds a snapshot stream, in bytes per second. It is at least MinMaxRate;
+	// 0 sets no bound.
+	MaxRate          int64
 	KeepAliveTime    time.Duration
 	KeepAliveTimeout time.Duration
 	MaxCallRecvBytes int
 	MaxCallSendBytes int
 	Log              *slog.Logger
 }
+
+// MinMaxRate is the lowest bound of a stream that is sensible: while a stream is open
+// etcd cannot reuse pages.
+const MinMaxRate = 4 << 20
 
 func (c *Config) setDefaults() {
 	if c.RequestTimeout <= 0 {
@@ -66,52 +83,68 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// Cluster is a cluster to talk to. It keeps one connection per endpoint; Close
+// Cluster is a cluster to talk to. It keeps one connection per endpoint until Close
 // ends them. All methods may be called concurrently.
 type Cluster struct {
-	cfg       Config
+	cfg      Config // with the endpoints that were found first
+	asked    Config // as it was given
+	conns    *connections
+	surveyor *surveyor
+
+	mu        sync.Mutex // guards what follows
 	endpoints []string
-	conns     *connections
-	surveyor  *surveyor
 }
 
-// New checks cfg and connects to nothing. Files it names must be readable.
+// New checks cfg and connects to nothing. Files it names must be readable, and SRV records
+// must be there.
 func New(cfg Config) (*Cluster, error) {
 	cfg.setDefaults()
-	c := &Cluster{cfg: cfg}
 	if slices.ContainsFunc(cfg.Endpoints, holdsCredentials) {
 		return nil, ErrCredentials
 	}
-	eps, err := cfg.endpoints()
-	if err != nil {
+	c := &Cluster{asked: cfg}
+	var err error
+	if c.cfg, err = cfg.Discover(); err != nil {
 		return nil, err
 	}
-	for _, ep := range eps {
-		ep = strings.TrimSpace(ep)
-		if err := checkEndpoint(ep); err != nil {
-			return nil, err
-		}
-		if !slices.Contains(c.endpoints, ep) {
-			c.endpoints = append(c.endpoints, ep)
-		}
-	}
-	if len(c.endpoints) == 0 {
-		return nil, errors.New("no endpoints")
-	}
-	if c.conns, err = newConnections(cfg); err != nil {
+	if c.endpoints, err = c.cfg.clean(); err != nil {
 		return nil, err
 	}
-	c.surveyor = &surveyor{conns: c.conns, endpoints: c.endpoints, timeout: cfg.RequestTimeout}
+	if c.conns, err = newConnections(c.cfg); err != nil {
+		return nil, err
+	}
+	c.surveyor = &surveyor{conns: c.conns, timeout: cfg.RequestTimeout}
 	return c, nil
 }
 
-func (c *Config) endpoints() ([]string, error) {
+// clean returns the endpoints, each once.
+func (c *Config) clean() ([]string, error) {
+	var out []string
+	for _, ep := range c.Endpoints {
+		ep = strings.TrimSpace(ep)
+		if err := endpoint.Check(ep, secret.Show(ep)); err != nil {
+			return nil, err
+		}
+		if !slices.Contains(out, ep) {
+			out = append(out, ep)
+		}
+	}
+	if len(out) == 0 {
+		return nil, errors.New("no endpoints")
+	}
+	return out, nil
+}
+
+// Discover returns the configuration with the endpoints that the SRV records of its domain
+// name now.
+func (c Config) Discover() (Config, error) {
 	if c.DiscoverySRV == "" {
-		return c.Endpoints, nil
+		return c, nil
 	}
 	found, err := srv.GetClient("etcd-client", c.DiscoverySRV, c.DiscoverySRVName)
 	if err != nil {
-		return nil, fmt.Errorf("discover endpoints of %s: %w", c.DiscoverySRV, err)
+		return Config{}, backup.WithHint(fmt.Errorf("discover endpoints of %s: %w", c.DiscoverySRV, err),
+			"the domain needs SRV records: dig SRV _etcd-client-ssl._tcp.%s", c.DiscoverySRV)
 	}
 	var eps []string
 	for _, ep := range found.Endpoints {
@@ -120,10 +153,37 @@ func (c *Config) endpoints() ([]string, error) {
 			eps = append(eps, ep)
 		}
 	}
-	if len(eps) == 0 {
-		return c.Endpoints, nil
+	if len(eps) == 0 && len(c.Endpoints) == 0 {
+		return Config{}, fmt.Errorf("discover endpoints of %s: its SRV records name endpoints without TLS only",
+			c.DiscoverySRV)
 	}
-	return eps, nil
+	if len(eps) > 0 {
+		c.Endpoints = eps
+	}
+	if !c.InsecureDiscovery {
+		c.ServerName = c.DiscoverySRV
+	}
+	c.DiscoverySRV = ""
+	return c, nil
+}
+
+// discover looks the endpoints up again, which may be others by now.
+func (c *Cluster) discover() error {
+	if c.asked.DiscoverySRV == "" {
+		return nil
+	}
+	now, err := c.asked.Discover()
+	if err != nil {
+		return err
+	}
+	eps, err := now.clean()
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.endpoints = eps
+	return nil
 }
 
 // ErrCredentials is the error for an endpoint that holds a user or a password. It
@@ -131,40 +191,25 @@ func (c *Config) endpoints() ([]string, error) {
 var ErrCredentials = errors.New(
 	"an endpoint must not hold a user or a password: give --user and --password (ETCDCTL_USER, ETCDCTL_PASSWORD)")
 
-// holdsCredentials reports whether an endpoint may hold a user or a password. Any
-// "@" counts, because a password may hold whatever ends the host of a URL; but
-// paths of sockets may have one, and names of abstract sockets begin with it.
+// holdsCredentials reports whether an endpoint may hold a user or a password. Without a
+// scheme it is no path, and so any "@" counts.
 func holdsCredentials(endpoint string) bool {
-	scheme, rest, ok := strings.Cut(strings.TrimSpace(endpoint), "://")
-	if ok && (scheme == "unix" || scheme == "unixs") {
-		host, _, _ := strings.Cut(rest, "/")
-		return strings.LastIndex(host, "@") > 0
+	if !strings.Contains(endpoint, "://") {
+		return strings.Contains(endpoint, "@")
 	}
-	return strings.Contains(endpoint, "@")
+	return secret.InAddress(endpoint)
 }
 
-func checkEndpoint(ep string) error {
-	if ep == "" {
-		return errors.New("an endpoint is empty")
-	}
-	if !strings.Contains(ep, "://") {
-		return nil
-	}
-	u, err := url.Parse(ep)
-	if err != nil {
-		return fmt.Errorf("endpoint %q: %w", ep, err)
-	}
-	switch u.Scheme {
-	case "http", "https", "unix", "unixs":
-		return nil
-	}
-	return fmt.Errorf("endpoint %q: scheme %q is not known: want http, https, unix or unixs", ep, u.Scheme)
+// Endpoints returns the endpoints in the order they were given, or found last.
+func (c *Cluster) Endpoints() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.endpoints
 }
 
-// Endpoints returns the endpoints in the order they were given.
-func (c *Cluster) Endpoints() []string { return c.endpoints }
-
-// Close ends all connections.
+// Close ends all connections, and what is in progress on them. A request that comes later
+// connects again: it resolves names, checks certificates and logs in. Close returns no
+// error.
 func (c *Cluster) Close() error {
 	c.conns.close()
 	return nil

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/experimental"
 
 	"github.com/etcd-backupd/backupd/internal/certs"
+	"github.com/etcd-backupd/backupd/internal/cluster/wire"
 )
 
 // connections has one client for each endpoint, made when it is first needed.
@@ -20,6 +21,7 @@ type connections struct {
 	cfg      Config
 	tls      *tlsFiles               // nil if nothing asks for TLS
 	password *certs.Reloaded[string] // nil without a password file
+	token    *certs.Reloaded[string] // nil without a token file
 
 	mu      sync.Mutex // guards clients
 	clients map[string]*clientv3.Client
@@ -35,25 +37,43 @@ func newConnections(cfg Config) (*connections, error) {
 	if c.password, err = cfg.passwordFile(); err != nil {
 		return nil, err
 	}
+	if c.token, err = cfg.tokenFile(); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
 // do runs request with the client for endpoint. If etcd refuses the login of this
-// client, do tries once more with a new one: the password may have changed.
+// client, do tries once more with a new one: the password or token may have changed.
 func (c *connections) do(ctx context.Context, endpoint string, request func(*clientv3.Client) error) error {
+	return c.diagnose(ctx, endpoint, c.try(ctx, endpoint, request))
+}
+
+func (c *connections) try(ctx context.Context, endpoint string, request func(*clientv3.Client) error) error {
 	cl, loggedIn, err := c.client(ctx, endpoint)
 	if err != nil {
 		return err
 	}
 	err = request(cl)
-	if loggedIn || c.password == nil || !loginRefused(err) {
-		return err
+	if !loggedIn && (c.password != nil || c.token != nil) && loginRefused(err) {
+		c.forget(endpoint, cl)
+		if cl, _, err = c.client(ctx, endpoint); err != nil {
+			return err
+		}
+		err = request(cl)
 	}
-	c.forget(endpoint, cl)
-	if cl, _, err = c.client(ctx, endpoint); err != nil {
-		return err
+	if token := c.jwt(); token != "" && errors.Is(err, errToken) {
+		return tokenFault(token, c.cfg.TokenFile, err)
 	}
-	return request(cl)
+	return err
+}
+
+// jwt is the token, or "".
+func (c *connections) jwt() string {
+	if c.token != nil {
+		return c.token.Get()
+	}
+	return c.cfg.Token
 }
 
 // client returns the client for one endpoint, and whether it has logged in just
@@ -100,7 +120,7 @@ func (c *connections) clientConfig(life context.Context, endpoint string) client
 		Endpoints:            []string{endpoint},
 		Username:             c.cfg.Username,
 		Password:             password,
-		Token:                c.cfg.Token,
+		Token:                c.jwt(),
 		DialTimeout:          c.cfg.RequestTimeout,
 		DialKeepAliveTime:    c.cfg.keepAliveTime(),
 		DialKeepAliveTimeout: c.cfg.KeepAliveTimeout,
@@ -111,7 +131,7 @@ func (c *connections) clientConfig(life context.Context, endpoint string) client
 		DialOptions: []grpc.DialOption{
 			grpc.WithInitialWindowSize(4 << 20), grpc.WithInitialConnWindowSize(8 << 20),
 			grpc.WithReadBufferSize(256 << 10),
-			experimental.WithBufferPool(&framePool{}),
+			experimental.WithBufferPool(&wire.Pool{}),
 		},
 		Context: life,
 		Logger:  zap.NewNop(),

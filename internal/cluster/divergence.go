@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,8 +19,10 @@ const (
 
 // Doubtful reports whether two members answered as only members do whose histories
 // differ, or healthy ones whose answers were overtaken by a write: the one with the
-// older revision has applied as many raft entries as the other.
+// older revision has applied as many raft entries as the other. The answers at a proxy
+// do not count: each may be another member's.
 func Doubtful(members []Candidate) bool {
+	members = direct(members)
 	for _, a := range members {
 		for _, b := range members {
 			if a.Revision < b.Revision && a.AppliedIndex >= b.AppliedIndex {
@@ -30,10 +33,15 @@ func Doubtful(members []Candidate) bool {
 	return false
 }
 
+func direct(members []Candidate) []Candidate {
+	return slices.DeleteFunc(slices.Clone(members), func(c Candidate) bool { return c.Proxy })
+}
+
 // Divergence asks members again how far they are, and describes those that cannot
 // be of one history: members that have applied the same raft entries are at the
 // same revision. It returns nil if nothing is proved within about two seconds.
 func (c *Cluster) Divergence(ctx context.Context, members []Candidate) []string {
+	members = direct(members)
 	w := &witness{pairs: map[[2]int]*pairing{}}
 	for a := range members {
 		w.newest = max(w.newest, members[a].AppliedIndex)

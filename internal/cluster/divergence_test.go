@@ -123,7 +123,8 @@ func TestHashKVNow(t *testing.T) {
 				}
 				return &pb.HashKVResponse{Header: header(c.after), Hash: 42, HashRevision: c.hashed, CompactRevision: 5}, nil
 			}})
-		got, err := testserver.Connect(t, cluster.Config{Endpoints: []string{url}}).HashKVNow(t.Context(), url, 7)
+		got, err := testserver.Connect(t, cluster.Config{Endpoints: []string{url}}).HashKVNow(
+			t.Context(), cluster.Candidate{Endpoint: url, MemberID: 1}, 7)
 		want := backup.HashKV{Hash: 42, Revision: 7, CompactRevision: 5}
 		if c.ok != (err == nil) || c.ok && got != want {
 			t.Errorf("%s: got %+v, %v", name, got, err)

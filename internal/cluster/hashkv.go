@@ -29,19 +29,22 @@ var (
 	ErrBehind = errors.New("the member has not reached the revision")
 )
 
-// HashKV asks the member behind endpoint for its hash of the keys at rev. A
-// member that is behind gets some seconds to catch up. It costs the member a
-// scan of its key bucket.
-func (c *Cluster) HashKV(ctx context.Context, endpoint string, rev backup.Revision) (backup.HashKV, error) {
+// HashKV asks a member for its hash of the keys at rev. A member that is behind gets
+// some seconds to catch up. It costs the member a scan of its key bucket. The answer of
+// another member at its endpoint is an error.
+func (c *Cluster) HashKV(ctx context.Context, of Candidate, rev backup.Revision) (backup.HashKV, error) {
 	ctx, cancel := context.WithTimeout(ctx, hashTimeout)
 	defer cancel()
 	var resp *pb.HashKVResponse
-	err := c.conns.do(ctx, endpoint, func(cl *clientv3.Client) (err error) {
+	err := c.conns.do(ctx, of.Endpoint, func(cl *clientv3.Client) (err error) {
 		resp, err = hashKV(ctx, pb.NewMaintenanceClient(cl.ActiveConnection()), rev)
 		return err
 	})
+	if err == nil {
+		err = sameMember(of.MemberID, resp.Header)
+	}
 	if err != nil {
-		return backup.HashKV{}, fmt.Errorf("ask %s for HashKV at %d: %w", endpoint, rev, err)
+		return backup.HashKV{}, fmt.Errorf("ask %s for HashKV at %d: %w", of.Endpoint, rev, err)
 	}
 	return backup.HashKV{Hash: resp.Hash, Revision: rev, CompactRevision: backup.Revision(resp.CompactRevision)}, nil
 }
@@ -68,23 +71,25 @@ func hashKV(ctx context.Context, remote pb.MaintenanceClient, rev backup.Revisio
 	}
 }
 
-// HashKVNow asks the member behind endpoint for its hash of the keys as they are
-// now, and returns an error if it is not at rev. Asked for the revision of its last
-// compaction, a member answers with a hash that it stored before: this question
-// goes round that.
-func (c *Cluster) HashKVNow(ctx context.Context, endpoint string, rev backup.Revision) (backup.HashKV, error) {
+// HashKVNow asks a member for its hash of the keys as they are now, and returns an error
+// if it is not at rev. Asked for the revision of its last compaction, a member answers with
+// a hash that it stored before: this question goes round that.
+func (c *Cluster) HashKVNow(ctx context.Context, of Candidate, rev backup.Revision) (backup.HashKV, error) {
 	ctx, cancel := context.WithTimeout(ctx, hashTimeout)
 	defer cancel()
 	var resp *pb.HashKVResponse
-	st, err := c.surveyor.status(ctx, endpoint)
+	st, err := c.surveyor.status(ctx, of.Endpoint)
 	if err == nil && backup.Revision(st.Header.GetRevision()) != rev {
 		err = errMoved
 	}
 	if err == nil {
-		err = c.conns.do(ctx, endpoint, func(cl *clientv3.Client) (err error) {
+		err = c.conns.do(ctx, of.Endpoint, func(cl *clientv3.Client) (err error) {
 			resp, err = pb.NewMaintenanceClient(cl.ActiveConnection()).HashKV(ctx, &pb.HashKVRequest{})
 			return explain(err)
 		})
+	}
+	if err == nil {
+		err = errors.Join(sameMember(of.MemberID, st.Header), sameMember(of.MemberID, resp.Header))
 	}
 	if err == nil {
 		// etcd 3.5 does not say which revision it has hashed. If the member was at rev
@@ -98,14 +103,13 @@ func (c *Cluster) HashKVNow(ctx context.Context, endpoint string, rev backup.Rev
 		}
 	}
 	if err != nil {
-		return backup.HashKV{}, fmt.Errorf("ask %s for HashKV now, at %d: %w", endpoint, rev, err)
+		return backup.HashKV{}, fmt.Errorf("ask %s for HashKV now, at %d: %w", of.Endpoint, rev, err)
 	}
 	return backup.HashKV{Hash: resp.Hash, Revision: rev, CompactRevision: backup.Revision(resp.CompactRevision)}, nil
 }
 
-// Identify asks the member behind endpoint who it is and how far. With it the caller
-// checks a client URL that a member advertises before it trusts the URL. The result
-// has no concerns, for the other members were not asked.
+// Identify asks the member behind endpoint who it is and how far. The result has no
+// concerns, for the other members were not asked.
 func (c *Cluster) Identify(ctx context.Context, endpoint string) (Candidate, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
 	defer cancel()
@@ -114,4 +118,53 @@ func (c *Cluster) Identify(ctx context.Context, endpoint string) (Candidate, err
 		return Candidate{}, fmt.Errorf("ask %s for its status: %w", endpoint, err)
 	}
 	return newCandidate(answer{endpoint: endpoint, status: st}), nil
+}
+
+// Probe asks the member behind endpoint what [Cluster.Identify] asks, and then for one
+// serializable read. It returns how long the slower of both took. A member whose backend
+// is locked, for HashKV or a defragmentation, answers the first and not the second. The
+// error says that the member did not say who it is, or that another one answered, too.
+//
+// The endpoint may be a client URL that a member advertises. One that is less secure than
+// the endpoints is not asked: that is an [*InsecureError].
+func (c *Cluster) Probe(ctx context.Context, endpoint string) (Candidate, time.Duration, error) {
+	if err := c.cfg.mayFollow(endpoint, c.Endpoints()); err != nil {
+		return Candidate{}, 0, err
+	}
+	began := time.Now()
+	is, err := c.Identify(ctx, endpoint)
+	if err != nil {
+		return Candidate{}, 0, err
+	}
+	took := time.Since(began)
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
+	defer cancel()
+	began = time.Now()
+	var resp *pb.RangeResponse
+	err = c.conns.do(ctx, endpoint, func(cl *clientv3.Client) (err error) {
+		resp, err = pb.NewKVClient(cl.ActiveConnection()).Range(ctx,
+			&pb.RangeRequest{Key: []byte{0}, CountOnly: true, Serializable: true})
+		return explain(err)
+	})
+	took = max(took, time.Since(began))
+	if err != nil { // a refusal is an answer, too: only the time counts
+		return is, took, nil
+	}
+	return is, took, sameMember(is.MemberID, resp.Header)
+}
+
+// Do runs a request with the connection to one endpoint, which may be a client URL that a
+// member advertises, as for [Cluster.Probe]. It is for requests that this package does not
+// make, to members that come and go.
+func (c *Cluster) Do(ctx context.Context, endpoint string, request func(*clientv3.Client) error) error {
+	if err := c.cfg.mayFollow(endpoint, c.Endpoints()); err != nil {
+		return err
+	}
+	return c.conns.do(ctx, endpoint, func(cl *clientv3.Client) error {
+		err := explain(request(cl))
+		if errors.As(err, new(*unreachableError)) {
+			c.conns.forget(endpoint, cl) // see surveyor.status
+		}
+		return err
+	})
 }

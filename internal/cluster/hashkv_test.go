@@ -18,7 +18,7 @@ func TestHashKV(t *testing.T) {
 	c := testserver.Connect(t, cluster.Config{Endpoints: []string{url}})
 	rev := backup.Revision(filled.Revision)
 
-	got, err := c.HashKV(t.Context(), url, rev)
+	got, err := c.HashKV(t.Context(), memberAt(t, c, url), rev)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,20 +29,20 @@ func TestHashKV(t *testing.T) {
 	if got != (backup.HashKV{Hash: want.Hash, Revision: rev, CompactRevision: backup.Revision(filled.Compacted)}) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if _, err := c.HashKV(t.Context(), url, 1); !errors.Is(err, cluster.ErrCompacted) {
+	if _, err := c.HashKV(t.Context(), memberAt(t, c, url), 1); !errors.Is(err, cluster.ErrCompacted) {
 		t.Errorf("compacted revision: got %v", err)
 	}
 	t.Run("FutureRevision", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
-		if _, err := c.HashKV(ctx, url, rev+1000); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := c.HashKV(ctx, memberAt(t, c, url), rev+1000); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("CatchesUp", func(t *testing.T) {
 		answer := make(chan error, 1)
 		go func() {
-			_, err := c.HashKV(t.Context(), url, rev+1)
+			_, err := c.HashKV(t.Context(), memberAt(t, c, url), rev+1)
 			answer <- err
 		}()
 		if _, err := real.Client(t).Put(t.Context(), "late", "value"); err != nil {

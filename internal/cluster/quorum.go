@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -29,6 +30,16 @@ func (c *Cluster) Committed(ctx context.Context, s *Survey) (backup.Position, er
 		}
 	}
 	return backup.Position{}, errors.Join(errs...)
+}
+
+// Sound returns the survey with those candidates only that see a leader and that nothing
+// speaks against.
+func (s *Survey) Sound() *Survey {
+	out := *s
+	out.Candidates = slices.DeleteFunc(slices.Clone(s.Candidates), func(c Candidate) bool {
+		return c.NoLeader || len(c.Concerns) > 0
+	})
+	return &out
 }
 
 func (c *Cluster) committedBy(ctx context.Context, endpoint string) (at backup.Position, err error) {

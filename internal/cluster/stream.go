@@ -15,11 +15,16 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/cluster/wire"
+	"github.com/etcd-backupd/backupd/internal/pace"
 )
 
 // minRate bounds a whole snapshot: a member that sends a few bytes now and then
 // never stalls, yet its read transaction keeps etcd from reusing pages.
 const minRate = 1 << 20 // bytes per second
+
+// maxDatabase is the greatest size that is believed: far more than etcd can hold.
+const maxDatabase = 1 << 50
 
 // StallError is returned by a [Stream] that made no progress in bytes for too
 // long. Messages do not count: an etcd whose disk fails sends empty ones for
@@ -47,11 +52,14 @@ type Stream struct {
 	endpoint string
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
+	remote   pb.MaintenanceClient
 	recv     func() (*pb.SnapshotResponse, error)
 	stall    time.Duration
+	pace     *pace.Limiter
 	timer    *time.Timer
 
 	buf   []byte       // received, not yet read
+	last  int          // bytes of the last message
 	n     atomic.Int64 // received
 	sum   hash.Hash
 	tail  []byte // the last 32 bytes received, not yet in sum
@@ -66,7 +74,7 @@ func (c *Cluster) Stream(ctx context.Context, endpoint string) (s *Stream, err e
 	asked := false
 	err = c.conns.do(ctx, endpoint, func(cl *clientv3.Client) (err error) {
 		asked = true
-		s, err = openStream(ctx, cl, endpoint, c.cfg.StallTimeout)
+		s, err = openStream(ctx, cl, endpoint, &c.cfg)
 		return err
 	})
 	if err != nil && !asked {
@@ -75,16 +83,14 @@ func (c *Cluster) Stream(ctx context.Context, endpoint string) (s *Stream, err e
 	return s, err
 }
 
-func openStream(
-	ctx context.Context, cl *clientv3.Client, endpoint string, stall time.Duration,
-) (*Stream, error) {
-	s := &Stream{endpoint: endpoint, stall: stall, sum: sha256.New()}
+func openStream(ctx context.Context, cl *clientv3.Client, endpoint string, cfg *Config) (*Stream, error) {
+	s := &Stream{endpoint: endpoint, stall: cfg.StallTimeout, pace: pace.New(cfg.MaxRate), sum: sha256.New()}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	s.timer = time.AfterFunc(s.stall, func() {
 		s.cancel(&StallError{Endpoint: endpoint, After: s.n.Load(), Timeout: s.stall})
 	})
-	remote := pb.NewMaintenanceClient(cl.ActiveConnection())
-	rpc, err := remote.Snapshot(s.ctx, &pb.SnapshotRequest{}, grpc.ForceCodecV2(&snapshotCodec{}))
+	s.remote = pb.NewMaintenanceClient(cl.ActiveConnection())
+	rpc, err := s.remote.Snapshot(s.ctx, &pb.SnapshotRequest{}, grpc.ForceCodecV2(&wire.Codec{}))
 	if err == nil {
 		s.recv = rpc.Recv
 		err = s.fill()
@@ -101,6 +107,7 @@ func openStream(
 // Read yields the database and its trailer.
 func (s *Stream) Read(p []byte) (int, error) {
 	if len(s.buf) == 0 && s.err == nil {
+		s.pace.Wait(s.ctx, s.last)
 		s.timer.Reset(s.stall)
 		s.err = s.fill()
 	}
@@ -130,10 +137,13 @@ func (s *Stream) fill() error {
 		if len(msg.Blob) == 0 {
 			continue // the timer goes on
 		}
-		s.n.Add(int64(len(msg.Blob)))
+		if n := s.n.Add(int64(len(msg.Blob))); n > s.Total+sha256.Size {
+			// Whoever receives it has made room for what was announced.
+			return s.odd(n)
+		}
 		s.hash(msg.Blob)
 		_, _ = s.check.Write(msg.Blob) // never fails
-		s.buf = msg.Blob
+		s.buf, s.last = msg.Blob, len(msg.Blob)
 		return nil
 	}
 }
@@ -145,7 +155,7 @@ func (s *Stream) begin(msg *pb.SnapshotResponse) {
 	if len(msg.Blob) == 0 {
 		return
 	}
-	s.Total = int64(len(msg.Blob)) + int64(msg.RemainingBytes)
+	s.Total = int64(len(msg.Blob)) + int64(min(msg.RemainingBytes, maxDatabase))
 	limit := max(5*time.Minute, time.Duration(s.Total/minRate)*time.Second)
 	deadline := time.AfterFunc(limit, func() {
 		s.cancel(fmt.Errorf("stream snapshot from %s: not complete after %v", s.endpoint, limit))
@@ -178,8 +188,7 @@ func (s *Stream) finish() error {
 	case n == s.Total:
 		return backup.Corruptf("stream snapshot from %s: %d bytes came without etcd's SHA-256 trailer", s.endpoint, n)
 	case n != s.Total+sha256.Size:
-		return backup.Corruptf("stream snapshot from %s: %d bytes came, %d and a trailer were announced",
-			s.endpoint, n, s.Total)
+		return s.odd(n)
 	case n%512 != sha256.Size:
 		// etcd's own tools recognize a file with a trailer by this length.
 		return backup.Corruptf("stream snapshot from %s: %d bytes are no database and trailer", s.endpoint, n)
@@ -190,6 +199,12 @@ func (s *Stream) finish() error {
 	s.sum.Write(s.tail)
 	s.blob = backup.Blob{Bytes: n, SHA256: backup.Digest(s.sum.Sum(nil))}
 	return io.EOF
+}
+
+// odd is the error for a stream of another length than it announced.
+func (s *Stream) odd(n int64) error {
+	return backup.Corruptf("stream snapshot from %s: %d bytes came, %d and a trailer were announced",
+		s.endpoint, n, s.Total)
 }
 
 // Checksum returns the checksum of all bytes until now. Copies of them are
@@ -211,6 +226,20 @@ func (s *Stream) explain(err error) error {
 	}
 	return fmt.Errorf("stream snapshot from %s: after %d bytes: %w", s.endpoint, s.n.Load(), explain(err))
 }
+
+// Status asks the member that sends the stream for its status, over the same
+// connection. Unlike a survey it never ends that connection.
+func (s *Stream) Status(ctx context.Context) (Candidate, error) {
+	st, err := s.remote.Status(ctx, &pb.StatusRequest{})
+	if err != nil {
+		return Candidate{}, explain(err)
+	}
+	return newCandidate(answer{endpoint: s.endpoint, status: st}), nil
+}
+
+// End ends the stream because of err, which Read then returns. It may be called while
+// another goroutine reads.
+func (s *Stream) End(err error) { s.cancel(err) }
 
 // Close ends the stream, so that etcd can reuse its pages.
 func (s *Stream) Close() error {

@@ -120,6 +120,25 @@ func TestStream_Faults(t *testing.T) {
 	}
 }
 
+// TestStream_Endless: a stream that goes on after the bytes that it announced is cut, and
+// nothing of what is too much is passed on.
+func TestStream_Endless(t *testing.T) {
+	for name, announced := range map[string]int{"Bytes": 64 << 10, "None": 0} {
+		db := testserver.FakeDB()[:max(announced, 512)]
+		raw, _, err := read(t, func(r *pb.SnapshotRequest, s grpc.ServerStreamingServer[pb.SnapshotResponse]) error {
+			for { // until the client leaves
+				if err := inChunks(db, announced, 8<<10)(r, s); err != nil {
+					return err
+				}
+			}
+		})
+		if !errors.Is(err, backup.ErrCorrupt) || !strings.Contains(err.Error(), "were announced") ||
+			len(raw) > len(db)+sha256.Size {
+			t.Errorf("%s: %d bytes were passed on, error %v", name, len(raw), err)
+		}
+	}
+}
+
 var errStalled = errors.New("a StallError is expected")
 
 // TestStream_Slow: neither a slow reader nor a slow member that makes progress
@@ -159,6 +178,25 @@ func TestStream_Slow(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestStream_MaxRate: a stream is not faster than its bound. Its first message, and what
+// a tenth of a second may make up for, are free.
+func TestStream_MaxRate(t *testing.T) {
+	const rate = cluster.MinMaxRate
+	db := bytes.Repeat(testserver.FakeDB(), 16)
+	url := testserver.StartFakeMember(t, testserver.FakeMember{Snapshot: testserver.GoodSnapshot(db)})
+	c := testserver.Connect(t, cluster.Config{Endpoints: []string{url}, MaxRate: rate})
+	began := time.Now()
+	s, err := c.Stream(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	n, err := io.Copy(io.Discard, s)
+	if took := time.Since(began); err != nil || n != int64(len(db))+32 || took < 300*time.Millisecond {
+		t.Errorf("%d bytes in %v, error %v: more than %d a second", n, took, err, rate)
+	}
 }
 
 func TestStream_Cancelled(t *testing.T) {

@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/cluster/endpoint"
+	"github.com/etcd-backupd/backupd/internal/secret"
 )
 
 // MaxLag is how many raft entries a member may be behind the newest before it
@@ -63,6 +65,10 @@ type Candidate struct {
 	Leader        bool
 	Learner       bool
 	NoLeader      bool
+	// Proxy says that not one member answers at the endpoint, but something that passes
+	// requests on to any of them: see [ProxyError]. MemberID and what follows are then of
+	// one that happened to answer.
+	Proxy bool
 	// Concerns are the reasons to prefer other members, the worst first. A healthy
 	// voting member has none.
 	Concerns []string
@@ -97,9 +103,9 @@ func (s *Survey) Member(id backup.MemberID) backup.Member {
 // Unreachable reports whether the endpoint was asked and did not answer in the time
 // that a request may take. Its scheme does not matter: members advertise URLs,
 // people type host:port.
-func (s *Survey) Unreachable(endpoint string) bool {
+func (s *Survey) Unreachable(address string) bool {
 	return slices.ContainsFunc(s.Refused, func(r Refusal) bool {
-		return r.Err != errLearner && r.Err != errLate && SameEndpoint(r.Endpoint, endpoint)
+		return r.Err != errLearner && r.Err != errLate && endpoint.Same(r.Endpoint, address)
 	})
 }
 
@@ -118,10 +124,10 @@ func (s *Survey) Late() []string {
 // Corrupt returns the members for which a CORRUPT alarm is active.
 func (s *Survey) Corrupt() []backup.MemberID { return backup.CorruptMembers(s.Alarms) }
 
-// Endpoint returns the endpoint that answered for a member, or "".
+// Endpoint returns the endpoint at which a member itself answered, or "".
 func (s *Survey) Endpoint(id backup.MemberID) string {
 	for _, c := range s.Candidates {
-		if c.MemberID == id {
+		if c.MemberID == id && !c.Proxy {
 			return c.Endpoint
 		}
 	}
@@ -132,23 +138,31 @@ type answer struct {
 	endpoint string
 	status   *pb.StatusResponse
 	err      error
+
+	// The member's own list of members, or why there is none.
+	members    []backup.Member
+	membersErr error
 }
 
 // Survey asks every endpoint for its status and ranks those that can serve a
 // snapshot. It returns a [*NoMemberError] if none can. Endpoints of different
 // clusters are an error: a snapshot must not depend on which one answers first.
-func (c *Cluster) Survey(ctx context.Context) (*Survey, error) { return c.surveyor.survey(ctx) }
+func (c *Cluster) Survey(ctx context.Context) (*Survey, error) {
+	if err := c.discover(); err != nil {
+		return nil, err
+	}
+	return c.surveyor.survey(ctx, c.Endpoints())
+}
 
 // surveyor asks the members about themselves.
 type surveyor struct {
-	conns     *connections
-	endpoints []string
-	timeout   time.Duration // of one request
+	conns   *connections
+	timeout time.Duration // of one request
 }
 
-func (c *surveyor) survey(ctx context.Context) (*Survey, error) {
+func (c *surveyor) survey(ctx context.Context, endpoints []string) (*Survey, error) {
 	s := &Survey{Began: time.Now().UTC()}
-	answers := c.askAll(ctx)
+	answers := c.askAll(ctx, endpoints)
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("ask members for their status: %w", context.Cause(ctx))
 	}
@@ -163,7 +177,7 @@ func (c *surveyor) survey(ctx context.Context) (*Survey, error) {
 				a.endpoint, id, s.ClusterID)
 		}
 		s.ClusterID = id
-		s.addAlarms(a.status.Errors)
+		s.AddAlarms(a.status.Errors)
 		s.Index, s.Term = max(s.Index, a.status.RaftAppliedIndex), max(s.Term, a.status.RaftTerm)
 		s.HighWater = max(s.HighWater, backup.Revision(a.status.Header.GetRevision()))
 	}
@@ -171,16 +185,28 @@ func (c *surveyor) survey(ctx context.Context) (*Survey, error) {
 		return nil, &NoMemberError{s.Refused}
 	}
 	for _, a := range answers {
-		if a.err == nil && s.Endpoint(backup.MemberID(a.status.Header.GetMemberId())) == "" {
-			s.Candidates = append(s.Candidates, newCandidate(a))
+		if a.err == nil {
+			s.add(newCandidate(a))
 		}
 	}
 	s.rank(s.Index)
 	if len(s.Candidates) == 0 {
 		return nil, &NoMemberError{s.Refused}
 	}
-	c.membership(ctx, s)
+	s.membership(answers)
 	return s, nil
+}
+
+// add adds a candidate, unless the member is there already. What it says itself counts
+// more than what a proxy passed on.
+func (s *Survey) add(c Candidate) {
+	i := slices.IndexFunc(s.Candidates, func(known Candidate) bool { return known.MemberID == c.MemberID })
+	switch {
+	case i < 0:
+		s.Candidates = append(s.Candidates, c)
+	case s.Candidates[i].Proxy && !c.Proxy:
+		s.Candidates[i] = c
+	}
 }
 
 // grace is how long Survey waits for slower endpoints after a healthy voting
@@ -189,22 +215,38 @@ const grace = 1500 * time.Millisecond
 
 var errLate = fmt.Errorf("no answer within %v of another member's", grace)
 
-func (c *surveyor) askAll(ctx context.Context) []answer {
+// askAll asks each endpoint for its status, and those that give it for their members.
+func (c *surveyor) askAll(ctx context.Context, endpoints []string) []answer {
+	answers := make([]answer, len(endpoints))
+	hurried(ctx, len(answers), func(ctx context.Context, i int) bool {
+		answers[i] = c.ask(ctx, endpoints[i])
+		return answers[i].healthy()
+	})
+	hurried(ctx, len(answers), func(ctx context.Context, i int) bool {
+		if answers[i].err != nil {
+			return false
+		}
+		answers[i].members, answers[i].membersErr = c.membersBy(ctx, &answers[i])
+		return answers[i].membersErr == nil
+	})
+	return answers
+}
+
+// hurried calls ask with each number below n, all at once. When one call returns true the
+// others have the time of [grace] left.
+func hurried(ctx context.Context, n int, ask func(ctx context.Context, i int) bool) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	answers := make([]answer, len(c.endpoints))
 	var wg sync.WaitGroup
-	for i, ep := range c.endpoints {
+	for i := range n {
 		wg.Go(func() {
-			answers[i] = c.ask(ctx, ep)
-			if answers[i].healthy() {
+			if ask(ctx, i) {
 				hurry := time.AfterFunc(grace, func() { cancel(errLate) })
 				context.AfterFunc(ctx, func() { hurry.Stop() })
 			}
 		})
 	}
 	wg.Wait()
-	return answers
 }
 
 func (c *surveyor) ask(ctx context.Context, endpoint string) answer {
@@ -214,7 +256,7 @@ func (c *surveyor) ask(ctx context.Context, endpoint string) answer {
 	if err != nil && context.Cause(ctx) == errLate {
 		err = errLate
 	}
-	return answer{endpoint, st, err}
+	return answer{endpoint: endpoint, status: st, err: err}
 }
 
 func (c *surveyor) status(ctx context.Context, endpoint string) (st *pb.StatusResponse, err error) {
@@ -250,6 +292,7 @@ func newCandidate(a answer) Candidate {
 		Leader:        st.Leader != 0 && st.Leader == st.Header.GetMemberId(),
 		Learner:       st.IsLearner,
 		NoLeader:      st.Leader == 0,
+		Proxy:         errors.As(a.membersErr, new(*ProxyError)),
 	}
 }
 
@@ -258,7 +301,8 @@ func newCandidate(a answer) Candidate {
 // fail in a cluster that has lost its quorum.
 var alarmPattern = regexp.MustCompile(`^\s*(?:memberID:\s*(\d+)\s+)?alarm:\s*([A-Z]+)`)
 
-func (s *Survey) addAlarms(statusErrors []string) {
+// AddAlarms adds the alarms that the errors of a status answer name.
+func (s *Survey) AddAlarms(statusErrors []string) {
 	for _, text := range statusErrors {
 		m := alarmPattern.FindStringSubmatch(text)
 		if m == nil {
@@ -272,41 +316,49 @@ func (s *Survey) addAlarms(statusErrors []string) {
 	}
 }
 
-// membership asks the candidates, one after the other, for the list of members. A
-// learner does not serve it, and a user without permission does not get it: then
-// the list stays empty, and MembersErr says why.
-func (c *surveyor) membership(ctx context.Context, s *Survey) {
+// membership takes the list of members from the best candidate that has a believable
+// one.
+func (s *Survey) membership(answers []answer) {
 	var errs []error
 	for _, cand := range s.Candidates {
-		list, err := c.membersBy(ctx, cand.Endpoint)
-		if err == nil {
-			s.Members = list
+		i := slices.IndexFunc(answers, func(a answer) bool { return a.endpoint == cand.Endpoint })
+		if answers[i].membersErr == nil {
+			s.Members = answers[i].members
 			return
 		}
-		errs = append(errs, fmt.Errorf("list members of %s: %w", cand.Endpoint, err))
+		errs = append(errs, fmt.Errorf("list members of %s: %w", cand.Endpoint, answers[i].membersErr))
 	}
 	s.MembersErr = errors.Join(errs...)
 }
 
-func (c *surveyor) membersBy(ctx context.Context, endpoint string) ([]backup.Member, error) {
+// membersBy asks a member that has answered for its list of members. A learner does not
+// serve it, and a user without permission does not get it.
+func (c *surveyor) membersBy(ctx context.Context, a *answer) ([]backup.Member, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	var list *clientv3.MemberListResponse
-	err := c.conns.do(ctx, endpoint, func(cl *clientv3.Client) (err error) {
+	err := c.conns.do(ctx, a.endpoint, func(cl *clientv3.Client) (err error) {
 		list, err = cl.MemberList(ctx, clientv3.WithSerializable())
 		return explain(err)
 	})
-	if err != nil {
+	switch {
+	case err != nil && context.Cause(ctx) == errLate:
+		return nil, errLate
+	case err != nil:
 		return nil, err
 	}
 	var out []backup.Member
 	for _, m := range list.Members {
 		out = append(out, backup.Member{
-			ID: backup.MemberID(m.ID), Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs,
-			Learner: m.IsLearner,
+			ID: backup.MemberID(m.ID), Name: m.Name, Learner: m.IsLearner,
+			PeerURLs: secret.Without(m.PeerURLs), ClientURLs: secret.Without(m.ClientURLs),
 		})
 	}
-	return out, nil
+	itself := backup.MemberID(a.status.Header.GetMemberId())
+	if !slices.ContainsFunc(out, func(m backup.Member) bool { return m.ID == itself }) {
+		return nil, proxyError("its list of members lacks member %s, which has answered", itself)
+	}
+	return out, sameMember(itself, list.Header)
 }
 
 // Ranks of a candidate, the lower the better. A snapshot under an alarm or
@@ -319,6 +371,7 @@ const (
 	rankNoSpace
 	rankNoLeader
 	rankCorrupt
+	rankProxy
 )
 
 var errLearner = backup.WithHint(errors.New("it is a learner"),
@@ -377,6 +430,9 @@ func (c *Candidate) grade(alarms []backup.Alarm, newest uint64) {
 	}
 	if c.NoLeader {
 		worse(rankNoLeader, "it sees no leader")
+	}
+	if c.Proxy {
+		worse(rankProxy, "a proxy answers there: which member sends the database is not known")
 	}
 }
 

@@ -1,7 +1,6 @@
 package cluster_test
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -11,8 +10,6 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
@@ -30,11 +27,11 @@ func TestSurvey(t *testing.T) {
 		if len(s.Candidates) != 3 {
 			t.Fatalf("got %v, refused %v", s.Candidates, s.Refused)
 		}
-		lead(t, s) // or chance might make the right order
+		testserver.Lead(t, s) // or chance might make the right order
 		testserver.Eventually(t, "the member with the lowest id leads", func() bool {
 			s = survey(t, c)
 			ids := s.Candidates
-			first := lowest(ids).MemberID
+			first := testserver.Lowest(ids).MemberID
 			return slices.ContainsFunc(ids, func(c cluster.Candidate) bool { return c.Leader && c.MemberID == first })
 		})
 		if len(s.Candidates) != 3 || len(s.Refused) != 0 || len(s.Members) != 3 || len(s.Alarms) != 0 {
@@ -108,29 +105,6 @@ func TestSurvey(t *testing.T) {
 	t.Run("Learner", func(t *testing.T) { testLearner(t, real) })
 	t.Run("Alarm", func(t *testing.T) { testAlarm(t, real) })
 	t.Run("QuorumLost", func(t *testing.T) { testQuorumLost(t, real) })
-}
-
-// lead makes the member with the lowest id the leader, unless it is.
-func lead(t *testing.T, s *cluster.Survey) {
-	t.Helper()
-	to := lowest(s.Candidates)
-	for _, c := range s.Candidates {
-		if !c.Leader || c.MemberID == to.MemberID {
-			continue
-		}
-		client, err := clientv3.New(clientv3.Config{Endpoints: []string{c.Endpoint}, Logger: zap.NewNop()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = client.MoveLeader(t.Context(), uint64(to.MemberID))
-		if err := errors.Join(err, client.Close()); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func lowest(all []cluster.Candidate) cluster.Candidate {
-	return slices.MinFunc(all, func(a, b cluster.Candidate) int { return cmp.Compare(a.MemberID, b.MemberID) })
 }
 
 func testLearner(t *testing.T, real *testserver.Cluster) {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -37,6 +38,22 @@ func (c *Config) wantsTLS() bool {
 		slices.ContainsFunc(c.Endpoints, func(ep string) bool { return strings.Contains(ep, "://") && c.Secure(ep) })
 }
 
+// mayFollow returns an error if a URL that a member advertises is less secure than an
+// endpoint that the operator named: anybody on the way would read the password or token,
+// or anybody at an address that is not the member's any more.
+func (c *Config) mayFollow(advertised string, named []string) error {
+	login := c.Username+c.Token+c.TokenFile != ""
+	switch {
+	case slices.Contains(named, advertised) || !slices.ContainsFunc(named, c.Secure):
+		return nil
+	case !c.Secure(advertised):
+		return &InsecureError{advertised, "which has no TLS as the endpoints have"}
+	case c.InsecureSkipVerify && login:
+		return &InsecureError{advertised, "and without a verified certificate nobody knows who gets the login there"}
+	}
+	return nil
+}
+
 // URL returns an endpoint with its scheme.
 func (c *Config) URL(endpoint string) string {
 	switch {
@@ -46,18 +63,6 @@ func (c *Config) URL(endpoint string) string {
 		return "https://" + endpoint
 	}
 	return "http://" + endpoint
-}
-
-// SameEndpoint reports whether two endpoints name the same address, whatever
-// their schemes are.
-func SameEndpoint(a, b string) bool { return address(a) == address(b) }
-
-// address is an endpoint without its scheme.
-func address(endpoint string) string {
-	if _, after, ok := strings.Cut(endpoint, "://"); ok {
-		endpoint = after
-	}
-	return strings.ToLower(strings.TrimSuffix(endpoint, "/"))
 }
 
 // TLS returns the configuration for one connection to a member, with the files
@@ -74,7 +79,7 @@ func (c *Config) TLS() (*tls.Config, error) {
 
 // tlsFiles returns nil if nothing asks for TLS.
 func (c *Config) tlsFiles() (*tlsFiles, error) {
-	if !c.wantsTLS() && c.DiscoverySRV == "" {
+	if !c.wantsTLS() && c.ServerName == "" {
 		return nil, nil
 	}
 	if (c.CertFile == "") != (c.KeyFile == "") {
@@ -83,10 +88,8 @@ func (c *Config) tlsFiles() (*tlsFiles, error) {
 	f := &tlsFiles{base: &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		InsecureSkipVerify: c.InsecureSkipVerify, //nolint:gosec // the user asked for it by this name
+		ServerName:         c.ServerName,
 	}}
-	if c.DiscoverySRV != "" && !c.InsecureDiscovery {
-		f.base.ServerName = c.DiscoverySRV
-	}
 	var err error
 	if c.CAFile != "" {
 		if f.roots, err = certs.LoadPool(c.Log, c.CAFile); err != nil {
@@ -129,6 +132,9 @@ type freshCredentials struct {
 func (c *freshCredentials) ClientHandshake(
 	ctx context.Context, authority string, conn net.Conn,
 ) (net.Conn, credentials.AuthInfo, error) {
+	// The client sets an authority of its own, which counts more than the name in the
+	// configuration.
+	authority = cmp.Or(c.files.base.ServerName, authority)
 	return credentials.NewTLS(c.files.config()).ClientHandshake(ctx, authority, conn)
 }
 
@@ -153,6 +159,22 @@ func (c *Config) passwordFile() (*certs.Reloaded[string], error) {
 		return nil, fmt.Errorf("read password file: %w", err)
 	}
 	return password, nil
+}
+
+// tokenFile returns nil if there is none.
+func (c *Config) tokenFile() (*certs.Reloaded[string], error) {
+	switch {
+	case c.TokenFile == "":
+		return nil, nil
+	case c.Token != "" || c.Username != "":
+		return nil, fmt.Errorf("token file %s: there is a user or a token too: remove one of them", c.TokenFile)
+	}
+	parse := func(contents [][]byte) (string, error) { return ParsePassword(contents[0]) }
+	token, err := certs.Load(c.Log, parse, c.TokenFile)
+	if err != nil {
+		return nil, fmt.Errorf("read token file: %w", err)
+	}
+	return token, nil
 }
 
 // ParsePassword returns the only line of a password file. clientv3 does not log

@@ -9,9 +9,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
+	"github.com/etcd-backupd/backupd/internal/cluster/endpoint"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
@@ -52,6 +54,34 @@ func writeFile(t *testing.T, path string, raw []byte) {
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()
 	writeFile(t, to, readFile(t, from))
+}
+
+// TestProbe_Advertised: what a member advertises is asked only as securely as the endpoints.
+func TestProbe_Advertised(t *testing.T) {
+	const named = "https://127.0.0.1:1"
+	for name, c := range map[string]struct {
+		conf cluster.Config
+		url  string
+		ok   bool
+	}{
+		"Plain":      {cluster.Config{Endpoints: []string{named}}, "http://127.0.0.1:2", false},
+		"Socket":     {cluster.Config{Endpoints: []string{named}}, "unix:///none", false},
+		"TLS":        {cluster.Config{Endpoints: []string{named}}, "https://127.0.0.1:2", true},
+		"NamedPlain": {cluster.Config{Endpoints: []string{named, "http://127.0.0.1:2"}}, "http://127.0.0.1:2", true},
+		"NoTLS":      {cluster.Config{Endpoints: []string{"http://127.0.0.1:1"}}, "http://127.0.0.1:2", true},
+		"Mixed":      {cluster.Config{Endpoints: []string{"http://127.0.0.1:1", named}}, "http://127.0.0.1:2", false},
+		"Unverified": {cluster.Config{Endpoints: []string{named}, InsecureSkipVerify: true}, "https://127.0.0.1:2", true},
+		"UnverifiedToken": {cluster.Config{Endpoints: []string{named}, InsecureSkipVerify: true, Token: "x"},
+			"https://127.0.0.1:2", false},
+		"UnverifiedLogin": {cluster.Config{Endpoints: []string{named}, InsecureSkipVerify: true, Username: "u",
+			Password: "p"}, "https://127.0.0.1:2", false},
+	} {
+		c.conf.RequestTimeout = 50 * time.Millisecond
+		_, _, err := testserver.Connect(t, c.conf).Probe(t.Context(), c.url) // nobody is there
+		if refused := errors.As(err, new(*cluster.InsecureError)); refused == c.ok || err == nil {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
 }
 
 // TestTLS_Rotation: a cluster gets certificates of another authority, first its
@@ -143,7 +173,7 @@ func TestPasswordFile(t *testing.T) {
 		"Survey": func() { survey(t, c) },
 		"Stream": func() { readAll(t, c, url) },
 		"HashKV": func() {
-			if _, err := c.HashKV(t.Context(), url, backup.Revision(filled.Revision)); err != nil {
+			if _, err := c.HashKV(t.Context(), memberAt(t, c, url), backup.Revision(filled.Revision)); err != nil {
 				t.Error(err)
 			}
 		},
@@ -220,7 +250,7 @@ func TestConfig_Secure(t *testing.T) {
 	if conf, err := mixed.TLS(); conf == nil || err != nil {
 		t.Errorf("with TLS: got %v, %v", conf, err)
 	}
-	if !cluster.SameEndpoint("https://A:1/", "a:1") || cluster.SameEndpoint("a:1", "a:2") {
+	if !endpoint.Same("https://A:1/", "a:1") || endpoint.Same("a:1", "a:2") {
 		t.Error("wrong endpoints are the same")
 	}
 }

@@ -2,32 +2,52 @@ package cluster
 
 import (
 	"cmp"
+	"slices"
+	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
 // Worker returns the member whose daemon takes the snapshot, if each member has a
-// daemon beside it: the healthy voting follower with the lowest id, else the
-// leader, else 0. Daemons that got the same answers agree without talking to each
-// other. If the answers differ for a moment, two may work, or none.
-func Worker(s *Survey) backup.MemberID {
-	var worker, leader *Candidate
+// daemon beside it: the healthy voting follower with the lowest id, or else the leader.
+// If turns were missed, see [Turn], it is the next by id, and the leader last; 0: there is
+// none. Daemons that got the same answers agree without talking to each other. If the
+// answers differ for a moment, two may work, or none.
+func Worker(s *Survey, turn int) backup.MemberID {
+	var order []backup.MemberID
+	var leader *Candidate
 	for i := range s.Candidates {
 		c := &s.Candidates[i]
-		if c.healthyFollower() && (worker == nil || c.MemberID < worker.MemberID) {
-			worker = c
+		if c.Proxy {
+			continue
+		}
+		if c.healthyFollower() {
+			order = append(order, c.MemberID)
 		}
 		if c.Leader && (leader == nil || newerLeader(c, leader) > 0) {
 			leader = c
 		}
 	}
-	switch {
-	case worker != nil:
-		return worker.MemberID
-	case leader != nil:
-		return leader.MemberID
+	slices.Sort(order)
+	if leader != nil {
+		order = append(order, leader.MemberID)
 	}
-	return 0
+	if len(order) == 0 {
+		return 0
+	}
+	return order[turn%len(order)]
+}
+
+// Turn returns how many daemons have missed their turn, if the newest snapshot is that
+// old, and how long ago the last of these turns ended. A daemon misses its turn if
+// nobody has taken a snapshot in one and a half intervals of the schedule, and each
+// further one in one interval.
+func Turn(age, interval time.Duration) (missed int, ago time.Duration) {
+	over := age - interval*3/2
+	if over < 0 || interval <= 0 {
+		return 0, 0
+	}
+	return 1 + int(over/interval), over % interval
 }
 
 func (c *Candidate) healthyFollower() bool {

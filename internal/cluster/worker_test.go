@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
@@ -46,10 +47,42 @@ func TestWorker(t *testing.T) {
 		"TwoLeadersOneTerm": {[]cluster.Candidate{leader(3), leader(2)}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := cluster.Worker(&cluster.Survey{Candidates: c.all}); got != c.want {
+			if got := cluster.Worker(&cluster.Survey{Candidates: c.all}, 0); got != c.want {
 				t.Errorf("got member %s, want %s", got, c.want)
 			}
 		})
+	}
+}
+
+// TestWorker_Turns: the followers come in the order of their ids, then the leader, and
+// then the first again. Whoever is not healthy has no turn.
+func TestWorker_Turns(t *testing.T) {
+	const hour = time.Hour
+	s := &cluster.Survey{Candidates: []cluster.Candidate{
+		{MemberID: 9}, {MemberID: 1, Leader: true}, {MemberID: 2, NoLeader: true}, {MemberID: 5},
+		{MemberID: 3, Learner: true},
+		{MemberID: 4, Concerns: []string{"its NOSPACE alarm is active"}},
+	}}
+	for age, want := range map[time.Duration]backup.MemberID{
+		-hour: 5, 0: 5, hour: 5, 90*time.Minute - 1: 5, 90 * time.Minute: 9, 150*time.Minute - 1: 9, 150 * time.Minute: 1,
+		200 * time.Minute: 1, 210 * time.Minute: 5, 270 * time.Minute: 9, 100000 * hour: 5,
+	} {
+		turn, ago := cluster.Turn(age, hour)
+		if got := cluster.Worker(s, turn); got != want {
+			t.Errorf("%v: got member %s, want %s", age, got, want)
+		}
+		if begun, _ := cluster.Turn(age-ago, hour); turn > 0 && (begun != turn || ago < 0 || ago >= hour) {
+			t.Errorf("%v: turn %d began %v ago", age, turn, ago)
+		}
+		if before, _ := cluster.Turn(age-ago-1, hour); turn > 0 && before != turn-1 {
+			t.Errorf("%v: before turn %d came %d", age, turn, before)
+		}
+	}
+	if got := cluster.Worker(&cluster.Survey{}, 7); got != 0 {
+		t.Errorf("got member %s of none", got)
+	}
+	if turn, _ := cluster.Turn(hour, 0); turn != 0 {
+		t.Errorf("without a schedule: turn %d", turn)
 	}
 }
 
@@ -74,7 +107,7 @@ func TestWorker_Agree(t *testing.T) {
 				if err != nil || len(s.Candidates) != members {
 					return false
 				}
-				w := cluster.Worker(s)
+				w := cluster.Worker(s, 0)
 				if i > 0 && w != worker {
 					return false
 				}

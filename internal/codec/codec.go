@@ -20,6 +20,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/secret"
 )
 
 // Options say how plain bytes are stored. The zero value stores them unchanged.
@@ -63,6 +64,7 @@ func (o Options) Encoding() backup.Encoding {
 type Recipients struct {
 	list  []age.Recipient
 	names []string
+	parse func(key string) (age.Recipient, error)
 }
 
 // Len returns the number of recipients.
@@ -75,18 +77,28 @@ func (r Recipients) Strings() []string { return r.names }
 // file holds one key a line; blank lines and lines that begin with # are ignored.
 // It is an error if a key is malformed, a file holds no key, or age cannot
 // combine the keys (post-quantum and classic). No keys and no files mean no
-// encryption.
+// encryption. SSH keys and plugins need a person: see [Hand.ParseRecipients].
 func ParseRecipients(keys, files []string) (Recipients, error) {
-	var r Recipients
+	return parseRecipients(keys, files, func(key string) (age.Recipient, error) {
+		parsed, err := age.ParseRecipients(strings.NewReader(key))
+		if err != nil || len(parsed) != 1 {
+			return nil, fmt.Errorf("recipient %q is not an age public key (age1... or age1pq1...)%s", key, byHand(key))
+		}
+		return parsed[0], nil
+	})
+}
+
+func parseRecipients(keys, files []string, parse func(key string) (age.Recipient, error)) (Recipients, error) {
+	r := Recipients{parse: parse}
 	for _, k := range keys {
 		if err := r.add(k); err != nil {
 			return Recipients{}, err
 		}
 	}
 	for _, name := range files {
-		raw, err := os.ReadFile(name)
+		raw, err := readNamed("recipients file", name)
 		if err != nil {
-			return Recipients{}, fmt.Errorf("read recipients file: %w", err)
+			return Recipients{}, err
 		}
 		before := r.Len()
 		for i, line := range strings.Split(string(raw), "\n") {
@@ -113,16 +125,16 @@ func ParseRecipients(keys, files []string) (Recipients, error) {
 
 func (r *Recipients) add(key string) error {
 	key = strings.TrimSpace(key)
-	if strings.HasPrefix(key, "AGE-SECRET-KEY-") {
+	if secret.Holds(key) {
 		return errors.New("this is an age identity (a secret key), not a recipient: " +
 			"give the public key that begins with age1")
 	}
-	parsed, err := age.ParseRecipients(strings.NewReader(key))
-	if err != nil || len(parsed) != 1 {
-		return fmt.Errorf("recipient %q is not an age public key (age1... or age1pq1...)", key)
+	parsed, err := r.parse(key)
+	if err != nil {
+		return err
 	}
-	r.list = append(r.list, parsed[0])
-	r.names = append(r.names, key)
+	r.list = append(r.list, parsed)
+	r.names = append(r.names, withoutComment(key))
 	return nil
 }
 
@@ -130,23 +142,40 @@ func (r *Recipients) add(key string) error {
 // the reading side.
 type Identities []age.Identity
 
-// ReadIdentities reads age identity files: one AGE-SECRET-KEY a line.
+// ReadIdentities reads age identity files: one AGE-SECRET-KEY a line. All other kinds need a
+// person: see [Hand.ReadIdentities].
 func ReadIdentities(files []string) (Identities, error) {
 	var ids Identities
 	for _, name := range files {
-		raw, err := os.ReadFile(name)
+		raw, err := readNamed("identity file", name)
 		if err != nil {
-			return nil, fmt.Errorf("read identity file: %w", err)
+			return nil, err
 		}
 		parsed, err := age.ParseIdentities(bytes.NewReader(raw))
 		if err != nil {
 			// The library's error can quote the line, which is a secret.
 			return nil, fmt.Errorf("identity file %s holds no usable age identity "+
-				"(want lines that begin with AGE-SECRET-KEY-)", name)
+				"(want secret keys as age-keygen prints them, one a line; "+
+				"plugins, SSH keys and passphrases are for commands by hand)",
+				name)
 		}
 		ids = append(ids, parsed...)
 	}
 	return ids, nil
+}
+
+// readNamed reads a file of keys. A secret key in place of its name is not repeated.
+func readNamed(what, name string) ([]byte, error) {
+	if secret.Holds(name) {
+		return nil, backup.WithHint(fmt.Errorf("read %s: this is a secret key, and not the name of a file", what),
+			"write the key into a file that nobody else can read, and give the name of that; "+
+				"a command line is seen by every user of the host, so make a new key if others use it")
+	}
+	raw, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", what, err)
+	}
+	return raw, nil
 }
 
 // meter counts and hashes the bytes that are written to it.

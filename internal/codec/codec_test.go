@@ -247,6 +247,10 @@ func TestParseRecipients(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := id.Recipient().String()
+	typo := good[:len(good)-1] + "x"
+	if typo == good {
+		typo = good[:len(good)-1] + "q"
+	}
 	write := func(s string) string {
 		name := filepath.Join(t.TempDir(), "recipients.txt")
 		if err := os.WriteFile(name, []byte(s), 0o600); err != nil {
@@ -263,7 +267,7 @@ func TestParseRecipients(t *testing.T) {
 		"one":            {keys: []string{good}, want: 1},
 		"file":           {files: []string{write("# ops\n" + good + "\n\n")}, want: 1},
 		"several":        {keys: []string{good}, files: []string{write(good)}, want: 2},
-		"typo":           {keys: []string{good[:len(good)-1] + "x"}, err: "not an age public key"},
+		"typo":           {keys: []string{typo}, err: "not an age public key"},
 		"empty string":   {keys: []string{""}, err: "not an age public key"},
 		"empty file":     {files: []string{write("# none\n")}, err: "holds no recipient"},
 		"typo in file":   {files: []string{write("#\n\nage1nonsense\n")}, err: "recipients.txt:3"},
@@ -281,5 +285,48 @@ func TestParseRecipients(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), id.String()) {
 			t.Errorf("%s: the error shows a secret key", name)
 		}
+	}
+}
+
+// A secret key that stands where the name of a file belongs is not repeated.
+func TestSecretKeyAsFile(t *testing.T) {
+	const key = "AGE-SECRET-KEY-1QQQQ"
+	_, err1 := codec.ReadIdentities([]string{key})
+	_, err2 := codec.ParseRecipients(nil, []string{key})
+	_, err3 := codec.ParseRecipients([]string{strings.ToLower(key)}, nil)
+	for _, err := range []error{err1, err2, err3} {
+		if err == nil || strings.Contains(strings.ToUpper(err.Error()), "QQQQ") {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+// Damage can also make the plain form longer. The sum of the stored bytes says so all the
+// same: who reads the error learns whether the object was changed.
+func TestDecoder_Longer(t *testing.T) {
+	encode := func(plain string) ([]byte, codec.Want) {
+		e, err := codec.NewEncoder(strings.NewReader(plain), codec.Options{Compress: codec.Zstd})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		raw, err := io.ReadAll(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, stored := e.Sums()
+		return raw, codec.Want{Plain: backup.Blob{Bytes: int64(len(plain))}, Stored: stored}
+	}
+	_, want := encode(strings.Repeat("a", 1000))
+	longer, _ := encode(strings.Repeat("a", 100_000))
+	d, err := codec.NewDecoder(bytes.NewReader(longer), backup.Encoding{Compression: "zstd"}, want, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	n, err := io.Copy(io.Discard, d)
+	if !errors.Is(err, backup.ErrCorrupt) || !strings.HasPrefix(err.Error(), "stored object is ") ||
+		!strings.Contains(err.Error(), "more than the 1000 plain bytes") || n > 1000 {
+		t.Errorf("got %d bytes, %v", n, err)
 	}
 }

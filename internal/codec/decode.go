@@ -44,8 +44,9 @@ func NewDecoder(src io.Reader, enc backup.Encoding, want Want, ids Identities) (
 	d.r = d.src
 	if enc.Encryption == "age" {
 		if len(ids) == 0 {
-			return nil, backup.WithHint(fmt.Errorf("decrypt: %w: none was given", ErrNoIdentity),
-				"give --identity FILE (or BACKUPD_IDENTITY) with the secret key of one of: %v", enc.Recipients)
+			to := fmt.Sprintf("with the secret key of one of: %v", enc.Recipients)
+			return nil, backup.WithHints(fmt.Errorf("decrypt: %w: none was given", ErrNoIdentity),
+				"give --identity FILE (or BACKUPD_IDENTITY) "+to, "give verify.identity-files "+to)
 		}
 		r, err := age.Decrypt(d.r, ids...)
 		var mismatch *age.NoIdentityMatchError
@@ -81,7 +82,7 @@ func (d *Decoder) Read(p []byte) (int, error) {
 	switch {
 	case d.plain.n > d.want.Plain.Bytes:
 		// This also stops a small object that decodes to a huge one.
-		d.err = backup.Corruptf("decode: more than the %d plain bytes in the manifest", d.want.Plain.Bytes)
+		d.err = d.explain("decode", fmt.Errorf("more than the %d plain bytes in the manifest", d.want.Plain.Bytes))
 		return 0, d.err
 	case err == io.EOF:
 		d.err = d.finish()
@@ -132,6 +133,9 @@ func (d *Decoder) Stored() backup.Blob { return d.stored.blob() }
 // the rest of the source, because the sum says more than a decoder can: whether
 // the object was cut, was changed or is another one.
 func (d *Decoder) explain(verb string, err error) error {
+	if d.zr != nil {
+		d.zr.Close() // it reads ahead
+	}
 	if d.src.err != nil {
 		return fmt.Errorf("%s: %w", verb, d.src.err)
 	}

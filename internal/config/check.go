@@ -12,10 +12,14 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/cluster"
+	"github.com/etcd-backupd/backupd/internal/cluster/endpoint"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/companion"
 	"github.com/etcd-backupd/backupd/internal/config/strict"
 	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/schedule"
+	"github.com/etcd-backupd/backupd/internal/secret"
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
 )
 
@@ -23,9 +27,15 @@ import (
 // not fit together.
 func check(d *strict.Decoder, c *Config) {
 	eachPath(c, func(path, value string) {
-		if d.Usable(path) && !filepath.IsAbs(value) {
-			d.Add(path, "%q is a relative path: want an absolute one", value)
+		if !d.Usable(path) || filepath.IsAbs(value) {
+			return
 		}
+		if secret.Holds(value) {
+			d.Hide(path)
+			d.Add(path, "this is a secret, and not the name of a file that holds it")
+			return
+		}
+		d.Add(path, "%q is a relative path: want an absolute one", value)
 	})
 	for _, name := range sortedKeys(c.Repositories) {
 		r := c.Repositories[name]
@@ -48,7 +58,10 @@ func check(d *strict.Decoder, c *Config) {
 			names[cluster.Name] = path
 		}
 		chooseRepository(d, path, c, cluster)
+		checkCompanions(d, path+".companions", c, cluster)
 	}
+	checkNames(d, c)
+	checkPlaces(d, c)
 	checkDaemon(d, c)
 }
 
@@ -59,17 +72,28 @@ func checkRepository(d *strict.Decoder, path, name string, r *Repository) {
 	loc, err := location.Parse(r.URL)
 	switch {
 	case !d.Usable(path + ".url"):
-	case err != nil:
-		d.Add(path+".url", "%v", err)
-	case strings.Contains(loc.Bucket, "@"):
+	case errors.Is(err, location.ErrCredentials):
 		d.Hide(path + ".url")
 		d.Add(path+".url", "the URL must not hold credentials: use s3.credentials-file, or AWS_* variables")
-	case strings.ContainsAny(loc.Bucket, "\\ ?#"):
+	case errors.Is(err, location.ErrSettings):
+		d.Hide(path + ".url")
+		d.Add(path+".url", "the URL of a bucket has no settings after ?: they are keys in s3")
+	case err != nil:
+		d.Add(path+".url", "%v", err)
+	case strings.ContainsAny(loc.Bucket, "\\ #"):
 		d.Add(path+".url", "%q is not the name of a bucket", loc.Bucket)
 	case loc.Unused(r.Options) != "":
 		section := loc.Unused(r.Options)
-		d.Add(path+"."+section,
-			"has no effect on a repository in a folder: remove it, or make the URL %s://bucket/prefix", section)
+		place, want := "in a folder", "s3://bucket/prefix"
+		if section == "file" {
+			place, want = "in a bucket", "file:///path"
+		}
+		d.Add(path+"."+section, "has no effect on a repository %s: remove it, or make the URL %s", place, want)
+	}
+	if at := path + ".file.min-free"; !d.Failed(at) {
+		if _, err := r.File.Reserve(); err != nil {
+			d.Add(at, "%v", err)
+		}
 	}
 	if d.Usable(path+".repository-id") && r.ID != "" && len(r.ID) < backup.MinRepositoryID {
 		d.Add(path+".repository-id", "%q is too short for an id: 'backupd init' prints it", r.ID)
@@ -115,14 +139,15 @@ func checkS3(d *strict.Decoder, path string, s *s3.Options) {
 // may hold a secret.
 func checkURL(text string, schemes ...string) error {
 	u, err := url.Parse(text)
-	if err != nil {
+	switch {
+	case err != nil && secret.InAddress(text):
+		return errors.New("the URL must not hold a user or a password")
+	case err != nil:
 		var urlErr *url.Error
 		if errors.As(err, &urlErr) {
 			err = urlErr.Err
 		}
 		return fmt.Errorf("this is not a URL: %w", err)
-	}
-	switch {
 	case !slices.Contains(schemes, u.Scheme):
 		return fmt.Errorf("want a URL that begins with %s://", strings.Join(schemes, ":// or "))
 	case u.Host == "" || u.Hostname() == "":
@@ -148,6 +173,7 @@ func checkCluster(d *strict.Decoder, path string, c *Cluster) {
 		}
 		seen[ep] = true
 	}
+	checkDiscovery(d, path, c)
 	if d.Given(path + ".local-endpoint") {
 		checkEndpoint(d, path+".local-endpoint", c.LocalEndpoint, c.TLS != (TLS{}))
 	}
@@ -156,12 +182,48 @@ func checkCluster(d *strict.Decoder, path string, c *Cluster) {
 		d.Add(path+".tls.insecure-skip-verify", "excludes ca-file: certificates are either verified or not")
 	}
 	both(d, path, "user", "password-file")
+	if d.Given(path+".token-file") && d.Given(path+".user") {
+		d.Add(path+".token-file", "excludes user: a client logs in with the one or the other")
+	}
 	checkTimes(d, path, c)
+	if c.Verify.MaxBytesPerDay > 0 && c.Verify.Schedule == "" && d.Usable(path+".verify.schedule") {
+		d.Add(path+".verify.max-bytes-per-day", "has no effect without verify.schedule")
+	}
 	checkRetention(d, path+".retention", &c.Retention)
 	for name := range c.Labels {
 		if name == "" {
 			d.Add(path+".labels", "a label has no name")
 		}
+	}
+}
+
+func checkCompanions(d *strict.Decoder, path string, c *Config, cluster *Cluster) {
+	for key, list := range map[string][]string{".paths": cluster.Companions.Paths, ".from": cluster.Companions.From} {
+		if err := companion.CheckPaths(list); err != nil {
+			d.Add(path+key, "%v", err)
+		}
+	}
+	r := c.Repositories[cluster.Repository]
+	if len(cluster.Companions.Paths)+len(cluster.Companions.From) > 0 && !r.Encrypts() && !cluster.Companions.Unencrypted {
+		d.Add(path, "these files may be keys, and repository %s is not encrypted: give it recipients, or set "+
+			"unencrypted: true here", cluster.Repository)
+	}
+}
+
+// checkDiscovery checks that a cluster is found in one way.
+func checkDiscovery(d *strict.Decoder, path string, c *Cluster) {
+	srv := path + ".discovery-srv"
+	switch {
+	case d.Given(srv) && d.Given(path+".endpoints"):
+		d.Add(srv, "excludes endpoints: the records of the domain name them")
+	case d.Usable(srv) && c.DiscoverySRV != "" && strings.ContainsAny(c.DiscoverySRV, ":/@ "):
+		d.Hide(srv)
+		d.Add(srv, "this is no domain: want for example example.com")
+	case !d.Given(srv) && len(c.Endpoints) == 0 && !d.Failed(path+".endpoints"):
+		d.Add(path+".endpoints", "is missing")
+	}
+	if d.Given(path+".discovery-srv-name") && !d.Given(srv) {
+		d.Add(path+".discovery-srv-name", "needs discovery-srv too")
 	}
 }
 
@@ -192,9 +254,19 @@ func checkEndpoint(d *strict.Decoder, path, ep string, tls bool) {
 			return
 		}
 		u, _ := url.Parse(ep) // checkURL has
-		if u.Port() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-			d.Add(path, "%q: want an endpoint such as https://10.0.0.1:2379, with its port and no path", ep)
+		switch {
+		case endpoint.More(ep):
+			d.Hide(path)
+			d.Add(path, "%v", endpoint.ErrMore)
+		case u.Port() == "":
+			d.Add(path, "%q: want an endpoint such as https://10.0.0.1:2379, with its port", ep)
 		}
+	case strings.Contains(ep, "@"):
+		d.Hide(path)
+		d.Add(path, "the endpoint must not hold a user or a password")
+	case endpoint.More(ep):
+		d.Hide(path)
+		d.Add(path, "%v", endpoint.ErrMore)
 	default:
 		if err := checkHostPort(ep); err != nil {
 			d.Add(path, "%v: want an endpoint such as https://10.0.0.1:2379", err)
@@ -253,6 +325,10 @@ func checkTimes(d *strict.Decoder, path string, c *Cluster) {
 		if shortest := line.Shortest(checkFrom); c.Snapshot.Jitter >= shortest {
 			d.Add(path+".snapshot.jitter", "must be less than the shortest time between two runs, which is %s", shortest)
 		}
+	}
+	if at := path + ".snapshot.max-rate"; d.Usable(at) && c.Snapshot.MaxRate != 0 &&
+		c.Snapshot.MaxRate < cluster.MinMaxRate {
+		d.Add(at, "must be 0 or at least 4MiB: while a stream is open etcd cannot reuse pages")
 	}
 	for key, value := range map[string]time.Duration{
 		"timeout": c.Snapshot.Timeout, "stall-timeout": c.Snapshot.StallTimeout,

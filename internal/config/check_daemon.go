@@ -7,24 +7,40 @@ import (
 	"strings"
 
 	"github.com/etcd-backupd/backupd/internal/config/strict"
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/notify"
 )
 
 func checkDaemon(d *strict.Decoder, c *Config) {
-	checkServer(d, "daemon.server", &c.Daemon.Server)
+	if at := "daemon.spool.min-free"; !d.Failed(at) {
+		if _, err := disk.ParseReserve(c.Daemon.Spool.MinFree); err != nil {
+			d.Add(at, "%v", err)
+		}
+	}
 	var names []string
 	for i := range c.Clusters {
 		names = append(names, c.Clusters[i].Name)
 	}
+	checkServer(d, "daemon.server", &c.Daemon.Server, names)
+	pinged := pings{}
 	for i := range c.Daemon.Notifications {
 		if path := fmt.Sprintf("daemon.notifications[%d]", i); !d.Failed(path) {
 			checkNotification(d, path, &c.Daemon.Notifications[i], names)
+			checkPing(d, path, &c.Daemon.Notifications[i], names, pinged)
 		}
 	}
 }
 
-func checkServer(d *strict.Decoder, path string, s *Server) {
+func checkServer(d *strict.Decoder, path string, s *Server, clusters []string) {
 	both(d, path, "cert-file", "key-file")
+	checkCallers(d, path, s, clusters)
+	if at := path + ".metrics-listen"; d.Usable(at) {
+		if err := checkHostPort(s.MetricsListen); err != nil {
+			d.Add(at, "%v: want an address such as 127.0.0.1:9388", err)
+		} else if s.MetricsListen == s.Listen {
+			d.Add(at, "is the same address as listen")
+		}
+	}
 	if d.Given(path+".client-ca-file") && !d.Given(path+".cert-file") {
 		d.Add(path+".client-ca-file", "needs cert-file and key-file: there are no client certificates without TLS")
 	}
@@ -40,10 +56,46 @@ func checkServer(d *strict.Decoder, path string, s *Server) {
 		d.Add(at, "%v: want an address such as 127.0.0.1:9387, or off", err)
 		return
 	}
-	guarded := d.Given(path+".client-ca-file") || d.Given(path+".read-tokens-file") || d.Given(path+".operate-tokens-file")
+	guarded := d.Given(path+".read-tokens-file") || d.Given(path+".operate-tokens-file") || len(s.Callers) > 0
 	if !isLoopback(s.Listen) && (!d.Given(path+".cert-file") || !guarded) {
 		d.Add(at, "other hosts can reach %s: that needs cert-file and key-file, "+
-			"and read-tokens-file, operate-tokens-file or client-ca-file", s.Listen)
+			"and read-tokens-file, operate-tokens-file or callers", s.Listen)
+	}
+}
+
+func checkCallers(d *strict.Decoder, path string, s *Server, clusters []string) {
+	named := false
+	for i, c := range s.Callers {
+		at := fmt.Sprintf("%s.callers[%d]", path, i)
+		certificate, tokens := d.Given(at+".certificate"), d.Given(at+".tokens-file")
+		named = named || certificate
+		switch {
+		case d.Failed(at):
+			continue
+		case certificate && tokens:
+			d.Add(at, "has both certificate and tokens-file: make one caller of each")
+		case !certificate && !tokens:
+			d.Add(at, "needs certificate or tokens-file")
+		case certificate && !d.Given(path+".client-ca-file"):
+			d.Add(at+".certificate", "needs client-ca-file: it says which certificates are genuine")
+		}
+		unique(d, at+".clusters", c.Clusters)
+		checkClusters(d, at, c.Clusters, clusters)
+		if d.Usable(at+".clusters") && len(c.Clusters) == 0 {
+			d.Add(at+".clusters", "must not be empty: remove the key to allow all clusters")
+		}
+	}
+	if d.Usable(path+".client-ca-file") && !named {
+		d.Add(path+".client-ca-file", "nobody is known by a certificate: give callers with certificate: NAME")
+	}
+}
+
+// checkClusters reports the clusters in the list of a section that there are not.
+func checkClusters(d *strict.Decoder, path string, list, known []string) {
+	for i, name := range list {
+		if at := fmt.Sprintf("%s.clusters[%d]", path, i); d.Usable(at) && !slices.Contains(known, name) {
+			d.Add(at, "there is no cluster %q%s", name, strict.Suggestion(name, known))
+		}
 	}
 }
 
@@ -55,9 +107,6 @@ func isLoopback(address string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
-
-// allKinds of events, in the order of the tag of [Notification.On].
-var allKinds = []string{"failure", "recovery", "success", "start"}
 
 func checkNotification(d *strict.Decoder, path string, n *Notification, clusters []string) {
 	var receivers []string
@@ -73,19 +122,14 @@ func checkNotification(d *strict.Decoder, path string, n *Notification, clusters
 		d.Add(path, "has the receivers %s: make one notification of each", strings.Join(receivers, " and "))
 	}
 	unique(d, path+".clusters", n.Clusters)
-	for i, name := range n.Clusters {
-		if at := fmt.Sprintf("%s.clusters[%d]", path, i); d.Usable(at) && !slices.Contains(clusters, name) {
-			d.Add(at, "there is no cluster %q%s", name, strict.Suggestion(name, clusters))
-		}
-	}
+	checkClusters(d, path, n.Clusters, clusters)
 	unique(d, path+".on", n.On)
 	if len(n.On) == 0 && !d.Given(path+".on") {
-		n.On = slices.Clone(allKinds[:2])
-		if n.Healthchecks != nil {
-			n.On = slices.Clone(allKinds)
+		for _, k := range notify.DefaultKinds(n.receiver()) {
+			n.On = append(n.On, string(k))
 		}
 	} else if d.Usable(path+".on") && len(n.On) == 0 {
-		d.Add(path+".on", "must not be empty: remove the key to be notified of failure and recovery")
+		d.Add(path+".on", "must not be empty: remove the key to be notified of everything that goes wrong")
 	}
 	if n.Webhook != nil {
 		checkReceiver(d, path+".webhook", n.Webhook.URL)
@@ -100,9 +144,19 @@ func checkNotification(d *strict.Decoder, path string, n *Notification, clusters
 	}
 	if n.Healthchecks != nil {
 		checkReceiver(d, path+".healthchecks", n.Healthchecks.URL)
+		possible := notify.Kinds(n.receiver())
+		for i, k := range n.On {
+			if at := fmt.Sprintf("%s.on[%d]", path, i); d.Usable(at) && !slices.Contains(possible, notify.Kind(k)) {
+				d.Add(at, "a ping URL stands for backups: it gets no %s", k)
+			}
+		}
 	}
-	if d.Usable(path+".command") && (len(n.Command) == 0 || n.Command[0] == "") {
-		d.Add(path+".command", "names no program")
+	if n.Command != nil {
+		for _, name := range sortedKeys(n.Command.Env) {
+			if err := notify.CheckVariable(name); err != nil {
+				d.Add(path+".command.env."+name, "%v", err)
+			}
+		}
 	}
 }
 

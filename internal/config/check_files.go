@@ -4,13 +4,15 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/etcd-backupd/backupd/internal/certs"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/notify"
 )
 
 // CheckFiles checks every file, folder and program that the configuration names on
@@ -22,19 +24,25 @@ func (c *Config) CheckFiles() []Problem {
 		problems = append(problems, c.source.Problem(path, err.Error()))
 	}
 	eachPath(c, func(path, value string) {
-		if err := checkPath(lastKey(path), value); err != nil {
-			add(path, fmt.Errorf("%s: %w", value, err))
+		err := checkPath(lastKey(path), value)
+		if err == nil {
+			return
+		}
+		add(path, fmt.Errorf("%s: %w", value, err))
+		if errors.Is(err, fs.ErrNotExist) {
+			problems[len(problems)-1].Missing = value
 		}
 	})
 	if len(problems) == 0 {
 		c.checkTogether(add)
 	}
+	c.checkPings(add)
 	for i, n := range c.Daemon.Notifications {
-		if len(n.Command) == 0 {
+		if n.Command == nil {
 			continue
 		}
-		if _, err := exec.LookPath(n.Command[0]); err != nil {
-			add(fmt.Sprintf("daemon.notifications[%d].command", i), err)
+		if err := notify.CheckProgram(n.Command.Program); err != nil {
+			add(fmt.Sprintf("daemon.notifications[%d].command.program", i), err)
 		}
 	}
 	var e *Error
@@ -42,6 +50,37 @@ func (c *Config) CheckFiles() []Problem {
 		return e.Problems
 	}
 	return nil
+}
+
+// CheckOwnFiles is [Config.CheckFiles] for what belongs to no cluster and to no
+// repository. A daemon does not start without these files; one that belongs to a cluster
+// or a repository fails only that.
+func (c *Config) CheckOwnFiles() []Problem {
+	return slices.DeleteFunc(c.CheckFiles(), func(p Problem) bool { return !strings.HasPrefix(p.Path, "daemon.") })
+}
+
+// Wrong returns an error for the value of a key that is wrong on this host.
+func (c *Config) Wrong(path, text string) error {
+	return &Error{Problems: []Problem{c.source.Problem(path, text)}}
+}
+
+// CheckFilesOf checks the files of one cluster and of its repository. The error is an
+// [*Error] without excerpts: it stands in tables and messages, far from the file.
+func (c *Config) CheckFilesOf(cluster *Cluster) error {
+	i := slices.IndexFunc(c.Clusters, func(other Cluster) bool {
+		return other.Name == cluster.Name && other.Repository == cluster.Repository
+	})
+	own, repository := fmt.Sprintf("clusters[%d].", i), "repositories."+cluster.Repository+"."
+	problems := slices.DeleteFunc(c.CheckFiles(), func(p Problem) bool {
+		return !strings.HasPrefix(p.Path, own) && !strings.HasPrefix(p.Path, repository)
+	})
+	if len(problems) == 0 {
+		return nil
+	}
+	for i := range problems {
+		problems[i].Excerpt = ""
+	}
+	return &Error{Problems: problems}
 }
 
 // checkTogether checks files that must fit together.
@@ -59,6 +98,9 @@ func (c *Config) checkTogether(add func(path string, err error)) {
 		pair(fmt.Sprintf("clusters[%d].tls", i), t.CertFile, t.KeyFile)
 	}
 	pair("daemon.server", c.Daemon.Server.CertFile, c.Daemon.Server.KeyFile)
+	for _, t := range trespasses(c, resolved) {
+		add(t.path, errors.New(t.text))
+	}
 	for _, name := range sortedKeys(c.Repositories) {
 		r := c.Repositories[name]
 		if _, err := r.Codec(); err != nil {
@@ -96,9 +138,9 @@ func checkPath(key, path string) error {
 		_, err = codec.ParseRecipients(nil, []string{path})
 	case key == "identity-files":
 		_, err = codec.ReadIdentities([]string{path})
-	case key == "password-file":
+	case key == "password-file" || key == "token-file":
 		_, err = readPassword(path)
-	case key == "read-tokens-file" || key == "operate-tokens-file":
+	case key == "read-tokens-file" || key == "operate-tokens-file" || key == "tokens-file":
 		return checkTokens(text)
 	case key == "bearer-token-file":
 		if len(strings.Fields(text)) > 1 {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/config/strict"
 	"github.com/etcd-backupd/backupd/internal/location"
+	"github.com/etcd-backupd/backupd/internal/secret"
 )
 
 // Config is the whole file. Keys are kebab-case, like etcd's own.
@@ -32,7 +33,7 @@ type Error = strict.Error
 type Problem = strict.Problem
 
 // Secret is a text that prints as a mask.
-type Secret = strict.Secret
+type Secret = secret.Text
 
 // Repository says where snapshots are stored, and how they are encoded.
 type Repository struct {
@@ -45,7 +46,7 @@ type Repository struct {
 	// CreateIfMissing lets a backup make the repository if there is none. A folder must be
 	// there all the same. Leave it out where a disk may not be mounted.
 	CreateIfMissing bool `yaml:"create-if-missing" default:"false"`
-	// Options has the keys that say how to reach the store: s3.
+	// Options has the keys that say how to reach and use the store: s3, file.
 	location.Options
 	// Compression of new snapshots.
 	Compression string `yaml:"compression" default:"zstd" oneof:"zstd none"`
@@ -62,14 +63,25 @@ type Cluster struct {
 	// digits, dots, dashes and underscores.
 	Name string `yaml:"name" required:"yes"`
 	// Endpoints are the client URLs of its members. Name all of them: each snapshot
-	// comes from the member that suits best.
-	Endpoints []string `yaml:"endpoints" required:"yes"`
+	// comes from the member that suits best, and none through a proxy is verified.
+	// Required without discovery-srv.
+	Endpoints []string `yaml:"endpoints"`
+	// DiscoverySRV is a domain whose SRV records name the client URLs, instead of
+	// endpoints: _etcd-client-ssl._tcp and, without tls, also _etcd-client._tcp. They are
+	// looked up for each job. With tls, certificates must be for this domain.
+	DiscoverySRV string `yaml:"discovery-srv"`
+	// DiscoverySRVName is added to the service of discovery-srv:
+	// _etcd-client-ssl-NAME._tcp.
+	DiscoverySRVName string `yaml:"discovery-srv-name"`
 	// TLS names the files for https endpoints.
 	TLS TLS `yaml:"tls"`
 	// User of etcd, if auth is enabled. The user needs the role root.
 	User string `yaml:"user"`
 	// PasswordFile holds the user's password.
 	PasswordFile string `yaml:"password-file"`
+	// TokenFile holds a JWT of etcd, instead of user and password. It is read again when
+	// it changes.
+	TokenFile string `yaml:"token-file"`
 	// Repository is the name of the repository for this cluster's snapshots. It may
 	// be left out if there is only one.
 	Repository string `yaml:"repository"`
@@ -78,7 +90,9 @@ type Cluster struct {
 	LocalEndpoint string `yaml:"local-endpoint"`
 	// Snapshot says when and how snapshots are taken.
 	Snapshot Snapshot `yaml:"snapshot" required:"yes"`
-	// Verify says when the newest snapshot is verified again.
+	// Companions are files of this host that are stored with each snapshot.
+	Companions Companions `yaml:"companions"`
+	// Verify says when stored snapshots are verified again.
 	Verify Verify `yaml:"verify"`
 	// Retention says which snapshots are kept.
 	Retention Retention `yaml:"retention"`
@@ -116,21 +130,43 @@ type Snapshot struct {
 	Timeout time.Duration `yaml:"timeout" default:"2h"`
 	// Retries is how often a failed run is tried again in its slot.
 	Retries int `yaml:"retries" default:"3"`
-	// HashCheck compares HashKV with the voting members. Without it snapshots are
+	// HashCheck compares each snapshot with the HashKV of one voting member, another
+	// one each time, or of all, one after the other. A leader is asked only if nobody
+	// else can answer, and with a large database only by all. With off snapshots are
 	// stored as unconfirmed, and count as protection all the same.
-	HashCheck bool `yaml:"hash-check" default:"true"`
+	HashCheck string `yaml:"hash-check" default:"one" oneof:"one all off"`
 	// StallTimeout is how long a stream may be silent before another member is
 	// asked.
 	StallTimeout time.Duration `yaml:"stall-timeout" default:"30s"`
+	// MaxRate bounds a stream, in bytes per second, at least 4MiB. 0 sets no bound. A
+	// slower stream takes less of a network and of etcd's disk, but for longer, and while
+	// it is open etcd cannot reuse pages. If the cluster compacts during each stream, its
+	// snapshots can no longer be compared and are all unconfirmed (compacted).
+	MaxRate int64 `yaml:"max-rate" default:"0"`
 	// RequestTimeout is how long a short request to a member may take.
 	RequestTimeout time.Duration `yaml:"request-timeout" default:"5s"`
 }
 
-// Verify says when the newest snapshot is read back and verified as a whole.
+// Companions are files that a restore may need besides the data: certificates, settings,
+// manifests of static pods.
+type Companions struct {
+	// Paths of files and folders on this host, at most 100, with 64 MiB and 1,000 files in all.
+	Paths []string `yaml:"paths"`
+	// From are files that start etcd, as of 'restore --from'. What they refer to is stored, too.
+	From []string `yaml:"from"`
+	// Unencrypted allows to store them where snapshots are not encrypted.
+	Unencrypted bool `yaml:"unencrypted" default:"false"`
+}
+
+// Verify says when stored snapshots are read back and verified as a whole.
 type Verify struct {
-	// Schedule is a cron line, like that of snapshots. Without it a snapshot is
-	// verified only while it is taken.
+	// Schedule is a cron line, like that of snapshots. Each time one snapshot is
+	// verified: in turn the newest, if it was not yet, and the one that was read longest
+	// ago. Without it a snapshot is verified only while it is taken.
 	Schedule string `yaml:"schedule"`
+	// MaxBytesPerDay is how many stored bytes scheduled verifications may read in a day
+	// of UTC. The first one of a day may read more. 0 sets no limit.
+	MaxBytesPerDay int64 `yaml:"max-bytes-per-day" default:"0"`
 	// IdentityFiles hold the age secret keys that decrypt snapshots. Without them
 	// only the stored bytes of encrypted snapshots are verified.
 	IdentityFiles []string `yaml:"identity-files"`
@@ -184,7 +220,8 @@ type Daemon struct {
 	Server Server `yaml:"server"`
 	// Spool holds databases while they are received.
 	Spool Spool `yaml:"spool"`
-	// Concurrency is how many clusters are backed up at once.
+	// Concurrency is how many jobs receive, store, read or defragment a database at once. One
+	// verification may run beside them.
 	Concurrency int `yaml:"concurrency" default:"2" min:"1"`
 	// Log is the form of log lines.
 	Log Log `yaml:"log"`
@@ -201,8 +238,10 @@ type Server struct {
 	CertFile string `yaml:"cert-file"`
 	// KeyFile is the key of the server's certificate.
 	KeyFile string `yaml:"key-file"`
-	// ClientCAFile holds CAs. A client certificate that one of them has signed
-	// allows everything.
+	// MetricsListen is a second address. It answers /metrics, /healthz and /readyz alone, in
+	// plain HTTP and without credentials, whoever can reach it.
+	MetricsListen string `yaml:"metrics-listen"`
+	// ClientCAFile holds CAs of client certificates. The callers say which may do anything.
 	ClientCAFile string `yaml:"client-ca-file"`
 	// ReadTokensFile holds bearer tokens for reading, one a line, at most two.
 	ReadTokensFile string `yaml:"read-tokens-file"`
@@ -212,6 +251,21 @@ type Server struct {
 	// AllowedHosts are names by which callers may address the server, besides those
 	// that follow from listen.
 	AllowedHosts []string `yaml:"allowed-hosts"`
+	// Callers are those who may call, besides the holders of the tokens above.
+	Callers []Caller `yaml:"callers"`
+}
+
+// Caller is known by a certificate or by a token.
+type Caller struct {
+	// Certificate is a name in a client certificate: its common name, or a DNS name, mail
+	// address or URI among its alternative names.
+	Certificate string `yaml:"certificate"`
+	// TokensFile holds bearer tokens, one a line, at most two.
+	TokensFile string `yaml:"tokens-file"`
+	// Scope is what the caller may do. operate includes read.
+	Scope string `yaml:"scope" default:"read" oneof:"read operate"`
+	// Clusters are those that the caller may know of. The default is all.
+	Clusters []string `yaml:"clusters"`
 }
 
 // Spool holds databases while they are received.
@@ -220,6 +274,10 @@ type Spool struct {
 	Folder string `yaml:"folder"`
 	// MaxBytes is the maximum size of all local copies. 0 sets no limit.
 	MaxBytes int64 `yaml:"max-bytes" default:"0"`
+	// MinFree is what stays free on the folder's file system for etcd and others: a size,
+	// such as 3GiB, or a part, such as 20%. What waits is dropped before that is touched.
+	// The default is the larger of 15% and 2GiB.
+	MinFree string `yaml:"min-free"`
 }
 
 // Log is the form of log lines.
@@ -235,17 +293,30 @@ type Log struct {
 type Notification struct {
 	// Clusters whose events are sent. The default is all.
 	Clusters []string `yaml:"clusters"`
-	// On lists the kinds of events: failure, recovery, success, start. The default
-	// is failure and recovery, and for healthchecks all.
-	On []string `yaml:"on" oneof:"failure recovery success start"`
+	// On lists the kinds of events: failure, recovery, prune-failure, new-history,
+	// certificate-expiring, success, start. The default is all but success and start;
+	// for healthchecks it is all but prune-failure and certificate-expiring, which it
+	// cannot get.
+	On []string `yaml:"on" oneof:"failure recovery prune-failure new-history certificate-expiring success start"`
 	// Webhook gets a POST of JSON.
 	Webhook *Webhook `yaml:"webhook"`
 	// Slack is an incoming webhook of Slack, or of a service that reads its messages.
 	Slack *Slack `yaml:"slack"`
-	// Healthchecks is a ping URL: URL/start, URL and URL/fail are called.
+	// Healthchecks is a ping URL of one cluster: URL/start, URL and URL/fail are called.
 	Healthchecks *Healthchecks `yaml:"healthchecks"`
-	// Command is a program with its arguments.
-	Command []string `yaml:"command"`
+	// Command is a program that is run.
+	Command *Command `yaml:"command"`
+}
+
+// Command is a program that is run, without a shell.
+type Command struct {
+	// Program is the path of the program, or its name if it is in PATH.
+	Program string `yaml:"program" required:"true"`
+	// Args are its arguments. They are never shown.
+	Args []Secret `yaml:"args"`
+	// Env holds the variables of its environment, besides PATH and those that tell the
+	// event. It gets no other variable of the daemon. The values are never shown.
+	Env map[string]Secret `yaml:"env"`
 }
 
 // Webhook gets a POST of JSON.
@@ -259,6 +330,8 @@ type Webhook struct {
 	Template string `yaml:"template"`
 	// BearerTokenFile holds a bearer token that is sent with the request.
 	BearerTokenFile string `yaml:"bearer-token-file"`
+	// CAFile holds CAs that are trusted instead of the system's.
+	CAFile string `yaml:"ca-file"`
 }
 
 // Slack is an incoming webhook of Slack, or of a service that reads its messages.
@@ -267,6 +340,8 @@ type Slack struct {
 	URL Secret `yaml:"url"`
 	// URLFile holds the URL.
 	URLFile string `yaml:"url-file"`
+	// CAFile holds CAs that are trusted instead of the system's.
+	CAFile string `yaml:"ca-file"`
 }
 
 // Healthchecks is a ping URL.
@@ -275,4 +350,6 @@ type Healthchecks struct {
 	URL Secret `yaml:"url"`
 	// URLFile holds the URL.
 	URLFile string `yaml:"url-file"`
+	// CAFile holds CAs that are trusted instead of the system's.
+	CAFile string `yaml:"ca-file"`
 }

@@ -8,9 +8,11 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/schedule"
+	"github.com/etcd-backupd/backupd/internal/snapshot/compare"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -25,8 +27,13 @@ func (c *Cluster) ClientConfig() (cluster.Config, error) {
 		InsecureTransport:  true, // an endpoint without a scheme has TLS if tls is given
 		Username:           c.User,
 		PasswordFile:       c.PasswordFile,
+		TokenFile:          c.TokenFile,
+		DiscoverySRV:       c.DiscoverySRV,
+		DiscoverySRVName:   c.DiscoverySRVName,
+		InsecureDiscovery:  c.TLS == TLS{},
 		RequestTimeout:     c.Snapshot.RequestTimeout,
 		StallTimeout:       c.Snapshot.StallTimeout,
+		MaxRate:            c.Snapshot.MaxRate,
 	}
 	if c.PasswordFile == "" {
 		return conf, nil
@@ -68,8 +75,18 @@ func (r *Repository) Codec() (codec.Options, error) {
 	return codec.Options{Compress: compression, Recipients: recipients}, nil
 }
 
+// Encrypts reports whether new snapshots are encrypted. It reads no file.
+func (r *Repository) Encrypts() bool { return len(r.Recipients)+len(r.RecipientsFiles) > 0 }
+
 // Line returns the parsed schedule.
 func (s *Snapshot) Line() (schedule.Line, error) { return schedule.Parse(s.Schedule, time.UTC) }
+
+// Hashes returns with how many members snapshots are compared. [Parse] has checked the
+// word; an unknown one means one.
+func (s *Snapshot) Hashes() compare.Policy {
+	p, _ := compare.ParsePolicy(s.HashCheck)
+	return p
+}
 
 // Line returns the parsed schedule. Without one it returns the zero Line, which has
 // no times.
@@ -98,6 +115,33 @@ func (c *Cluster) Policy() retention.Policy {
 		Last: r.KeepLast, Hourly: r.KeepHourly, Daily: r.KeepDaily, Weekly: r.KeepWeekly,
 		Monthly: r.KeepMonthly, Yearly: r.KeepYearly,
 		Within: r.KeepWithin, MinVerified: r.MinVerified, MinAge: r.MinAge, MaxBytes: r.MaxBytes, Location: location,
-		FreezeFor: r.FreezeFor, CountUnconfirmed: !c.Snapshot.HashCheck,
+		FreezeFor: r.FreezeFor, CountUnconfirmed: c.Snapshot.Hashes() == compare.Off,
 	}
+}
+
+// Reserve returns what stays free on the file system of the spool.
+func (s *Spool) Reserve() disk.Reserve {
+	r, err := disk.ParseReserve(s.MinFree)
+	if err != nil { // Load has refused it; the default is the safe side
+		return disk.Reserve{}
+	}
+	return r
+}
+
+// Members returns how many members the cluster may have: as many as it has endpoints. How
+// many SRV records name is not known before.
+func (c *Cluster) Members() int {
+	if c.DiscoverySRV != "" {
+		return 7 // more is no good idea
+	}
+	return len(c.Endpoints)
+}
+
+// Endpoints returns the endpoints of all clusters.
+func (c *Config) Endpoints() []string {
+	var out []string
+	for i := range c.Clusters {
+		out = append(out, c.Clusters[i].Endpoints...)
+	}
+	return out
 }

@@ -27,6 +27,7 @@ import (
 // changing them.
 var sources = map[string]string{
 	"config": "config.go", "location": "../location/options.go", "s3": "../storage/s3/s3.go",
+	"file": "../storage/file/options.go",
 }
 
 var update = flag.Bool("update", false, "write the published schema, example and documentation")

@@ -64,7 +64,8 @@ func goodFiles(t *testing.T, dir string) map[string]string {
 		"sse-c.key":      strings.Repeat("k", 32),
 		"recipients.txt": "# ours\n" + id.Recipient().String() + "\n", "identity.txt": id.String() + "\n",
 		"prod-password": " pass word \n", "read-tokens": "0123456789abcdef\n",
-		"operate-tokens": "0123456789abcdef\nfedcba9876543210==\n", "webhook-token": "t\n",
+		"operate-tokens": "0123456789abcdef\nfedcba9876543210==\n",
+		"team-tokens":    "0123456789abcdef\n", "webhook-token": "t\n", "alerts-ca.crt": client,
 		"slack-url": "https://hooks.example/x\n", "healthchecks-url": "http://hc.example/x\n",
 	}
 	for name, text := range files {
@@ -108,7 +109,7 @@ func TestCheckFiles(t *testing.T) {
 		t.Errorf("Files: -want +got\n%s", diff)
 	}
 	want = nil
-	for _, name := range []string{"ca.crt", "client-ca.crt", "client.crt", "s3-ca.crt", "server.crt"} {
+	for _, name := range []string{"alerts-ca.crt", "ca.crt", "client-ca.crt", "client.crt", "s3-ca.crt", "server.crt"} {
 		want = append(want, filepath.Join(dir, name))
 	}
 	if diff := cmp.Diff(want, c.CertificateFiles()); diff != "" {
@@ -127,7 +128,7 @@ func TestCheckFiles(t *testing.T) {
 		"daemon.notifications[0].slack.url-file slack-url",
 		"daemon.notifications[1].healthchecks.url-file healthchecks-url",
 		"daemon.server.key-file server.key", "daemon.server.read-tokens-file read-tokens",
-		"daemon.server.operate-tokens-file operate-tokens",
+		"daemon.server.operate-tokens-file operate-tokens", "daemon.server.callers[1].tokens-file team-tokens",
 	}
 	slices.Sort(secrets)
 	slices.Sort(wantSecrets)
@@ -181,9 +182,9 @@ func TestCheckFiles(t *testing.T) {
 		}
 	}
 	os.Remove(filepath.Join(dir, "on-backup"))
-	gone("no program", "daemon.notifications[3].command", "no such file")
+	gone("no program", "daemon.notifications[3].command.program", "no such file")
 	write(t, filepath.Join(dir, "on-backup"), "not executable")
-	gone("no right to run", "daemon.notifications[3].command", "permission denied")
+	gone("no right to run", "daemon.notifications[3].command.program", "permission denied")
 	os.Chmod(filepath.Join(dir, "on-backup"), 0o700)
 	os.Remove(filepath.Join(dir, "backupd"))
 	gone("no spool", "daemon.spool.folder", "no such file")
@@ -207,6 +208,7 @@ func TestConversions(t *testing.T) {
 		t.Fatal(err)
 	}
 	prod, repo := c.Clusters[0], c.Repositories["offsite"]
+	prod.Snapshot.MaxRate = 50 << 20
 	got, err := prod.ClientConfig()
 	if err != nil {
 		t.Fatal(err)
@@ -216,6 +218,7 @@ func TestConversions(t *testing.T) {
 		Username: "backup", PasswordFile: dir + "/prod-password", InsecureTransport: true,
 		RequestTimeout: 5 * time.Second,
 		StallTimeout:   30 * time.Second,
+		MaxRate:        50 << 20,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
@@ -333,5 +336,25 @@ func TestManyValues(t *testing.T) {
 	_, err := parse(t, text, nil)
 	if err == nil || !strings.Contains(err.Error(), "the file holds too many values") {
 		t.Errorf("got %.300v", err)
+	}
+}
+
+// TestCheckFilesOf: what is wrong with the files of one cluster stands in one line.
+func TestCheckFilesOf(t *testing.T) {
+	dir := t.TempDir()
+	goodFiles(t, dir)
+	text := strings.Replace(inFolder(dir), "sse: aws:kms", "", 1)
+	c, err := parse(t, strings.Replace(text, "sse-kms-key-id: alias/etcd-backups", "", 1), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := filepath.Join(dir, "client.key")
+	if err := os.Remove(gone); err != nil {
+		t.Fatal(err)
+	}
+	err = c.CheckFilesOf(&c.Clusters[0])
+	if err == nil || !strings.Contains(err.Error(), "clusters[0].tls.key-file: "+gone) ||
+		strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v", err)
 	}
 }

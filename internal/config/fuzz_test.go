@@ -65,8 +65,8 @@ func FuzzParse(f *testing.F) {
 	f.Add(string(config.Example))
 	f.Add(minimal)
 	f.Add(strings.Replace(minimal, "prod", "'${NAME}'", 1))
-	f.Add(minimal + "\ndaemon: {server: {listen: off}, notifications: [{slack: {url: 'https://x/$$'}}, {command: [a, " +
-		"'']}]}")
+	f.Add(minimal + "\ndaemon: {server: {listen: off}, notifications: [{slack: {url: 'https://x/$$'}}, " +
+		"{command: {program: a, args: ['']}}]}")
 	f.Add(":\n0")
 	f.Add("a: 1\r\rb: [\u2028")
 	f.Add("a: &a [*a, <<]\n? [b]\n: {c: !!d e}")

@@ -54,6 +54,13 @@ func withoutPath(err error) error {
 // with lookupEnv. It reads no file; [Config.CheckFiles] checks the files that the
 // configuration names. The error is an [*Error].
 func Parse(name string, raw []byte, lookupEnv func(string) (string, bool)) (*Config, error) {
+	return parse(name, raw, lookupEnv, func(string) bool { return true })
+}
+
+// parse is [Parse], but only mistakes at the paths that matter are errors.
+func parse(
+	name string, raw []byte, lookupEnv func(string) (string, bool), matters func(path string) bool,
+) (*Config, error) {
 	c := &Config{}
 	d, err := strict.Decode(name, raw, lookupEnv, c)
 	if errors.Is(err, strict.ErrEmpty) {
@@ -65,6 +72,7 @@ func Parse(name string, raw []byte, lookupEnv func(string) (string, bool)) (*Con
 	}
 	c.source = d.Source
 	check(d, c)
+	d.Drop(func(p Problem) bool { return !matters(p.Path) })
 	if err := d.Err(); err != nil {
 		return nil, err
 	}

@@ -17,12 +17,27 @@ func (n *Notification) receiver() notify.Receiver {
 	case n.Webhook != nil:
 		return notify.Webhook{
 			URL: string(n.Webhook.URL), URLFile: n.Webhook.URLFile,
-			Template: n.Webhook.Template, TokenFile: n.Webhook.BearerTokenFile,
+			Template: n.Webhook.Template, TokenFile: n.Webhook.BearerTokenFile, CAFile: n.Webhook.CAFile,
 		}
 	case n.Slack != nil:
-		return notify.Slack{URL: string(n.Slack.URL), URLFile: n.Slack.URLFile}
+		return notify.Slack{URL: string(n.Slack.URL), URLFile: n.Slack.URLFile, CAFile: n.Slack.CAFile}
 	case n.Healthchecks != nil:
-		return notify.Healthchecks{URL: string(n.Healthchecks.URL), URLFile: n.Healthchecks.URLFile}
+		return notify.Healthchecks{
+			URL: string(n.Healthchecks.URL), URLFile: n.Healthchecks.URLFile, CAFile: n.Healthchecks.CAFile,
+		}
+	case n.Command != nil:
+		return n.Command.receiver()
 	}
-	return notify.Command{Args: n.Command}
+	return notify.Command{}
+}
+
+func (c *Command) receiver() notify.Command {
+	out := notify.Command{Program: c.Program, Env: map[string]string{}}
+	for _, a := range c.Args {
+		out.Args = append(out.Args, string(a))
+	}
+	for name, value := range c.Env {
+		out.Env[name] = string(value)
+	}
+	return out
 }

@@ -97,8 +97,8 @@ func TestProblems(t *testing.T) {
 			[]string{"2:3: : not YAML: found unexpected end of stream (while scanning a quoted scalar)"}},
 		// Secrets beside a mistake.
 		{"daemon", "notifications:\n- {slack: {url: 'https://h/hunter2', ulr: x}}\n- {slack: 'https://h/hunter2'}\n- " +
-			"{webhook: {url: [hunter2]}, command: [x]}\n", []string{
-			`12:40: daemon.notifications[0].slack: unknown key "ulr": want url or url-file`,
+			"{webhook: {url: [hunter2]}, command: {program: x}}\n", []string{
+			`12:40: daemon.notifications[0].slack: unknown key "ulr": want ca-file, url or url-file`,
 			"13:13: daemon.notifications[1].slack: want a section with keys, not a single value",
 			"14:5: daemon.notifications[2]: has the receivers webhook and command: make one notification of each",
 			"14:21: daemon.notifications[2].webhook.url: want a single value, not a list"}},
@@ -117,9 +117,9 @@ func TestProblems(t *testing.T) {
 		{"snapshot", "[a]: 1\n? {b: c}\n: 1\n", []string{"10:5: clusters[0].snapshot: a key must be a plain word",
 			"11:7: clusters[0].snapshot: a key must be a plain word"}},
 		{"snapshot", "true: 1\n", []string{`10:5: clusters[0].snapshot: unknown key "true": want hash-check, jitter, ` +
-			`max-age, request-timeout, retries, schedule, stall-timeout or timeout`}},
+			`max-age, max-rate, request-timeout, retries, schedule, stall-timeout or timeout`}},
 		{"snapshot", "${N}: 1\n", []string{`10:5: clusters[0].snapshot: unknown key "${N}": want hash-check, jitter, ` +
-			`max-age, request-timeout, retries, schedule, stall-timeout or timeout`}},
+			`max-age, max-rate, request-timeout, retries, schedule, stall-timeout or timeout`}},
 		// Kinds of values.
 		{"snapshot", "retries: two\n", []string{"10:14: clusters[0].snapshot.retries: want a whole number"}},
 		{
@@ -143,7 +143,8 @@ func TestProblems(t *testing.T) {
 			[]string{"10:14: clusters[0].snapshot.retries: has no value: give it one, or remove the key"}},
 		{"snapshot", "retries: !!int 3\n",
 			[]string{"10:14: clusters[0].snapshot.retries: YAML tags such as !!int are not allowed"}},
-		{"snapshot", "hash-check: yes\n", []string{"10:17: clusters[0].snapshot.hash-check: want true or false"}},
+		{"snapshot", "hash-check: yes\n", []string{
+			"10:17: clusters[0].snapshot.hash-check: \"yes\" is not known: want one, all or off"}},
 		{"snapshot", "jitter: 30\n",
 			[]string{"10:13: clusters[0].snapshot.jitter: want a duration with its unit, such as 90s, 1h30m or 7d"}},
 		{"snapshot", "max-age: -5m\ntimeout: 1d-5h\n", []string{
@@ -200,10 +201,33 @@ func TestProblems(t *testing.T) {
 			[]string{"1:28: repositories.main.url: the URL must not hold credentials: use s3.credentials-file, or " +
 				"AWS_* " +
 				"variables"}},
+		{"file", strings.Replace(minimal, "file:///backups", "s3://bucket?secret=hunter2", 1),
+			[]string{"1:28: repositories.main.url: the URL of a bucket has no settings after ?: they are keys in s3"}},
+		{"file", strings.Replace(minimal, "file:///backups", "s3://key:a/hunter2@bucket", 1),
+			[]string{"1:28: repositories.main.url: the URL must not hold credentials: use s3.credentials-file, or " +
+				"AWS_* variables"}},
+		{"file", strings.Replace(minimal, "file:///backups", "https://key:hunter2@s3.example.net/b", 1),
+			[]string{"1:28: repositories.main.url: the URL must not hold credentials: use s3.credentials-file, or " +
+				"AWS_* variables"}},
+		{"file", strings.Replace(minimal, "'file:///backups'", "'s3://b', s3: {endpoint: 'http://key:hunter2'}", 1),
+			[]string{"1:53: repositories.main.s3.endpoint: the URL must not hold a user or a password"}},
+		{"cluster", "verify: {identity-files: [AGE-SECRET-KEY-1QQQ]}\n",
+			[]string{"8:29: clusters[0].verify.identity-files[0]: this is a secret, and not the name of a file " +
+				"that holds it"}},
+		{"cluster", "local-endpoint: root:hunter2@a:1\n",
+			[]string{"8:19: clusters[0].local-endpoint: the endpoint must not hold a user or a password"}},
+		{"cluster", "local-endpoint: http://root:hunter2\n",
+			[]string{"8:19: clusters[0].local-endpoint: the URL must not hold a user or a password"}},
 		{"file", strings.Replace(minimal, "'file:///backups'", "'file:///x', s3: {region: x}", 1),
 			[]string{"1:45: repositories.main.s3: has no effect on a repository in a folder: remove it, or make the " +
 				"URL " +
 				"s3://bucket/prefix"}},
+		{"file", strings.Replace(minimal, "'file:///backups'", "'s3://b/x', file: {min-free: 1GiB}", 1),
+			[]string{"1:46: repositories.main.file: has no effect on a repository in a bucket: remove it, or make " +
+				"the URL file:///path"}},
+		{"file", strings.Replace(minimal, "'file:///backups'", "'file:///x', file: {min-free: much}", 1),
+			[]string{"1:58: repositories.main.file.min-free: want a size, such as 3GiB, or a part of the file system, " +
+				"such as 20%"}},
 		{"file", strings.Replace(minimal, "main:", "'a b':", 1),
 			[]string{`1:23: repositories.a b: repository name "a b": want 1 to 63 letters, digits, '.', '_' or '-', ` +
 				`beginning ` +
@@ -239,8 +263,8 @@ func TestProblems(t *testing.T) {
 		{"file", repositories + "clusters:\n- {name: a" + snapshot,
 			[]string{"3:3: clusters[0].repository: is missing: there are several, so say which: a or b"}},
 		{"file", repositories + "clusters:\n- {repository: a}\n- 5\n", []string{
-			"3:3: clusters[0].name: is missing", "3:3: clusters[0].endpoints: is missing",
-			"3:3: clusters[0].snapshot: is missing",
+			"3:3: clusters[0].name: is missing", "3:3: clusters[0].snapshot: is missing",
+			"3:3: clusters[0].endpoints: is missing",
 			"4:3: clusters[1]: want a section with keys, not a single value"}},
 		{"file", strings.Replace(minimal, "prod", "-x", 1),
 			[]string{`3:10: clusters[0].name: cluster name "-x": want 1 to 63 letters, digits, '.', '_' or '-', ` +
@@ -249,6 +273,13 @@ func TestProblems(t *testing.T) {
 				`a letter or digit`}},
 		{"cluster", "tls: {cert-file: /c}\nuser: u\n", []string{"8:20: clusters[0].tls.cert-file: needs key-file too",
 			"9:9: clusters[0].user: needs password-file too"}},
+		{"cluster", "discovery-srv: example.com\ntoken-file: /t\nuser: u\npassword-file: /p\n", []string{
+			"8:18: clusters[0].discovery-srv: excludes endpoints: the records of the domain name them",
+			"9:15: clusters[0].token-file: excludes user: a client logs in with the one or the other"}},
+		{"cluster", "discovery-srv-name: x\n", []string{
+			"8:23: clusters[0].discovery-srv-name: needs discovery-srv too"}},
+		{"file", strings.Replace(minimal, "endpoints: ['127.0.0.1:2379']", "discovery-srv: 'https://u:p@x'", 1), []string{
+			"3:31: clusters[0].discovery-srv: this is no domain: want for example example.com"}},
 		{"cluster", "tls: {ca-file: ca.crt, insecure-skip-verify: true}\n", []string{
 			`8:18: clusters[0].tls.ca-file: "ca.crt" is a relative path: want an absolute one`,
 			"8:48: clusters[0].tls.insecure-skip-verify: excludes ca-file: certificates are either verified or not"}},
@@ -261,28 +292,41 @@ func TestProblems(t *testing.T) {
 			`3:31: clusters[0].endpoints[1]: "h:99999" has no port from 0 to 65535: want an endpoint such as ` +
 				`https://10.0.0.1:2379`,
 			`3:42: clusters[0].endpoints[2]: "https://h": want an endpoint such as https://10.0.0.1:2379, with its ` +
-				`port and ` +
-				`no ` +
-				`path`,
-			`3:55: clusters[0].endpoints[3]: "https://h:1/x": want an endpoint such as https://10.0.0.1:2379, with ` +
-				`its port ` +
-				`and no path`,
+				`port`,
+			"3:55: clusters[0].endpoints[3]: an endpoint ends with its port: write https://10.0.0.1:2379, with no path " +
+				"and no query",
 			"3:72: clusters[0].endpoints[4]: want a URL that begins with http:// or https://",
 			"3:85: clusters[0].endpoints[5]: the URL must not hold a user or a password",
 			"3:124: clusters[0].endpoints[7]: is listed twice",
 			"3:138: clusters[0].endpoints[8]: the endpoint names no socket",
 			`3:149: clusters[0].endpoints[9]: "" is not a host with a port: want an endpoint such as ` +
 				`https://10.0.0.1:2379`}},
+		{"file", strings.Replace(minimal, "127.0.0.1:2379", "http://h:1/?password=hunter2', 'h:1?hunter2", 1), []string{
+			"3:28: clusters[0].endpoints[0]: an endpoint ends with its port: write https://10.0.0.1:2379, with no path " +
+				"and no query",
+			"3:60: clusters[0].endpoints[1]: an endpoint ends with its port: write https://10.0.0.1:2379, with no path " +
+				"and no query"}},
 		{"cluster", "local-endpoint: http://127.0.0.1:2379\ntls: {ca-file: /ca}\n",
 			[]string{"8:19: clusters[0].local-endpoint: the endpoint has no TLS, but tls is given: write https:// or " +
 				"unixs://, " +
 				"" +
 				"or remove tls"}},
+		// Companions.
+		{"cluster", "companions: {paths: [/etc/pki]}\n",
+			[]string{"8:15: clusters[0].companions: these files may be keys, and repository main is not encrypted: give it " +
+				"recipients, or set unencrypted: true here"}},
+		{"cluster", "companions: {paths: [pki], unencrypted: true}\n",
+			[]string{`8:23: clusters[0].companions.paths: "pki": want an absolute path in its shortest form`}},
+		{"cluster", "companions: {paths: [/], unencrypted: true}\n",
+			[]string{`8:23: clusters[0].companions.paths: "/": want an absolute path in its shortest form`}},
 		// Schedules.
 		{"snapshot", "jitter: 1h\n",
 			[]string{"10:13: clusters[0].snapshot.jitter: must be less than the shortest time between two runs, " +
 				"which is " +
 				"1h0m0s"}},
+		{"snapshot", "max-rate: 1MiB\n",
+			[]string{"10:15: clusters[0].snapshot.max-rate: must be 0 or at least 4MiB: while a stream is open etcd " +
+				"cannot reuse pages"}},
 		{"snapshot", "timeout: 0s\n", []string{"10:14: clusters[0].snapshot.timeout: must be more than 0"}},
 		{"cluster", "verify: {schedule: '0 0 31 2 *'}\ndefragment: {schedule: 'CRON_TZ=UTC'}\n", []string{
 			`8:22: clusters[0].verify.schedule: schedule "0 0 31 2 *": no such date ever comes: check the day and ` +
@@ -305,25 +349,46 @@ func TestProblems(t *testing.T) {
 		{"daemon", "server: {listen: 0.0.0.0:9387}\n",
 			[]string{"11:20: daemon.server.listen: other hosts can reach 0.0.0.0:9387: that needs cert-file and " +
 				"key-file, and " +
-				"read-tokens-file, operate-tokens-file or client-ca-file"}},
+				"read-tokens-file, operate-tokens-file or callers"}},
 		{"daemon", "server: {listen: ':9387', cert-file: /c, key-file: /k}\n",
 			[]string{"11:20: daemon.server.listen: other hosts can reach :9387: that needs cert-file and key-file, " +
 				"and " +
-				"read-tokens-file, operate-tokens-file or client-ca-file"}},
+				"read-tokens-file, operate-tokens-file or callers"}},
 		{"daemon", "server: {listen: nonsense, client-ca-file: /c}\n", []string{
 			`11:20: daemon.server.listen: "nonsense" is not a host with a port: want an address such as ` +
 				`127.0.0.1:9387, or off`,
+			"11:46: daemon.server.client-ca-file: nobody is known by a certificate: give callers with certificate: NAME",
 			"11:46: daemon.server.client-ca-file: needs cert-file and key-file: there are no client certificates " +
 				"without TLS"}},
+		{"daemon", "server: {metrics-listen: '127.0.0.1:9387', callers: [{}, {certificate: a, tokens-file: /t},\n" +
+			"{certificate: a, clusters: []}, {tokens-file: /t, scope: write, clusters: [prot, prod, prod]}]}\n", []string{
+			"11:28: daemon.server.metrics-listen: is the same address as listen",
+			"11:56: daemon.server.callers[0]: needs certificate or tokens-file",
+			"11:60: daemon.server.callers[1]: has both certificate and tokens-file: make one caller of each",
+			"12:17: daemon.server.callers[2].certificate: needs client-ca-file: it says which certificates are genuine",
+			"12:30: daemon.server.callers[2].clusters: must not be empty: remove the key to allow all clusters",
+			`12:60: daemon.server.callers[3].scope: "write" is not known: want read or operate`,
+			`12:78: daemon.server.callers[3].clusters[0]: there is no cluster "prot": did you mean "prod"?`,
+			`12:90: daemon.server.callers[3].clusters[2]: "prod" is listed twice`}},
+		{"daemon", "server: {metrics-listen: x}\n", []string{
+			`11:28: daemon.server.metrics-listen: "x" is not a host with a port: want an address such as 127.0.0.1:9388`}},
 		{"daemon",
-			"notifications:\n- on: [failure]\n- {slack: {url: 'https://h/x'}, command: [x]}\n- {clusters: [prot], " +
-				"on: [failed, start, start], command: []}\n", []string{
+			"notifications:\n- on: [failure]\n- {slack: {url: 'https://h/x'}, command: {program: x}}\n- {clusters: [prot], " +
+				"on: [failed, start, start], command: {}}\n", []string{
 				"12:5: daemon.notifications[0]: has no receiver: give it webhook, slack, healthchecks or command",
 				"13:5: daemon.notifications[1]: has the receivers slack and command: make one notification of each",
 				`14:17: daemon.notifications[2].clusters[0]: there is no cluster "prot": did you mean "prod"?`,
-				`14:29: daemon.notifications[2].on[0]: "failed" is not known: want failure, recovery, success or start`,
+				`14:29: daemon.notifications[2].on[0]: "failed" is not known: want failure, recovery, prune-failure, ` +
+					"new-history, certificate-expiring, success or start",
 				`14:44: daemon.notifications[2].on[2]: "start" is listed twice`,
-				"14:61: daemon.notifications[2].command: names no program"}},
+				"14:61: daemon.notifications[2].command.program: is missing"}},
+		{"daemon", "notifications:\n- command: [curl, hunter2]\n- command: {program: x, args: hunter2}\n- command: " +
+			"{program: x, env: {BACKUPD_EVENT_KIND: hunter2, a-b: hunter2}}\n", []string{
+			"12:14: daemon.notifications[0].command: want a section with keys, not a list",
+			"13:33: daemon.notifications[1].command.args: want a list, not a single value",
+			"14:53: daemon.notifications[2].command.env.BACKUPD_EVENT_KIND: BACKUPD_EVENT_KIND: the variables " +
+				"BACKUPD_EVENT_* tell the event",
+			`14:67: daemon.notifications[2].command.env.a-b: "a-b" is no name of a variable: want letters, digits and _`}},
 		{"daemon",
 			"notifications:\n- on: failure\n  slack: {}\n- webhook: {url: 'x', url-file: /x, template: '{{'}\n- " +
 				"healthchecks: {url: 'ftp://x'}\n", []string{
@@ -333,6 +398,22 @@ func TestProblems(t *testing.T) {
 				"14:49: daemon.notifications[1].webhook.template: webhook template: template: webhook:1: unclosed " +
 					"action",
 				"15:25: daemon.notifications[2].healthchecks.url: want a URL that begins with https:// or http://"}},
+		// A ping URL stands for one cluster.
+		{"file", repositories + "clusters:\n- {name: x, repository: a" + snapshot + "\n- {name: y, repository: b" + snapshot +
+			"\ndaemon: {notifications: [\n{healthchecks: {url-file: /u}},\n{clusters: [x, y], healthchecks: {url-file: /v}},\n" +
+			"{clusters: [x], on: [failure, prune-failure], healthchecks: {url: 'https://h/hunter2'}},\n" +
+			"{clusters: [y], healthchecks: {url: 'https://H/hunter2/'}},\n" +
+			"{clusters: [y], on: [start], healthchecks: {url-file: /w}},\n{clusters: [y], healthchecks: {url-file: /w}}]}\n",
+			[]string{
+				"6:1: daemon.notifications[0]: one ping URL of the clusters x, y stays green while one of them is backed " +
+					"up: give each cluster a notification of its own, with clusters: [NAME] and another URL",
+				"7:1: daemon.notifications[1]: one ping URL of the clusters x, y stays green while one of them is backed " +
+					"up: give each cluster a notification of its own, with clusters: [NAME] and another URL",
+				"8:31: daemon.notifications[2].on[1]: a ping URL stands for backups: it gets no prune-failure",
+				"9:31: daemon.notifications[3].healthchecks: the clusters x and y have the same ping URL (the one in " +
+					"daemon.notifications[2].healthchecks.url), which stays green while one of them is backed up: give each " +
+					"cluster a notification of its own, with clusters: [NAME] and another URL",
+			}},
 	} {
 		text := with(tt.part, tt.yaml)
 		_, err := parse(t, text, env)
@@ -364,7 +445,7 @@ func TestDefaults(t *testing.T) {
 	want := config.Cluster{
 		Name: "prod", Endpoints: []string{"127.0.0.1:2379"}, Repository: "main",
 		Snapshot: config.Snapshot{Schedule: "@hourly", MaxAge: 24 * time.Hour, Timeout: 2 * time.Hour, Retries: 3,
-			HashCheck: true, StallTimeout: 30 * time.Second, RequestTimeout: 5 * time.Second},
+			HashCheck: "one", StallTimeout: 30 * time.Second, RequestTimeout: 5 * time.Second},
 		Retention:  config.Retention{MinVerified: 3, FreezeFor: 720 * time.Hour, TimeZone: "UTC"},
 		Defragment: config.Defragment{Threshold: 0.3},
 	}
@@ -392,7 +473,7 @@ func TestValues(t *testing.T) {
 clusters:
 - name: ${EMPTY}prod
   endpoints: [unix:///s, "https://[::1]:2379"]
-  snapshot: &snap {schedule: '*/5 * * * *', jitter: 0, max-age: 0s, retries: "${N}", hash-check: false, timeout: 1w2d3h}
+  snapshot: &snap {schedule: '*/5 * * * *', jitter: 0, max-age: 0s, retries: "${N}", hash-check: off, timeout: 1w2d3h}
   retention: {keep-last: 0, keep-within: 1.5h, min-verified: 1, keep-daily: 7,
     max-bytes: 1.5GiB, time-zone: Europe/Berlin}
   labels: {on: yes, number: 010, text: "a $$ or ${N}$${N}", empty: ""}
@@ -402,14 +483,14 @@ daemon:
   spool: {max-bytes: 1048576}
   notifications:
   - slack: {url: "${SLACK}"}
-  - {on: [success], healthchecks: {url-file: /u}}
-  - healthchecks: {url-file: /u}
+  - {on: [success], clusters: [prod], healthchecks: {url-file: /u}}
+  - {clusters: [prod], healthchecks: {url-file: /u}}
 `
 	c, err := parse(t, text, env)
 	if err != nil {
 		t.Fatal(err)
 	}
-	snap := config.Snapshot{Schedule: "*/5 * * * *", Retries: 5, Timeout: (9*24 + 3) * time.Hour,
+	snap := config.Snapshot{Schedule: "*/5 * * * *", Retries: 5, Timeout: (9*24 + 3) * time.Hour, HashCheck: "off",
 		StallTimeout: 30 * time.Second, RequestTimeout: 5 * time.Second}
 	if diff := cmp.Diff([]config.Snapshot{snap, snap}, []config.Snapshot{c.Clusters[0].Snapshot,
 		c.Clusters[1].Snapshot}); diff != "" {
@@ -434,7 +515,10 @@ daemon:
 	if d.Server.Listen != "" || d.Spool.MaxBytes != 1<<20 || string(d.Notifications[0].Slack.URL) != env["SLACK"] {
 		t.Errorf("got %+v", d)
 	}
-	for i, want := range [][]string{{"failure", "recovery"}, {"success"}, {"failure", "recovery", "success", "start"}} {
+	for i, want := range [][]string{
+		{"failure", "recovery", "prune-failure", "new-history", "certificate-expiring"}, {"success"},
+		{"failure", "recovery", "new-history", "success", "start"},
+	} {
 		if diff := cmp.Diff(want, d.Notifications[i].On); diff != "" {
 			t.Errorf("-want +got\n%s", diff)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/duty"
+	"github.com/etcd-backupd/backupd/internal/health"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/repository/prune"
@@ -25,7 +26,7 @@ func (b *backend) Ready() error {
 	now := b.opts.Now()
 	var problems []error
 	for _, g := range b.fleet.all() {
-		if h := g.backup.Health(now); h.Level == duty.Failure {
+		if h := g.backup.Health(now); h.Level == health.Failure {
 			problems = append(problems, fmt.Errorf("cluster %s: %s", g.Key, h.Problem))
 		}
 	}
@@ -50,7 +51,7 @@ func (b *backend) status(g *guard, now, next time.Time) server.Cluster {
 		Repository: g.Repository, Name: g.Cluster, Labels: g.conf.Labels, Schedule: g.backup.Line.String(),
 		State: string(h.Level), Problem: h.Problem, Hint: h.Hint,
 		LastSuccess: f.Confirmed.UTC(), LastAttempt: f.Attempted.UTC(), NextRun: next.UTC(),
-		Running: b.jobs.board.running(kindBackup, g.Key),
+		Running: b.jobs.board.Running(kindBackup, server.Key(g.Key)),
 	}
 	if h.Hint == "" && h.Err != nil {
 		out.Hint = b.opts.Hint(h.Err)
@@ -62,11 +63,11 @@ func (b *backend) status(g *guard, now, next time.Time) server.Cluster {
 }
 
 // Jobs returns the jobs that run and the last that ended, the newest first.
-func (b *backend) Jobs() []server.Job { return b.jobs.board.list() }
+func (b *backend) Jobs() []server.Job { return b.jobs.board.List() }
 
 // Subscribe calls send with every job that changes until ctx is done.
 func (b *backend) Subscribe(ctx context.Context, send func(server.Job)) {
-	b.jobs.board.subscribe(ctx, send)
+	b.jobs.board.Subscribe(ctx, send)
 }
 
 // Snapshots returns a part of a cluster's listing, the newest first.
@@ -124,7 +125,9 @@ func (b *backend) Snapshot(ctx context.Context, of server.Key, id string) (*serv
 	if err != nil {
 		return nil, err
 	}
-	return &server.SnapshotDetail{Row: row, Manifest: m}, nil
+	detail := &server.SnapshotDetail{Row: row, Manifest: m}
+	detail.ReadAt, detail.ReadStoredOnly = repository.LastRead(&item)
+	return detail, nil
 }
 
 // item finds a snapshot by its id, the beginning of one, or "latest".
@@ -179,7 +182,11 @@ func (b *backend) Pin(ctx context.Context, of server.Key, id, reason string) err
 		return err
 	}
 	// Who asked is known to the server alone.
-	return notFound(in.Marks().Pin(ctx, item, reason, duty.Host("API")))
+	err = in.Marks().Pin(ctx, item, reason, duty.Host("API"))
+	if errors.As(err, new(*repository.MarkedError)) {
+		return fmt.Errorf("%w: %w", server.ErrConflict, err)
+	}
+	return notFound(err)
 }
 
 // PrunePlan returns what a prune would do now.
@@ -219,5 +226,5 @@ func (b *backend) summary() string {
 			good++
 		}
 	}
-	return fmt.Sprintf("%d of %d clusters are protected", good, len(all))
+	return fmt.Sprintf("protected clusters: %d of %d", good, len(all))
 }

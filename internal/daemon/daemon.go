@@ -1,6 +1,6 @@
 // Package daemon protects etcd clusters for years. It wires schedules, duties,
-// notifications and the HTTP server together. It stores nothing but spools: it
-// reads the past from the repositories.
+// notifications and the HTTP server together. It stores nothing but spools and a
+// record beside them: it reads the past from the repositories.
 package daemon
 
 import (
@@ -14,7 +14,11 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/etcd-backupd/backupd/internal/companion"
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/daemon/systemd"
+	"github.com/etcd-backupd/backupd/internal/server"
+	"github.com/etcd-backupd/backupd/internal/spool"
 )
 
 // Version is the version that the daemon reports.
@@ -34,6 +38,8 @@ type Options struct {
 	// file was read, so that no change is missed.
 	Watcher *config.Watcher
 	Version Version
+	// Trace finds what files that start etcd refer to.
+	Trace companion.Trace
 	// Hint returns what a person can do about an error, or "".
 	Hint func(error) string
 	Log  *slog.Logger
@@ -44,6 +50,9 @@ type Options struct {
 	// what others did there, and whether a store that was down is back. Zero means
 	// 15 minutes.
 	LookEvery time.Duration
+	// CatchUpWithin is the longest wait before a backup is caught up that was missed
+	// before the start. Zero means one minute.
+	CatchUpWithin time.Duration
 }
 
 // Daemon protects the clusters of one configuration. Its methods may be called
@@ -51,9 +60,10 @@ type Options struct {
 type Daemon struct {
 	*backend
 	log       *slog.Logger
-	systemd   *systemd
+	systemd   *systemd.Manager
 	loaded    *reloads
-	reloading sync.Mutex // held during a reload: a later one must see the result of the earlier one
+	reloading sync.Mutex     // held during a reload: a later one must see the result of the earlier one
+	server    *server.Server // nil before Run; guarded by reloading
 }
 
 // New makes a daemon. It connects to nothing; files that the configuration
@@ -69,10 +79,13 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 	backend := &backend{guards}
 	d := &Daemon{
 		backend: backend, log: o.Log, loaded: loaded,
-		systemd: &systemd{log: o.Log, now: o.Now, summary: backend.summary},
+		systemd: systemd.New(o.Log, o.Now, backend.summary),
 	}
-	d.jobs.metrics.registry.MustRegister(&gauges{d.fleet, d.jobs, loaded, o.Version, o.Now, o.Log})
-	d.jobs.scheduler.Beat, d.jobs.scheduler.Wall = d.systemd.alive, d.builder.wall
+	d.jobs.metrics.Register(&gauges{d.fleet, d.jobs, loaded, o.Version, o.Now, o.Log})
+	d.jobs.scheduler.Beat, d.jobs.scheduler.Wall = d.systemd.Alive, d.builder.wall
+	if o.CatchUpWithin > 0 {
+		d.jobs.scheduler.Brake = o.CatchUpWithin
+	}
 	return d, nil
 }
 
@@ -99,7 +112,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return err
 	}
 	defer d.close()
-	srv, err := d.newServer()
+	srv, err := d.openServer()
 	if err != nil {
 		return err
 	}
@@ -108,10 +121,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.jobs.scheduler.Run(ctx) })
 	g.Go(func() error { return d.reloadOnChange(ctx) })
 	g.Go(func() error { return d.refresh(ctx) })
-	g.Go(func() error { return d.systemd.run(ctx) })
-	if srv != nil {
-		g.Go(func() error { return srv.Run(ctx) })
-	}
+	g.Go(func() error { spool.KeepRoom(ctx, d.spool); return nil })
+	g.Go(func() error { return d.systemd.Run(ctx) })
+	g.Go(func() error { return srv.Run(ctx) })
 	err = g.Wait()
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("run daemon: %w", err)
@@ -126,13 +138,13 @@ func (d *Daemon) begin(ctx context.Context) error {
 	if !d.life.begin(ctx) {
 		return errors.New("the daemon runs already")
 	}
-	d.systemd.alive()
+	d.systemd.Alive()
 	d.jobs.scheduler.Set(d.jobs.all())
 	return nil
 }
 
 // Metrics serves the daemon's metrics to Prometheus.
-func (d *Daemon) Metrics() http.Handler { return d.jobs.metrics.handler() }
+func (d *Daemon) Metrics() http.Handler { return d.jobs.metrics.Handler() }
 
 // Trigger runs the backups of all clusters now.
 func (d *Daemon) Trigger() { d.jobs.backupAll() }
@@ -154,6 +166,7 @@ func (d *Daemon) refresh(ctx context.Context) error {
 			})
 		}
 		_ = g.Wait() // each guard keeps its own error
+		d.jobs.reporter.certificates(d.fleet.config(), d.opts.Now())
 		select {
 		case <-ctx.Done():
 			return nil

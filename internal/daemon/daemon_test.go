@@ -10,7 +10,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/daemon"
+	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/server"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
@@ -101,8 +103,10 @@ func TestDaemon_Sidecars(t *testing.T) {
 	for _, ep := range h.etcd.Endpoints() {
 		h.sidecar(ep)
 		switch _, out := h.once(); {
-		case out.Err != nil:
+		case out.Err != nil && (out.Result != duty.Passed || worked["worked"] > 0):
 			t.Fatal(out.Err)
+		case out.Err == nil && out.Result == duty.Passed && worked["worked"] == 0:
+			t.Error("the cluster was never protected, and this ends well")
 		case out.Manifest != nil:
 			worked["worked"]++
 		case strings.Contains(out.Reason, "belongs to the daemon beside member"):
@@ -113,6 +117,52 @@ func TestDaemon_Sidecars(t *testing.T) {
 	}
 	if worked["worked"] != 1 || worked["passed"] != 2 {
 		t.Errorf("got %v", worked)
+	}
+}
+
+// TestSidecars_TakeOver: a daemon takes over between two slots, if the one whose turn it
+// was is away.
+func TestSidecars_TakeOver(t *testing.T) {
+	h := newHouse(t)
+	h.etcd = shared.Cluster(t, 3)
+	survey, err := testserver.Connect(t, cluster.Config{Endpoints: h.etcd.Endpoints()}).Survey(t.Context())
+	h.must(err)
+	at := func(turn int) {
+		h.configure("@yearly", "    local-endpoint: "+survey.Endpoint(cluster.Worker(survey, turn)))
+	}
+	at(0)
+	first := h.taken()
+	h.put("a")
+	h.looks = 20 * time.Millisecond
+	at(2)
+	third := h.daemon()
+	h.run(third)
+	at(1)
+	second := h.daemon()
+	h.run(second)
+	const year = 366 * 24 * time.Hour
+	h.clock.stop(first.StartedAt.Add(year*3/2 + time.Hour))
+	knows := func(d *daemon.Daemon) func() bool { // before its first look it knows of none
+		return func() bool { id := d.Clusters()[0].Snapshot; return id != "" && id != string(first.ID) }
+	}
+	await(t, "the second to take over", knows(second))
+	await(t, "the third to see it", knows(third))
+	await(t, "the second's job to end", func() bool {
+		return !slices.ContainsFunc(second.Jobs(), func(j server.Job) bool { return j.State == server.JobRunning })
+	})
+	for _, j := range third.Jobs() {
+		if j.Kind == "backup" && j.State != server.JobSkipped {
+			t.Errorf("the third has not passed: %+v", j)
+		}
+	}
+	n := 0
+	for _, j := range second.Jobs() {
+		if j.State == server.JobSucceeded {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("the second took %d snapshots", n)
 	}
 }
 

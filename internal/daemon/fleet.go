@@ -8,6 +8,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/duty"
+	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/server"
 )
 
@@ -40,6 +41,16 @@ func (f *fleet) guard(key duty.Key) (*guard, error) {
 		}
 	}
 	return nil, fmt.Errorf("cluster %s: %w", key, server.ErrNotFound)
+}
+
+// policy returns the retention of the cluster that a guard is of, as it is now. It
+// reports false if the cluster is no longer protected in the same repository.
+func (f *fleet) policy(of *guard) (retention.Policy, bool) {
+	now, err := f.guard(of.Key)
+	if err != nil || now.Known != of.Known { // which guards of one repository share
+		return retention.Policy{}, false
+	}
+	return now.backup.Policy, true
 }
 
 // named returns the guards of the named clusters, or all.

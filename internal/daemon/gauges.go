@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"time"
@@ -9,13 +10,14 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/certs"
-	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/server"
 )
 
 // gauges are what is true of the daemon and its clusters at the moment of the
-// scrape. They survive a restart, for they come from the repositories.
+// scrape. They survive a restart, for they come from the repositories, and until those
+// were read from the records.
 type gauges struct {
 	fleet   *fleet
 	jobs    *jobs
@@ -56,27 +58,36 @@ func (gs *gauges) collect(s sender, g *guard, now, next time.Time) {
 	name := labels{{"repository", g.Repository}, {"cluster", g.Cluster}}
 	s.send("backupd_cluster_info", "The clusters that are guarded.", 1,
 		append(name, label{"schedule", g.backup.Line.String()}))
+	s.time("backupd_protected_since_timestamp_seconds", "Since when the cluster is guarded.", f.Since, name)
+	s.send("backupd_repository_read", "1 if this process has read the repository; 0: what is told of the cluster is what "+
+		"an earlier process knew.", truth(!f.Read.IsZero()), name)
+	s.time("backupd_repository_last_read_timestamp_seconds", "When the repository was last read.", f.LastRead(), name)
 	s.time("backupd_last_success_timestamp_seconds",
 		"When a verified snapshot last held everything the cluster had.", f.Confirmed, name)
 	s.time("backupd_last_attempt_timestamp_seconds", "When a backup last began.", f.Attempted, name)
 	s.time("backupd_next_run_timestamp_seconds", "When the next backup is due.", next, name)
 	s.send("backupd_schedule_interval_seconds", "The longest time between two runs of the schedule.",
 		g.backup.Longest.Seconds(), name)
-	for phase, d := range gs.jobs.board.last(g.Key) {
+	for phase, d := range gs.jobs.board.Last(server.Key(g.Key)) {
 		s.send("backupd_last_run_phase_duration_seconds",
 			"How long each phase of the last snapshot took; phases overlap.", d.Seconds(), append(name, label{"phase", phase}))
 	}
+	s.send("backupd_member_hangs",
+		"1 if a member answers nothing because it is defragmented beside a snapshot stream.", truth(f.Hung != nil), name)
 	s.time("backupd_last_prune_timestamp_seconds", "When retention last ran without an error.", f.Pruned, name)
 	var summary repository.Summary
 	if f.Overview != nil {
 		summary = f.Overview.Summary(now)
 	}
+	verified := f.LastVerified(g.Rereading, now)
 	s.time("backupd_last_verification_timestamp_seconds",
-		"When a stored snapshot was last verified as a whole.", f.Verified, name)
-	if !f.Verified.IsZero() || summary.Damaged > 0 {
+		"When a stored snapshot was last verified, by any process.", verified, name)
+	s.time("backupd_verification_deadline_timestamp_seconds",
+		"When scheduled verifications count as missing.", f.VerifyBy(g.Rereading, now), name)
+	if broken := f.VerificationFailed(g.Rereading, now); !verified.IsZero() || broken || summary.Damaged > 0 {
 		s.send("backupd_last_verification_successful",
 			"1 if the last verification found no fault, and no snapshot is known to be damaged.",
-			truth(f.Verification == nil && summary.Damaged == 0), name)
+			truth(!broken && summary.Damaged == 0), name)
 	}
 	if !f.Read.IsZero() {
 		s.send("backupd_snapshots_lost",
@@ -129,13 +140,18 @@ func (g *gauges) collectSpool(s sender) {
 	folder := spoolOf(g.fleet.config(), g.log)
 	waiting := map[duty.Key]int{} // also of clusters that are no longer guarded
 	names := map[string]string{}  // of repositories, by their ids
+	places := map[string]string{} // likewise, by the names of the clusters
 	for _, guard := range g.fleet.all() {
 		waiting[guard.Key] = 0
 		names[guard.Known.Now().RepositoryID] = guard.Repository
+		places[guard.Cluster] = guard.Repository
 	}
 	if pending, err := folder.Waiting(); err == nil {
 		for _, p := range pending {
-			waiting[duty.Key{Repository: names[p.Repository], Cluster: p.Capture.Cluster}]++
+			// An id that nobody knows is of a repository that was replaced: an alert of the
+			// cluster must count what waits for it.
+			name := cmp.Or(names[p.Repository], places[p.Capture.Cluster])
+			waiting[duty.Key{Repository: name, Cluster: p.Capture.Cluster}]++
 		}
 	}
 	for k, n := range waiting {
@@ -145,8 +161,9 @@ func (g *gauges) collectSpool(s sender) {
 	if used, err := folder.Bytes(); err == nil {
 		s.send("backupd_spool_bytes", "Bytes in the spool.", float64(used), nil)
 	}
-	if fs, err := disk.FileSystemOf(folder.Path()); err == nil {
+	if fs, reserve, err := folder.Room(); err == nil {
 		s.send("backupd_spool_free_bytes", "Bytes free on the file system of the spool.", float64(fs.Free), nil)
+		s.send("backupd_spool_reserve_bytes", "Bytes that stay free there for others.", float64(reserve), nil)
 	}
 	if folder.Limit > 0 {
 		s.send("backupd_spool_limit_bytes", "The most bytes the spool may take.", float64(folder.Limit), nil)

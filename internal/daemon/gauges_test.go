@@ -51,7 +51,7 @@ func TestGauges_Unknown(t *testing.T) {
 func TestUnconfirmed(t *testing.T) {
 	h := newHouse(t)
 	h.looks = often
-	h.edit("retries: 0", "retries: 0, hash-check: false")
+	h.edit("retries: 0", "retries: 0, hash-check: off")
 	d := h.daemon()
 	h.run(d)
 	h.backup(d, server.JobUnconfirmed)
@@ -68,7 +68,7 @@ func TestUnconfirmed(t *testing.T) {
 			t.Errorf("got %v", got)
 		}
 	}
-	h.edit(", hash-check: false", "")
+	h.edit(", hash-check: off", "")
 	h.reload(d)
 	h.troubled(d, server.ClusterFailure, "no longer holds a verified snapshot")
 	if got := series(t, d, "backupd_last_success_timestamp_seconds"); len(got) != 0 {

@@ -76,7 +76,7 @@ clusters:
 %[4]s
 daemon:
   server: {listen: "off"}
-  spool: {folder: %[5]s/spool}
+  spool: {min-free: 0B, folder: %[5]s/spool}
 `, cmp.Or(h.repo, `{url: "file://`+h.dir+`/repository"}`), strings.Join(endpoints, ", "), schedule, more, h.dir)
 	if err := os.WriteFile(h.path, []byte(text), 0o600); err != nil {
 		h.t.Fatal(err)
@@ -130,7 +130,8 @@ func (h *house) daemon() *daemon.Daemon {
 	d, err := daemon.New(h.t.Context(), daemon.Options{
 		Config: h.load(), Path: h.path, Version: daemon.Version{Tool: "backupd test", Version: "test", Revision: "abc",
 			Go: "go"},
-		Log: slog.New(h.log), Hint: func(error) string { return "do something" }, Now: h.clock.now, LookEvery: h.looks,
+		Log: slog.New(h.log), Hint: func(error) string { return "do something" }, Now: h.clock.now,
+		LookEvery: h.looks, CatchUpWithin: time.Millisecond,
 	})
 	if err != nil {
 		h.t.Fatal(err)

@@ -1,12 +1,16 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
+	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/daemon/board"
+	"github.com/etcd-backupd/backupd/internal/daemon/counters"
 	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/server"
@@ -27,9 +31,10 @@ func jobName(kind string, key duty.Key) string { return kind + "/" + key.String(
 type jobs struct {
 	fleet     *fleet
 	scheduler *schedule.Scheduler
-	board     *board
-	metrics   *metrics
+	board     *board.Board
+	metrics   *counters.Counters
 	reporter  *reporter
+	memory    *memory
 	log       *slog.Logger
 }
 
@@ -42,22 +47,32 @@ func (s *jobs) all() []schedule.Job {
 	return out
 }
 
-// of returns the jobs of one guard. The scheduler never runs two of them at once.
+// of returns the jobs of one guard. The scheduler never runs two of them at once, but for
+// verifications, which need no etcd: they run beside the others, and delay none.
 func (s *jobs) of(g *guard) []schedule.Job {
 	backup := s.job(g, kindBackup, g.backup.Line)
 	backup.Jitter, backup.Retries = g.conf.Snapshot.Jitter, g.conf.Snapshot.Retries
 	fleet, key := s.fleet, g.Key
-	backup.Last = func(ctx context.Context) (time.Time, error) {
-		g, err := fleet.guard(key)
-		if err != nil {
-			return time.Time{}, err
+	// The guard is found again: a reload may have replaced it.
+	last := func(done func(*guard, context.Context) (time.Time, error)) func(context.Context) (time.Time, error) {
+		return func(ctx context.Context) (time.Time, error) {
+			g, err := fleet.guard(key)
+			if err != nil {
+				return time.Time{}, err
+			}
+			return done(g, ctx)
 		}
-		return g.backup.LastDone(ctx)
+	}
+	backup.Last = last(func(g *guard, ctx context.Context) (time.Time, error) { return g.backup.LastDone(ctx) })
+	verify := s.job(g, kindVerify, g.verifyLine) // also by hand
+	verify.Aside = true
+	if !g.verifyLine.IsZero() {
+		verify.Last = last(func(g *guard, ctx context.Context) (time.Time, error) { return g.verify.LastDone(ctx) })
 	}
 	out := []schedule.Job{
 		backup,
 		s.job(g, kindUpload, schedule.Line{}), // triggered when snapshots are pending
-		s.job(g, kindVerify, g.verifyLine),    // also by hand
+		verify,
 	}
 	if !g.defragLine.IsZero() {
 		out = append(out, s.job(g, kindDefragment, g.defragLine))
@@ -71,8 +86,9 @@ func (s *jobs) of(g *guard) []schedule.Job {
 func (s *jobs) job(g *guard, kind string, line schedule.Line) schedule.Job {
 	key := g.Key
 	return schedule.Job{
-		Name: jobName(kind, key), Group: key.String(), Line: line, Timeout: g.conf.Snapshot.Timeout,
-		New: func() schedule.Run { return &run{jobs: s, key: key, kind: kind} },
+		Name: jobName(kind, key), Group: key.String(), Lane: key.Repository, Line: line,
+		Timeout: g.conf.Snapshot.Timeout,
+		New:     func() schedule.Run { return &run{jobs: s, key: key, kind: kind} },
 	}
 }
 
@@ -95,10 +111,25 @@ func (s *jobs) uploads(g *guard) bool {
 // look looks at a guard's repository and, if it can be read, triggers the upload of
 // pending snapshots.
 func (s *jobs) look(ctx context.Context, g *guard) {
-	if _, err := g.Look(ctx, g.backup.Policy); err != nil || len(g.backup.Waiting()) == 0 {
+	_, err := g.Look(ctx, g.backup.Policy)
+	s.memory.keep(g.Subject)
+	if err != nil {
 		return // the knowledge has the error
 	}
-	err := s.scheduler.Trigger(jobName(kindUpload, g.Key), nil)
+	if duty.Late(&g.backup) {
+		run := &run{jobs: s, key: g.Key, kind: kindBackup, unasked: true}
+		// If it runs already, or cannot be started now, the next slot makes up for it.
+		_ = s.scheduler.Trigger(jobName(kindBackup, g.Key), func(before schedule.Run) schedule.Run {
+			if before != nil {
+				return before // it pauses between two tries
+			}
+			return run
+		})
+	}
+	if len(g.backup.Waiting()) == 0 {
+		return
+	}
+	err = s.scheduler.Trigger(jobName(kindUpload, g.Key), nil)
 	if err != nil && !errors.Is(err, schedule.ErrRunning) && ctx.Err() == nil {
 		g.Log.Info("pending snapshots are stored later", "err", err)
 	}
@@ -115,9 +146,11 @@ func (s *jobs) backupAll() {
 
 // start starts a job of a cluster by hand.
 func (s *jobs) start(key duty.Key, kind, snapshot string) (server.Job, error) {
-	// On the board before it is triggered, so that the caller has its id.
-	j := s.board.begin(kind, key, string(schedule.Manual))
+	var j *board.Job
 	err := s.scheduler.Trigger(jobName(kind, key), func(before schedule.Run) schedule.Run {
+		// It was accepted: only now it is put on the board, so that nobody sees a job that
+		// never was.
+		j = s.board.Begin(kind, server.Key(key), string(schedule.Manual))
 		r := &run{jobs: s, key: key, kind: kind, next: j, snapshot: snapshot}
 		if b, ok := before.(*run); ok {
 			r.started = b.started // it goes on with its tries
@@ -129,9 +162,8 @@ func (s *jobs) start(key duty.Key, kind, snapshot string) (server.Job, error) {
 		return r
 	})
 	if err == nil {
-		return j.current(), nil
+		return j.Current(), nil
 	}
-	s.board.remove(j)
 	if errors.Is(err, schedule.ErrRunning) {
 		err = fmt.Errorf("%w: %w", server.ErrConflict, err)
 	}
@@ -140,12 +172,23 @@ func (s *jobs) start(key duty.Key, kind, snapshot string) (server.Job, error) {
 
 // once runs the backup of a guard as the scheduler does: with retries and a
 // time-out.
-func (s *jobs) once(ctx context.Context, g *guard) duty.Outcome {
+func (s *jobs) once(ctx context.Context, g *guard, queue *schedule.Queue) duty.Outcome {
 	r := &run{jobs: s, key: g.Key, kind: kindBackup, began: time.Now().Round(0)}
 	var ended error // in a pause
 	err := schedule.Tries{Retries: g.conf.Snapshot.Retries, Timeout: g.conf.Snapshot.Timeout}.Do(ctx,
-		// A catch-up run: the CronJob may have tried before, in another process.
-		func(ctx context.Context) error { return r.Try(ctx, schedule.CaughtUp) },
+		func(ctx context.Context) error {
+			turn, err := queue.Enter(ctx, g.Key.String(), g.Repository)
+			if err != nil {
+				return err
+			}
+			defer turn.Leave()
+			// A catch-up run: the CronJob may have tried before, in another process.
+			err = r.Try(ctx, schedule.CaughtUp, turn)
+			if errors.As(err, new(*config.Error)) {
+				err = schedule.Permanent(err) // nobody puts a file right while a CronJob waits
+			}
+			return err
+		},
 		func(ctx context.Context, pause time.Duration, err error) bool {
 			g.Log.Warn("backup failed, trying again", "err", err, "pause", pause.Round(time.Millisecond))
 			again := schedule.Sleep(ctx, pause, err)
@@ -156,27 +199,38 @@ func (s *jobs) once(ctx context.Context, g *guard) duty.Outcome {
 		err = fmt.Errorf("%w: %w", ended, err)
 	}
 	r.Done(err)
-	r.last.Err = err
+	r.Free()
+	r.last.Err = cmp.Or(err, duty.Passing(&g.backup, r.last))
 	return r.last
 }
 
 // count counts the outcome of one try.
-func (s *jobs) count(g *guard, kind string, o duty.Outcome, j *job) {
+func (s *jobs) count(g *guard, kind string, o duty.Outcome, j *board.Job) {
+	k := server.Key(g.Key)
 	switch kind {
 	case kindBackup, kindUpload:
 		for _, m := range o.Late {
-			s.metrics.backup(g.Key, m)
+			s.metrics.Stored(k, m)
 		}
-		if kind == kindBackup || o.Manifest != nil {
-			s.metrics.outcome(g.Key, o)
+		switch {
+		case o.Manifest != nil:
+			s.metrics.Stored(k, o.Manifest)
+		case kind == kindUpload: // the backup was counted when it was tried
+		case o.Result == duty.Skipped || o.Result == duty.Passed:
+			s.metrics.Skipped(k)
+		default:
+			s.metrics.Failed(k)
 		}
-		if o.Prune != nil {
-			s.metrics.prune(g.Key, *o.Prune)
+		if p := o.Prune; p != nil {
+			s.metrics.Pruned(k, p.Removed, p.Err)
+			s.reporter.pruned(g, *p)
 		}
 		if kind == kindBackup && o.Manifest != nil { // an upload has not all phases
-			s.board.keep(g.Key, j.durations())
+			s.board.Keep(k, j.Durations())
 		}
 	case kindVerify:
-		s.metrics.verification(g.Key, o)
+		if o.Result != duty.Passed {
+			s.metrics.Verified(k, o.Err)
+		}
 	}
 }

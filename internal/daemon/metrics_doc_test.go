@@ -27,9 +27,11 @@ var closed = []string{"result", "phase", "state", "operation", "code", "kind"}
 func TestMetricsAreDocumented(t *testing.T) {
 	h := newHouse(t)
 	h.etcd = testserver.StartCluster(t, testserver.Options{TLS: true}) // certificates
-	h.configure("@hourly", fmt.Sprintf("    tls: {ca-file: %s, cert-file: %s, key-file: %s}",
+	h.configure("@hourly", fmt.Sprintf("    verify: {schedule: \"@daily\"}\n"+
+		"    tls: {ca-file: %s, cert-file: %s, key-file: %s}",
 		h.etcd.CAFile, h.etcd.CertFile, h.etcd.KeyFile))
-	h.edit(h.dir+"/spool}", h.dir+"/spool, max-bytes: 1GiB}\n  notifications: [{on: [success], command: [/bin/true]}]")
+	h.edit(h.dir+"/spool}", h.dir+"/spool, max-bytes: 1GiB}\n"+
+		"  notifications: [{on: [success], command: {program: /bin/true}}]")
 	d, _ := h.protected()
 	h.verify(d, server.Latest)
 	h.unreadable()

@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -79,7 +80,8 @@ func TestNotifications(t *testing.T) {
 	failure, recovery := told()[0], told()[1]
 	if !strings.Contains(failure.Error, notThere) || failure.Hint != "do something" || failure.Repository != "main" ||
 		failure.Cluster != "prod" ||
-		recovery.Snapshot == "" || !recovery.Since.Equal(failure.Time) {
+		recovery.Snapshot == "" || !recovery.Since.Equal(failure.Time) ||
+		!strings.Contains(recovery.Snapshot, fmt.Sprintf("-r%d-", recovery.Revision)) {
 		t.Errorf("got %+v and %+v", failure, recovery)
 	}
 }

@@ -2,10 +2,13 @@ package daemon
 
 import (
 	"context"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/etcd-backupd/backupd/internal/duty"
+	"github.com/etcd-backupd/backupd/internal/schedule"
+	"github.com/etcd-backupd/backupd/internal/spool"
 )
 
 // Outcome is the result of the backup of one cluster.
@@ -25,12 +28,17 @@ func (g *Guards) Once(ctx context.Context, names []string) ([]Outcome, error) {
 		return nil, err
 	}
 	defer g.jobs.reporter.run(ctx)()
+	ctx, done := context.WithCancel(ctx)
+	var room sync.WaitGroup
+	room.Go(func() { spool.KeepRoom(ctx, g.spool) })
+	defer room.Wait()
+	defer done()
 	out := make([]Outcome, len(guards))
+	queue := schedule.NewQueue(g.fleet.config().Daemon.Concurrency)
 	var running errgroup.Group
-	running.SetLimit(max(g.fleet.config().Daemon.Concurrency, 1))
 	for i, guard := range guards {
 		running.Go(func() error {
-			out[i] = Outcome{guard.Key, g.jobs.once(ctx, guard)}
+			out[i] = Outcome{guard.Key, g.jobs.once(ctx, guard, queue)}
 			return nil
 		})
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/notify"
 	"github.com/etcd-backupd/backupd/internal/testserver"
@@ -53,6 +54,25 @@ func TestOnce_TimeOut(t *testing.T) {
 	if !strings.Contains(text, "longer than its time-out of 3s") || !strings.Contains(text, "no member can serve") ||
 		len(d.Jobs()) != 1 {
 		t.Errorf("after %d tries: %s", len(d.Jobs()), text)
+	}
+	if diff := cmp.Diff([]string{"backup failure"}, kinds(told())); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+}
+
+// TestOnce_MissingFile: a file that is not there is told at once. Nobody makes it in the pause
+// of a CronJob, and the pauses would be minutes.
+func TestOnce_MissingFile(t *testing.T) {
+	h := newHouse(t)
+	h.configure("@yearly", "")
+	h.edit("retries: 0", "retries: 3")
+	h.edit("  - name: prod\n", "  - name: prod\n    user: root\n    password-file: /no/such/password\n")
+	told := h.webhook()
+	d, out := h.once()
+	missing := out.Err != nil && errors.As(out.Err, new(*config.Error)) &&
+		strings.Contains(out.Err.Error(), "/no/such/password")
+	if !missing || len(d.Jobs()) != 1 {
+		t.Errorf("after %d tries: got %+v", len(d.Jobs()), out)
 	}
 	if diff := cmp.Diff([]string{"backup failure"}, kinds(told())); diff != "" {
 		t.Errorf("told (-want +got):\n%s", diff)

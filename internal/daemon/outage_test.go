@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/server"
+	"github.com/etcd-backupd/backupd/internal/spool"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
@@ -45,6 +47,50 @@ func TestOutage(t *testing.T) {
 	if got := d.Jobs()[0]; got.State != server.JobSucceeded || got.Kind != "backup" || got.Snapshot != string(list[0].ID) {
 		t.Errorf("on the board: %+v", got)
 	}
+}
+
+// TestOutage_Old: two snapshots wait, the host is off for eight days, and the store is
+// back when the daemon starts. Both are stored: nothing is dropped for its age before the
+// store could take it.
+func TestOutage_Old(t *testing.T) {
+	h := newHouse(t)
+	d := h.daemon()
+	stop := h.run(d)
+	first := h.ok(d)
+	h.away()
+	for range 2 {
+		h.put("a")
+		h.backup(d, server.JobFailed)
+	}
+	stop()
+	waiting := h.pending()
+	if len(waiting) != 2 {
+		t.Fatalf("pending is %v", waiting)
+	}
+	for _, p := range waiting {
+		h.age(p, 8*24*time.Hour)
+	}
+	h.back()
+	d = h.daemon()
+	h.run(d)
+	await(t, "all to be stored, or dropped", func() bool { return len(h.pending()) == 0 })
+	newest := h.ok(d)
+	list, err := d.Snapshots(t.Context(), inMain("prod"), "", 10)
+	if err != nil || len(list) != 3 || newest.Snapshot == first.Snapshot {
+		t.Errorf("got %+v, %v; newest %s", list, err, newest.Snapshot)
+	}
+}
+
+// age makes a snapshot that waits older.
+func (h *house) age(p spool.Pending, by time.Duration) {
+	h.t.Helper()
+	file, err := (&spool.Folder{}).Claim(p)
+	h.must(err)
+	c := file.Pending().Capture
+	c.StartedAt = c.StartedAt.Add(-by)
+	h.must(file.Remember(p.Repository, c))
+	_, err = file.Leave(errors.New("the store is away"))
+	h.must(err)
 }
 
 // TestOutage_Slots: in each slot etcd is asked once more. A backup by hand is of

@@ -2,14 +2,9 @@ package daemon
 
 import (
 	"context"
-	"fmt"
-	"reflect"
 	"slices"
 	"sync"
 	"time"
-
-	sd "github.com/coreos/go-systemd/v22/daemon"
-	"golang.org/x/sys/unix"
 
 	"github.com/etcd-backupd/backupd/internal/config"
 )
@@ -53,10 +48,7 @@ func (d *Daemon) reloadOnChange(ctx context.Context) error {
 func (d *Daemon) Reload(ctx context.Context) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
-	var now unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // it exists on every Linux
-	d.systemd.notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, now.Nano()/1000))
-	defer d.systemd.notify(sd.SdNotifyReady)
+	defer d.systemd.Reloading()()
 	if err := d.reload(ctx); err != nil {
 		d.loaded.failed()
 		d.log.Error("configuration not reloaded, the old one stays in use", "file", d.opts.Path, "err", err)
@@ -71,14 +63,19 @@ func (d *Daemon) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if problems := conf.CheckFiles(); len(problems) > 0 {
+	if problems := conf.CheckOwnFiles(); len(problems) > 0 {
 		return &config.Error{Problems: problems} // a restart would fail with it too
 	}
-	guards, err := d.builder.guards(ctx, conf, d.fleet.all())
+	guards, err := d.builder.guards(conf, d.fleet.all())
 	if err != nil {
 		return err
 	}
 	targets, err := notifyTargets(conf)
+	if err != nil {
+		retire(guards, d.fleet.all())
+		return err
+	}
+	change, err := d.prepareServer(conf)
 	if err != nil {
 		retire(guards, d.fleet.all())
 		return err
@@ -88,11 +85,14 @@ func (d *Daemon) reload(ctx context.Context) error {
 	d.jobs.reporter.notifier.Set(targets)
 	d.jobs.scheduler.SetLimit(max(conf.Daemon.Concurrency, 1))
 	before := d.use(conf, guards)
+	if change != nil {
+		change.Apply()
+	}
 	d.jobs.scheduler.Set(d.jobs.all())
 	retire(before, guards)
 	for name := range old.Repositories {
 		if _, ok := conf.Repositories[name]; !ok {
-			d.jobs.metrics.forgetRepository(name)
+			d.jobs.metrics.ForgetRepository(name)
 		}
 	}
 	return nil
@@ -101,8 +101,8 @@ func (d *Daemon) reload(ctx context.Context) error {
 // warn logs the changes that a reload does not make, and the pending snapshots
 // that it leaves behind.
 func (d *Daemon) warn(old, conf *config.Config) {
-	if !reflect.DeepEqual(old.Daemon.Server, conf.Daemon.Server) || old.Daemon.Log != conf.Daemon.Log {
-		d.log.Warn("changes of daemon.server and daemon.log take effect when the daemon is started again")
+	if old.Daemon.Log != conf.Daemon.Log {
+		d.log.Warn("changes of daemon.log take effect when the daemon is started again")
 	}
 	folder := spoolOf(old, d.log)
 	waiting, err := folder.Waiting()

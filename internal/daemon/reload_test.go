@@ -2,7 +2,10 @@ package daemon_test
 
 import (
 	"errors"
+	"net"
+	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -15,7 +18,6 @@ import (
 // too.
 func TestDaemon_Reload(t *testing.T) {
 	h := newHouse(t)
-	proxy := h.through()[0]
 	h.configure("@hourly", "")
 	d, before := h.protected()
 	same := func(when string) {
@@ -27,7 +29,6 @@ func TestDaemon_Reload(t *testing.T) {
 			t.Errorf("%s: %+v, before %+v", when, after, before)
 		}
 	}
-	opened := proxy.Opened()
 
 	h.configure("@daily", "    nonsense: true")
 	d.Reload(t.Context())
@@ -39,18 +40,14 @@ func TestDaemon_Reload(t *testing.T) {
 	h.reload(d)
 	same("after one that is the same")
 	h.put("a")
-	if h.backup(d, server.JobSucceeded); proxy.Opened() != opened {
-		t.Error("a cluster that has not changed was connected to once more")
-	}
+	h.backup(d, server.JobSucceeded)
 	h.configure("@daily", "")
 	h.reload(d)
 	if got := d.Clusters()[0]; got.Schedule != "@daily" || got.Snapshot == "" {
 		t.Errorf("after the change: %+v", got)
 	}
 	h.put("a")
-	if h.backup(d, server.JobSucceeded); proxy.Opened() == opened {
-		t.Error("a cluster that has changed is connected to as before")
-	}
+	h.backup(d, server.JobSucceeded)
 }
 
 // TestReload_Removed: nothing is left of a removed cluster but its running job,
@@ -242,6 +239,55 @@ func TestReload_Together(t *testing.T) {
 	h.backup(d, server.JobSucceeded)
 }
 
+// TestReload_Server: addresses and callers change with a reload, and what cannot be used
+// changes nothing.
+func TestReload_Server(t *testing.T) {
+	h := newHouse(t)
+	d, _ := h.protected()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	free.Close()
+	tokens := filepath.Join(h.dir, "tokens")
+	h.must(os.WriteFile(tokens, []byte("token-of-the-tests-01"), 0o600))
+	status := func() int {
+		resp, err := http.Get("http://" + address + "/api/v1/clusters")
+		if err != nil {
+			return 0
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	listens := func(more string) {
+		h.configure("@yearly", "")
+		h.edit(`{listen: "off"}`, "{listen: "+more+"}")
+	}
+	if got := status(); got != 0 {
+		t.Errorf("it listens before: %d", got)
+	}
+	listens(`"` + address + `"`)
+	h.reload(d)
+	if got := status(); got != http.StatusOK {
+		t.Errorf("after a reload: %d", got)
+	}
+	listens(`"` + address + `", read-tokens-file: ` + tokens)
+	h.reload(d)
+	if got := status(); got != http.StatusUnauthorized {
+		t.Errorf("with tokens: %d", got)
+	}
+	listens(`"` + taken.Addr().String() + `"`)
+	if d.Reload(t.Context()); reloaded(t, d) || status() != http.StatusUnauthorized {
+		t.Errorf("an address in use: reloaded %v, status %d", reloaded(t, d), status())
+	}
+}
+
 // TestReload_Refused: nothing is left of a configuration that is refused.
 func TestReload_Refused(t *testing.T) {
 	h := newHouse(t)
@@ -254,7 +300,7 @@ func TestReload_Refused(t *testing.T) {
 			h.edit(`{listen: "off"}`, `{listen: "off", read-tokens-file: `+h.dir+"/none}")
 		},
 		"no such program": func() {
-			h.edit("/spool}", "/spool}\n  notifications: [{command: [/no/such/program]}]")
+			h.edit("/spool}", "/spool}\n  notifications: [{command: {program: /no/such/program}}]")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -292,5 +338,48 @@ func TestReload_LeftBehind(t *testing.T) {
 	}
 	if got := series(t, d, "backupd_pending_uploads{"); len(got) != 2 {
 		t.Errorf("got %v", got)
+	}
+}
+
+// TestReload_Retention: a run prunes by the policy that is in force when it ends, not by
+// that of its beginning, and not at all if the cluster is no longer there.
+func TestReload_Retention(t *testing.T) {
+	for name, c := range map[string]struct {
+		before, after string
+		left          int // of seven; the policy before the reload leaves four
+	}{
+		"Mended":    {"keep-last: 4", "keep-last: 100", 7},
+		"Changed":   {"keep-last: 4", "keep-last: 5", 5},
+		"TakenOut":  {"name: prod", "name: other", 7},
+		"Elsewhere": {"repository: main", "repository: second", 7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			g := h.gated()
+			h.configure("@yearly", "    repository: main")
+			h.edit("clusters:", "  second: {url: \"file://"+h.dir+"/second\"}\nclusters:")
+			h.edit("keep-last: 3", "keep-last: 100")
+			d, _ := h.protected()
+			for range 5 {
+				h.put("a")
+				h.backup(d, server.JobSucceeded)
+			}
+			h.edit("keep-last: 100", "keep-last: 4")
+			h.reload(d)
+			upload := g.hold("PUT", "prod/data/")
+			h.put("a")
+			j := h.ask(d)
+			upload.reached()
+			h.edit(c.before, c.after)
+			h.reload(d)
+			upload.release()
+			if got := h.ended(d, j.ID); got.State != server.JobSucceeded {
+				t.Errorf("got %+v", got)
+			}
+			left, err := filepath.Glob(filepath.Join(g.s3.Dir(), "x", "prod", "snapshots", "*"))
+			if err != nil || len(left) != c.left {
+				t.Errorf("%d snapshots are left, want %d: %v", len(left), c.left, err)
+			}
+		})
 	}
 }

@@ -2,11 +2,14 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/duty"
 	"github.com/etcd-backupd/backupd/internal/notify"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 )
 
@@ -43,15 +46,25 @@ type reporter struct {
 
 // run delivers notifications until the returned function is called. That
 // function waits for the last one: what still happens while everything else ends
-// is reported too.
+// is reported too. What is not delivered then is told after the next start.
 func (r *reporter) run(ctx context.Context) (end func()) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	deliveries, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	last := func() time.Duration { return lastDeliveries(ctx.Err() != nil) }
 	var running sync.WaitGroup
-	running.Go(func() { _ = r.notifier.Run(ctx) }) // it ends without an error when its context does
+	running.Go(func() { _ = r.notifier.Run(deliveries, last) }) // it ends without an error when its context does
 	return func() {
 		cancel()
 		running.Wait()
 	}
+}
+
+// lastDeliveries returns how long the last notifications may take. Who stops a container
+// often kills it after ten seconds.
+func lastDeliveries(stopped bool) time.Duration {
+	if stopped {
+		return 5 * time.Second
+	}
+	return 10 * time.Second
 }
 
 // ended reports the result of a run after its last try.
@@ -73,9 +86,27 @@ func (r *reporter) notify(g *guard, kind, snapshotID string, err error) {
 	if err != nil && r.life.ending() {
 		return // the daemon stopped the run, and catches up after the next start
 	}
-	e := notify.Event{Job: kind, Snapshot: snapshotID}
+	e := notify.Event{
+		Job: kind, Snapshot: snapshotID, Revision: int64(backup.SnapshotID(snapshotID).Revision()),
+	}
 	if err != nil {
 		e.Error, e.Hint = err.Error(), r.hint(err)
+		if errors.As(err, new(*repository.HistoryError)) {
+			e.Kind = notify.NewHistory
+		}
+	}
+	complete(&e, g)
+	r.notifier.Outcome(e)
+}
+
+// pruned notifies of the result of a prune.
+func (r *reporter) pruned(g *guard, p duty.PruneOutcome) {
+	if p.Stopped || r.life.ending() {
+		return // the next prune does the rest
+	}
+	e := notify.Event{Job: "prune"}
+	if p.Err != nil {
+		e.Kind, e.Error, e.Hint = notify.PruneFailed, p.Err.Error(), r.hint(p.Err)
 	}
 	complete(&e, g)
 	r.notifier.Outcome(e)

@@ -39,7 +39,7 @@ func TestSystemd(t *testing.T) {
 	stop := h.run(d)
 	next(has("READY=1"))
 	h.ok(d)
-	next(has("STATUS=1 of 1 clusters are protected"))
+	next(has("STATUS=protected clusters: 1 of 1"))
 	next(has("WATCHDOG=1"))
 	d.Reload(t.Context())
 	if text := next(has("RELOADING=1")); !strings.Contains(text, "MONOTONIC_USEC=") {

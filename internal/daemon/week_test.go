@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/daemon"
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/server"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/spool"
@@ -64,7 +65,7 @@ clusters:
     snapshot: {schedule: "@every 1s", retries: 0, request-timeout: 500ms}
 daemon:
   server: {listen: "off"}
-  spool: {folder: %[1]s}
+  spool: {folder: %[1]s, min-free: 0B}
   concurrency: 3
 `, w.dir, w.bucket(w.away, "week", w.away.Endpoint), w.plain.Endpoints()[0], w.secure.Endpoints()[0],
 		w.secure.CertFile, w.secure.KeyFile,
@@ -103,7 +104,7 @@ func (w *week) grow(d *daemon.Daemon, ok func(n int) bool) {
 func (w *week) checkAll(repository, cluster string) {
 	w.t.Helper()
 	in := stored(w.store(repository), cluster)
-	v := &snapshot.Verifier{Cluster: in, Spool: spool.Folder{Dir: w.dir}}
+	v := &snapshot.Verifier{Cluster: in, Spool: spool.Folder{Dir: w.dir, MinFree: disk.ReserveOf(0)}}
 	for item, err := range in.Items(w.t.Context()) {
 		w.must(err)
 		if !item.Exists {

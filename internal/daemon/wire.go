@@ -5,17 +5,18 @@ import (
 	"log/slog"
 
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/daemon/counters"
 	"github.com/etcd-backupd/backupd/internal/notify"
 	"github.com/etcd-backupd/backupd/internal/server"
 )
 
-func newNotifier(conf *config.Config, log *slog.Logger, m *metrics) (*notify.Notifier, error) {
+func newNotifier(conf *config.Config, log *slog.Logger, m *counters.Counters) (*notify.Notifier, error) {
 	targets, err := notifyTargets(conf)
 	if err != nil {
 		return nil, err
 	}
 	n := notify.New(targets, log)
-	n.Results = func(kind, result string) { m.notifications.WithLabelValues(kind, result).Inc() }
+	n.Results = m.Notified
 	return n, nil
 }
 
@@ -32,16 +33,26 @@ func notifyTargets(conf *config.Config) ([]*notify.Target, error) {
 	return out, nil
 }
 
-// newServer makes the HTTP server and binds its address. It returns nil if the
-// daemon is not to listen.
-func (d *Daemon) newServer() (*server.Server, error) {
-	c := d.opts.Config.Daemon.Server
-	if c.Listen == "" {
+// openServer makes the HTTP server and binds its addresses.
+func (d *Daemon) openServer() (*server.Server, error) {
+	d.reloading.Lock() // a reload from now on changes the server
+	defer d.reloading.Unlock()
+	o := d.fleet.config().Daemon.Server.Options()
+	o.Backend, o.Metrics, o.Log, o.Version = d.backend, d.Metrics(), d.log, d.opts.Version.Version
+	var err error
+	d.server, err = server.New(o)
+	return d.server, err
+}
+
+// prepareServer checks what a new configuration says of the server, and opens its addresses.
+// The change is nil before the daemon runs.
+func (d *Daemon) prepareServer(conf *config.Config) (*server.Change, error) {
+	if d.server == nil {
 		return nil, nil
 	}
-	return server.New(server.Options{
-		Listen: c.Listen, CertFile: c.CertFile, KeyFile: c.KeyFile, ClientCAFile: c.ClientCAFile,
-		ReadTokensFile: c.ReadTokensFile, OperateTokensFile: c.OperateTokensFile, AllowedHosts: c.AllowedHosts,
-		Backend: d.backend, Metrics: d.Metrics(), Log: d.log, Version: d.opts.Version.Version,
-	})
+	change, err := d.server.Prepare(conf.Daemon.Server.Options())
+	if err != nil {
+		return nil, fmt.Errorf("daemon.server: %w", err)
+	}
+	return change, nil
 }

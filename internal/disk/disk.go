@@ -5,6 +5,7 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -101,6 +102,31 @@ func OpenRegular(path string, flag int) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// ErrUnfit is the error of a file that [ReadSmall] does not read.
+var ErrUnfit = errors.New("not a file to read")
+
+// ReadSmall reads a regular file of at most limit bytes, through links. It neither blocks on a
+// pipe nor reads from a device without an end: that is an [ErrUnfit], and so is a larger file.
+func ReadSmall(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // only read from
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file (%w)", path, ErrUnfit)
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(raw)) > limit {
+		return nil, fmt.Errorf("%s has more than %s (%w)", path, Size(limit), ErrUnfit)
+	}
+	return raw, err
 }
 
 // Existing returns path, or the nearest folder above it that exists.

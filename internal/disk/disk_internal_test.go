@@ -5,8 +5,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // syncs is what was synced, and what the file of the test held at that moment.
@@ -66,6 +69,40 @@ func TestWriteFile_Order(t *testing.T) {
 		}
 		if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
 			t.Errorf("sync %d fails: left %v, %v", failAt, left, err)
+		}
+	}
+}
+
+// TestSyncFile_Folders: one rule for all folders: that a file system cannot sync them is no
+// error. A failure is, and nothing is forgiven of a file.
+func TestSyncFile_Folders(t *testing.T) {
+	real := fsync
+	t.Cleanup(func() { fsync = real })
+	folder := t.TempDir()
+	file := filepath.Join(folder, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for cause, forgiven := range map[error]bool{
+		syscall.EINVAL: true, syscall.ENOTSUP: true, syscall.ENOSYS: true,
+		syscall.EIO: false, syscall.ENOSPC: false, syscall.EACCES: false,
+	} {
+		fsync = func(f *os.File) error { return &os.PathError{Op: "sync", Path: f.Name(), Err: cause} }
+		if err := Sync(folder); (err == nil) != forgiven || err != nil && !errors.Is(err, cause) {
+			t.Errorf("%v of a folder: got %v", cause, err)
+		}
+		if err := Sync(file); !errors.Is(err, cause) {
+			t.Errorf("%v of a file: got %v", cause, err)
+		}
+	}
+}
+
+// TestLockError: whoever has a file system without locks learns that, and which file it is.
+func TestLockError(t *testing.T) {
+	for err, none := range map[error]bool{unix.ENOLCK: true, unix.ENOTSUP: true, unix.ENOSYS: true, unix.EIO: false} {
+		got := lockError("/spool/x", err)
+		if errors.Is(got, ErrNoLocks) != none || !errors.Is(got, err) || !strings.Contains(got.Error(), "lock /spool/x") {
+			t.Errorf("got %v", got)
 		}
 	}
 }

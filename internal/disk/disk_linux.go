@@ -12,6 +12,12 @@ func Allocate(f *os.File, n int64) {
 	_ = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, n)
 }
 
+// BeginWriteback asks the kernel to start writing a part of f to the disk. It is
+// advice only: the sync at the end decides.
+func BeginWriteback(f *os.File, off, n int64) {
+	_ = unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
+}
+
 // kindOf names a file system by its magic number.
 func kindOf(st *unix.Statfs_t) (string, Kind) {
 	switch uint32(st.Type) {

@@ -15,6 +15,8 @@ var (
 	// ErrGone says that the file was removed or replaced before it was locked.
 	// Its lock would keep nobody out.
 	ErrGone = errors.New("it was removed or replaced meanwhile")
+	// ErrNoLocks says that the file system cannot lock files.
+	ErrNoLocks = errors.New("its file system gives no locks")
 )
 
 // LockKind says whom a lock keeps out.
@@ -40,7 +42,7 @@ func TryLock(f *os.File, kind LockKind) error {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return fmt.Errorf("lock %s: %w", f.Name(), ErrInUse)
 	case err != nil:
-		return fmt.Errorf("lock %s: %w", f.Name(), err)
+		return lockError(f.Name(), err)
 	}
 	here, err := f.Stat()
 	if err != nil {
@@ -50,6 +52,13 @@ func TryLock(f *os.File, kind LockKind) error {
 		return fmt.Errorf("lock %s: %w", f.Name(), ErrGone)
 	}
 	return nil
+}
+
+func lockError(path string, err error) error {
+	if errors.Is(err, unix.ENOLCK) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.ENOTSUP) {
+		return fmt.Errorf("lock %s: %w: %w", path, ErrNoLocks, err)
+	}
+	return fmt.Errorf("lock %s: %w", path, err)
 }
 
 // LockFile makes the file at path unless it exists, and locks it for this

@@ -23,6 +23,7 @@ type FileSystem struct {
 	Name   string // such as tmpfs; "" for an ordinary one
 	Kind   Kind
 	Device uint64 // two paths with the same device share their room
+	Total  int64  // bytes, taken and free
 	Free   int64  // bytes that this process may take
 	Files  uint64 // how many there can be; 0 if the file system does not count them
 	Left   uint64 // how many can still be made
@@ -41,14 +42,22 @@ func FileSystemOf(path string) (FileSystem, error) {
 	name, kind := kindOf(&st)
 	return FileSystem{
 		Name: name, Kind: kind, Device: uint64(device.Dev),
+		Total: int64(st.Blocks) * int64(st.Bsize),
 		Free:  int64(st.Bavail) * int64(st.Bsize), // root could take more
 		Files: st.Files, Left: st.Ffree,
 	}, nil
 }
 
-// WithReserve returns how many bytes must be free to receive a database of the
-// given size: it grows while it is received.
-func WithReserve(database int64) int64 { return database + database/10 + 16<<20 }
+// Shares reports whether two file systems share their room. Subvolumes and overlays have a
+// device of their own, but the same numbers.
+func (fs FileSystem) Shares(other FileSystem) bool {
+	same := fs.Total == other.Total && fs.Free == other.Free && fs.Files == other.Files && fs.Left == other.Left
+	return fs.Device == other.Device || same && fs.Total > 0
+}
+
+// RoomFor returns how many bytes must be free to receive a database of the given size:
+// it grows while it is received.
+func RoomFor(database int64) int64 { return database + database/10 + 16<<20 }
 
 // CheckRoom refuses a folder that has no room to receive a database of the given
 // size. The error wraps ENOSPC.
@@ -57,7 +66,7 @@ func CheckRoom(folder string, database int64) error {
 	if err != nil {
 		return err
 	}
-	want := WithReserve(database)
+	want := RoomFor(database)
 	if fs.Free < want {
 		return fmt.Errorf("folder %s has %d bytes free, the database needs %d: %w", folder, fs.Free, want, unix.ENOSPC)
 	}

@@ -11,11 +11,14 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/companion"
+	"github.com/etcd-backupd/backupd/internal/health"
 	"github.com/etcd-backupd/backupd/internal/history"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/snapshot/compare"
 )
 
 // Backup is the duty to have a verified snapshot of the cluster as it is now.
@@ -29,11 +32,20 @@ type Backup struct {
 	// even if nothing has changed.
 	MaxAge time.Duration
 	Policy retention.Policy
-	Hashes snapshot.HashPolicy
+	// Defragments says that the cluster has a schedule of defragmentations.
+	Defragments bool
+	// InForce returns the policy that counts now, and false if none does: the cluster was
+	// taken out of the configuration, or has another repository there. Nil means Policy.
+	InForce func() (retention.Policy, bool)
+	Hashes  compare.Policy
 	// Codec returns the encoding of new snapshots. It is called for each, because
 	// recipients come and go.
 	Codec func() (codec.Options, error)
+	// Plain says that the configuration names no recipients.
+	Plain bool
 	Tool  string
+	// Companions are files of this host that are stored with each snapshot.
+	Companions companion.Files
 }
 
 // Do makes one try to have a verified snapshot of the cluster as it is now. A
@@ -75,6 +87,7 @@ func (b *Backup) do(ctx context.Context, run Run) Outcome {
 func (b *Backup) take(
 	ctx context.Context, taker *snapshot.Taker, overview *repository.Overview, down error, run Run,
 ) Outcome {
+	b.awake(ctx)
 	survey, err := b.Etcd.Survey(ctx)
 	if err != nil {
 		return failed(err)
@@ -82,7 +95,8 @@ func (b *Backup) take(
 	// This holds even if another sidecar does the work.
 	current := down == nil && run.Why != schedule.Manual && b.unchanged(ctx, overview, survey, b.Now()) &&
 		b.Known.confirmed(overview.Newest().ID, b.Now())
-	other, err := b.elsewhere(ctx, survey, run.Why)
+	missed, _ := turn(b, b.Now())
+	other, err := b.elsewhere(ctx, survey, run.Why, missed)
 	switch {
 	case err != nil:
 		return failed(err)
@@ -92,19 +106,42 @@ func (b *Backup) take(
 		if err := inQuestion(b.Subject, overview); err != nil {
 			return failed(err)
 		}
+		if err := companion.Incomplete(overview.Newest()); err != nil { // and the same files are still missing
+			return failed(schedule.Permanent(err))
+		}
 		return Outcome{Result: Skipped, Reason: fmt.Sprintf(
 			"the revision is %d as in the newest %s snapshot, and nothing else has changed since",
 			survey.HighWater, overview.Newest().State())}
 	}
+	if err := noQuorumYet(ctx, b.Subject, overview, survey, run); err != nil {
+		return failed(err)
+	}
 	to, err := b.target(ctx, overview, down)
 	if err != nil {
+		return failed(err)
+	}
+	to.Turns = b.Known.turns(overview)
+	if survey, err = b.turn(ctx, run, survey); err != nil {
 		return failed(err)
 	}
 	if run.Started != nil {
 		run.Started()
 	}
 	snapshot.LogSurvey(b.Log, survey)
+	if h := unencrypted(b, overview, b.Now()); h.Level != health.OK {
+		b.Log.Warn(h.Problem, "hint", h.Hint)
+	}
+	end, err := b.Streams.Stream(ctx, survey.ClusterID)
+	if err != nil {
+		return failed(err)
+	}
+	defer end()
+	defer snapshot.Announce(ctx, to, Host(b.Tool), b.Log)()
 	m, err := taker.Take(ctx, survey, to)
+	var waits *snapshot.PendingError
+	if errors.As(err, &waits) {
+		b.Known.change(func(f *Facts) { f.Turns = f.Turns.Learn(&waits.Pending.Capture) })
+	}
 	if err != nil {
 		return failed(err)
 	}
@@ -114,7 +151,7 @@ func (b *Backup) take(
 
 // hold notes and logs a snapshot that was stored.
 func (s *Subject) hold(m *backup.Manifest, message string) {
-	s.Known.holds(m, m.Verified() || s.Lenient && m.State() == backup.Unconfirmed, s.Now())
+	s.Known.holds(m, m.Verified() || s.Lenient && m.Uncompared(), s.Now())
 	log, attributes := s.Log.Info, []any{"snapshot", m.ID, "revision", int64(m.Revision), "state", m.State(),
 		"bytes", m.Stored.Bytes}
 	if reasons := slices.Concat(m.Suspect, m.Unconfirmed); len(reasons) > 0 {
@@ -127,22 +164,55 @@ func (s *Subject) hold(m *backup.Manifest, message string) {
 // cluster has, and will not be too old before the next slot. In any doubt it does
 // not: a cluster that was wiped and filled again may be as far as the old one was.
 func (b *Backup) unchanged(ctx context.Context, o *repository.Overview, survey *cluster.Survey, now time.Time) bool {
-	if o == nil || o.Newest() == nil || len(survey.Corrupt()) > 0 || cluster.Doubtful(survey.Candidates) {
+	sound := survey.Sound()
+	if o == nil || o.Newest() == nil || len(survey.Corrupt()) > 0 || cluster.Doubtful(survey.Candidates) ||
+		len(sound.Candidates) == 0 {
 		return false
 	}
 	m, newest := o.Newest(), o.Summary(now).Newest
 	if !o.Trusts(newest.ID) || !history.Unchanged(m, survey.Position()) ||
-		b.Line.Next(now).Sub(m.StartedAt) > b.MaxAge {
+		b.Line.Next(now).Sub(m.StartedAt) > b.MaxAge || b.Companions.Changed(m) {
 		return false
 	}
-	if b.Hashes == snapshot.SkipHashes {
+	// Members that are cut off, and have not noticed yet, have nothing new to tell.
+	at, err := b.Etcd.Committed(ctx, sound)
+	if err == nil && !history.Unchanged(m, at) {
+		return false
+	}
+	if err == nil && b.Hashes == compare.Off {
 		return true
 	}
-	err := snapshot.Confirm(ctx, b.Etcd, survey, m)
+	var member backup.MemberID
+	if err == nil {
+		by := &compare.Comparer{Source: b.Etcd, Policy: b.Hashes, Turns: b.Known.turns(o)}
+		member, err = by.Confirm(ctx, sound, m)
+	}
 	if err != nil {
 		b.Log.Warn("the cluster seems unchanged, but that is not confirmed: a snapshot is taken", "err", err)
+		return false
 	}
-	return err == nil
+	b.Known.change(func(f *Facts) { f.Turns = f.Turns.Confirmed(member, now) })
+	return true
+}
+
+// noQuorumYet returns an error if an earlier try of the run has stored a snapshot that no
+// quorum confirmed, and there is no quorum yet: another one would be no better.
+func noQuorumYet(
+	ctx context.Context, s *Subject, o *repository.Overview, survey *cluster.Survey, run Run,
+) error {
+	if o == nil {
+		return nil
+	}
+	i := o.Summary(s.Now()).Newest
+	if i == nil || i.State() != backup.Unconfirmed || o.Trusts(i.ID) ||
+		i.ID.Time().Before(run.Began.Truncate(time.Second)) {
+		return nil
+	}
+	if _, err := s.Etcd.Committed(ctx, survey); err != nil {
+		err = fmt.Errorf("there is still no quorum since snapshot %s was stored: %w", i.ID, err)
+		return backup.WithHint(err, health.NoQuorumHint)
+	}
+	return nil
 }
 
 // target returns where a snapshot goes: into the repository, or into the spool while a
@@ -177,7 +247,7 @@ func (b *Backup) taker(run Run) (*snapshot.Taker, error) {
 	}
 	return &snapshot.Taker{
 		Source: b.Etcd, Codec: codec, Spool: b.Spool, Hashes: b.Hashes, Tool: b.Tool, Log: b.Log,
-		Progress: run.Progress,
+		Progress: run.Progress, Companions: b.Companions,
 	}, nil
 }
 
@@ -189,7 +259,7 @@ func (b *Backup) settle(ctx context.Context, late late, o Outcome) Outcome {
 		b.Log.Info("nothing to do", "reason", o.Reason)
 	}
 	if o.Manifest != nil || len(o.Late) > 0 {
-		o.Prune = (&pruner{b.Subject, b.Policy}).prune(ctx)
+		o.Prune = newPruner(b).prune(ctx)
 	}
 	return o
 }
@@ -206,7 +276,8 @@ func (b *Backup) Ended(o Outcome, err error) (report bool, id backup.SnapshotID)
 		if newest := f.Newest(); err == nil && newest != nil {
 			id = newest.ID
 		}
-		seen := !f.Confirmed.IsZero() && f.Confirmed.After(f.Failing) && b.overdue(f, now).Level == OK
+		seen := f.ReadErr == nil && f.Overview != nil && !f.Confirmed.IsZero() &&
+			f.Confirmed.After(f.Failing) && b.overdue(f, now).Level == health.OK
 		report = err != nil || o.Result != Passed || seen
 		switch {
 		case err != nil && f.Failing.IsZero():
@@ -218,11 +289,14 @@ func (b *Backup) Ended(o Outcome, err error) (report bool, id backup.SnapshotID)
 	return report, id
 }
 
-// LastDone returns when the cluster was last protected, according to the
-// repository. A daemon that was down has no other way to know.
+// LastDone returns when the cluster was last protected, according to the repository.
+// If that was never read the record of an earlier process tells it: a run that was
+// missed is caught up, and its snapshot waits in the spool.
 func (b *Backup) LastDone(ctx context.Context) (time.Time, error) {
-	if _, err := b.Look(ctx, b.Policy); err != nil {
+	_, err := b.Look(ctx, b.Policy)
+	f := b.Known.Now()
+	if recalled := f.Read.IsZero() && !f.Confirmed.IsZero(); err != nil && (!recalled || ctx.Err() != nil) {
 		return time.Time{}, err
 	}
-	return b.Known.Now().Confirmed, nil
+	return f.Confirmed, nil
 }

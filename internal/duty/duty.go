@@ -2,18 +2,21 @@
 // its stored snapshots, to defragment its members. A duty returns the result of
 // one try as a value, an [Outcome]. The caller decides when to run a duty, and who
 // hears of the result. The package also holds what is known of the protection of a
-// cluster, and judges it: see [Health].
+// cluster, and judges it: see [Backup.Health].
 package duty
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
+	"github.com/etcd-backupd/backupd/internal/cluster/defrag"
+	"github.com/etcd-backupd/backupd/internal/companion"
+	"github.com/etcd-backupd/backupd/internal/health"
+	"github.com/etcd-backupd/backupd/internal/repository/reread"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/spool"
 	"github.com/etcd-backupd/backupd/internal/storage"
@@ -32,12 +35,20 @@ type Subject struct {
 	Key
 	// Address are the flags of the command line that lead to the repository, for hints.
 	Address string
+	// Removal returns the command that removes an object of the repository by hand, for
+	// hints.
+	Removal func(key string) string
 	// MayCreate allows a backup to make the repository if there is none. It never makes
 	// one in the place of a repository that is known.
 	MayCreate bool
 	Etcd      *cluster.Cluster
 	Store     storage.Store
-	Spool     spool.Folder
+	// Reach bounds the wait for the repository to answer at all; 0 means 20 s. See
+	// [ReachWithin].
+	Reach time.Duration
+	Spool spool.Folder
+	// Streams is shared by all clusters of a process; nil keeps nothing apart.
+	Streams *defrag.Streams
 	// LocalEndpoint is the member that this process is the sidecar of. It is empty
 	// if the process is no sidecar. Sidecars divide the runs among them, except
 	// those that are requested by hand.
@@ -45,8 +56,10 @@ type Subject struct {
 	// Lenient says that unconfirmed snapshots count as protection, because the
 	// configuration has switched the comparison with the members off.
 	Lenient bool
-	Known   *Knowledge
-	Log     *slog.Logger
+	// Rereading says how stored snapshots are verified by a schedule.
+	Rereading reread.Policy
+	Known     *Knowledge
+	Log       *slog.Logger
 	// Now is the wall clock: see [Knowledge].
 	Now func() time.Time
 }
@@ -58,10 +71,15 @@ type Run struct {
 	// by hand.
 	Began    time.Time
 	Progress backup.Progress
+	// Turn waits until the run may do what is expensive: to receive, store or read
+	// whole databases. Nil means at once.
+	Turn func(context.Context) error
 	// Started is called when a snapshot is going to be taken; nil is allowed.
 	Started func()
-	// Snapshot is a reference to the snapshot to verify. Empty means the latest of
-	// those that are not suspect.
+	// Trouble is called while the try goes on, if it harms the cluster; nil is allowed.
+	Trouble func(error)
+	// Snapshot is a reference to the snapshot to verify. Empty means the one whose turn it
+	// is: see [reread.Policy.Next].
 	Snapshot string
 }
 
@@ -72,11 +90,13 @@ type Result string
 const (
 	Succeeded Result = "succeeded"
 	// Unconfirmed: a snapshot was stored that no member was compared with. It is a
-	// success.
+	// success, unless nobody knows either whether it holds all that the cluster had.
 	Unconfirmed Result = "unconfirmed"
 	Suspect     Result = "suspect" // a snapshot was stored, and something speaks against it
 	// Unaccepted: a snapshot was stored, and nobody has accepted its history.
 	Unaccepted Result = "unaccepted"
+	// Incomplete: a snapshot was stored, but not all companion files that belong to it.
+	Incomplete Result = "incomplete"
 	Skipped    Result = "skipped" // nothing was needed: this counts as a success
 	Passed     Result = "passed"  // another sidecar does the run, or there was nothing to do: this says nothing
 	Failed     Result = "failed"
@@ -99,6 +119,7 @@ type Outcome struct {
 type PruneOutcome struct {
 	Removed int
 	Err     error
+	Stopped bool // before its end, because the process ends: there is no error
 }
 
 func failed(err error) Outcome { return Outcome{Result: Failed, Err: err} }
@@ -110,7 +131,10 @@ func stored(m *backup.Manifest) Outcome {
 	case backup.Suspect:
 		o.Result, o.Err = Suspect, doubted(m)
 	case backup.Unconfirmed:
-		o.Result, o.Reason = Unconfirmed, m.Unconfirmed[0]
+		o.Result, o.Reason, o.Err = Unconfirmed, m.Unconfirmed[0], health.NotCurrent(m)
+	}
+	if err := companion.Incomplete(m); err != nil && o.Err == nil {
+		o.Result, o.Err = Incomplete, schedule.Permanent(err) // another try would miss the same files
 	}
 	return o
 }
@@ -121,26 +145,6 @@ func doubted(m *backup.Manifest) error {
 	return schedule.Permanent(backup.WithHint(
 		backup.Corruptf("snapshot %s is stored, but suspect: %s", m.ID, m.Suspect[0]),
 		"keep older snapshots; find out which member is right (etcdctl endpoint hashkv --cluster)"))
-}
-
-// elsewhere returns why the run belongs to another sidecar, or "".
-func (s *Subject) elsewhere(ctx context.Context, survey *cluster.Survey, why schedule.Reason) (string, error) {
-	if s.LocalEndpoint == "" || why == schedule.Manual {
-		return "", nil
-	}
-	id := cluster.Worker(survey)
-	if id == 0 {
-		return "", nil // no member is preferred: every sidecar works rather than none
-	}
-	own, err := s.Etcd.Identify(ctx, s.LocalEndpoint)
-	if err != nil {
-		return "", backup.WithHint(fmt.Errorf("ask the member beside this daemon who it is: %w", err),
-			"local-endpoint must be a client URL of the etcd member beside this daemon")
-	}
-	if id != own.MemberID {
-		return fmt.Sprintf("this slot belongs to the daemon beside member %s", id), nil
-	}
-	return "", nil
 }
 
 // Host names this process in marks.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/health"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
@@ -21,7 +22,8 @@ func ago(d time.Duration) time.Time { return noon.Add(-d) }
 func storedAt(at time.Time, rev backup.Revision) *backup.Manifest {
 	blob := backup.Blob{Bytes: 4, SHA256: backup.Digest{byte(rev)}}
 	return &backup.Manifest{
-		Format: backup.ManifestFormat, ID: backup.NewDataName(at).WithRevision(rev), Timeline: "t1-aaaaaa",
+		Format: backup.ManifestFormat, Repository: "the-only-repository",
+		ID: backup.NewDataName(at).WithRevision(rev), Timeline: "t1-aaaaaa",
 		FinishedAt: at, Stored: blob, Capture: backup.Capture{
 			Cluster: "prod", StartedAt: at, Members: []backup.Member{{ID: 1}}, Revision: rev, Plain: blob,
 		},
@@ -85,44 +87,46 @@ func TestHealth(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		facts   Facts
-		level   Level
+		level   health.Level
 		problem string
 		hint    string
 	}{
-		{"protected", whole, OK, "", ""},
-		{"protected, and seen", with(seen(good)), OK, "", ""},
-		{"a slot has just been missed", confirmed(119*time.Minute, none), OK, "", ""},
-		{"with its jitter", confirmed(129*time.Minute, none), OK, "", ""},
-		{"two slots were missed", confirmed(131*time.Minute, none), Failure, "the last verified snapshot is 2h11m0s old", ""},
+		{"protected", whole, health.OK, "", ""},
+		{"protected, and seen", with(seen(good)), health.OK, "", ""},
+		{"a slot has just been missed", confirmed(119*time.Minute, none), health.OK, "", ""},
+		{"with its jitter", confirmed(129*time.Minute, none), health.OK, "", ""},
+		{"two slots were missed", confirmed(131*time.Minute, none),
+			health.Failure, "the last verified snapshot is 2h11m0s old", ""},
 		{"long before this process started", confirmed(100*time.Hour, func(f *Facts) { f.Since = noon }),
-			Failure, "100h0m0s old", ""},
+			health.Failure, "100h0m0s old", ""},
 		{"the schedule has just been made shorter", confirmed(100*time.Hour, func(f *Facts) { f.Changed = ago(time.Hour) }),
-			OK, "", ""},
+			health.OK, "", ""},
 		{"the schedule was made shorter", confirmed(100*time.Hour, func(f *Facts) { f.Changed = ago(3 * time.Hour) }),
-			Failure, "100h0m0s old", ""},
+			health.Failure, "100h0m0s old", ""},
 		{"and why", confirmed(3*time.Hour, func(f *Facts) { f.Failed, f.ReadErr = broken, fs.ErrPermission }),
-			Failure, "old: connection refused; by all", ""},
+			health.Failure, "old: connection refused; by all", ""},
 		{"the store is why", confirmed(3*time.Hour, func(f *Facts) { f.ReadErr = fs.ErrPermission }),
-			Failure, "old: permission denied", ""},
-		{"new", Facts{Since: noon}, Warning, "there is no verified snapshot yet", ""},
-		{"never", Facts{Since: ago(3 * time.Hour)}, Failure, "there is no verified snapshot", ""},
+			health.Failure, "old: permission denied", ""},
+		{"new", Facts{Since: noon}, health.Warning, "there is no verified snapshot yet", ""},
+		{"never", Facts{Since: ago(3 * time.Hour)}, health.Failure, "there is no verified snapshot", ""},
 		{"never, and why", Facts{Since: ago(3 * time.Hour), Failed: broken},
-			Failure, "there is no verified snapshot: connection refused", ""},
-		{"all are gone", Facts{Since: noon, Protected: true}, Failure,
+			health.Failure, "there is no verified snapshot: connection refused", ""},
+		{"all are gone", Facts{Since: noon, Protected: true}, health.Failure,
 			"the repository no longer holds a verified snapshot", ""},
 		{"failed once", with(func(f *Facts) { f.Failed = broken }),
-			Warning, "the last backup failed: connection refused; by all", ""},
-		{"not readable", with(func(f *Facts) { f.ReadErr = broken }), Warning, "the repository cannot be read: ", ""},
-		{"not verified", with(func(f *Facts) { f.Verification = broken }), Warning, "the last verification failed: ", ""},
+			health.Warning, "the last backup failed: connection refused; by all", ""},
+		{"not readable", with(func(f *Facts) { f.ReadErr = broken }), health.Warning, "the repository cannot be read: ", ""},
+		{"not verified", with(func(f *Facts) { f.Verification = broken }),
+			health.Warning, "the last verification failed: ", ""},
 		{"not verified, by damage of no snapshot", with(func(f *Facts) { f.Verification = backup.Corruptf("the marker") }),
-			Warning, "the last verification failed: the marker", ""},
-		{"a defect that is gone", with(func(f *Facts) { seen(good)(f); f.Verification = defect }), OK, "", ""},
+			health.Warning, "the last verification failed: the marker", ""},
+		{"a defect that is gone", with(func(f *Facts) { seen(good)(f); f.Verification = defect }), health.OK, "", ""},
 		{"a defect", with(func(f *Facts) {
 			seen(good)(f)
 			f.Overview, f.Verification = f.Overview.Judged(good.ID, defect), defect
-		}), Failure, "the stored snapshot " + string(good.ID) + " is damaged: ", "backupd verify --cluster prod "},
-		{"not pruned", with(func(f *Facts) { f.PruneErr = broken }), Warning, "old snapshots cannot be removed: ", ""},
-		{"suspect", with(seen(good, suspect)), Failure, "the newest snapshot, " + string(suspect.ID) + ", is suspect",
+		}), health.Failure, "the stored snapshot " + string(good.ID) + " is damaged: ", "backupd verify --cluster prod "},
+		{"not pruned", with(func(f *Facts) { f.PruneErr = broken }), health.Warning, "old snapshots cannot be removed: ", ""},
+		{"suspect", with(seen(good, suspect)), health.Failure, "the newest snapshot, " + string(suspect.ID) + ", is suspect",
 			"backupd show --cluster prod " + string(suspect.ID)},
 		{"data missing", with(func(f *Facts) {
 			s := mem.New()
@@ -131,14 +135,16 @@ func TestHealth(t *testing.T) {
 				t.Fatal(err)
 			}
 			f.Overview = overview(t, s, noon)
-		}), Failure, "the data of snapshot " + string(good.ID) + " is not in the repository", "backupd rm --cluster prod "},
-		{"copied", with(seen(good, &copied)), Failure, "two manifests refer to the data of snapshot ", "by hand"},
-		{"a clock was wrong", with(seen(good, future)), Warning, "snapshot " + string(future.ID) + " is from the future",
+		}), health.Failure, "the data of snapshot " + string(good.ID) + " is not in the repository",
+			"backupd rm --cluster prod "},
+		{"copied", with(seen(good, &copied)), health.Failure, "two manifests refer to the data of snapshot ", "by hand"},
+		{"a clock was wrong", with(seen(good, future)),
+			health.Warning, "snapshot " + string(future.ID) + " is from the future",
 			"may be the latest"},
 		{"the worst first", confirmed(3*time.Hour, func(f *Facts) {
 			seen(good, suspect, future)(f)
 			f.Failed, f.PruneErr = broken, broken
-		}), Failure, "is suspect", ""},
+		}), health.Failure, "is suspect", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.facts.Read = noon; c.name == "new" {
@@ -159,24 +165,8 @@ func TestHealth(t *testing.T) {
 	}
 	t.Run("not read yet", func(t *testing.T) {
 		b := &Backup{Subject: &Subject{Known: NewKnowledge(noon, "")}, Longest: time.Hour}
-		if got := b.Health(noon); got.Level != Warning || got.Problem != "the repository was not read yet" {
+		if got := b.Health(noon); got.Level != health.Warning || got.Problem != "the repository was not read yet" {
 			t.Errorf("got %+v", got)
 		}
 	})
-}
-
-// TestLoss: the newest of the lost snapshots are named.
-func TestLoss(t *testing.T) {
-	var lost []repository.Item
-	if h := loss(lost); h.Level != OK {
-		t.Errorf("got %+v", h)
-	}
-	for _, name := range []string{"a", "b", "c", "d", "e"} {
-		lost = append(lost, repository.Item{ID: backup.SnapshotID(name)})
-	}
-	h := loss(lost)
-	if want := "snapshots are gone that backupd did not remove: e, d, c and 2 more"; h.Level != Failure ||
-		h.Problem != want || !strings.Contains(h.Hint, "restart") {
-		t.Errorf("got %+v", h)
-	}
 }

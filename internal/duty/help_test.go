@@ -18,7 +18,9 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/duty"
+	"github.com/etcd-backupd/backupd/internal/health"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/schedule"
@@ -84,13 +86,14 @@ func (p *place) process() *process {
 	s := &duty.Subject{
 		Key: duty.Key{Repository: "main", Cluster: "prod"}, Store: p.trace,
 		Etcd:    testserver.Connect(p.t, cluster.Config{Endpoints: p.etcd.Endpoints()}),
-		Address: "--repo file:///backups", Spool: spool.Folder{Dir: p.t.TempDir(), Keep: true},
-		Known: duty.NewKnowledge(p.now(), ""), Log: slog.New(slog.NewTextHandler(p.t.Output(), nil)), Now: p.now,
+		Address: "--repo file:///backups", Spool: spool.Folder{Dir: p.t.TempDir(), Keep: true, MinFree: disk.ReserveOf(0)},
+		Removal: func(key string) string { return "rm /backups/" + key },
+		Known:   duty.NewKnowledge(p.now(), ""), Log: slog.New(slog.NewTextHandler(p.t.Output(), nil)), Now: p.now,
 	}
 	return &process{
 		place: p, Subject: s,
 		backup: duty.Backup{
-			Subject: s, Line: line, Longest: time.Hour, MaxAge: 24 * time.Hour, Policy: policy, Tool: "test",
+			Subject: s, Defragments: true, Line: line, Longest: time.Hour, MaxAge: 24 * time.Hour, Policy: policy, Tool: "test",
 			Codec: func() (codec.Options, error) { return p.codec, nil },
 		},
 		verify: duty.Verify{Subject: s, Policy: policy},
@@ -108,6 +111,23 @@ func (p *place) pass(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ahead += d
+}
+
+// to sets the processes' clocks to a time of the day, in UTC.
+func (p *place) to(t time.Duration) {
+	now := p.now().UTC()
+	p.pass(now.Truncate(24 * time.Hour).Add(24*time.Hour + t).Sub(now))
+}
+
+// count counts the objects whose names have a part.
+func (p *place) count(part string) (n int) {
+	p.t.Helper()
+	for _, key := range p.keys() {
+		if strings.Contains(key, part) {
+			n++
+		}
+	}
+	return n
 }
 
 // slot does a scheduled backup once.
@@ -142,7 +162,7 @@ func wants(t *testing.T, o duty.Outcome, result duty.Result, text string) {
 	if o.Err != nil {
 		got = o.Err.Error()
 	}
-	bad := result == duty.Failed || result == duty.Suspect || result == duty.Unaccepted
+	bad := result == duty.Failed || result == duty.Suspect || result == duty.Unaccepted || result == duty.Incomplete
 	stored := result == duty.Succeeded || result == duty.Unconfirmed || bad && result != duty.Failed
 	if o.Result != result || (o.Err != nil) != bad ||
 		!strings.Contains(got, text) || (o.Manifest != nil) != stored {
@@ -151,7 +171,7 @@ func wants(t *testing.T, o duty.Outcome, result duty.Result, text string) {
 }
 
 // healthy compares what an operator sees with what it should be.
-func (p *process) healthy(level duty.Level, problem string) {
+func (p *process) healthy(level health.Level, problem string) {
 	p.t.Helper()
 	h := p.backup.Health(p.now())
 	if h.Level != level || !strings.Contains(h.Problem, problem) || problem == "" && h.Problem != "" {
@@ -181,25 +201,33 @@ func (p *place) asked(method string) int {
 	p.t.Helper()
 	sum := 0
 	for _, m := range p.etcd.Members {
-		resp, err := http.Get(m.ClientURL + "/metrics")
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		raw, err := io.ReadAll(resp.Body)
-		if err := errors.Join(err, resp.Body.Close()); err != nil {
-			p.t.Fatal(err)
-		}
-		pattern := regexp.MustCompile(`(?m)^grpc_server_started_total\{grpc_method="` + method + `".*\} (\d+)$`)
-		if found := pattern.FindSubmatch(raw); found != nil {
-			n, err := strconv.Atoi(string(found[1]))
-			if err != nil {
-				p.t.Fatal(err)
-			}
-			sum += n
-		}
+		sum += p.askedOf(m, method)
 	}
-	http.DefaultClient.CloseIdleConnections()
 	return sum
+}
+
+// askedOf counts those of one member.
+func (p *place) askedOf(m *testserver.Member, method string) int {
+	p.t.Helper()
+	defer http.DefaultClient.CloseIdleConnections()
+	resp, err := http.Get(m.ClientURL + "/metrics")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	raw, err := io.ReadAll(resp.Body)
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		p.t.Fatal(err)
+	}
+	pattern := regexp.MustCompile(`(?m)^grpc_server_started_total\{grpc_method="` + method + `".*\} (\d+)$`)
+	found := pattern.FindSubmatch(raw)
+	if found == nil {
+		return 0
+	}
+	n, err := strconv.Atoi(string(found[1]))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return n
 }
 
 // streams counts how often something has asked etcd for its database.
@@ -245,6 +273,29 @@ func (p *place) write(key string, raw []byte) {
 	p.remove(key)
 	if err := p.mem.Create(p.t.Context(), key, bytes.NewReader(raw)); err != nil {
 		p.t.Fatal(err)
+	}
+}
+
+// unmount takes everything away until it is called once more.
+func (p *place) unmount() (mount func()) {
+	p.t.Helper()
+	held := map[string][]byte{}
+	for _, key := range p.keys() {
+		held[key] = p.read(key)
+	}
+	away := func() {
+		for _, key := range p.keys() {
+			if err := p.mem.Delete(p.t.Context(), key); err != nil {
+				p.t.Fatal(err)
+			}
+		}
+	}
+	away()
+	return func() {
+		away()
+		for key, raw := range held {
+			p.write(key, raw)
+		}
 	}
 }
 
@@ -318,11 +369,14 @@ func count(lines []string, prefix string) int {
 
 var namePattern = regexp.MustCompile(`\d{8}T\d{6}Z(-r\d+)?-[a-z2-7]{6}(\.t\d+-[a-z2-7]{6}\.\d+)?`)
 
+var streamPattern = regexp.MustCompile(`streams/\S+`)
+
 // golden compares lines with a file in testdata. Names in them are replaced by
 // those that names gives.
 func golden(t *testing.T, name string, lines []string, names map[string]string) {
 	t.Helper()
-	got := namePattern.ReplaceAllStringFunc(strings.Join(lines, "\n")+"\n", func(s string) string {
+	text := streamPattern.ReplaceAllString(strings.Join(lines, "\n")+"\n", "streams/STREAM.json")
+	got := namePattern.ReplaceAllStringFunc(text, func(s string) string {
 		for part, called := range names {
 			if strings.HasPrefix(s, part[:len("20060102T150405Z")]) && strings.Contains(s, part[len(part)-6:]) {
 				return called

@@ -31,7 +31,7 @@ func judged(ctx context.Context, b *Backup, m *backup.Manifest) Outcome {
 	}
 	if err := inQuestion(b.Subject, known); err != nil {
 		o.Err = errors.Join(o.Err, err)
-		if o.Result == Succeeded || o.Result == Unconfirmed {
+		if o.Result == Succeeded || o.Result == Unconfirmed || o.Result == Incomplete {
 			o.Result = Unaccepted
 		}
 	}

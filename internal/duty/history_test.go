@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +12,9 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/duty"
+	"github.com/etcd-backupd/backupd/internal/health"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/acceptance"
 	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
@@ -58,14 +59,22 @@ func (p *process) reached() *process {
 	return p
 }
 
-// set puts values.
+// set puts values, and waits until every member has them: a slot may ask any.
 func (p *place) set(values ...string) {
 	p.t.Helper()
-	client := p.etcd.Client(p.t)
+	client, revision := p.etcd.Client(p.t), int64(0)
 	for _, v := range values {
-		if _, err := client.Put(p.t.Context(), "key", v); err != nil {
+		put, err := client.Put(p.t.Context(), "key", v)
+		if err != nil {
 			p.t.Fatal(err)
 		}
+		revision = put.Header.Revision
+	}
+	for _, m := range p.etcd.Members {
+		testserver.Eventually(p.t, "the member has what was put", func() bool {
+			st, err := client.Status(p.t.Context(), m.ClientURL)
+			return err == nil && st.Header.Revision >= revision
+		})
 	}
 }
 
@@ -92,7 +101,7 @@ func (p *process) cluster() *repository.Cluster {
 
 func (p *process) accept(timeline string) {
 	p.t.Helper()
-	if _, err := repository.Accept(p.t.Context(), p.cluster(), timeline, "it is right", "test"); err != nil {
+	if _, err := acceptance.Accept(p.t.Context(), p.cluster(), timeline, "it is right", "test"); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -121,7 +130,7 @@ func TestHistory_Wiped(t *testing.T) {
 		empty.Origin == nil || empty.Origin.Snapshot != second.ID {
 		t.Errorf("got %+v", empty)
 	}
-	p.healthy(duty.Failure, "nobody has accepted")
+	p.healthy(health.Failure, "nobody has accepted")
 	p.latestIs("")
 	for range 3 {
 		p.set("x")
@@ -146,7 +155,7 @@ func TestHistory_Wiped(t *testing.T) {
 	p.accept(empty.Timeline)
 	p.set("y")
 	last := p.taken()
-	p.healthy(duty.OK, "")
+	p.healthy(health.OK, "")
 	p.latestIs(last.ID)
 }
 
@@ -209,7 +218,7 @@ func TestHistory_Pending(t *testing.T) {
 	if o.Manifest != nil && (o.Manifest.Timeline == m.Timeline || o.Manifest.CommittedIndex == 0) {
 		t.Errorf("got %+v", o.Manifest)
 	}
-	p.healthy(duty.Failure, "nobody has accepted")
+	p.healthy(health.Failure, "nobody has accepted")
 	if !p.look().Holds(m.ID) {
 		t.Error("the old one was removed")
 	}
@@ -235,8 +244,8 @@ func TestHistory_TwoClusters(t *testing.T) {
 	}
 	for _, p := range []*process{p, other} {
 		p.look()
-		p.healthy(duty.Failure, "two clusters")
-		p.healthy(duty.Failure, p.etcd.Members[0].ClientURL)
+		p.healthy(health.Failure, "two clusters")
+		p.healthy(health.Failure, p.etcd.Members[0].ClientURL)
 		p.latestIs("")
 	}
 	p.accept(m.Timeline)
@@ -257,14 +266,14 @@ func TestHistory_Expected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := repository.Expect(t.Context(), p.cluster(), survey.ClusterID, nil, "restored", "test"); err != nil {
+	if err := acceptance.Expect(t.Context(), p.cluster(), survey.ClusterID, nil, "restored", "test"); err != nil {
 		t.Fatal(err)
 	}
 	m := q.taken()
 	if m.Origin == nil || m.ClusterID != survey.ClusterID {
 		t.Errorf("got %+v", m)
 	}
-	q.healthy(duty.OK, "")
+	q.healthy(health.OK, "")
 	q.latestIs(m.ID)
 }
 
@@ -323,39 +332,4 @@ func follower(t *testing.T, etcd *testserver.Cluster) *testserver.Member {
 	}
 	t.Fatal("no member follows")
 	return nil
-}
-
-// TestHistory_Lagging: a member that is cut off from the others is behind in the same
-// history. Its snapshot is unconfirmed, and says why.
-func TestHistory_Lagging(t *testing.T) {
-	here := ownPlace(t, 3)
-	p := here.process()
-	p.set("a")
-	last := follower(t, here.etcd)
-	last.Pause()
-	// More than fits into the buffers of the connection: they are read when the member
-	// goes on.
-	for range 30 {
-		p.set(strings.Repeat("x", 1<<20))
-	}
-	m := p.taken()
-	others := slices.DeleteFunc(slices.Clone(here.etcd.Members), func(m *testserver.Member) bool { return m == last })
-	for _, m := range others {
-		m.Pause()
-	}
-	last.Resume()
-	alone := here.beside(&testserver.Cluster{Version: here.etcd.Version, Members: []*testserver.Member{last}})
-	q := alone.process()
-	o := q.reached().slot()
-	for _, m := range others {
-		m.Resume()
-	}
-	if o.Manifest == nil || o.Manifest.Timeline != m.Timeline || o.Manifest.State() != backup.Unconfirmed ||
-		o.Manifest.Revision >= m.Revision {
-		t.Fatalf("got %+v", o)
-	}
-	if text := strings.Join(o.Manifest.Unconfirmed, "; "); !strings.Contains(text, "are behind") {
-		t.Errorf("got %s", text)
-	}
-	p.latestIs(m.ID)
 }

@@ -8,6 +8,10 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/reread"
+	"github.com/etcd-backupd/backupd/internal/retention"
+	"github.com/etcd-backupd/backupd/internal/snapshot/compare"
+	"github.com/etcd-backupd/backupd/internal/spool"
 )
 
 // Knowledge is what is known of the protection of a cluster. Everything that works
@@ -15,6 +19,8 @@ import (
 // configuration. Its times are of the wall clock alone: the monotonic clock stops
 // while the host is suspended.
 type Knowledge struct {
+	meter reread.Meter // of what verifications read
+
 	looking sync.Mutex // held during a look: an older look must not overwrite a newer one
 
 	mu    sync.Mutex // guards what follows
@@ -31,12 +37,19 @@ type change func(*repository.Overview) *repository.Overview
 // Facts are what is known at one moment.
 type Facts struct {
 	Since   time.Time // when the cluster's protection began
+	Started time.Time // when this process began to guard the cluster
 	Changed time.Time // when its schedule was last changed; zero: never
 
 	RepositoryID string               // empty while it is not known
 	Read         time.Time            // when it was last read; zero: never
 	ReadErr      error                // why it could not be read the last time
+	ReadBefore   time.Time            // when an earlier process last read it; zero: that is not known
 	Overview     *repository.Overview // nil: it was never read
+	Astray       []spool.Pending      // snapshots of the cluster that wait for another repository
+
+	// Turns are the comparisons with the members. A restart forgets those of slots that
+	// were skipped.
+	Turns compare.Turns
 
 	// Lost are snapshots that this process saw, and that are gone although backupd did
 	// not remove them. A restart forgets them.
@@ -48,20 +61,39 @@ type Facts struct {
 	Confirmed time.Time
 	Protected bool
 
+	Unfit error // why the files of its configuration cannot be used; nil if they can
+
+	Hung error // why a member that is defragmented answers nothing; nil if none hangs
+	// Defragmented is why the last defragmentation here failed; nil if it did not, or was
+	// left to another process. A restart forgets it.
+	Defragmented error
+
 	Attempted time.Time // when a backup last began
 	Failed    error     // why the last try of the backup failed; nil if it succeeded
 	Failing   time.Time // when the first of the current series of failed runs ended; zero: the last run succeeded
 
-	Verified     time.Time // when a snapshot was last verified here
-	Verification error     // the defect that it found, or why it failed
+	// Verified is when a snapshot was last found whole or damaged here. The marks in the
+	// overview tell that of all processes.
+	Verified     time.Time
+	Verification error     // the defect that the last verification here found, or why it failed
+	Reread       time.Time // when that verification ended; zero: there was none
 	Pruned       time.Time // when a prune last succeeded
 	PruneErr     error
+	// Applied is the policy by which a prune last began here, and Waiting one that waits;
+	// nil: there is none. A restart forgets both.
+	Applied *retention.Policy
+	Waiting *Waiting
+
+	// newest is the newest verified snapshot that an earlier process knew. What it
+	// confirmed counts for as long as that snapshot does.
+	newest   backup.SnapshotID
+	revision backup.Revision // of newest
 }
 
 // NewKnowledge returns the knowledge of a cluster that is protected since then. id is
 // the repository's, if it is known; else it is empty until a repository is reached.
 func NewKnowledge(since time.Time, id string) *Knowledge {
-	return &Knowledge{facts: Facts{Since: since, RepositoryID: id}}
+	return &Knowledge{facts: Facts{Since: since, Started: since, RepositoryID: id}}
 }
 
 // Now returns what is known now.
@@ -81,12 +113,41 @@ func (k *Knowledge) change(f func(*Facts)) {
 // Reschedule notes that the schedule of the cluster was changed.
 func (k *Knowledge) Reschedule(at time.Time) { k.change(func(f *Facts) { f.Changed = at }) }
 
+// Equipped notes why the files of the cluster's configuration cannot be used, or that
+// they can.
+func (k *Knowledge) Equipped(err error) { k.change(func(f *Facts) { f.Unfit = err }) }
+
+// turns returns the comparisons with the members, with those that an overview tells.
+func (k *Knowledge) turns(o *repository.Overview) compare.Turns {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if o == nil {
+		return k.facts.Turns
+	}
+	for _, m := range slices.Backward(o.Good) { // the oldest first
+		k.facts.Turns = k.facts.Turns.Learn(&m.Capture)
+	}
+	if now, _ := o.Timelines.Present(); now != nil && now.Manifest != nil {
+		k.facts.Turns = k.facts.Turns.Learn(&now.Manifest.Capture)
+	}
+	return k.facts.Turns
+}
+
 // Newest is the manifest of the newest verified snapshot, or nil.
 func (f *Facts) Newest() *backup.Manifest {
 	if f.Overview == nil {
 		return nil
 	}
 	return f.Overview.Newest()
+}
+
+// LastRead is when this process or an earlier one last read the repository; zero:
+// that is not known.
+func (f *Facts) LastRead() time.Time {
+	if f.Read.IsZero() {
+		return f.ReadBefore
+	}
+	return f.Read
 }
 
 // begin notes that a look begins, and returns what was known before.
@@ -149,9 +210,11 @@ func (f *Facts) saw(o *repository.Overview, now time.Time) {
 	// A snapshot that was deleted or damaged no longer counts as protection.
 	s := o.Summary(now)
 	newest := s.NewestVerified
-	if newest == nil || before != nil && !o.Trusts(before.ID) || f.Confirmed.After(now.Add(backup.Skew)) {
+	gone := before != nil && !o.Trusts(before.ID) || before == nil && f.newest != "" && !o.Trusts(f.newest)
+	if newest == nil || gone || f.Confirmed.After(now.Add(backup.Skew)) {
 		f.Confirmed = time.Time{}
 	}
+	f.newest, f.revision = "", 0 // now the overview knows
 	if newest != nil {
 		f.confirm(s.LastVerified)
 	}
@@ -211,9 +274,19 @@ func (k *Knowledge) judged(id backup.SnapshotID, result verdict, now time.Time) 
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	err := result.err()
-	k.facts.Verified, k.facts.Verification = now, err
-	if err != nil && !errors.As(err, new(*backup.DefectError)) {
+	k.facts.Reread, k.facts.Verification = now, err
+	if result.found != nil && !errors.As(err, new(*backup.DefectError)) {
 		return
+	}
+	k.facts.Verified = now.Truncate(time.Second) // as the mark has it
+	if result.mark != (backup.Key{}) {
+		k.did(func(o *repository.Overview) *repository.Overview { return o.Verified(result.mark) }, now)
+	}
+	if result.disputed {
+		return
+	}
+	if result.found == nil {
+		err = nil // that it is whole could not be marked, but is known here
 	}
 	delete(k.unrecorded, id)
 	if err != nil && result.unrecorded != nil {
@@ -225,8 +298,12 @@ func (k *Knowledge) judged(id backup.SnapshotID, result verdict, now time.Time) 
 	k.did(func(o *repository.Overview) *repository.Overview { return o.Judged(id, err) }, now)
 }
 
-// verdict is the finding of a verification, and the reason why it could not be
-// marked in the repository.
-type verdict struct{ found, unrecorded error }
+// verdict is the finding of a verification, the mark that says that the snapshot is whole, if
+// any, and the reason why the finding could not be marked in the repository.
+type verdict struct {
+	found, unrecorded error
+	mark              backup.Key
+	disputed          bool // it is whole, and the mark of an earlier defect could not be removed
+}
 
 func (v verdict) err() error { return errors.Join(v.found, v.unrecorded) }

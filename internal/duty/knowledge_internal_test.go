@@ -120,7 +120,8 @@ func TestKnowledge_Unrecorded(t *testing.T) {
 	put(t, s, older, newer)
 	refused := errors.New("read only")
 	found := verdict{
-		&backup.DefectError{Kind: backup.Changed, Key: newer.DataKey(), Err: backup.Corruptf("bytes")}, refused,
+		found:      &backup.DefectError{Kind: backup.Changed, Key: newer.DataKey(), Err: backup.Corruptf("bytes")},
+		unrecorded: refused,
 	}
 	for name, c := range map[string]struct {
 		then  func(k *Knowledge) *repository.Overview

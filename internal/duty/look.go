@@ -1,6 +1,7 @@
 package duty
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,13 +10,15 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/identity"
 	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/retention"
+	"github.com/etcd-backupd/backupd/internal/spool"
 )
 
 const (
-	// reachTime bounds the wait for a repository to answer at all. The client of a
-	// store that is down would try for minutes.
+	// reachTime bounds the wait for a repository to answer at all, or for a small object
+	// to be written. The client of a store that is down would try for minutes.
 	reachTime = 20 * time.Second
 	// lookTime bounds one look at a repository that has answered.
 	lookTime = 5 * time.Minute
@@ -27,6 +30,7 @@ const (
 func (s *Subject) Look(ctx context.Context, p retention.Policy) (*repository.Overview, error) {
 	s.Known.looking.Lock()
 	defer s.Known.looking.Unlock()
+	s.learn()
 	before := s.Known.begin()
 	repo, err := s.open(ctx, before.RepositoryID)
 	if s.MayCreate && errors.Is(err, fs.ErrNotExist) {
@@ -86,35 +90,59 @@ func look(
 	return o, because(ctx, err)
 }
 
+// ReachWithin returns the [Subject.Reach] of jobs that end after timeout: a half of it,
+// so that a database can still be received when the repository has not answered.
+func ReachWithin(timeout time.Duration) time.Duration {
+	if timeout <= 0 {
+		return reachTime
+	}
+	return min(reachTime, timeout/2)
+}
+
+// reaching returns a context in which the repository must answer.
+func (s *Subject) reaching(ctx context.Context) (context.Context, context.CancelFunc) {
+	d := cmp.Or(s.Reach, reachTime)
+	return context.WithTimeoutCause(ctx, d, fmt.Errorf("no answer within %v", d))
+}
+
 // because puts the reason why a context has ended before an error that it may have
-// caused.
+// caused, unless the error says so itself.
 func because(ctx context.Context, err error) error {
-	if err != nil && ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil && !errors.Is(err, context.Cause(ctx)) {
 		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	}
 	return err
 }
 
 // open opens the repository. known is the id that it had before: see
-// [repository.Open].
+// [repository.OpenToWrite].
 func (s *Subject) open(ctx context.Context, known string) (*repository.Repository, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, reachTime, fmt.Errorf("no answer within %v", reachTime))
+	ctx, cancel := s.reaching(ctx)
 	defer cancel()
-	repo, err := repository.Open(ctx, s.Store, known)
+	repo, err := repository.OpenToWrite(ctx, s.Store, known)
+	if err == nil && repo.Made() {
+		s.Log.Error("the marker of the repository was gone and was put back: find out what has removed it, "+
+			"for example a life-cycle rule of the bucket", "id", known, "repository flags", s.Address)
+	}
 	return repo, because(ctx, s.explain(err))
 }
 
-// explain adds to an error what to do if the repository is not at its address.
+// explain adds to an error what to do if the repository is not at its address, or has no
+// marker.
 func (s *Subject) explain(err error) error {
-	var absent *repository.AbsentError
-	if !errors.As(err, &absent) || errors.As(err, new(*backup.HintError)) {
+	hint := identity.Hint(err, s.Address, "repository-id")
+	if hint == "" || errors.As(err, new(*backup.HintError)) {
 		return err
 	}
-	return backup.WithHint(err, "%s", absent.Hint(s.Address))
+	if own := s.Waiting(); len(own) > 0 {
+		hint += ". " + spool.MoveHint(own)
+	}
+	return backup.WithHint(err, "%s", hint)
 }
 
 // Open opens the repository and returns the part of the cluster.
 func (s *Subject) Open(ctx context.Context) (*repository.Cluster, error) {
+	s.learn()
 	repo, err := s.open(ctx, s.Known.Now().RepositoryID)
 	if err != nil {
 		return nil, err

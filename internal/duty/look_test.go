@@ -15,6 +15,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/duty"
+	"github.com/etcd-backupd/backupd/internal/health"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 )
@@ -46,7 +47,7 @@ func TestLook_Torn(t *testing.T) {
 		p.write(key, raw)
 	}
 	p.look()
-	p.healthy(duty.OK, "")
+	p.healthy(health.OK, "")
 }
 
 // TestLook_Empty: where there is no repository yet a look makes none, even if a backup
@@ -60,7 +61,7 @@ func TestLook_Empty(t *testing.T) {
 	if f := p.Known.Now(); f.Read.IsZero() || f.ReadErr != nil || f.RepositoryID != "" {
 		t.Errorf("got %+v", f)
 	}
-	p.healthy(duty.Warning, "there is no verified snapshot yet")
+	p.healthy(health.Warning, "there is no verified snapshot yet")
 	if last, err := p.backup.LastDone(t.Context()); !last.IsZero() || err != nil {
 		t.Errorf("got %v, %v", last, err)
 	}
@@ -207,14 +208,14 @@ func TestLook_Lost(t *testing.T) {
 	p.put()
 	p.taken()
 	p.look()
-	p.healthy(duty.OK, "")
+	p.healthy(health.OK, "")
 	raw := p.read(second.Key())
 	if err := p.mem.Delete(t.Context(), second.Key()); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // it is not forgotten by the next look
 		p.look()
-		p.healthy(duty.Failure, "snapshots are gone that backupd did not remove: "+string(second.ID))
+		p.healthy(health.Failure, "snapshots are gone that backupd did not remove: "+string(second.ID))
 	}
 	if lost := p.Known.Now().Lost; len(lost) != 1 || lost[0].ID != second.ID {
 		t.Errorf("lost: %+v", lost)
@@ -223,7 +224,7 @@ func TestLook_Lost(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.look()
-	p.healthy(duty.OK, "")
+	p.healthy(health.OK, "")
 	// A store that cannot say whether it is there is no loss.
 	if err := p.mem.Delete(t.Context(), second.Key()); err != nil {
 		t.Fatal(err)

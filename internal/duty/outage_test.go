@@ -13,6 +13,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/duty"
+	"github.com/etcd-backupd/backupd/internal/health"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/spool"
@@ -35,7 +36,7 @@ func TestOutage(t *testing.T) {
 	if !errors.As(o.Err, new(*snapshot.PendingError)) || !errors.Is(o.Err, errDown) || len(p.backup.Waiting()) != 1 {
 		t.Errorf("got %v, %d wait", o.Err, len(p.backup.Waiting()))
 	}
-	p.healthy(duty.Warning, "the last backup failed")
+	p.healthy(health.Warning, "the last backup failed")
 
 	// The next try of the run does not receive it again.
 	if n := p.streams(func() { o = p.try(schedule.Scheduled, began) }); n != 0 {
@@ -51,7 +52,7 @@ func TestOutage(t *testing.T) {
 	if len(o.Late) != 0 || len(p.backup.Waiting()) != 0 || o.Prune == nil {
 		t.Errorf("got %+v, %d wait", o, len(p.backup.Waiting()))
 	}
-	p.healthy(duty.OK, "")
+	p.healthy(health.OK, "")
 }
 
 // TestOutage_Late: a run stores what earlier ones left, and says so beside its own
@@ -163,7 +164,7 @@ func TestOutage_Unknown(t *testing.T) {
 	if len(again.backup.Waiting()) != 0 || again.Known.Now().ReadErr == nil {
 		t.Errorf("%d wait", len(again.backup.Waiting()))
 	}
-	again.healthy(duty.Warning, "the last backup failed")
+	again.healthy(health.Warning, "the last backup failed")
 }
 
 // TestOutage_Replaced: a repository that is not there any more, or is another, is
@@ -239,7 +240,7 @@ func TestOutage_Corrupt(t *testing.T) {
 		if !errors.Is(o.Err, backup.ErrCorrupt) || len(process.backup.Waiting()) != 0 {
 			t.Errorf("%s: got %v", who, o.Err)
 		}
-		process.healthy(duty.Warning, "the last backup failed")
+		process.healthy(health.Warning, "the last backup failed")
 	}
 	if got := p.keys(); !slices.Equal(got, left) {
 		t.Errorf("the store holds %q, before %q", got, left)
@@ -279,11 +280,9 @@ func TestOutage_Lost(t *testing.T) {
 	logged("dropped a pending snapshot", pending)
 
 	pending = kept()
-	p.remove(p.keys()...)
-	p.Subject.Known = duty.NewKnowledge(p.now(), "") // of a new process
-	p.MayCreate = true
-	p.taken()
-	wants(t, p.slot(), duty.Skipped, "")
+	p.write(backup.MarkerKey, otherMarker(t))
+	p.Subject.Known = duty.NewKnowledge(p.now(), p.id()) // of a new process, with repository-id
+	p.changed()
 	logged("belongs to another repository", pending)
 	if own := p.backup.Waiting(); len(own) != 0 {
 		t.Errorf("these wait for the new repository: %+v", own)

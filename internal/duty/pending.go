@@ -34,15 +34,22 @@ func (b *Backup) storePending(
 	ctx context.Context, taker *snapshot.Taker, o *repository.Overview, down error, run Run,
 ) late {
 	out := late{overview: o}
-	b.Spool.Tidy() // which logs what is lost
-	waiting, others := b.waiting()
-	if len(waiting) == 0 {
-		for _, p := range others {
-			b.Log.Warn("a pending snapshot belongs to another repository", "path", p.Path, "repository", p.Repository)
+	defer func() {
+		if ctx.Err() == nil {
+			b.Spool.Tidy(b.Cluster, b.Known.Now().RepositoryID) // which logs what is lost
 		}
+	}()
+	waiting, others := b.waiting()
+	for _, p := range others {
+		b.Log.Warn("a pending snapshot belongs to another repository", "path", p.Path, "repository", p.Repository)
+	}
+	if len(waiting) == 0 {
 		return out
 	}
 	err := down
+	if err == nil {
+		err = run.turn(ctx)
+	}
 	if err == nil {
 		out.sort(b.storeAll(ctx, taker, &err), func(m *backup.Manifest) bool { return b.ofThisRun(m.StartedAt, run) })
 		out.overview = b.Known.Now().Overview
@@ -131,6 +138,9 @@ func (b *Backup) Upload(ctx context.Context, run Run) Outcome {
 	}
 	taker, err := b.taker(run)
 	if err != nil {
+		return failed(err)
+	}
+	if err := run.turn(ctx); err != nil {
 		return failed(err)
 	}
 	manifests := b.storeAll(ctx, taker, &err)

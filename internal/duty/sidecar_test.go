@@ -1,12 +1,17 @@
 package duty_test
 
 import (
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/duty"
+	"github.com/etcd-backupd/backupd/internal/health"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
@@ -21,7 +26,7 @@ func sidecars(t *testing.T) (worker *process, others []*process) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := survey.Endpoint(cluster.Worker(survey))
+	at := survey.Endpoint(cluster.Worker(survey, 0))
 	for _, ep := range p.etcd.Endpoints() {
 		s := p.process()
 		s.Subject.LocalEndpoint = ep
@@ -33,6 +38,9 @@ func sidecars(t *testing.T) (worker *process, others []*process) {
 	}
 	if worker == nil || len(others) != 2 {
 		t.Fatalf("the worker is at %s", at)
+	}
+	if others[1].LocalEndpoint == survey.Endpoint(cluster.Worker(survey, 1)) { // in the order of their turns
+		slices.Reverse(others)
 	}
 	return worker, others
 }
@@ -50,7 +58,7 @@ func TestSidecars(t *testing.T) {
 		if report, _ := s.backup.Ended(o, o.Err); report {
 			t.Error("reported although nobody knows of a snapshot")
 		}
-		s.healthy(duty.Warning, "there is no verified snapshot yet")
+		s.healthy(health.Warning, "there is no verified snapshot yet")
 	}
 	if len(worker.keys()) != 1 { // the marker
 		t.Errorf("the store holds %q", worker.keys())
@@ -67,21 +75,109 @@ func TestSidecars(t *testing.T) {
 		if report, id := s.backup.Ended(o, o.Err); !report || id != m.ID {
 			t.Errorf("reported: %v, of %s", report, id)
 		}
-		s.healthy(duty.OK, "")
+		s.healthy(health.OK, "")
 	}
 	// The worker is away: that nobody works is not hidden by those who pass.
 	worker.put()
-	worker.pass(3 * time.Hour)
-	for _, s := range others {
-		o := s.slot()
-		wants(t, o, duty.Passed, "")
-		if report, _ := s.backup.Ended(o, o.Err); report {
-			t.Error("reported although the worker is away")
-		}
-		s.healthy(duty.Failure, "the last verified snapshot is ")
+	worker.pass(130 * time.Minute)
+	second, third := others[0], others[1]
+	o := third.slot()
+	wants(t, o, duty.Passed, "")
+	if report, _ := third.backup.Ended(o, o.Err); report {
+		t.Error("reported although the worker is away")
+	}
+	third.healthy(health.Failure, "the last verified snapshot is ")
+	if err := duty.Passing(&third.backup, o); err == nil || !strings.Contains(err.Error(), "that one does not work") {
+		t.Errorf("it may pass for a success: %v", err)
 	}
 	// Somebody who asks one of them gets a snapshot.
-	wants(t, others[0].try(schedule.Manual, time.Now().Round(0)), duty.Succeeded, "")
+	wants(t, third.try(schedule.Manual, time.Now().Round(0)), duty.Succeeded, "")
+	o = second.slot()
+	wants(t, o, duty.Passed, "")
+	if err := duty.Passing(&second.backup, o); err != nil {
+		t.Errorf("the cluster is protected: %v", err)
+	}
+}
+
+// TestSidecars_TakeOver: where the daemon is away whose turn it is, the next one takes
+// over, in the order of the members, and gives the work back.
+func TestSidecars_TakeOver(t *testing.T) {
+	worker, others := sidecars(t)
+	second, third := others[0], others[1]
+	if o := third.slot(); duty.Passing(&third.backup, o) == nil {
+		t.Errorf("nobody has ever protected the cluster, and it may pass for a success: %+v", o)
+	}
+	worker.taken()
+	worker.put()
+	late := func(want bool, of ...*process) {
+		t.Helper()
+		for _, s := range of {
+			s.look()
+			if got := duty.Late(&s.backup); got != want {
+				t.Errorf("member at %s: late %v", s.LocalEndpoint, got)
+			}
+		}
+	}
+	worker.pass(80 * time.Minute)
+	late(false, others...)
+	wants(t, third.slot(), duty.Passed, "")
+	wants(t, second.slot(), duty.Passed, "")
+	worker.pass(15 * time.Minute) // an hour and a half, and no slot
+	late(true, others...)
+	wants(t, third.slot(), duty.Passed, "")
+	late(false, third) // it has looked
+	m := second.taken()
+	late(false, others...)
+	wants(t, worker.slot(), duty.Skipped, "")
+	if f := worker.Known.Now(); f.Newest().ID != m.ID {
+		t.Errorf("the first one knows %s", f.Newest().ID)
+	}
+	// Two are away.
+	second.put()
+	second.pass(56 * time.Minute) // 151 minutes since the snapshot, which is of the true time
+	wants(t, second.slot(), duty.Passed, "")
+	third.taken()
+}
+
+// TestSidecars_Unread: a slot that is passed while the repository cannot be read, is gone
+// or another one is no success, and none is told: the protection is only remembered.
+func TestSidecars_Unread(t *testing.T) {
+	worker, others := sidecars(t)
+	worker.taken()
+	s := others[0]
+	wants(t, s.slot(), duty.Passed, "")
+	unread := func(what string) error {
+		t.Helper()
+		o := s.slot()
+		wants(t, o, duty.Passed, "this slot belongs to the daemon beside member ")
+		if report, _ := s.backup.Ended(o, o.Err); report {
+			t.Errorf("%s: a success is reported", what)
+		}
+		err := duty.Passing(&s.backup, o)
+		if err == nil || !strings.Contains(err.Error(), ", and the repository cannot be read: ") {
+			t.Errorf("%s: it may pass for a success: %v", what, err)
+		}
+		return err
+	}
+	up := s.down()
+	if err := unread("down"); !errors.Is(err, errDown) {
+		t.Errorf("got %v", err)
+	}
+	up()
+	var absent *repository.AbsentError
+	mount := s.unmount()
+	if err := unread("gone"); !errors.As(err, &absent) || absent.Found != "" {
+		t.Errorf("got %v", err)
+	}
+	s.write(backup.MarkerKey, otherMarker(t))
+	if err := unread("another"); !errors.As(err, &absent) || absent.Found != s.id() {
+		t.Errorf("got %v", err)
+	}
+	mount()
+	o := s.slot()
+	if err := duty.Passing(&s.backup, o); err != nil {
+		t.Errorf("the cluster is protected: %v", err)
+	}
 }
 
 // TestSidecars_Late: what waits in a sidecar's own spool is stored by it, whoever
@@ -110,7 +206,7 @@ func TestSidecars_Nobody(t *testing.T) {
 	worker.pass(3 * time.Hour)
 	worker.Subject.LocalEndpoint = testserver.FreeURL(t)
 	wants(t, worker.slot(), duty.Failed, "ask the member beside this daemon who it is: ")
-	worker.healthy(duty.Warning, "the last backup failed: ask the member beside ")
+	worker.healthy(health.Warning, "the last backup failed: ask the member beside ")
 	defrag := duty.Defragment{Subject: worker.Subject, Threshold: 0.99}
 	if o := defrag.Do(t.Context(), duty.Run{}); o.Result != duty.Failed || !strings.Contains(o.Err.Error(), "who it is") {
 		t.Errorf("got %+v", o)

@@ -16,6 +16,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/duty"
+	"github.com/etcd-backupd/backupd/internal/health"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/testserver"
@@ -33,7 +34,7 @@ func TestSlot_Steady(t *testing.T) {
 	lines := p.traced(func() { o = p.slot() })
 	wants(t, o, duty.Succeeded, "")
 	hashes = p.asked("HashKV") - hashes
-	if got := p.asked("Status") - statuses; got != 1+hashes || hashes != 1 { // before a hash, how far it is
+	if got := p.asked("Status") - statuses; got != 2+hashes || hashes != 1 { // after the read, and before a hash
 		t.Errorf("the member was asked for its status %d times, for its hash %d times", got, hashes)
 	}
 	if got := p.asked("Snapshot") - streams; got != 1 {
@@ -63,7 +64,7 @@ func TestSlot_Steady(t *testing.T) {
 		seen.Timelines[0].Manifest.ID != known.Overview.Timelines[0].Manifest.ID {
 		t.Errorf("seen: %+v\nknown: %+v", seen, known.Overview)
 	}
-	p.healthy(duty.OK, "")
+	p.healthy(health.OK, "")
 }
 
 // TestSlot_Skipped: what holds everything is enough, and is as good as taken now.
@@ -132,10 +133,10 @@ func TestSlot_Suspect(t *testing.T) {
 	if !schedule.IsPermanent(o.Err) || !errors.Is(o.Err, backup.ErrCorrupt) || o.Snapshot != o.Manifest.ID {
 		t.Errorf("got %+v", o)
 	}
-	p.healthy(duty.Failure, "the newest snapshot, "+string(o.Snapshot)+", is suspect")
+	p.healthy(health.Failure, "the newest snapshot, "+string(o.Snapshot)+", is suspect")
 	lowered()
 	p.changed()
-	p.healthy(duty.OK, "")
+	p.healthy(health.OK, "")
 }
 
 // alarm has the cluster say that a member is corrupt, until it is called once more.
@@ -189,13 +190,13 @@ func TestSlot_PruneFails(t *testing.T) {
 	if o.Prune == nil || !errors.Is(o.Prune.Err, errDown) || o.Prune.Removed != 0 {
 		t.Errorf("got %+v", o.Prune)
 	}
-	p.healthy(duty.Warning, "old snapshots cannot be removed: ")
+	p.healthy(health.Warning, "old snapshots cannot be removed: ")
 	p.hook.Before = nil
 	p.put()
 	if o := p.slot(); o.Prune == nil || o.Prune.Err != nil || o.Prune.Removed != 2 {
 		t.Errorf("got %+v, %+v", o, o.Prune)
 	}
-	p.healthy(duty.OK, "")
+	p.healthy(health.OK, "")
 }
 
 // TestSlot_PruneBreaksOff: what was removed before a prune failed is known to be gone.
@@ -241,10 +242,10 @@ func TestSlot_Fails(t *testing.T) {
 	p.taken()
 	p.backup.Codec = func() (codec.Options, error) { return codec.Options{}, errDown }
 	wants(t, p.slot(), duty.Failed, errDown.Error())
-	p.healthy(duty.Warning, "the last backup failed: "+errDown.Error())
+	p.healthy(health.Warning, "the last backup failed: "+errDown.Error())
 	p.backup.Codec = func() (codec.Options, error) { return p.codec, nil }
 	wants(t, p.slot(), duty.Skipped, "")
-	p.healthy(duty.OK, "")
+	p.healthy(health.OK, "")
 }
 
 // TestSlot_NoEtcd: without a member there is no snapshot, and no repository is made,
@@ -308,7 +309,7 @@ func (p *process) answering(
 	answers := func() (*pb.StatusResponse, *pb.HashKVResponse) {
 		header := &pb.ResponseHeader{ClusterId: uint64(m.ClusterID), MemberId: 1, Revision: int64(m.Revision)}
 		st := &pb.StatusResponse{Header: header, Version: "3.7.3", DbSize: 1, Leader: 1, RaftTerm: m.SourceTerm,
-			RaftAppliedIndex: m.SourceIndex}
+			RaftIndex: m.SourceIndex, RaftAppliedIndex: m.SourceIndex}
 		hash := &pb.HashKVResponse{Header: header, Hash: m.HashKV.Hash, HashRevision: int64(m.Revision),
 			CompactRevision: int64(m.HashKV.CompactRevision)}
 		do(st, hash)

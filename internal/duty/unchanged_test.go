@@ -11,7 +11,8 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/duty"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/health"
+	"github.com/etcd-backupd/backupd/internal/snapshot/compare"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
@@ -46,6 +47,15 @@ func (p *place) settled() {
 		}
 		return time.Since(since) > 2*time.Second
 	})
+}
+
+// applied returns the raft index that the cluster has applied, or 0.
+func (p *place) applied() uint64 {
+	st, err := p.etcd.Client(p.t).Status(p.t.Context(), p.etcd.Members[0].ClientURL)
+	if err != nil {
+		return 0
+	}
+	return st.RaftAppliedIndex
 }
 
 // nextSecond waits until the id of another snapshot sorts after those of the ones
@@ -86,9 +96,12 @@ func TestSlot_OtherChanges(t *testing.T) {
 				nextSecond(t)
 				known := p.Known.Now()
 				before := known.Newest()
+				index := at.applied()
 				if err := change.do(); err != nil {
 					t.Fatalf("%s: %v", change.name, err)
 				}
+				// etcd answers before it counts the change as applied.
+				testserver.Eventually(t, "the change is applied", func() bool { return at.applied() > index })
 				o := p.slot()
 				if wants(t, o, duty.Succeeded, ""); o.Manifest != nil && o.Manifest.Revision != before.Revision {
 					t.Errorf("%s: the revision moved", change.name)
@@ -131,6 +144,7 @@ func TestSlot_Wiped(t *testing.T) {
 func TestSlot_Asked(t *testing.T) {
 	p := newPlace(t).process()
 	m := p.taken()
+	asked := 0
 	for name, lie := range map[string]func(*pb.StatusResponse, *pb.HashKVResponse){
 		"":         func(*pb.StatusResponse, *pb.HashKVResponse) {},
 		"Cluster":  func(st *pb.StatusResponse, _ *pb.HashKVResponse) { st.Header.ClusterId++ },
@@ -139,6 +153,13 @@ func TestSlot_Asked(t *testing.T) {
 		"Term":     func(st *pb.StatusResponse, _ *pb.HashKVResponse) { st.RaftTerm++ },
 		"Alarm": func(st *pb.StatusResponse, _ *pb.HashKVResponse) {
 			st.Errors = []string{"memberID:9 alarm:CORRUPT "}
+		},
+		"NoLeader": func(st *pb.StatusResponse, _ *pb.HashKVResponse) { st.Leader = 0 },
+		"Lagging": func(st *pb.StatusResponse, _ *pb.HashKVResponse) {
+			if asked++; asked > 1 { // a linearizable read made it catch up
+				st.Header.Revision++
+				st.RaftIndex++
+			}
 		},
 		"Hash":    func(_ *pb.StatusResponse, h *pb.HashKVResponse) { h.Hash++ },
 		"NoHash":  func(_ *pb.StatusResponse, h *pb.HashKVResponse) { h.Hash = 0 },
@@ -164,12 +185,12 @@ func TestSlot_Unconfirmed(t *testing.T) {
 	p := at.process()
 	verified := p.taken()
 	put(t, client, "NEWER")
-	p.backup.Hashes = snapshot.SkipHashes
+	p.backup.Hashes = compare.Off
 	for range 2 { // a slot is not skipped because of it
 		nextSecond(t)
 		o := p.slot()
 		wants(t, o, duty.Unconfirmed, "the comparison with the members is switched off")
-		p.healthy(duty.Warning, "the newest snapshot, "+string(o.Snapshot)+", is unconfirmed: the comparison")
+		p.healthy(health.Warning, "the newest snapshot, "+string(o.Snapshot)+", is unconfirmed: the comparison")
 		if f := p.Known.Now(); !f.Confirmed.Equal(verified.StartedAt) || f.Newest().ID != verified.ID {
 			t.Errorf("got %+v", f)
 		}
@@ -180,7 +201,7 @@ func TestSlot_Unconfirmed(t *testing.T) {
 	if f := other.Known.Now(); !f.Confirmed.Equal(verified.StartedAt) || f.Newest().ID != verified.ID {
 		t.Errorf("got %+v", f)
 	}
-	other.healthy(duty.Warning, ", is unconfirmed: the comparison")
+	other.healthy(health.Warning, ", is unconfirmed: the comparison")
 
 	p.Lenient = true
 	before := p.asked("HashKV")
@@ -191,19 +212,19 @@ func TestSlot_Unconfirmed(t *testing.T) {
 	put(t, client, "NEWEST")
 	o := p.slot()
 	wants(t, o, duty.Unconfirmed, "")
-	p.healthy(duty.OK, "")
+	p.healthy(health.OK, "")
 	if f := p.Known.Now(); !f.Confirmed.Equal(o.Manifest.StartedAt) || f.Newest().ID != o.Snapshot {
 		t.Errorf("got %+v", f)
 	}
 	// With the comparison back on, it counts no longer.
-	p.Lenient, p.backup.Hashes = false, snapshot.CompareHashes
+	p.Lenient, p.backup.Hashes = false, compare.One
 	p.look()
 	if f := p.Known.Now(); f.Newest() == nil || f.Newest().ID == o.Snapshot {
 		t.Errorf("got %+v", f)
 	}
 	nextSecond(t)
 	wants(t, p.slot(), duty.Succeeded, "")
-	p.healthy(duty.OK, "")
+	p.healthy(health.OK, "")
 }
 
 // TestSlot_UnconfirmedHistory: that a snapshot is unconfirmed does not hide that nobody
@@ -214,7 +235,7 @@ func TestSlot_UnconfirmedHistory(t *testing.T) {
 	other.Timeline, other.StartedAt = "t9-zzzzzz", other.StartedAt.Add(time.Second)
 	p.create(other)
 	p.put()
-	p.backup.Hashes = snapshot.SkipHashes
+	p.backup.Hashes = compare.Off
 	if o := p.slot(); o.Result != duty.Unaccepted || o.Err == nil || o.Manifest.State() != backup.Unconfirmed {
 		t.Errorf("got %+v", o)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/duty"
+	"github.com/etcd-backupd/backupd/internal/health"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/storage"
@@ -65,6 +67,7 @@ func TestVerify(t *testing.T) {
 	p.pass(time.Minute)
 	wants(t, p.slot(), duty.Skipped, "") // nobody knows of it
 	p.pass(time.Minute)
+	p.verified("", duty.Succeeded, "") // now it is the turn of the one before
 	if o := p.verified("", duty.Failed, "bytes changed"); o.Snapshot != newest.ID || !errors.Is(o.Err, backup.ErrCorrupt) {
 		t.Errorf("got %+v", o)
 	}
@@ -78,16 +81,16 @@ func TestVerify(t *testing.T) {
 		if f.Newest() == nil || f.Newest().ID != older.ID || !f.Confirmed.Equal(older.StartedAt) || !f.Protected {
 			t.Errorf("%s: got %+v", who, f)
 		}
-		s.healthy(duty.Failure, "the stored snapshot "+string(newest.ID)+" is damaged: ")
+		s.healthy(health.Failure, "the stored snapshot "+string(newest.ID)+" is damaged: ")
 	}
 	another.verified(string(older.ID), duty.Succeeded, "")
-	another.healthy(duty.Failure, "the stored snapshot "+string(newest.ID)+" is damaged: ")
+	another.healthy(health.Failure, "the stored snapshot "+string(newest.ID)+" is damaged: ")
 
 	// Its bytes are right again, and a verification says so.
 	mend()
 	p.look()
-	p.healthy(duty.Failure, " is damaged: ")
-	p.verified("", duty.Succeeded, "")
+	p.healthy(health.Failure, " is damaged: ")
+	p.verified(string(newest.ID), duty.Succeeded, "")
 	if p.marked(newest.ID) != nil {
 		t.Error("the mark stays")
 	}
@@ -96,7 +99,7 @@ func TestVerify(t *testing.T) {
 		if f := s.Known.Now(); f.Newest().ID != newest.ID || !f.Confirmed.Equal(newest.StartedAt) {
 			t.Errorf("%s: got %+v, newest %s", who, f, f.Newest().ID)
 		}
-		s.healthy(duty.OK, "")
+		s.healthy(health.OK, "")
 	}
 }
 
@@ -115,14 +118,14 @@ func TestVerify_ReadOnly(t *testing.T) {
 		t.Errorf("got %v", o.Err)
 	}
 	for range 2 {
-		p.healthy(duty.Failure, "the stored snapshot "+string(newest.ID)+" is damaged: ")
+		p.healthy(health.Failure, "the stored snapshot "+string(newest.ID)+" is damaged: ")
 		if f := p.Known.Now(); f.Newest() == nil || f.Newest().ID != older.ID || !f.Confirmed.Equal(older.StartedAt) {
 			t.Errorf("got %+v", f)
 		}
 		p.look()
 	}
 	wants(t, p.slot(), duty.Succeeded, "") // nothing counts on it
-	p.healthy(duty.Failure, " is damaged: ")
+	p.healthy(health.Failure, " is damaged: ")
 
 	// A verification that fails for another reason does not take it back.
 	mend()
@@ -130,18 +133,23 @@ func TestVerify_ReadOnly(t *testing.T) {
 	p.refuse(storage.OpOpen, newest.DataKey(), errDown)
 	p.verified(string(newest.ID), duty.Failed, errDown.Error())
 	p.look()
-	p.healthy(duty.Failure, " is damaged: ")
+	p.healthy(health.Failure, " is damaged: ")
 	p.hook.Before = before
+	p.verified(string(newest.ID), duty.Failed, "as verified: create mark: permission denied")
+	p.look()
+	p.healthy(health.Warning, "the last verification failed: ")
+	p.hook.Before = nil
 	p.verified(string(newest.ID), duty.Succeeded, "")
 	p.look()
-	p.healthy(duty.OK, "")
+	p.healthy(health.OK, "")
 
 	// Nor is one remembered that is gone.
+	p.hook.Before = before
 	p.damage(newest.DataKey())
 	p.verified(string(newest.ID), duty.Failed, "bytes changed")
 	p.remove(newest.Key(), newest.DataKey())
 	p.look()
-	p.healthy(duty.OK, "")
+	p.healthy(health.OK, "")
 }
 
 // TestVerify_Unmarkable: a mark that cannot be taken away stays what everybody
@@ -157,7 +165,7 @@ func TestVerify_Unmarkable(t *testing.T) {
 		t.Errorf("got %v", o.Err)
 	}
 	p.look()
-	p.healthy(duty.Failure, " is damaged: ")
+	p.healthy(health.Failure, " is damaged: ")
 }
 
 // TestVerify_StoredOnly: without an identity only the stored bytes are compared.
@@ -180,7 +188,17 @@ func TestVerify_StoredOnly(t *testing.T) {
 	s.verified("", duty.Failed, "bytes changed")
 	mend()
 	s.verified("", duty.Succeeded, "") // these are the stored bytes
-	s.healthy(duty.OK, "")
+	s.healthy(health.OK, "")
+	last := func(decrypts bool) bool {
+		s.Rereading.Decrypts = decrypts
+		defer func() { s.Rereading.Decrypts = false }()
+		f := s.process().Known.Now()
+		f.Overview = s.look()
+		return !f.LastVerified(s.Rereading, s.now()).IsZero()
+	}
+	if !last(false) || last(true) {
+		t.Errorf("counts without an identity: %v, with one: %v", last(false), last(true))
+	}
 
 	in, err := s.Open(t.Context())
 	if err != nil {
@@ -196,65 +214,142 @@ func TestVerify_StoredOnly(t *testing.T) {
 	}
 	for range 2 {
 		s.verified("", duty.Failed, "keys differ")
-		s.healthy(duty.Failure, " is damaged: ")
+		s.healthy(health.Failure, " is damaged: ")
 	}
 	if s.marked(m.ID) == nil {
 		t.Error("the mark is gone")
 	}
 	s.verify.Identities = codec.Identities{id}
 	s.verified("", duty.Succeeded, "")
-	s.healthy(duty.OK, "")
+	s.healthy(health.OK, "")
 }
 
-// TestVerify_Which: of its own accord a process verifies the latest of the snapshots
-// that are not suspect, whatever the clocks said.
+// TestVerify_Which: of its own accord a process verifies the newest snapshot, unless it was
+// verified by anybody, and then the one that was read longest ago.
 func TestVerify_Which(t *testing.T) {
 	p := newPlace(t).process()
-	p.put()
-	m := p.taken()
-	other := func(later time.Duration, further backup.Revision, timeline string) *backup.Manifest {
-		out := *m
-		out.StartedAt, out.Revision, out.Timeline = m.StartedAt.Add(later), m.Revision+further, timeline
-		out.HighWaterRevision = max(m.HighWaterRevision, out.Revision)
-		return p.create(out) // it is no database
+	p.backup.Policy.Last = 9
+	var all []*backup.Manifest
+	for range 3 {
+		all = append(all, p.changed())
+		p.pass(time.Minute)
 	}
-	which := func(when string, want *backup.Manifest) {
+	another := p.process()
+	for n, want := range []int{2, 0, 1, 2} {
+		if n == 3 { // whose turn it is after a restart is known from the marks
+			another = p.process()
+		}
+		if o := another.verified("", duty.Succeeded, ""); o.Snapshot != all[want].ID {
+			t.Errorf("turn %d: %s, want %s", n, o.Snapshot, all[want].ID)
+		}
+		p.pass(time.Minute)
+	}
+	if marks := p.count("/marks/"); marks != 3 {
+		t.Errorf("%d marks of three snapshots", marks)
+	}
+}
+
+// TestVerify_Log: a run that verifies nothing says why in the log, for nothing else tells
+// it; what it returns is not logged twice.
+func TestVerify_Log(t *testing.T) {
+	p := newPlace(t).process()
+	var log strings.Builder
+	p.Log = slog.New(slog.NewTextHandler(&log, nil))
+	p.verify.Policy.Last = 9
+	logged := func(reason string) {
 		t.Helper()
-		o := p.verify.Do(t.Context(), duty.Run{})
-		if o.Snapshot != want.ID || (o.Result == duty.Succeeded) != (want == m) {
-			t.Errorf("%s: got %+v, want %s", when, o, want.ID)
+		if got := log.String(); strings.Count(got, "nothing to verify") != 1 || !strings.Contains(got, reason) {
+			t.Errorf("want %q, got %s", reason, got)
 		}
+		log.Reset()
 	}
-	gone := func(all ...*backup.Manifest) {
-		for _, m := range all {
-			p.remove(m.Key(), m.DataKey())
+	p.verified("", duty.Passed, "the repository holds no verified one")
+	logged("the repository holds no verified one")
+
+	p.taken()
+	p.to(3 * time.Hour) // so that it is one day
+	p.Rereading.BytesPerDay = 1
+	p.verified("", duty.Succeeded, "") // the first of a day may be larger
+	log.Reset()
+	p.verified("", duty.Passed, "verify.max-bytes-per-day")
+	logged("verify.max-bytes-per-day")
+
+	// An error is logged by the schedule, which gets it.
+	p.pass(24 * time.Hour)
+	p.refuse(storage.OpCreate, "/marks/", errDown)
+	p.verified("", duty.Failed, errDown.Error())
+	if got := log.String(); strings.Contains(got, "ERROR") {
+		t.Errorf("the error is returned, and logged as well: %s", got)
+	}
+}
+
+// TestVerify_Budget: the bytes of a day are what scheduled verifications may read, whoever
+// read them. What could not be finished counts as well.
+func TestVerify_Budget(t *testing.T) {
+	p := newPlace(t).process()
+	p.backup.Policy.Last = 9
+	p.to(3 * time.Hour) // so that it is one day
+	older := p.changed()
+	newest := p.changed()
+	p.Rereading.BytesPerDay = newest.Stored.Bytes + older.Stored.Bytes - 1
+	p.verified("", duty.Succeeded, "")
+	p.verified("", duty.Passed, "snapshot "+string(older.ID)+" is next: its ")
+	another := p.process()
+	another.Rereading = p.Rereading
+	another.verified("", duty.Passed, "more than is left today of verify.max-bytes-per-day")
+	another.verified(string(older.ID), duty.Succeeded, "") // as somebody asked for it
+
+	p.pass(24 * time.Hour)
+	p.refuse(storage.OpCreate, "/marks/", errDown)
+	p.verified("", duty.Failed, errDown.Error())
+	p.hook.Before = nil
+	p.Rereading.BytesPerDay = 1
+	p.verified("", duty.Passed, "0 B of 1 B")
+	p.pass(24 * time.Hour)
+	p.verified("", duty.Succeeded, "") // the first of a day may be larger
+}
+
+// TestVerify_Missing: scheduled verifications that do not happen are a warning, also after a
+// restart; one by anybody ends it.
+func TestVerify_Missing(t *testing.T) {
+	p := newPlace(t).process()
+	p.backup.Longest, p.Rereading.Longest = 1000*time.Hour, 24*time.Hour
+	if at, err := p.verify.LastDone(t.Context()); err != nil || p.now().Sub(at) > time.Minute {
+		t.Errorf("with nothing to verify: missed since %v, %v", at, err)
+	}
+	m := p.taken()
+	p.healthy(health.OK, "")
+	p.pass(48*time.Hour + 2*time.Minute)
+	for range 2 {
+		p.healthy(health.Warning, "no stored snapshot was ever verified")
+		if at, err := p.verify.LastDone(t.Context()); err != nil || !at.IsZero() {
+			t.Errorf("last done at %v, %v", at, err)
 		}
+		rereading := p.Rereading
+		p = p.process()
+		p.backup.Longest, p.Rereading = 1000*time.Hour, rereading
+		p.look()
 	}
-	const year = 365 * 24 * time.Hour
-	suspect := p.create(suspected(m, time.Second))
-	behind, ahead := other(2*time.Second, -1, m.Timeline), other(year, -1, m.Timeline)
-	which("others are newer, and not as far", m)
+	another := p.process()
+	another.verified(string(m.ID), duty.Succeeded, "")
 	p.look()
-	p.healthy(duty.Failure, "the newest snapshot, "+string(suspect.ID)+", is suspect")
-	gone(behind, suspect)
-	p.look()
-	p.healthy(duty.Warning, "snapshot "+string(ahead.ID)+" is from the future")
-	other(-year, 5, "t9-zzzzzz")
-	p.look()
-	p.healthy(duty.Failure, "nobody has accepted")
-	foreign := other(-year, 6, "t9-zzzzzz")
-	which("the latest is not known, and this is of the newest history", foreign)
-	for _, key := range p.keys() {
-		if strings.Contains(key, "t9-zzzzzz") {
-			p.remove(key)
-		}
+	p.healthy(health.OK, "")
+	at, err := p.verify.LastDone(t.Context())
+	if err != nil || p.now().Sub(at) > time.Minute {
+		t.Errorf("last done at %v, %v", at, err)
 	}
-	latest := other(2*year, 1, m.Timeline)
-	which("the latest is from the future", latest)
-	gone(m, latest)
-	which("only one from the future is left", ahead)
-	gone(ahead)
-	p.verified("", duty.Passed, "the repository holds no verified one of cluster prod")
+	p.pass(48*time.Hour + 2*time.Minute)
+	p.healthy(health.Warning, "the last verification of a stored snapshot was 48h2m")
+
+	// One that cannot be read is no verification.
+	p.refuse(storage.OpOpen, m.DataKey(), errDown)
+	p.verified("", duty.Failed, errDown.Error())
+	p.hook.Before = nil
+	p.healthy(health.Warning, "the last verification failed: ")
+	p.pass(time.Minute)
+	another.verified(string(m.ID), duty.Succeeded, "")
+	p.look()
+	p.healthy(health.OK, "") // another process could
 }
 
 // TestVerify_Unknown: a request for a snapshot that does not exist fails, and says
@@ -267,7 +362,7 @@ func TestVerify_Unknown(t *testing.T) {
 		t.Errorf("got %+v", f)
 	}
 	p.look()
-	p.healthy(duty.OK, "")
+	p.healthy(health.OK, "")
 }
 
 // TestVerify_Suspect: that something spoke against a snapshot when it was taken is
@@ -305,11 +400,11 @@ func TestVerify_NotRead(t *testing.T) {
 		if p.marked(m.ID) != nil {
 			t.Errorf("%s: it is marked", what)
 		}
-		p.healthy(duty.Warning, "the last verification failed: ")
+		p.healthy(health.Warning, "the last verification failed: ")
 	}
 	p.verified("20200101", duty.Failed, "find the snapshot to verify: no such snapshot: 20200101")
 	p.verified("", duty.Succeeded, "")
-	p.healthy(duty.OK, "")
+	p.healthy(health.OK, "")
 }
 
 // TestVerify_Stopped: a verification that is stopped says nothing.
@@ -332,7 +427,7 @@ func TestVerify_Stopped(t *testing.T) {
 			t.Errorf("%s: got %+v", at, f)
 		}
 	}
-	p.healthy(duty.OK, "")
+	p.healthy(health.OK, "")
 }
 
 // TestVerify_StoppedTooLate: bytes that are wrong are a defect, also where the process is
@@ -360,7 +455,7 @@ func TestVerify_StoppedTooLate(t *testing.T) {
 		t.Errorf("known: verified at %v, %v", f.Verified, f.Verification)
 	}
 	p.look()
-	p.healthy(duty.Failure, " is damaged: ")
+	p.healthy(health.Failure, " is damaged: ")
 }
 
 // TestVerify_HalfRead: bytes that are wrong are a defect, also where the store goes
@@ -386,7 +481,7 @@ func TestVerify_HalfRead(t *testing.T) {
 	if mark := p.marked(m.ID); mark == nil || mark.Defect != backup.Changed {
 		t.Errorf("marked: %+v", mark)
 	}
-	p.healthy(duty.Failure, " is damaged: ")
+	p.healthy(health.Failure, " is damaged: ")
 }
 
 // TestVerify_Removed: what is removed while it is verified was not damaged, and the
@@ -407,7 +502,7 @@ func TestVerify_Removed(t *testing.T) {
 		t.Errorf("got %+v", f)
 	}
 	p.look()
-	p.healthy(duty.OK, "")
+	p.healthy(health.OK, "")
 	m = p.changed()
 	p.damage(m.DataKey())
 	p.verified("", duty.Failed, "bytes changed")
@@ -416,5 +511,44 @@ func TestVerify_Removed(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.look()
-	p.healthy(duty.OK, "")
+	p.healthy(health.OK, "")
+}
+
+// TestVerify_MarkHangs: a store that hangs when the result is written holds up nothing for
+// long, and what was read counts.
+func TestVerify_MarkHangs(t *testing.T) {
+	p := newPlace(t).process()
+	p.taken()
+	var stage backup.Stage
+	p.hook.Before = func(ctx context.Context, op storage.Op, _ string) error {
+		if op != storage.OpCreate {
+			return nil
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	o := p.verify.Do(ctx, duty.Run{Progress: func(s backup.Stage, _, _ int64) {
+		if stage = s; s == backup.StageMark {
+			p.Reach = time.Second // not before: all else may take its time
+		}
+	}})
+	if o.Result != duty.Failed || o.Err == nil || !strings.Contains(o.Err.Error(), "no answer within 1s") {
+		t.Errorf("got %+v", o)
+	}
+	if stage != backup.StageMark {
+		t.Errorf("it hung at the stage %s", stage)
+	}
+}
+
+// TestReachWithin: a time-out that is short leaves time to receive the database.
+func TestReachWithin(t *testing.T) {
+	for timeout, want := range map[time.Duration]time.Duration{
+		0: 20 * time.Second, time.Hour: 20 * time.Second, 15 * time.Second: 7500 * time.Millisecond,
+	} {
+		if got := duty.ReachWithin(timeout); got != want {
+			t.Errorf("%v: got %v", timeout, got)
+		}
+	}
 }

@@ -11,6 +11,9 @@ import (
 	"github.com/etcd-backupd/backupd/internal/etcddb/child"
 )
 
+// role is that of the children of this package.
+const role child.Role = "etcddb"
+
 type operation string
 
 const (
@@ -67,7 +70,7 @@ func (e *childError) Is(target error) bool {
 // child, it does the child's work and returns ok; then main must exit with the
 // code.
 func ChildMain() (code int, ok bool) {
-	return child.Main(func(req request) *response {
+	return child.Main(role, func(req request) *response {
 		resp, err := serve(req)
 		if err != nil {
 			return &response{Error: newChildError(err)}
@@ -101,7 +104,7 @@ func serve(req request) (resp *response, err error) {
 // runChild lets a child do the work of req. The child inherits database, if not nil,
 // as an open file.
 func runChild(ctx context.Context, req request, database *os.File) (*response, error) {
-	resp, err := child.Run[response](ctx, req, database)
+	resp, err := child.Run[response](ctx, role, req, database)
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -111,10 +114,17 @@ func runChild(ctx context.Context, req request, database *os.File) (*response, e
 	return resp, nil
 }
 
-// explain marks what only a damaged database can cause.
+// bytesPerKey is what an inspection takes for each key where its tables have just grown.
+const bytesPerKey = 96
+
+// explain marks what only a damaged database can cause, and what lack of memory does.
 func explain(err error) error {
 	var death *child.DeathError
+	var memory *child.MemoryError
 	switch {
+	case errors.As(err, &memory):
+		return backup.WithHint(err, "give the host or the container more memory: an inspection takes up to %d bytes "+
+			"for each key of the database, and may take three quarters of what is free", bytesPerKey)
 	case errors.As(err, &death):
 		return backup.Corruptf("database is damaged: working on it %w", death)
 	case errors.Is(err, child.ErrTooLong):

@@ -17,10 +17,15 @@ func TestExplain(t *testing.T) {
 		&child.DeathError{How: "SIGBUS", Detail: "fault"}: true,
 		child.ErrTooLong:                                        true,
 		errors.New("child process was killed"):                  false,
+		&child.MemoryError{Limit: 1 << 30}:                      false,
 		fmt.Errorf("start child process: %w", fs.ErrPermission): false,
 	} {
 		if got := explain(err); errors.Is(got, backup.ErrCorrupt) != want {
 			t.Errorf("%v is explained as %v, want ErrCorrupt: %v", err, got, want)
+		}
+		var hint *backup.HintError
+		if lack := errors.As(err, new(*child.MemoryError)); errors.As(explain(err), &hint) != lack {
+			t.Errorf("%v has the hint %v, want one: %v", err, hint, lack)
 		}
 	}
 }

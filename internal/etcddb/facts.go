@@ -16,6 +16,7 @@ import (
 	"fmt"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/etcddb/buckets"
 )
 
 // NeverCompacted is the compact revision etcd reports for a database that was
@@ -33,7 +34,8 @@ type Facts struct {
 	// LastRecordRevision is the revision of the newest record. It is less than
 	// Revision after a compaction that removed the newest records.
 	LastRecordRevision backup.Revision `json:"lastRecordRevision"`
-	TotalKeys          int64           `json:"totalKeys"`
+	// TotalKeys is what etcdutl counts: see [Facts.Keys].
+	TotalKeys int64 `json:"totalKeys"`
 	// DatabaseBytes is the length up to the last page in use, without trailer.
 	DatabaseBytes int64 `json:"databaseBytes"`
 	// StorageVersion is empty before etcd 3.6.
@@ -51,6 +53,10 @@ type Facts struct {
 	FinishedCompactRevision  backup.Revision `json:"finishedCompactRevision"`
 	// HashKV is the hash at Revision and CompactRevision.
 	HashKV backup.HashKV `json:"hashKV"`
+	// LiveHash is like HashKV, but only over the newest record of each key that exists
+	// at Revision. A record without content does not take part. It does not depend on
+	// any compaction up to Revision: see [BumpedHash].
+	LiveHash uint32 `json:"liveHash"`
 	// Records counts all records of the key bucket, including old versions and
 	// tombstones.
 	Records int64 `json:"records"`
@@ -61,9 +67,12 @@ type Facts struct {
 	// put of the empty key.
 	Sketch backup.Sketch `json:"sketch"`
 
-	Leases         int64             `json:"leases"`
-	Alarms         []backup.Alarm    `json:"alarms,omitempty"`
-	AuthEnabled    bool              `json:"authEnabled"`
+	Kubernetes  *backup.Kubernetes `json:"kubernetes,omitempty"`
+	Leases      int64              `json:"leases"`
+	Alarms      []backup.Alarm     `json:"alarms,omitempty"`
+	AuthEnabled bool               `json:"authEnabled"`
+	// AuthRevision counts the changes of users, roles and their rights. 0: none is stored.
+	AuthRevision   uint64            `json:"authRevision"`
 	Users          int64             `json:"users"`
 	Roles          int64             `json:"roles"`
 	Members        []backup.Member   `json:"members,omitempty"`
@@ -73,6 +82,10 @@ type Facts struct {
 	// ConsistentIndex and RaftTerm name the last raft entry applied.
 	ConsistentIndex uint64 `json:"consistentIndex"`
 	RaftTerm        uint64 `json:"raftTerm"`
+	// Cautions say what is no damage, and what people should know before a restore.
+	Cautions []string `json:"cautions,omitempty"`
+	// Doubts say what no etcd of today stores, and what it starts with all the same.
+	Doubts []string `json:"doubts,omitempty"`
 
 	PageBytes int `json:"pageBytes"`
 	// BytesInUse leaves out free pages.
@@ -94,6 +107,22 @@ func Inspect(ctx context.Context, path string) (*Facts, error) {
 		return nil, fmt.Errorf("inspect %s: child process answered without facts", path)
 	}
 	return resp.Facts, nil
+}
+
+// EtcdVersion is the oldest etcd that starts on the database, as 3.6: none does that is older
+// than the version of the cluster or of the storage. They differ during an upgrade, and
+// after "etcdutl migrate".
+func (f *Facts) EtcdVersion() string { return buckets.Newest(f.ClusterVersion, f.StorageVersion) }
+
+// NewerWarning says what the inspection of a database with these versions cannot know,
+// because an etcd wrote it that is newer than this package knows. Else it is empty.
+func NewerWarning(versions ...string) string {
+	newer := buckets.Newer(versions...)
+	if newer == "" {
+		return ""
+	}
+	return fmt.Sprintf("it is of etcd %s; etcd %s is the newest that this backupd knows: it finds no damage in what "+
+		"later versions have added", newer, buckets.NewestKnown())
 }
 
 // Newest returns the revision of a server that boots the database at path: the
@@ -137,4 +166,13 @@ func examine(ctx context.Context, path string, req request) (*response, error) {
 		return nil, err
 	}
 	return runChild(ctx, req, file)
+}
+
+// Keys is the number of live keys as etcd counts them, which has no range for the empty key
+// of a bumped revision. Nobody can delete that key, and no compaction removes it.
+func (f *Facts) Keys() int64 {
+	if f.Bumped {
+		return f.TotalKeys - 1
+	}
+	return f.TotalKeys
 }

@@ -237,3 +237,48 @@ func TestHashAt_Refuses(t *testing.T) {
 		}
 	}
 }
+
+// TestLiveHash_RandomHistories bumps random histories twice, as two restores do, and asks
+// etcd's own store. Some are compacted, some in the middle of it, some have no key left, and
+// some were written to in between.
+func TestLiveHash_RandomHistories(t *testing.T) {
+	for seed := range uint64(rounds.Of(40)) {
+		conf := mvcc.StoreConfig{}
+		if seed%8 == 2 {
+			conf = mvcc.StoreConfig{CompactionBatchLimit: 2, CompactionSleepInterval: time.Hour}
+		}
+		h := openHistory(t, filepath.Join(t.TempDir(), "db"), conf, seed)
+		h.write(1 + h.rng.IntN(40))
+		if seed%2 == 0 {
+			_, err := h.store.Compact(traceutil.TODO(), 1+h.rng.Int64N(h.rev))
+			must(t, err)
+		}
+		if seed%4 == 0 {
+			h.write(h.rng.IntN(10))
+		}
+		if seed%8 == 7 { // no key left
+			tx := h.store.Write(traceutil.TODO())
+			tx.DeleteRange([]byte("a"), []byte("z"))
+			tx.End()
+		}
+		path := h.snapshot()
+		h.close()
+		for round := range 2 {
+			facts, err := etcddb.Inspect(t.Context(), path)
+			must(t, err)
+			rev := int64(facts.Revision) + 1000
+			must(t, etcddb.BumpForTest(path, 1000))
+			booted := openHistory(t, path, mvcc.StoreConfig{}, seed)
+			want := etcddb.BumpedHash(facts.LiveHash, backup.Revision(rev))
+			if got := booted.hash(rev); got != want {
+				t.Fatalf("seed %d, round %d: etcd says %+v, want %+v", seed, round, got, want)
+			}
+			booted.write(booted.rng.IntN(5)) // the old revision can still be asked for
+			if got := booted.hash(rev); got != want {
+				t.Fatalf("seed %d, round %d: after writes etcd says %+v, want %+v", seed, round, got, want)
+			}
+			path = booted.snapshot()
+			booted.close()
+		}
+	}
+}

@@ -20,29 +20,13 @@ const keyBucket = "key"
 // exactly C never takes part, because older servers delete it and newer ones do
 // not (etcd server/storage/mvcc/hash.go).
 //
-// So newer records decide whether an old one takes part. They are read first,
-// from the end backwards. If the compaction is finished, every record up to C is
-// the newest of its key up to C: [newerKeys] reads back to C. Else [newKeepSet] reads all.
-
-// newerKeys returns all keys that were written after compact.
-func newerKeys(im *image, b *bucket, compact int64) (newer keyset.Set[keyset.Fingerprint], err error) {
-	err = newWalker(im, descending).bucket(b, func(e *element) error {
-		rk, r, err := readRecord(e)
-		if err != nil {
-			return err
-		}
-		if rk.main <= compact {
-			return errStop
-		}
-		newer.Add(keyset.FingerprintOf(r.Key))
-		return nil
-	})
-	return newer, err
-}
+// So newer records decide whether an old one takes part. They are read first, from the
+// end backwards: see [keptAt].
 
 // keepSet selects the records up to the compact revision that take part in a hash.
 type keepSet struct {
 	old     uint64 // number of records up to the compact revision
+	kept    uint64 // number of them that take part
 	dropped bitmap // those of them that do not take part, newest first
 }
 
@@ -57,26 +41,63 @@ func newKeepSet(im *image, b *bucket, rev, compact int64) (*keepSet, error) {
 	return k, err
 }
 
+// keysAtOnce is how many keys are remembered while the records are read once. If there are
+// more, records are read again for the rest: that takes time, and no more memory.
+const keysAtOnce = 6 << 20
+
 // keptAt decides which records up to compact a compaction at rev would keep,
 // and reports whether any key exists at rev.
 func keptAt(im *image, b *bucket, rev, compact int64) (k *keepSet, alive bool, err error) {
+	return keptOf(im, b, rev, compact, keysAtOnce)
+}
+
+func keptOf(im *image, b *bucket, rev, compact int64, atOnce int) (k *keepSet, alive bool, err error) {
 	k = &keepSet{}
+	for todo := []class{{0, 1}}; len(todo) > 0; {
+		rest, some, err := k.read(im, b, rev, compact, todo[0], atOnce)
+		if err != nil {
+			return nil, false, err
+		}
+		todo, alive = append(rest, todo[1:]...), alive || some
+	}
+	k.kept = k.old - k.dropped.count()
+	return k, alive, nil
+}
+
+// class is the keys whose fingerprints leave a rest when divided by a power of two.
+type class struct{ rest, of uint64 }
+
+func (c class) has(f keyset.Fingerprint) bool { return f[0]>>1&(c.of-1) == c.rest }
+
+// read decides for the records of one class of keys. If the class has more keys than are
+// remembered at once, it leaves parts of it to others, which it returns.
+func (k *keepSet) read(
+	im *image, b *bucket, rev, compact int64, c class, atOnce int,
+) (rest []class, alive bool, err error) {
 	var newer keyset.Set[keyset.Fingerprint]
+	k.old = 0
 	err = newWalker(im, descending).bucket(b, func(e *element) error {
 		rk, r, err := readRecord(e)
 		if err != nil || rk.main > rev {
 			return err
 		}
-		superseded := newer.Add(keyset.FingerprintOf(r.Key))
-		drop := superseded || rk.tombstone
-		alive = alive || !drop
+		f, drop := keyset.FingerprintOf(r.Key), false
+		for newer.Len() >= atOnce && c.has(f) && !newer.Has(f) {
+			c.of *= 2
+			rest = append(rest, class{c.rest + c.of/2, c.of})
+			newer.Filter(c.has)
+		}
+		if c.has(f) {
+			drop = newer.Add(f) || rk.tombstone
+			alive = alive || !drop
+		}
 		if rk.main <= compact {
 			k.dropped.push(k.old, drop)
 			k.old++
 		}
 		return nil
 	})
-	return k, alive, err
+	return rest, alive, err
 }
 
 // keeps reports whether the n-th record from the beginning takes part.
@@ -110,6 +131,17 @@ func hashAt(im *image, b *bucket, rev, compact int64) (backup.HashKV, error) {
 	})
 	hash.Hash = sum
 	return hash, err
+}
+
+// BumpedHash returns the HashKV that a server answers at its revision after a database
+// with this [Facts.LiveHash] was restored with a bump to that revision, until it is
+// compacted later than that: see [PrepareOptions.BumpRevision]. The server compacts at
+// this revision when it boots, so the record without content follows the live keys.
+func BumpedHash(live uint32, revision backup.Revision) backup.HashKV {
+	return backup.HashKV{
+		Hash:     crc32.Update(live, castagnoli, appendRevision(nil, int64(revision))),
+		Revision: revision, CompactRevision: revision,
+	}
 }
 
 // hashAtCompaction answers [HashAt] in the child.

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/etcddb/buckets"
 )
 
 // smallDatabase makes a database of small pages, so that few bytes hold all
@@ -55,7 +56,7 @@ func smallDatabase(t testing.TB, storeFreelist bool) []byte {
 					return err
 				}
 			}
-			return tx.Bucket([]byte(metaBucket)).Put([]byte(termKey), []byte("\x00\x00\x00\x00\x00\x00\x00\x07"))
+			return tx.Bucket([]byte(buckets.Meta)).Put([]byte(buckets.Term), []byte("\x00\x00\x00\x00\x00\x00\x00\x07"))
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package etcddb_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -9,17 +10,30 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/etcd-backupd/backupd/internal/etcddb"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 // boltCheckEnv names a database that this program, started again, lets bbolt
-// itself check.
-const boltCheckEnv = "ETCDDB_TEST_BOLT_CHECK"
+// itself check, and inspectEnv one that it inspects.
+const (
+	boltCheckEnv = "ETCDDB_TEST_BOLT_CHECK"
+	inspectEnv   = "ETCDDB_TEST_INSPECT"
+)
 
 func TestMain(m *testing.M) {
 	testserver.RunChild()
 	if path := os.Getenv(boltCheckEnv); path != "" {
 		os.Exit(boltCheck(path))
+	}
+	if path := os.Getenv(inspectEnv); path != "" {
+		f, err := etcddb.Inspect(context.Background(), path)
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println(f.TotalKeys, "keys")
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }

@@ -11,6 +11,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/etcddb/buckets"
 )
 
 // lockTimeout bounds the wait for another process that has the database open.
@@ -27,6 +28,8 @@ type PrepareOptions struct {
 	// ClearAlarms removes all alarms. They name members of the old cluster
 	// and would be in force in the new one.
 	ClearAlarms bool `json:"clearAlarms,omitempty"`
+	// ClearNoSpace removes the alarms NOSPACE alone.
+	ClearNoSpace bool `json:"clearNoSpace,omitempty"`
 	// InitialMmapBytes is how much address space is reserved at first; 0
 	// reserves as much as the file needs.
 	InitialMmapBytes uint64 `json:"initialMmapBytes,omitempty"`
@@ -105,8 +108,11 @@ func prepare(path string, o PrepareOptions) error {
 					return err
 				}
 			}
-			if o.ClearAlarms {
-				return clearBucket(tx, alarmBucket)
+			switch {
+			case o.ClearAlarms:
+				return clearBucket(tx, buckets.Alarm, nil)
+			case o.ClearNoSpace:
+				return clearBucket(tx, buckets.Alarm, isNoSpace)
 			}
 			return nil
 		})
@@ -157,22 +163,22 @@ func update(path string, mmapBytes int, change func(*bolt.Tx) error) error {
 // those of the new one. Everything else stays, including the cluster version and
 // the stored ConfState: etcdutl does the same, and servers expect it.
 func transplant(tx, source *bolt.Tx) error {
-	for _, name := range []string{membersBucket, removedMembersBucket} {
-		if err := clearBucket(tx, name); err != nil {
+	for _, name := range []string{buckets.Members, buckets.RemovedMembers} {
+		if err := clearBucket(tx, name, nil); err != nil {
 			return err
 		}
 		if err := copyBucket(tx, source, name); err != nil {
 			return err
 		}
 	}
-	if _, err := tx.CreateBucketIfNotExists([]byte(clusterBucket)); err != nil {
-		return fmt.Errorf("create bucket %q: %w", clusterBucket, err)
+	if _, err := tx.CreateBucketIfNotExists([]byte(buckets.Cluster)); err != nil {
+		return fmt.Errorf("create bucket %q: %w", buckets.Cluster, err)
 	}
-	to, from := tx.Bucket([]byte(metaBucket)), source.Bucket([]byte(metaBucket))
+	to, from := tx.Bucket([]byte(buckets.Meta)), source.Bucket([]byte(buckets.Meta))
 	if to == nil || from == nil {
-		return backup.Corruptf("bucket %q is missing: not an etcd database", metaBucket)
+		return backup.Corruptf("bucket %q is missing: not an etcd database", buckets.Meta)
 	}
-	for _, key := range []string{consistentIndexKey, termKey} {
+	for _, key := range []string{buckets.ConsistentIndex, buckets.Term} {
 		value := from.Get([]byte(key))
 		if value == nil {
 			return fmt.Errorf("database with the membership has no %s", key)
@@ -184,14 +190,27 @@ func transplant(tx, source *bolt.Tx) error {
 	return nil
 }
 
-// clearBucket makes the named bucket empty, and creates it if it is missing.
-func clearBucket(tx *bolt.Tx, name string) error {
+// isNoSpace reports whether the key of an alarm is of an alarm NOSPACE.
+func isNoSpace(key []byte) bool {
+	c := &buckets.Contents{}
+	return c.Read(buckets.Alarm, key, nil) == nil && alarmType(c.Alarms[0].Kind) == "NOSPACE"
+}
+
+// clearBucket removes the keys of the named bucket that goes names, or all if it is nil. It
+// creates the bucket if it is missing.
+func clearBucket(tx *bolt.Tx, name string, goes func(key []byte) bool) error {
 	b, err := tx.CreateBucketIfNotExists([]byte(name))
 	if err != nil {
 		return fmt.Errorf("create bucket %q: %w", name, err)
 	}
 	var keys [][]byte
-	if err := b.ForEach(func(k, _ []byte) error { keys = append(keys, k); return nil }); err != nil {
+	err = b.ForEach(func(k, _ []byte) error {
+		if goes == nil || goes(k) {
+			keys = append(keys, k)
+		}
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("read bucket %q: %w", name, err)
 	}
 	for _, k := range keys {
@@ -214,22 +233,18 @@ func copyBucket(tx, source *bolt.Tx, name string) error {
 	return nil
 }
 
-// bump writes a record without content, amount revisions after the newest, and
-// schedules a compaction there, which the server does when it boots. Clients of
+// bump writes a record without content, amount revisions after the one that a server
+// would start with, and schedules a compaction there, which the server does when it boots. Clients of
 // the old cluster then learn that their revisions are compacted, instead of
 // waiting for revisions that now mean something else.
 func bump(tx *bolt.Tx, amount uint64) error {
-	records, metas := tx.Bucket([]byte(keyBucket)), tx.Bucket([]byte(metaBucket))
+	records, metas := tx.Bucket([]byte(keyBucket)), tx.Bucket([]byte(buckets.Meta))
 	if records == nil {
 		return backup.Corruptf("bucket %q is missing: not an etcd database", keyBucket)
 	}
-	var newest int64
-	if k, _ := records.Cursor().Last(); k != nil {
-		rk, err := parseRecordKey(k)
-		if err != nil {
-			return err
-		}
-		newest = rk.main
+	newest, err := startRevision(records, metas)
+	if err != nil {
+		return err
 	}
 	// The server adds 1 to the revision, so it must be below the largest number.
 	if int64(amount) >= math.MaxInt64-newest {
@@ -239,8 +254,37 @@ func bump(tx *bolt.Tx, amount uint64) error {
 	if err := records.Put(key, []byte{}); err != nil {
 		return fmt.Errorf("write bumped revision: %w", err)
 	}
-	if err := metas.Put([]byte(scheduledCompactKey), key); err != nil {
-		return fmt.Errorf("write %s: %w", scheduledCompactKey, err)
+	if err := metas.Put([]byte(buckets.ScheduledCompact), key); err != nil {
+		return fmt.Errorf("write %s: %w", buckets.ScheduledCompact, err)
 	}
 	return nil
+}
+
+// startRevision returns the revision of a server that starts with these buckets. It is
+// not that of the newest record where a compaction has removed the newest ones.
+func startRevision(records, metas *bolt.Bucket) (int64, error) {
+	c := &buckets.Contents{}
+	for _, key := range []string{buckets.ScheduledCompact, buckets.FinishedCompact} {
+		value := metas.Get([]byte(key))
+		if value == nil {
+			continue
+		}
+		if err := c.Read(buckets.Meta, []byte(key), value); err != nil {
+			return 0, backup.Corruptf("%w", err)
+		}
+	}
+	f := &Facts{
+		ScheduledCompactRevision: backup.Revision(c.ScheduledCompact),
+		FinishedCompactRevision:  backup.Revision(c.FinishedCompact),
+	}
+	var last backup.Revision
+	if k, _ := records.Cursor().Last(); k != nil {
+		rk, err := parseRecordKey(k)
+		if err != nil {
+			return 0, err
+		}
+		last = backup.Revision(rk.main)
+	}
+	f.settleRevisions(last)
+	return int64(f.Revision), nil
 }

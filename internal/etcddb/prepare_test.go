@@ -15,6 +15,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/etcdutl/v3/snapshot"
 	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
@@ -153,6 +154,32 @@ func testBoot(t *testing.T, version, dir, peer string, bump uint64) {
 	path, after := inspectLive(t, c)
 	if after.Revision != f.Revision+1 {
 		t.Errorf("revision %d after one write at %d (%s)", after.Revision, f.Revision, path)
+	}
+}
+
+// TestPrepare_NoSpace: of several alarms those go for which a database was too large, and
+// CORRUPT stays.
+func TestPrepare_NoSpace(t *testing.T) {
+	path := build(t, func(tx *bolt.Tx) {
+		put(tx, 2, 0, 2, 1, "a", nil)
+		for _, a := range []*pb.AlarmMember{
+			{MemberID: 7, Alarm: pb.AlarmType_NOSPACE}, {MemberID: 8, Alarm: pb.AlarmType_CORRUPT},
+			{MemberID: 9, Alarm: pb.AlarmType_NOSPACE},
+		} {
+			key, err := proto.Marshal(a)
+			must(t, err)
+			store(tx, "alarm", key, nil)
+		}
+	})
+	for left, o := range map[int]etcddb.PrepareOptions{3: {}, 1: {ClearNoSpace: true}, 0: {ClearAlarms: true}} {
+		o.From = membership(t)
+		to := copyFile(t, path)
+		must(t, etcddb.Prepare(t.Context(), to, o))
+		f, err := etcddb.Inspect(t.Context(), to)
+		must(t, err)
+		if len(f.Alarms) != left || left == 1 && f.Alarms[0] != (backup.Alarm{MemberID: 8, Type: "CORRUPT"}) {
+			t.Errorf("%+v leaves the alarms %+v", o, f.Alarms)
+		}
 	}
 }
 

@@ -136,13 +136,13 @@ func TestInspect_RealServers(t *testing.T) {
 			must(t, err)
 			inspectLive(t, c) // compacted at the newest revision
 
-			testOtherFacts(t, c)
+			testFlips(t, version, testOtherFacts(t, c))
 		})
 	}
 }
 
-// testOtherFacts looks at what is not in the key bucket.
-func testOtherFacts(t *testing.T, c *testserver.Cluster) {
+// testOtherFacts looks at what is not in the key bucket, and returns the snapshot.
+func testOtherFacts(t *testing.T, c *testserver.Cluster) string {
 	client := c.Client(t)
 	members, err := client.MemberList(t.Context())
 	must(t, err)
@@ -154,11 +154,13 @@ func testOtherFacts(t *testing.T, c *testserver.Cluster) {
 	c.EnableAuth(t, "secret")
 	_, err = c.Client(t).RoleAdd(t.Context(), "viewer")
 	must(t, err)
-	c.AddUser(t, "reader", "secret", "viewer")
+	c.AddUser(t, "reader", "secret", "viewer", "gone")
+	refuseLoss(t, c.Client(t))
 
 	status, err := c.Client(t).Status(t.Context(), c.Endpoints()[0])
 	must(t, err)
-	f, err := etcddb.Inspect(t.Context(), download(t, c.Client(t)))
+	path := download(t, c.Client(t))
+	f, err := etcddb.Inspect(t.Context(), path)
 	must(t, err)
 	wantMember := backup.Member{ID: backup.MemberID(m.ID), Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs}
 	if !reflect.DeepEqual(f.Members, []backup.Member{wantMember}) {
@@ -166,6 +168,9 @@ func testOtherFacts(t *testing.T, c *testserver.Cluster) {
 	}
 	if want := []backup.Alarm{{MemberID: wantMember.ID, Type: "NOSPACE"}}; !reflect.DeepEqual(f.Alarms, want) {
 		t.Errorf("alarms %+v, want %+v", f.Alarms, want)
+	}
+	if len(f.Doubts)+len(f.Cautions) > 0 {
+		t.Errorf("etcd makes users of which the inspection says %q and %q", f.Doubts, f.Cautions)
 	}
 	if !f.AuthEnabled || f.Users != 2 || f.Roles != 1 {
 		t.Errorf("auth %v with %d users and %d roles, want it on, 2 and 1", f.AuthEnabled, f.Users, f.Roles)
@@ -181,4 +186,19 @@ func testOtherFacts(t *testing.T, c *testserver.Cluster) {
 	if c.Version > "3.5" && !strings.HasPrefix(f.StorageVersion, c.Version) {
 		t.Errorf("storage version %q, want %s", f.StorageVersion, c.Version)
 	}
+	return path
+}
+
+// refuseLoss has etcd refuse all by which the user root could lose the role root, and
+// deletes a role that a user has: etcd revokes it.
+func refuseLoss(t *testing.T, client *clientv3.Client) {
+	t.Helper()
+	ctx := t.Context()
+	_, revoked := client.UserRevokeRole(ctx, "root", "root")
+	_, deleted := client.UserDelete(ctx, "root")
+	if revoked == nil || deleted == nil {
+		t.Errorf("etcd takes the role root from the user root (%v), or deletes it (%v)", revoked, deleted)
+	}
+	_, err := client.RoleDelete(ctx, "gone")
+	must(t, err)
 }

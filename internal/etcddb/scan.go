@@ -1,12 +1,13 @@
 package etcddb
 
 import (
-	"fmt"
 	"hash/crc32"
-	"math/bits"
+	"math"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/etcddb/buckets"
 	"github.com/etcd-backupd/backupd/internal/etcddb/keyset"
+	"github.com/etcd-backupd/backupd/internal/etcddb/registry"
 	"github.com/etcd-backupd/backupd/internal/etcddb/sketch"
 )
 
@@ -14,22 +15,22 @@ import (
 type scan struct {
 	im    *image
 	facts *Facts
-	sum   uint32 // of all buckets, the status hash
+	small buckets.Contents
+	sum   uint32    // of all buckets, the status hash
+	last  recordKey // the record before
 
-	// alive holds every key whose newest record so far is a put.
-	alive  keyset.Set[keyset.Short]
+	// keep selects, of all records, those that are the newest of a key that exists.
+	keep   *keepSet
 	hash   quickHash
 	sample sketch.Sample
+	kube   registry.Counter
 }
 
-// quickHash computes the HashKV at the newest revision during the pass. The result
-// is right if a finished compaction has left at most one record per key; the pass
-// checks that.
+// quickHash computes two hashes at the newest revision during the pass.
 type quickHash struct {
 	compact int64
-	newer   keyset.Set[keyset.Fingerprint]
-	sum     uint32
-	wrong   bool // the condition does not hold: [hashAt] must compute the hash
+	kv      uint32 // HashKV, if any key exists
+	live    uint32 // see [Facts.LiveHash]
 }
 
 // inspect verifies the whole database and returns its facts.
@@ -63,11 +64,11 @@ func inspect(im *image) (*Facts, error) {
 			return nil, err
 		}
 	}
-	used := 0
-	for _, word := range w.seen {
-		used += bits.OnesCount64(word)
+	if err := s.small.Finish(); err != nil {
+		return nil, backup.Corruptf("%w", err)
 	}
-	s.facts.BytesInUse = int64(used) * int64(im.pageBytes)
+	s.facts.setContents(&s.small)
+	s.facts.BytesInUse = int64(w.seen.count()) * int64(im.pageBytes)
 	if err := w.checkFreelist(); err != nil {
 		return nil, err
 	}
@@ -93,17 +94,13 @@ func newest(im *image) (backup.Revision, error) {
 	return f.Revision, err
 }
 
-// prepareHash decides how to compute the HashKV: in the same pass if possible.
+// prepareHash decides which records take part in hashes.
 func (s *scan) prepareHash(records *bucket) (err error) {
 	s.facts.settleRevisions(0)
 	s.hash.compact = int64(s.facts.CompactRevision)
-	s.hash.sum = crc32.Checksum([]byte(keyBucket), castagnoli)
-	switch {
-	case s.facts.ScheduledCompactRevision > s.facts.FinishedCompactRevision:
-		s.hash.wrong = true
-	case s.facts.CompactRevision >= 0:
-		s.hash.newer, err = newerKeys(s.im, records, s.hash.compact)
-	}
+	s.hash.kv = crc32.Checksum([]byte(keyBucket), castagnoli)
+	s.hash.live = s.hash.kv
+	s.keep, _, err = keptAt(s.im, records, math.MaxInt64, math.MaxInt64)
 	return err
 }
 
@@ -111,17 +108,16 @@ func (s *scan) prepareHash(records *bucket) (err error) {
 func (s *scan) finish(records *bucket) error {
 	f := s.facts
 	f.StatusHash = s.sum
-	f.TotalKeys = int64(s.alive.Len())
-	s.alive = keyset.Set[keyset.Short]{} // the memory may be needed again
+	f.TotalKeys = int64(s.keep.kept)
 	f.settleRevisions(f.LastRecordRevision)
-	f.HashKV = backup.HashKV{Hash: s.hash.sum, Revision: f.Revision, CompactRevision: f.CompactRevision}
-	if f.CompactRevision >= 0 && f.TotalKeys == 0 {
-		s.hash.wrong = true // without any key etcd leaves out no record
-	}
-	s.hash.newer = keyset.Set[keyset.Fingerprint]{}
-	if err := s.finishSketch(records); err != nil || !s.hash.wrong {
+	f.HashKV = backup.HashKV{Hash: s.hash.kv, Revision: f.Revision, CompactRevision: f.CompactRevision}
+	f.LiveHash = s.hash.live
+	f.Kubernetes = kubernetes(&s.kube)
+	s.keep = nil // the memory may be needed again
+	if err := s.finishSketch(records); err != nil || f.TotalKeys > 0 || f.CompactRevision < 0 {
 		return err
 	}
+	// Without any key etcd leaves out no record.
 	var err error
 	f.HashKV, err = hashAt(s.im, records, int64(f.Revision), int64(f.CompactRevision))
 	return err
@@ -129,17 +125,18 @@ func (s *scan) finish(records *bucket) error {
 
 // bucket hashes one bucket and collects its facts.
 func (s *scan) bucket(w *walker, b *bucket) error {
-	read := s.facts.reader(string(b.name))
-	if string(b.name) == keyBucket {
-		read = s.record
+	visit, name := s.record, string(b.name)
+	if name != keyBucket {
+		visit = func(e *element) error { return read(&s.small, name, e) }
 	}
+	s.small.Bucket(name)
 	s.sum = crc32.Update(s.sum, castagnoli, b.name)
 	return w.bucket(b, func(e *element) error {
 		if e.flags != 0 {
 			return backup.Corruptf("key %q has flags %#x: etcd has no nested buckets", clip(e.key), e.flags)
 		}
 		s.sum = crc32.Update(s.sum, castagnoli, e.pair)
-		return read(e)
+		return visit(e)
 	})
 }
 
@@ -149,36 +146,32 @@ func (s *scan) record(e *element) error {
 	if err != nil {
 		return err
 	}
+	// A server panics over a put and a tombstone of one key at one revision.
+	if s.facts.Records > 0 && rk.main == s.last.main && rk.sub == s.last.sub {
+		return backup.Corruptf("%s: there is also %s", rk, s.last)
+	}
+	s.last = rk
 	s.facts.Records++
 	s.facts.LastRecordRevision = backup.Revision(rk.main)
 	s.facts.Bumped = s.facts.Bumped || r.Empty()
 
-	key, twice := keyset.ShortOf(r.Key), false
-	s.sample.Add(sketched(key, rk, &r, e))
-	if rk.tombstone {
-		twice = s.alive.Remove(key)
-	} else {
-		twice = s.alive.Add(key)
-	}
-	if twice && rk.main <= s.hash.compact {
-		s.hash.wrong = true
-	}
-	if !s.hash.wrong {
-		s.hash.add(rk, r.Key, e.pair)
+	s.sample.Add(sketched(keyset.ShortOf(r.Key), rk, &r, e))
+	live := s.keep.keeps(uint64(s.facts.Records - 1))
+	s.hash.add(rk, live, r.Empty(), e.pair)
+	if live {
+		s.kube.Add(r.Key, e.pair)
 	}
 	return nil
 }
 
-func (h *quickHash) add(rk recordKey, key, pair []byte) {
-	if rk.main <= h.compact {
-		if rk.tombstone {
-			return
-		}
-		if h.newer.Has(keyset.FingerprintOf(key)) {
-			return
-		}
+// add adds a record. A compaction keeps it if it is the newest of a key that exists.
+func (h *quickHash) add(rk recordKey, kept, empty bool, pair []byte) {
+	if kept || rk.main > h.compact {
+		h.kv = crc32.Update(h.kv, castagnoli, pair)
 	}
-	h.sum = crc32.Update(h.sum, castagnoli, pair)
+	if kept && !empty {
+		h.live = crc32.Update(h.live, castagnoli, pair)
+	}
 }
 
 // findBucket returns the bucket with the given name.
@@ -205,26 +198,21 @@ func (f *Facts) settleRevisions(last backup.Revision) {
 // readCompaction reads the two compact revisions. It comes first, because they
 // decide how records are counted.
 func (f *Facts) readCompaction(im *image, all []bucket) error {
-	b, err := findBucket(all, metaBucket)
+	b, err := findBucket(all, buckets.Meta)
 	if err != nil {
 		return err
 	}
-	return newWalker(im, ascending).bucket(b, func(e *element) error {
-		switch string(e.key) {
-		case scheduledCompactKey:
-			return readRevision(e, &f.ScheduledCompactRevision)
-		case finishedCompactKey:
-			return readRevision(e, &f.FinishedCompactRevision)
-		}
-		return nil
-	})
+	c := &buckets.Contents{}
+	err = newWalker(im, ascending).bucket(b, func(e *element) error { return read(c, buckets.Meta, e) })
+	f.ScheduledCompactRevision = backup.Revision(c.ScheduledCompact)
+	f.FinishedCompactRevision = backup.Revision(c.FinishedCompact)
+	return err
 }
 
-func readRevision(e *element, to *backup.Revision) error {
-	rk, err := parseRecordKey(e.value)
-	if err != nil {
-		return fmt.Errorf("%s: %w", e.key, err)
+// read reads one entry of a small bucket.
+func read(c *buckets.Contents, bucket string, e *element) error {
+	if err := c.Read(bucket, e.key, e.value); err != nil {
+		return backup.Corruptf("%w", err)
 	}
-	*to = backup.Revision(rk.main)
 	return nil
 }

@@ -124,8 +124,8 @@ func Fits(a, b Evidence) Verdict {
 		return Verdict{Continues, 0, fmt.Sprintf("Nothing speaks against one history of the revisions %d and %d, but no"+
 			" key that both know is unchanged.", a.Revision, b.Revision)}
 	}
-	return Verdict{Continues, shared, fmt.Sprintf("The revisions %d and %d agree in all that can be compared: %d proofs.",
-		a.Revision, b.Revision, shared)}
+	return Verdict{Continues, shared, fmt.Sprintf("The revisions %d and %d agree in all that can be compared "+
+		"(proofs: %d).", a.Revision, b.Revision, shared)}
 }
 
 // compareHashes compares those hashes that are of the same revision and the same
@@ -138,9 +138,8 @@ func compareHashes(a, b Evidence) (shared int, reason string) {
 			continue
 		}
 		if x.Hash != y.Hash {
-			return 0, fmt.Sprintf("The data is other data: the HashKV of the records up to revision %d was %d and is %d.",
-				x.Revision,
-				x.Hash, y.Hash)
+			return 0, contradiction(b, a) + fmt.Sprintf("the HashKV of the records up to revision %d was %d and is %d.",
+				x.Revision, x.Hash, y.Hash)
 		}
 		// Two databases without keys are equal whatever they are of.
 		if len(a.Sketch.Recent) > 0 && len(b.Sketch.Recent) > 0 {
@@ -177,8 +176,7 @@ func compareWith(earlier, later Evidence) (shared int, reason string) {
 			// It was overwritten since. In one history it was there, created at the same revision.
 			known, reason := createdAlike(was, e)
 			if reason != "" {
-				return len(agreed), fmt.Sprintf("The data is other data: %s in the database at revision %d, and the database at "+
-					"revision %d has no such key.", reason, later.Revision, earlier.Revision)
+				return len(agreed), contradiction(later, earlier) + fmt.Sprintf("by it %s, and the other has no such key.", reason)
 			}
 			if known {
 				agreed = append(agreed, e)
@@ -188,9 +186,8 @@ func compareWith(earlier, later Evidence) (shared int, reason string) {
 		_, sampled := slices.BinarySearchFunc(was.Sample, e, backup.ByHash)
 		_, recent := slices.BinarySearchFunc(was.Recent, e, backup.ByRevision)
 		if !sampled && was.Samples(e.Key) || !recent && was.Remembers(e.Mod) {
-			return len(agreed), fmt.Sprintf("The data is other data: the database at revision %d has a key (hash %x) that was "+
-				"last written at revision %d, and the database at revision %d did not have it so.", later.Revision, e.Key,
-				e.Mod, earlier.Revision)
+			return len(agreed), contradiction(later, earlier) + fmt.Sprintf("it has a key (hash %x) that was last written "+
+				"at revision %d, and the other did not have it so.", e.Key, e.Mod)
 		}
 		if sampled || recent {
 			agreed = append(agreed, e)
@@ -198,6 +195,11 @@ func compareWith(earlier, later Evidence) (shared int, reason string) {
 	}
 	slices.SortFunc(agreed, backup.ByHash)
 	return len(slices.Compact(agreed)), ""
+}
+
+// contradiction begins the reason why two databases are not of one history.
+func contradiction(first, second Evidence) string {
+	return fmt.Sprintf("The database at revision %d contradicts the one at revision %d: ", first.Revision, second.Revision)
 }
 
 // createdAlike looks for a key that was overwritten since: known says that it is in the

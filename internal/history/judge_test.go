@@ -121,7 +121,7 @@ func TestAnotherHistoryIsAnotherTimeline(t *testing.T) {
 				switch {
 				case differ && (p.Timeline != "" || p.Verdict.Relation != history.Contradicts):
 					t.Fatalf("seed %d: other live keys, but %s: %s", seed, p.Verdict.Relation, p.Verdict.Reason)
-				case differ && sketchAlone && !strings.Contains(p.Verdict.Reason, "The data is other data"):
+				case differ && sketchAlone && !strings.Contains(p.Verdict.Reason, "contradicts the one at revision"):
 					t.Fatalf("seed %d: found by another reason: %s", seed, p.Verdict.Reason)
 				case !differ && sketchAlone && p.Timeline == "":
 					t.Fatalf("seed %d: no live key differs, but %s: %s", seed, p.Verdict.Relation, p.Verdict.Reason)
@@ -270,7 +270,7 @@ func TestJudge(t *testing.T) {
 		}), history.Continues, 1, "agree"},
 		"older member of another history": {before, with(at(90, 900, 5, part), func(e *history.Evidence) {
 			e.HighWater, e.Committed, e.Sketch = before.HighWater, 1000, backup.Sketch{Limit: backup.NoLimit}
-		}), history.Contradicts, 0, "the database at revision 90 did not have it"},
+		}), history.Contradicts, 0, "contradicts the one at revision 90: it has a key (hash 1)"},
 		"index twice": {before, at(101, 1000, 5, all), history.Contradicts, 1,
 			"cannot be revision 100 and revision 101"},
 		"revision falls":    {before, at(99, 1001, 5, all), history.Contradicts, 1, "is the earlier revision 99"},

@@ -4,12 +4,14 @@ package location
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"path/filepath"
 	"strings"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/secret"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
@@ -21,8 +23,23 @@ type Location struct {
 	Bucket, Prefix string // of s3://
 }
 
+// ErrCredentials is the error for a URL that holds credentials. It does not quote the
+// URL: URLs of repositories are printed and logged.
+var ErrCredentials = backup.WithHints(errors.New("the URL must not hold credentials"),
+	"give them by --s3-credentials-file FILE, or by the AWS_* variables",
+	"give them by s3.credentials-file, or by the AWS_* variables")
+
+// ErrSettings is the error for settings in the URL of a bucket. It does not quote the URL
+// either: a key may be among them.
+var ErrSettings = backup.WithHints(errors.New("the URL of a bucket has no settings after ?"),
+	"they have flags of their own, such as --s3-endpoint, --s3-region and --s3-credentials-file",
+	"they are keys in s3, such as endpoint, region and credentials-file")
+
 // Parse parses file:///path or s3://bucket/prefix.
 func Parse(rawURL string) (Location, error) {
+	if secret.InAddress(rawURL) {
+		return Location{}, ErrCredentials
+	}
 	scheme, rest, ok := strings.Cut(rawURL, "://")
 	switch {
 	case ok && scheme == "file":
@@ -35,13 +52,16 @@ func Parse(rawURL string) (Location, error) {
 		}
 		return Location{Path: path}, nil
 	case ok && scheme == "s3":
+		if strings.Contains(rest, "?") {
+			return Location{}, ErrSettings
+		}
 		bucket, prefix, _ := strings.Cut(rest, "/")
 		if bucket == "" {
 			return Location{}, fmt.Errorf("%s names no bucket", rawURL)
 		}
 		return Location{Bucket: bucket, Prefix: prefix}, nil
 	}
-	return Location{}, fmt.Errorf("%q is not known: want file:///path or s3://bucket/prefix", rawURL)
+	return Location{}, fmt.Errorf("%q is not known: want file:///path or s3://bucket/prefix", secret.Show(rawURL))
 }
 
 // IsFolder reports whether l is in a file system.
@@ -53,17 +73,20 @@ func (l Location) MakeFolder() error {
 	if !l.IsFolder() {
 		return nil
 	}
-	return backup.WithHint(file.New(l.Path).MakeRoot(), "is its disk not mounted? Only the last folder is made: %s "+
-		"must be there", filepath.Dir(l.Path))
+	err := file.New(l.Path).MakeRoot()
+	if errors.As(err, new(*backup.RefusedError)) {
+		return err
+	}
+	return backup.WithHint(err, "is its disk not mounted? Only the last folder is made: %s must be there",
+		filepath.Dir(l.Path))
 }
 
-// section names the field of [Options] that says how to reach l, if there is
-// one.
+// section names the field of [Options] that has an effect on l.
 func (l Location) section() string {
 	if l.Bucket != "" {
 		return "s3"
 	}
-	return ""
+	return "file"
 }
 
 // s3 are the options of a bucket.
@@ -80,7 +103,11 @@ func Open(ctx context.Context, rawURL string, o Options) (storage.Store, error) 
 		return nil, err
 	}
 	if l.IsFolder() {
-		return file.New(l.Path), nil
+		reserve, err := o.File.Reserve()
+		if err != nil {
+			return nil, fmt.Errorf("%s: file min-free: %w", rawURL, err)
+		}
+		return storage.Answering(file.NewWithReserve(l.Path, reserve)), nil
 	}
 	s, err := s3.New(ctx, l.s3(o))
 	if err != nil {

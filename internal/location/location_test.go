@@ -20,6 +20,18 @@ func TestParse(t *testing.T) {
 		{"file:///a%20b", "", location.Location{Path: "/a b"}},
 		{"s3://bucket", "", location.Location{Bucket: "bucket"}},
 		{"s3://bucket/a/b", "", location.Location{Bucket: "bucket", Prefix: "a/b"}},
+		{"s3://bucket/a@b", "", location.Location{Bucket: "bucket", Prefix: "a@b"}},
+		{"file:///a@b", "", location.Location{Path: "/a@b"}},
+		{"s3://AK:SECRET@bucket", location.ErrCredentials.Error(), location.Location{}},
+		{"s3://AK:SEC/RET@bucket/prefix", location.ErrCredentials.Error(), location.Location{}},
+		{"s3://AK:SECRET", location.ErrCredentials.Error(), location.Location{}},
+		{"s3://bucket?secret=SECRET", location.ErrSettings.Error(), location.Location{}},
+		{"s3://bucket/prefix?secret=SECRET", location.ErrSettings.Error(), location.Location{}},
+		{"file:///a?b", "", location.Location{Path: "/a?b"}},
+		{"s3:/AK:SECRET@bucket", location.ErrCredentials.Error(), location.Location{}},
+		{"https://AK:SECRET@s3.example.net/bucket", location.ErrCredentials.Error(), location.Location{}},
+		{"https://s3.example.net/bucket?X-Amz-Signature=SECRET",
+			`"https://s3.example.net/bucket?***" is not known: want file:///path or s3://bucket/prefix`, location.Location{}},
 		{"file://var", "file://var: want an absolute path, with three slashes: file:///path", location.Location{}},
 		{"file:///%zz", `file:///%zz: invalid URL escape "%zz"`, location.Location{}},
 		{"s3:///prefix", "s3:///prefix names no bucket", location.Location{}},
@@ -39,9 +51,13 @@ func TestParse(t *testing.T) {
 }
 
 func TestOpen(t *testing.T) {
-	s, err := location.Open(t.Context(), "file://"+t.TempDir(), location.Options{})
-	if _, ok := s.(*file.Store); err != nil || !ok {
-		t.Errorf("got %T, %v", s, err)
+	dir := t.TempDir()
+	s, err := location.Open(t.Context(), "file://"+dir, location.Options{})
+	if err == nil {
+		err = s.Create(t.Context(), "a", strings.NewReader("a"))
+	}
+	if _, below := file.New(dir).Stat(t.Context(), "a"); err != nil || below != nil {
+		t.Errorf("got %T, %v, %v", s, err, below)
 	}
 	o := location.Options{S3: s3.Options{Endpoint: "http://127.0.0.1:1"}}
 	s, err = location.Open(t.Context(), "s3://bucket/prefix", o)
@@ -51,6 +67,10 @@ func TestOpen(t *testing.T) {
 	_, err = location.Open(t.Context(), "s3://bucket/prefix", location.Options{S3: s3.Options{Checksum: "crc"}})
 	want := `s3://bucket/prefix: configure s3 store: checksum "crc": want auto, sha256, md5 or none`
 	if err == nil || err.Error() != want {
+		t.Errorf("got %v", err)
+	}
+	_, err = location.Open(t.Context(), "file:///x", location.Options{File: file.Options{MinFree: "much"}})
+	if err == nil || !strings.Contains(err.Error(), "file:///x: file min-free: want a size") {
 		t.Errorf("got %v", err)
 	}
 	if _, err := location.Open(t.Context(), "nowhere", location.Options{}); err == nil {
@@ -71,8 +91,23 @@ func TestSettings(t *testing.T) {
 		*s.Value = name
 	}
 	placed := o.S3.Endpoint == "s3-endpoint" && o.S3.SSECKeyFile == "s3-sse-c-key-file" && o.S3.Bucket == ""
-	if len(seen) != 11 || !placed {
+	if len(seen) != 12 || !placed {
 		t.Errorf("got %+v of %v", o, seen)
+	}
+}
+
+func TestLocation_FileOptions(t *testing.T) {
+	o := location.Options{File: file.Options{MinFree: "1GiB"}}
+	folder, bucket := location.Location{Path: "/var/backups"}, location.Location{Bucket: "bucket"}
+	if a, b := folder.Unused(o), bucket.Unused(o); a != "" || b != "file" {
+		t.Errorf("in a folder %q has no effect, in a bucket %q", a, b)
+	}
+	o.S3.Endpoint = "https://s3.example" // by the environment, for other commands
+	if got, want := o.Flags("file:///x"), "--repo file:///x --file-min-free 1GiB"; got != want {
+		t.Errorf("got %s", got)
+	}
+	if got, want := o.Flags("s3://b"), "--repo s3://b --s3-endpoint https://s3.example"; got != want {
+		t.Errorf("got %s", got)
 	}
 }
 
@@ -106,5 +141,20 @@ func TestLocation_Options(t *testing.T) {
 		if text, err := bucket.Policy(o, true); !strings.Contains(text, "arn:aws:s3:::bucket/prefix/*") || err != nil {
 			t.Errorf("%s: policy of a bucket: %s, %v", name, text, err)
 		}
+	}
+}
+
+func TestOptions_Removal(t *testing.T) {
+	var o location.Options
+	key := "prod/streams/20260101T000000Z.json"
+	if got := o.Removal("file:///my%20backups", key); got != "rm '/my backups/"+key+"'" {
+		t.Errorf("got %s", got)
+	}
+	if got := o.Removal("s3://b/p/", key); got != "aws s3 rm s3://b/p/"+key {
+		t.Errorf("got %s", got)
+	}
+	o.S3.Endpoint = "https://s3.example.net"
+	if got := o.Removal("s3://b/p", key); got != "aws s3 rm s3://b/p/"+key+" --endpoint-url https://s3.example.net" {
+		t.Errorf("got %s", got)
 	}
 }

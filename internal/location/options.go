@@ -2,11 +2,14 @@ package location
 
 import (
 	"log/slog"
+	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/kballard/go-shellquote"
 
+	"github.com/etcd-backupd/backupd/internal/storage/file"
 	"github.com/etcd-backupd/backupd/internal/storage/s3"
 )
 
@@ -21,6 +24,8 @@ type Options struct {
 	// in its own sources: AWS_* variables, the shared configuration, the role of
 	// the machine.
 	S3 s3.Options `yaml:"s3"`
+	// File says how a repository in a folder, file://, uses its file system.
+	File file.Options `yaml:"file"`
 
 	Logger *slog.Logger // default: discards
 }
@@ -38,6 +43,7 @@ var usage = map[string]string{
 	"s3-sse-kms-key-id":   "key for --s3-sse aws:kms",
 	"s3-sse-c-key-file":   "file with a customer key of 32 bytes for SSE-C",
 	"s3-checksum":         "checksum of uploads: auto, sha256, md5, none (default: auto)",
+	"file-min-free":       "stays free on the folder's file system: a size or 20% (default: 15%, 256MiB to 2GiB)",
 }
 
 // Setting is one text of [Options] that a user may give.
@@ -89,11 +95,41 @@ func (l Location) Unused(o Options) string {
 // Flags returns the flags of the command line that lead to a repository with these
 // options, quoted for a shell.
 func (o *Options) Flags(url string) string {
-	words := []string{"--repo", url}
+	words, idle := []string{"--repo", url}, Idle(url)
 	for _, s := range o.Settings() {
-		if v := *s.Value; v != "" && v != s.Default {
-			words = append(words, "--"+s.Section+"-"+s.Key, v)
+		name := s.Section + "-" + s.Key
+		if v := *s.Value; v != "" && v != s.Default && !slices.Contains(idle, name) {
+			words = append(words, "--"+name, v)
 		}
+	}
+	return shellquote.Join(words...)
+}
+
+// Idle returns the names of the flags of settings that have no effect on the repository at an
+// address. The environment may set them all the same, for other commands.
+func Idle(url string) (names []string) {
+	l, err := Parse(url)
+	if err != nil {
+		return nil
+	}
+	var o Options
+	for _, s := range o.Settings() {
+		if s.Section != l.section() {
+			names = append(names, s.Section+"-"+s.Key)
+		}
+	}
+	return names
+}
+
+// Removal returns the command line that removes an object of a repository by hand, without
+// backupd: rm, or the AWS CLI. It is quoted for a shell.
+func (o *Options) Removal(url, key string) string {
+	if l, err := Parse(url); err == nil && l.IsFolder() {
+		return shellquote.Join("rm", filepath.Join(l.Path, key))
+	}
+	words := []string{"aws", "s3", "rm", strings.TrimSuffix(url, "/") + "/" + key}
+	if o.S3.Endpoint != "" {
+		words = append(words, "--endpoint-url", o.S3.Endpoint)
 	}
 	return shellquote.Join(words...)
 }

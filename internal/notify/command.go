@@ -7,14 +7,20 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"github.com/etcd-backupd/backupd/internal/secret"
 )
 
 const (
@@ -26,24 +32,59 @@ const (
 	tryAgain = 75
 )
 
-// Command is a program with its arguments. It runs for every event, without a
-// shell. It gets the event as JSON on its standard input, and the parts of the
-// event in the environment as BACKUPD_EVENT_*. Exit code 75 asks for another try.
-type Command struct{ Args []string }
+// Command is a program that runs for every event, without a shell. It gets the event
+// as JSON on its standard input. Its environment holds PATH, the parts of the event as
+// BACKUPD_EVENT_*, and Env: nothing else of the daemon's, which may hold secrets of
+// others. Exit code 75 asks for another try.
+type Command struct {
+	Program string
+	Args    []string          // may hold secrets: they are never shown
+	Env     map[string]string // by the name of the variable; they are never shown
+}
+
+// variable is a name that every shell accepts.
+var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// CheckVariable returns why a variable of [Command.Env] cannot have this name, or nil.
+func CheckVariable(name string) error {
+	switch {
+	case !variable.MatchString(name):
+		return fmt.Errorf("%q is no name of a variable: want letters, digits and _", name)
+	case strings.HasPrefix(name, eventPrefix):
+		return fmt.Errorf("%s: the variables %s* tell the event", name, eventPrefix)
+	}
+	return nil
+}
+
+// CheckProgram returns why a program cannot be started, or nil. A text that looks like a
+// whole command line is not shown: it may hold secrets.
+func CheckProgram(name string) error {
+	_, err := exec.LookPath(name)
+	if err != nil && strings.ContainsFunc(name, unicode.IsSpace) {
+		return errors.New("there is no such program: it holds spaces, and arguments belong in args " +
+			"(it is not shown, because it may hold a secret)")
+	}
+	return err
+}
 
 type program struct {
-	args    []string
+	Command
 	timeout time.Duration
 }
 
 func (c Command) prepare() (sender, error) {
-	if len(c.Args) == 0 || c.Args[0] == "" {
+	if c.Program == "" {
 		return nil, errors.New("command: the program is missing")
 	}
-	if _, err := exec.LookPath(c.Args[0]); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(c.Env)) {
+		if err := CheckVariable(name); err != nil {
+			return nil, fmt.Errorf("command: %w", err)
+		}
+	}
+	if err := CheckProgram(c.Program); err != nil {
 		return nil, fmt.Errorf("command: %w", err)
 	}
-	return &program{c.Args, commandTimeout}, nil
+	return &program{c, commandTimeout}, nil
 }
 
 func (p *program) kind() string { return "command" }
@@ -57,44 +98,122 @@ func (p *program) send(ctx context.Context, log *slog.Logger, e Event) error {
 		return backoff.Permanent(err)
 	}
 	out := &firstBytes{max: maxOutput}
-	cmd := exec.CommandContext(ctx, p.args[0], p.args[1:]...)
+	cmd := exec.CommandContext(ctx, p.Program, p.Args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(event), out, out
-	cmd.Env = append(os.Environ(), environment(e)...)
+	cmd.Env = p.environment(e)
 	// In a process group of its own, so that its children are killed with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	err = cmd.Run()
 	if text := strings.TrimSpace(string(out.b)); text != "" {
-		log.Info("output of a notification command", "command", p.args[0], "output", text)
+		log.Info("output of a notification command", "command", p.Program, "output", p.mask(text, len(out.b) < maxOutput))
 	}
 	switch exit, ok := errors.AsType[*exec.ExitError](err); {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return backoff.Permanent(fmt.Errorf("%s: %w", p.args[0], context.Cause(ctx)))
+		return backoff.Permanent(fmt.Errorf("%s: %w", p.Program, context.Cause(ctx)))
 	case errors.Is(err, exec.ErrWaitDelay):
 		return nil // it succeeded; processes that it left behind are its own affair
 	case ok && exit.ExitCode() == tryAgain:
-		return fmt.Errorf("%s: %w", p.args[0], err)
+		return fmt.Errorf("%s: %w", p.Program, err)
 	default:
-		return backoff.Permanent(fmt.Errorf("%s: %w", p.args[0], err))
+		return backoff.Permanent(fmt.Errorf("%s: %w", p.Program, err))
 	}
 }
 
-// environment returns the parts of an event as variables. The kernel accepts
-// neither long values nor zero bytes.
-func environment(e Event) []string {
+// Lengths from which on texts are masked: whole arguments and values, and the words in
+// them. Shorter ones are parts of many words.
+const (
+	shortestSecret = 4
+	shortestWord   = 8
+)
+
+// mask returns the output of the program without the arguments and variables that it
+// repeats, whole or in part. whole says that the output was not cut off.
+func (p *program) mask(text string, whole bool) string {
+	secrets := p.secrets()
+	for _, s := range secrets {
+		text = strings.ReplaceAll(text, s, secret.Mask)
+	}
+	if whole {
+		return text
+	}
+	return text[:len(text)-cut(text, secrets)]
+}
+
+// secrets returns all texts that may be secrets, the longest first: a short one may be a
+// part of it.
+func (p *program) secrets() []string {
 	var out []string
+	add := func(s string, shortest int) {
+		if s = strings.TrimSpace(s); len(s) >= shortest && !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	for _, s := range slices.Concat(p.Args, slices.Collect(maps.Values(p.Env))) {
+		add(s, shortestSecret)
+		for line := range strings.Lines(s) {
+			add(line, shortestSecret)
+		}
+		if _, value, ok := strings.Cut(s, "="); ok && strings.HasPrefix(s, "-") {
+			add(value, shortestSecret)
+		}
+		// The parts of a URL or of a script.
+		for _, word := range strings.FieldsFunc(s, func(r rune) bool {
+			return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-._~+", r)
+		}) {
+			add(word, shortestWord)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b string) int { return len(b) - len(a) })
+	return out
+}
+
+// cut returns the length of the end of a text that may be the beginning of a secret: the
+// output is kept up to a length.
+func cut(text string, secrets []string) int {
+	longest := 0
+	for _, s := range secrets {
+		for n := min(len(s)-1, len(text)); n > longest; n-- {
+			if strings.HasSuffix(text, s[:n]) {
+				longest = n
+			}
+		}
+	}
+	return longest
+}
+
+const eventPrefix = "BACKUPD_EVENT_"
+
+// environment returns the whole environment of the program. The kernel accepts
+// neither long values nor zero bytes.
+func (p *program) environment(e Event) []string {
+	var out []string
+	if path, ok := os.LookupEnv("PATH"); ok {
+		out = append(out, "PATH="+path)
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Env)) {
+		out = append(out, name+"="+p.Env[name])
+	}
 	for _, v := range [][2]string{
 		{"KIND", string(e.Kind)}, {"JOB", e.Job}, {"REPOSITORY", e.Repository}, {"CLUSTER", e.Cluster},
-		{"TIME", stamp(e.Time)}, {"SNAPSHOT", e.Snapshot}, {"REVISION", strconv.FormatInt(e.Revision, 10)},
-		{"ERROR", e.Error},
-		{"HINT", e.Hint}, {"SINCE", stamp(e.Since)}, {"TEXT", e.String()},
+		{"TIME", stamp(e.Time)}, {"SNAPSHOT", e.Snapshot}, {"REVISION", number(e.Revision)},
+		{"ERROR", e.Error}, {"HINT", e.Hint}, {"SINCE", stamp(e.Since)},
+		{"FILE", e.File}, {"EXPIRES", stamp(e.Expires)}, {"TEXT", e.line()},
 	} {
-		out = append(out, "BACKUPD_EVENT_"+v[0]+"="+strings.ReplaceAll(clip(v[1], 10_000), "\x00", ""))
+		out = append(out, eventPrefix+v[0]+"="+strings.ReplaceAll(clip(v[1], 10_000), "\x00", ""))
 	}
 	return out
+}
+
+// number is empty where there is none.
+func number(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 func stamp(t time.Time) string {

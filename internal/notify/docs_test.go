@@ -117,7 +117,8 @@ func TestDocumentedExamplesWork(t *testing.T) {
 			got = append(got, mail(t, n.Command))
 		}
 	}
-	want := []string{"-s backupd: production: backup failure ops@example.com\n" + documented().String() + "\n"}
+	want := []string{"-s backupd: production: backup failure ops@example.com\n" +
+		documented().Line() + "\n\n" + documented().Hint + "\n"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("mail (-want +got):\n%s", diff)
 	}
@@ -127,11 +128,11 @@ func TestDocumentedExamplesWork(t *testing.T) {
 }
 
 // mail runs the documented script with a mail program that keeps what it gets.
-func mail(t *testing.T, command []string) string {
+func mail(t *testing.T, command *config.Command) string {
 	t.Helper()
 	scripts := blocks(t, "sh")
-	if len(scripts) != 1 || !strings.Contains(scripts[0], command[0]) {
-		t.Fatalf("the script %s is not documented", command[0])
+	if len(scripts) != 1 || !strings.Contains(scripts[0], command.Program) {
+		t.Fatalf("the script %s is not documented", command.Program)
 	}
 	dir := t.TempDir()
 	script, sent := filepath.Join(dir, "script"), filepath.Join(dir, "sent")
@@ -143,7 +144,7 @@ func mail(t *testing.T, command []string) string {
 		}
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	deliver(t, notify.Command{Args: append([]string{script}, command[1:]...)}, nil, documented()).want(t,
+	deliver(t, notify.Command{Program: script, Args: []string{string(command.Args[0])}}, nil, documented()).want(t,
 		"command sent")
 	b, err := os.ReadFile(sent)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -17,64 +16,9 @@ const (
 	queueLength = 100
 	// retryFor is how long a delivery is retried.
 	retryFor = 5 * time.Minute
-	// flushFor is how long Run goes on to deliver after its context has ended.
-	flushFor = 10 * time.Second
+	// againAfter is when a delivery that was given up is begun again.
+	againAfter = 15 * time.Minute
 )
-
-// Receiver is a [Webhook], [Slack], [Healthchecks] or [Command].
-type Receiver interface {
-	// prepare checks the receiver without sending anything to it.
-	prepare() (sender, error)
-}
-
-// sender delivers one event. It marks errors that another try would only repeat by
-// backoff.Permanent. No error holds a secret.
-type sender interface {
-	kind() string
-	send(ctx context.Context, log *slog.Logger, e Event) error
-}
-
-// Target is a receiver with the events it gets.
-type Target struct {
-	sender   sender
-	clusters []string
-	kinds    []Kind
-}
-
-// NewTarget checks a receiver and returns a target that gets events of the clusters
-// (empty: all) and of the kinds (empty: failures and recoveries, and for
-// [Healthchecks] all). A target for successes gets recoveries too, because a
-// recovery replaces a success.
-func NewTarget(to Receiver, clusters []string, kinds []Kind) (*Target, error) {
-	for _, k := range kinds {
-		if !slices.Contains([]Kind{Started, Succeeded, Failed, Recovered}, k) {
-			return nil, fmt.Errorf("unknown kind of event %q: want %s, %s, %s or %s",
-				k, Failed, Recovered, Succeeded, Started)
-		}
-	}
-	s, err := to.prepare()
-	if err != nil {
-		return nil, err
-	}
-	if len(kinds) == 0 {
-		kinds = []Kind{Failed, Recovered}
-		if _, ok := to.(Healthchecks); ok {
-			kinds = []Kind{Started, Succeeded, Failed, Recovered}
-		}
-	}
-	return &Target{sender: s, clusters: clusters, kinds: kinds}, nil
-}
-
-func (t *Target) wants(e Event) bool {
-	if len(t.clusters) > 0 && !slices.Contains(t.clusters, e.Cluster) {
-		return false
-	}
-	if _, pings := t.sender.(*ping); pings {
-		return slices.Contains(t.kinds, e.Kind) && pingWants(e)
-	}
-	wanted := slices.Contains(t.kinds, e.Kind) || e.Kind == Recovered && slices.Contains(t.kinds, Succeeded)
-	return !e.repeat && wanted
-}
 
 // Notifier delivers events. Its methods may be called concurrently.
 type Notifier struct {
@@ -83,43 +27,80 @@ type Notifier struct {
 	// dropped. It may be called concurrently.
 	Results func(kind, result string)
 
-	log     *slog.Logger
-	tracker tracker
-	wg      sync.WaitGroup
+	// Delivered, if set before Run, is called when an event was delivered. It may be
+	// called concurrently.
+	Delivered func(Event)
 
-	mu     sync.Mutex
-	ctx    context.Context // of deliveries; nil before Run
-	closed bool
-	queues []*queue
+	log *slog.Logger
+	wg  sync.WaitGroup
+
+	mu      sync.Mutex      // guards what follows, and the desks of the queues
+	ctx     context.Context // of deliveries; nil before Run
+	closed  bool
+	queues  []*queue
+	tracker tracker
 }
 
 // New returns a notifier for targets. Events are kept until Run.
 func New(targets []*Target, log *slog.Logger) *Notifier {
-	n := &Notifier{log: log, tracker: tracker{failing: map[task]failure{}}}
+	n := &Notifier{log: log, tracker: tracker{}}
 	n.Set(targets)
 	return n
 }
 
-// Set replaces the targets. Waiting events of old targets are still delivered.
+// Set replaces the targets. Waiting events of old targets are still delivered. A
+// target that is new, or to which something was not delivered, is told of what fails
+// already.
 func (n *Notifier) Set(targets []*Target) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, q := range n.queues {
+	before := n.queues
+	n.queues = nil
+	for _, t := range targets {
+		i := slices.IndexFunc(before, func(q *queue) bool { return q.target.id == t.id })
+		if i < 0 {
+			n.add(t)
+			continue
+		}
+		n.queues = append(n.queues, before[i])
+		n.pushAll(before[i], before[i].desk.again())
+		before = slices.Delete(slices.Clone(before), i, i+1)
+	}
+	for _, q := range before {
 		q.close()
 		if n.ctx == nil {
 			n.dropped(q, q.drain())
 		}
 	}
-	n.queues = nil
-	for _, t := range targets {
-		q := newQueue(t)
-		if n.closed {
-			q.close()
+}
+
+// add adds a target and tells it of what fails already. The mutex is held.
+func (n *Notifier) add(t *Target) {
+	q := newQueue(t)
+	if n.closed {
+		q.close()
+	}
+	n.queues = append(n.queues, q)
+	if n.ctx != nil && !n.closed {
+		n.work(q)
+	}
+	for _, known := range n.tracker {
+		if known.last.Kind != "" {
+			n.offer(q, known.last)
 		}
-		n.queues = append(n.queues, q)
-		if n.ctx != nil && !n.closed {
-			n.work(q)
-		}
+	}
+}
+
+// offer queues e if the receiver of q is to be told of it. The mutex is held.
+func (n *Notifier) offer(q *queue, e Event) {
+	if e, tell := q.desk.consider(q.target, e); tell {
+		n.dropped(q, q.push(e))
+	}
+}
+
+func (n *Notifier) pushAll(q *queue, events []Event) {
+	for _, e := range events {
+		n.dropped(q, q.push(e))
 	}
 }
 
@@ -134,14 +115,22 @@ func (n *Notifier) Notify(e Event) {
 	}
 }
 
-// Outcome reports the end of a job: a failure if e.Error is set, or else a success.
-// It sets e.Kind and e.Since. While a job keeps failing, it is reported once a day.
-// The first success after a failure is a recovery.
-func (n *Notifier) Outcome(e Event) { n.Notify(n.tracker.classify(e)) }
+// Outcome reports the end of a job: a trouble if e.Error is set, or else a success.
+// It sets e.Since, and e.Kind unless that is the kind of a trouble. While a job keeps
+// failing, it is reported once a day. The first success after a trouble is a recovery.
+// The first success of a prune or a certificate that was in no trouble is no event.
+func (n *Notifier) Outcome(e Event) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	e = n.tracker.classify(e)
+	for _, q := range n.queues {
+		n.offer(q, e)
+	}
+}
 
-// Run delivers events until ctx ends. Then it delivers waiting events for at most
-// ten seconds.
-func (n *Notifier) Run(ctx context.Context) error {
+// Run delivers events until ctx ends. Then it delivers waiting events for at most the
+// time that last returns then.
+func (n *Notifier) Run(ctx context.Context, last func() time.Duration) error {
 	deliveries, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	n.mu.Lock()
@@ -160,9 +149,12 @@ func (n *Notifier) Run(ctx context.Context) error {
 	n.closed = true
 	for _, q := range n.queues {
 		q.close()
+		if q.later != nil {
+			q.later.Stop()
+		}
 	}
 	n.mu.Unlock()
-	defer time.AfterFunc(flushFor, cancel).Stop()
+	defer time.AfterFunc(last(), cancel).Stop()
 	n.wg.Wait()
 	return nil
 }
@@ -176,12 +168,44 @@ func (n *Notifier) work(q *queue) {
 			if !ok {
 				return
 			}
-			n.deliver(ctx, q.target.sender, e)
+			n.tried(q, e, n.deliver(ctx, q.target.sender, e))
 		}
 	})
 }
 
-func (n *Notifier) deliver(ctx context.Context, s sender, e Event) {
+// tried notes whether an event was delivered.
+func (n *Notifier) tried(q *queue, e Event, delivered bool) {
+	n.mu.Lock()
+	if delivered {
+		q.desk.delivered(e)
+	} else {
+		n.arm(q, e)
+	}
+	n.mu.Unlock()
+	if delivered && n.Delivered != nil {
+		n.Delivered(e)
+	}
+}
+
+// arm arms an event that was not delivered: it is delivered after a while. The mutex is
+// held.
+func (n *Notifier) arm(q *queue, e Event) {
+	q.desk.failed(q.target, e)
+	if len(q.desk.armed) == 0 || q.later != nil || n.closed {
+		return
+	}
+	q.later = time.AfterFunc(againAfter, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		q.later = nil
+		if !n.closed && slices.Contains(n.queues, q) {
+			n.pushAll(q, q.desk.again())
+		}
+	})
+}
+
+// deliver reports whether e was delivered.
+func (n *Notifier) deliver(ctx context.Context, s sender, e Event) bool {
 	log := n.log.With("receiver", s.kind(), "event", e.Kind, "job", e.Job,
 		"repository", e.Repository, "cluster", e.Cluster)
 	pauses := backoff.NewExponentialBackOff()
@@ -200,18 +224,21 @@ func (n *Notifier) deliver(ctx context.Context, s sender, e Event) {
 	if err != nil {
 		log.Error("a notification was not delivered", "error", cmp.Or(last, err))
 		n.result(s, "dropped")
-		return
+		return false
 	}
 	log.Debug("a notification was delivered")
 	n.result(s, "sent")
+	return true
 }
 
+// dropped reports events that will not be tried now. The mutex is held.
 func (n *Notifier) dropped(q *queue, events []Event) {
 	for _, e := range events {
 		n.log.Error("a notification is dropped: too many are waiting for the receiver, or it was removed",
 			"receiver", q.target.sender.kind(), "event", e.Kind, "job", e.Job,
 			"repository", e.Repository, "cluster", e.Cluster)
 		n.result(q.target.sender, "dropped")
+		n.arm(q, e)
 	}
 }
 

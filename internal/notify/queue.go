@@ -3,11 +3,15 @@ package notify
 import (
 	"slices"
 	"sync"
+	"time"
 )
 
 // queue holds the events that wait for one target.
 type queue struct {
 	target *Target
+	// The mutex of the notifier guards both.
+	desk  *desk
+	later *time.Timer // until armed events are delivered; nil: none runs
 
 	mu     sync.Mutex
 	events []Event
@@ -15,10 +19,12 @@ type queue struct {
 	news   chan struct{} // an event was added, or the queue was closed
 }
 
-func newQueue(t *Target) *queue { return &queue{target: t, news: make(chan struct{}, 1)} }
+func newQueue(t *Target) *queue {
+	return &queue{target: t, desk: newDesk(), news: make(chan struct{}, 1)}
+}
 
 // push adds e. If the queue is full it drops and returns the oldest event that is
-// not a failure, or the oldest of all.
+// no trouble, or the oldest of all.
 func (q *queue) push(e Event) (dropped []Event) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -27,7 +33,7 @@ func (q *queue) push(e Event) (dropped []Event) {
 	}
 	q.events = append(q.events, e)
 	if len(q.events) > queueLength {
-		i := max(0, slices.IndexFunc(q.events, func(e Event) bool { return e.Kind != Failed }))
+		i := max(0, slices.IndexFunc(q.events, func(e Event) bool { return !e.Kind.trouble() }))
 		dropped = append(dropped, q.events[i])
 		q.events = slices.Delete(q.events, i, i+1)
 	}

@@ -1,49 +1,41 @@
 package notify
 
-import (
-	"sync"
-	"time"
-)
+import "time"
 
-// remindAfter is how often a lasting failure is reported.
-const remindAfter = 24 * time.Hour
+// task is what fails or succeeds: a job of a cluster in a repository, or the
+// certificate in a file.
+type task struct{ job, repository, cluster, file string }
 
-// tracker remembers which jobs fail, until the process ends. After a restart a job
-// that still fails is reported again; a recovery during the restart is not
-// reported.
-type tracker struct {
-	mu      sync.Mutex
-	failing map[task]failure
+func (e *Event) task() task { return task{e.Job, e.Repository, e.Cluster, e.File} }
+
+// trouble is a task that fails.
+type trouble struct {
+	kind  Kind
+	since time.Time
+	last  Event // the newest one; zero after a restart
 }
 
-// task is what fails or succeeds: a job of a cluster in a repository.
-type task struct{ job, repository, cluster string }
-
-type failure struct{ since, reported time.Time }
+// tracker knows which tasks fail, whoever was told of it.
+type tracker map[task]trouble
 
 // classify sets the kind of the event at the end of a job.
-func (t *tracker) classify(e Event) Event {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	key := task{e.Job, e.Repository, e.Cluster}
-	f, failed := t.failing[key]
+func (t tracker) classify(e Event) Event {
+	before, failed := t[e.task()]
 	if e.Error == "" {
 		e.Kind = Succeeded
 		if failed {
-			e.Kind, e.Since = Recovered, f.since
-			delete(t.failing, key)
+			e.Kind, e.Since, e.ends = Recovered, before.since, before.kind
+			delete(t, e.task())
 		}
 		return e
 	}
-	if !failed {
-		f.since = e.Time
+	if !e.Kind.trouble() {
+		e.Kind = Failed
 	}
-	// A clock that was set back must not delay the next report.
-	age := e.Time.Sub(f.reported).Abs()
-	if e.repeat = failed && age < remindAfter; !e.repeat {
-		f.reported = e.Time
+	e.Since = e.Time
+	if failed {
+		e.Since = before.since
 	}
-	t.failing[key] = f
-	e.Kind, e.Since = Failed, f.since
+	t[e.task()] = trouble{e.Kind, e.Since, e}
 	return e
 }

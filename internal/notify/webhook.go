@@ -23,6 +23,8 @@ type Webhook struct {
 	Template string
 	// TokenFile, if set, holds a bearer token.
 	TokenFile string
+	// CAFile, if set, holds the authorities that are trusted instead of the system's.
+	CAFile string
 }
 
 type hook struct {
@@ -32,8 +34,8 @@ type hook struct {
 }
 
 func (w Webhook) prepare() (sender, error) {
-	h := &hook{place: place{w.URL, w.URLFile}, tokenFile: w.TokenFile}
-	if _, err := h.place.read(); err != nil {
+	h := &hook{place: place{w.URL, w.URLFile, trust{file: w.CAFile}}, tokenFile: w.TokenFile}
+	if err := h.place.check(); err != nil {
 		return nil, fmt.Errorf("webhook: %w", err)
 	}
 	if _, err := h.token(); err != nil {
@@ -61,14 +63,16 @@ func samples() []Event {
 	now := time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
 	e := Event{Job: "backup", Repository: "main", Cluster: "production",
 		Labels: map[string]string{"team": `the "A" team`}, Time: now}
-	started, succeeded, failed, recovered := e, e, e, e
+	started, succeeded, failed, recovered, expiring := e, e, e, e, e
 	started.Kind, succeeded.Kind, failed.Kind, recovered.Kind = Started, Succeeded, Failed, Recovered
 	succeeded.Snapshot, succeeded.Revision = "20261121T030000Z-r123456-0123456789ab", 123456
 	recovered.Snapshot, recovered.Revision = succeeded.Snapshot, succeeded.Revision
 	recovered.Since = now.Add(-time.Hour)
 	failed.Error, failed.Hint, failed.Since = "dial \"10.0.0.1:2379\":\n\tconnection refused \\ <&>",
 		"is etcd\nup?", now
-	return []Event{started, succeeded, failed, recovered}
+	expiring.Kind, expiring.Job, expiring.Repository, expiring.Cluster = CertificateExpiring, "certificate", "", ""
+	expiring.File, expiring.Expires, expiring.Since = "/etc/backupd/server.crt", now.AddDate(0, 0, 7), now
+	return []Event{started, succeeded, failed, recovered, expiring}
 }
 
 func (h *hook) kind() string { return "webhook" }
@@ -86,7 +90,7 @@ func (h *hook) send(ctx context.Context, _ *slog.Logger, e Event) error {
 	if err != nil {
 		return backoff.Permanent(fmt.Errorf("template: %w", err))
 	}
-	return post(ctx, u, "application/json", body, token)
+	return h.place.post(ctx, u, "application/json", body, token)
 }
 
 func (h *hook) token() (string, error) {
@@ -126,14 +130,15 @@ func toJSON(v any) (string, error) {
 
 // Slack is an incoming webhook of Slack, or of a service that reads its messages
 // (Mattermost, Rocket.Chat, Discord with /slack). URLFile, if set instead of URL,
-// holds the URL.
-type Slack struct{ URL, URLFile string }
+// holds the URL. CAFile, if set, holds the authorities that are trusted instead of the
+// system's.
+type Slack struct{ URL, URLFile, CAFile string }
 
 type chat struct{ place place }
 
 func (s Slack) prepare() (sender, error) {
-	c := &chat{place{s.URL, s.URLFile}}
-	if _, err := c.place.read(); err != nil {
+	c := &chat{place{s.URL, s.URLFile, trust{file: s.CAFile}}}
+	if err := c.place.check(); err != nil {
 		return nil, fmt.Errorf("slack: %w", err)
 	}
 	return c, nil
@@ -155,7 +160,7 @@ func (c *chat) send(ctx context.Context, _ *slog.Logger, e Event) error {
 	if err != nil {
 		return backoff.Permanent(err)
 	}
-	return post(ctx, u, "application/json", body, "")
+	return c.place.post(ctx, u, "application/json", body, "")
 }
 
 // clip cuts text to at most n bytes, between characters.
@@ -170,8 +175,9 @@ func clip(text string, n int) string {
 // Healthchecks is a ping URL of healthchecks.io or a similar service: URL/start, URL
 // and URL/fail are called for start, success and failure of backups. Of other jobs
 // only failures are sent: their success says nothing about backups. URLFile, if set
-// instead of URL, holds the URL.
-type Healthchecks struct{ URL, URLFile string }
+// instead of URL, holds the URL. CAFile, if set, holds the authorities that are trusted
+// instead of the system's.
+type Healthchecks struct{ URL, URLFile, CAFile string }
 
 type ping struct{ place place }
 
@@ -179,8 +185,8 @@ type ping struct{ place place }
 const maxPing = 10_000
 
 func (h Healthchecks) prepare() (sender, error) {
-	p := &ping{place{h.URL, h.URLFile}}
-	if _, err := p.place.read(); err != nil {
+	p := &ping{place{h.URL, h.URLFile, trust{file: h.CAFile}}}
+	if err := p.place.check(); err != nil {
 		return nil, fmt.Errorf("healthchecks: %w", err)
 	}
 	return p, nil
@@ -200,8 +206,8 @@ func (p *ping) send(ctx context.Context, _ *slog.Logger, e Event) error {
 	switch e.Kind {
 	case Started:
 		u, body = u.JoinPath("start"), ""
-	case Failed:
+	case Failed, NewHistory:
 		u = u.JoinPath("fail")
 	}
-	return post(ctx, u, "text/plain; charset=utf-8", []byte(body), "")
+	return p.place.post(ctx, u, "text/plain; charset=utf-8", []byte(body), "")
 }

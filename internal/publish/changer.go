@@ -60,9 +60,14 @@ func (c changer) exchange(a, b string) error {
 }
 
 // cannotExchange reports whether err says that the file system cannot exchange two
-// names.
+// names. It may be able to rename all the same; [Folder.Try] has found that out.
 func cannotExchange(err error) bool {
-	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP)
+	for _, e := range []error{unix.EINVAL, unix.ENOSYS, unix.EOPNOTSUPP, unix.EXDEV} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // create writes a file that appears as a whole or not at all.

@@ -153,7 +153,7 @@ func (s *site) finish(before Hook) (*Work, error) {
 		}
 		return nil
 	}
-	return Finish(s.dirs(), Judge{accept, func(dir string) error {
+	return Finish(s.dirs(), Judge{accept, func(dir string, _ bool) error {
 		f, err := os.Open(filepath.Join(dir, "member", "snap", "db"))
 		if absent(err) {
 			return nil

@@ -12,9 +12,9 @@ import (
 type Judge struct {
 	// Accept is asked whether this restore may be finished.
 	Accept func(Work) error
-	// Stopped is called with each target that is not yet in place. It must refuse one
-	// that is in use.
-	Stopped func(dir string) error
+	// Stopped is called with each target that is not yet in place, and with whether its
+	// contents are moved, and not the folder. It must refuse one that is in use.
+	Stopped func(dir string, inside bool) error
 }
 
 // Finish completes an earlier restore to one of these folders that was killed while
@@ -51,22 +51,37 @@ func Finish(dirs []string, judge Judge, before Hook) (*Work, error) {
 // Interrupted returns the restore to one of these folders that [Finish] would
 // complete, or nil. It changes nothing.
 func Interrupted(dirs []string) (*Work, error) {
-	for _, dir := range dirs {
-		for _, staging := range stagings(dir) {
-			if j, err := readJournal(staging); err != nil {
-				return nil, err
-			} else if j != nil {
-				return &j.Work, nil
-			}
-		}
+	j, err := find(dirs)
+	if j == nil || err != nil {
+		return nil, err
 	}
-	return nil, nil
+	return &j.Work, nil
 }
 
 // resume makes the rest of the moves. It returns false if another process has just made
-// them: nobody was asked whether this is the restore that is wanted. It asks under the
-// locks, so that nothing can change between the answer and the moves.
+// them: nobody was asked whether this is the restore that is wanted.
 func (j *journal) resume(c changer, judge Judge) (done bool, err error) {
+	err = j.locked(c, func() error {
+		if err := judge.Accept(j.Work); err != nil {
+			return err
+		}
+		if j.pending() {
+			for i, dir := range j.Dirs {
+				if err := judge.Stopped(dir, j.Staging[i] == stagings(dir)[1]); err != nil {
+					return err
+				}
+			}
+		}
+		done = true
+		return j.finish(c)
+	})
+	return done, err
+}
+
+// locked calls do under the locks of the restore, so that nothing can change between an
+// answer and the moves. It does not if another process has finished the restore, and
+// refuses if that has begun another one.
+func (j *journal) locked(c changer, do func() error) (err error) {
 	var locks []*lock
 	defer func() {
 		for _, l := range locks {
@@ -76,27 +91,17 @@ func (j *journal) resume(c changer, judge Judge) (done bool, err error) {
 	for _, dir := range j.Staging {
 		l, err := takeLock(dir)
 		if err != nil {
-			return false, err
+			return err
 		}
 		locks = append(locks, l)
 	}
 	switch still, err := readJournal(j.Staging[0]); {
 	case still == nil || err != nil:
-		return false, err
+		return err
 	case !reflect.DeepEqual(still, j):
-		return false, &InterruptedError{Work: still.Work} // another process has begun it
+		return &InterruptedError{Work: still.Work} // another process has begun it
 	}
-	if err := judge.Accept(j.Work); err != nil {
-		return false, err
-	}
-	if j.pending() {
-		for _, dir := range j.Dirs {
-			if err := judge.Stopped(dir); err != nil {
-				return false, err
-			}
-		}
-	}
-	return true, j.finish(c)
+	return do()
 }
 
 // tidy removes the staging folder of a restore that was killed before its journal

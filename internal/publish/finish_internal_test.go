@@ -29,7 +29,7 @@ func TestFinish_NotAccepted(t *testing.T) {
 	unwanted := errors.New("unwanted")
 	judge := Judge{
 		Accept:  func(Work) error { return unwanted },
-		Stopped: func(string) error { t.Error("asked about a server"); return nil },
+		Stopped: func(string, bool) error { t.Error("asked about a server"); return nil },
 	}
 	change := func(op, path string) error {
 		if path != lockPath(staging) {
@@ -79,7 +79,7 @@ func TestResume_OtherJournal(t *testing.T) {
 	ok(t, other.write(changer{}))
 	judge := Judge{
 		Accept:  func(w Work) error { t.Errorf("asked about %+v", w); return nil },
-		Stopped: func(string) error { return nil },
+		Stopped: func(string, bool) error { return nil },
 	}
 	var refused *InterruptedError
 	if _, err := found.resume(changer{}, judge); !errors.As(err, &refused) || refused.Source != "another" {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
@@ -49,27 +50,46 @@ type Folder struct {
 	contents
 	Inside bool
 	Nested string // a mount point below Dir, which cannot be moved
+
+	undo bool   // see [Folder.Undo]
+	tree string // the old data that is put back
 }
 
 // Group is the folders of one server. They are put into place together; the first
 // one has the heart.
 type Group []*Folder
 
-// NewFolder looks at the folder. mounts are all [MountPoints].
-func NewFolder(p Place, mounts []string) (*Folder, error) {
+// NewFolder looks at the folder. mounts are all mounts of this process.
+func NewFolder(p Place, mounts []disk.Mount) (*Folder, error) {
 	found, err := p.look()
 	if err != nil {
 		return nil, err
 	}
 	f := &Folder{Place: p, contents: found}
+	mounted := false
 	for _, m := range mounts {
-		if m != p.Dir && Within(m, p.Dir) && (p.Keep == "" || !Within(m, filepath.Join(p.Dir, p.Keep))) {
-			f.Nested = m
+		kept := p.Keep != "" && disk.Within(m.Point, filepath.Join(p.Dir, p.Keep))
+		if m.Point != p.Dir && disk.Within(m.Point, p.Dir) && !kept {
+			f.Nested = m.Point
 		}
+		mounted = mounted || m.Point == p.Dir
 	}
-	f.Inside = p.Keep != "" || found.Exists &&
-		(slices.Contains(mounts, p.Dir) || unix.Access(filepath.Dir(p.Dir), unix.W_OK) != nil)
-	return f, nil
+	f.Inside = p.Keep != "" || found.Exists && (mounted || unix.Access(filepath.Dir(p.Dir), unix.W_OK) != nil)
+	return f, checkName(f)
+}
+
+// maxName is how many bytes a file system takes for one name.
+const maxName = 255
+
+// checkName returns an error if the name of the folder is so long that there is no room
+// for the names that are made beside it. To find out later would wedge the folder.
+func checkName(f *Folder) error {
+	longest := max(len(filepath.Base(lockPath(f.Staging()))), len(filepath.Base(f.aside(longestStamp))))
+	if more := longest - maxName; !f.Inside && more > 0 {
+		return backup.WithHint(fmt.Errorf("the name of %s is too long by %d bytes: names of old and of new data "+
+			"are made from it", f.Dir, more), "choose a folder with a shorter name")
+	}
+	return nil
 }
 
 // Resolve makes dir absolute and follows all links, also where its last
@@ -137,8 +157,13 @@ func (f *Folder) Staging() string {
 	return stagings(f.Dir)[0]
 }
 
-// Tree is where the new contents are built.
-func (f *Folder) Tree() string { return filepath.Join(f.Staging(), "new") }
+// Tree is where the new contents are built, or where the old ones are that are put back.
+func (f *Folder) Tree() string {
+	if f.undo {
+		return f.tree
+	}
+	return filepath.Join(f.Staging(), "new")
+}
 
 // look reads the contents of the folder as they are now.
 func (p Place) look() (c contents, err error) {
@@ -159,7 +184,7 @@ func (p Place) look() (c contents, err error) {
 	}
 	c.bare = len(entries) == 0
 	for _, e := range entries {
-		if name := e.Name(); name != p.Keep && !isOurs(name) {
+		if name := e.Name(); name != p.Keep && !IsOurs(name) {
 			c.Old = append(c.Old, name)
 		}
 	}
@@ -178,10 +203,11 @@ func (e *UnreadableError) Error() string { return fmt.Sprintf("list folder %s: %
 // Unwrap returns the reason.
 func (e *UnreadableError) Unwrap() error { return e.Err }
 
-// isOurs reports whether a restore or the file system has made the entry of that
+// IsOurs reports whether a restore or the file system has made the entry of that
 // name. Such an entry is not in the way.
-func isOurs(name string) bool {
-	return name == "lost+found" || strings.HasPrefix(name, stagingName) || strings.HasPrefix(name, AsidePrefix)
+func IsOurs(name string) bool {
+	return name == "lost+found" || strings.HasPrefix(name, stagingName) || strings.HasPrefix(name, AsidePrefix) ||
+		strings.HasPrefix(name, UndonePrefix)
 }
 
 // Changed reports whether the folder has changed since it was found.
@@ -206,10 +232,4 @@ func (f *Folder) Root() string {
 		return f.Dir
 	}
 	return disk.Existing(filepath.Dir(f.Dir))
-}
-
-// Within reports whether one absolute path is the other, or below it.
-func Within(inner, outer string) bool {
-	rel, err := filepath.Rel(outer, inner)
-	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }

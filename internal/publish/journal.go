@@ -39,6 +39,8 @@ type Work struct {
 	Source string          `json:"source"` // the name of what is restored
 	Note   json.RawMessage `json:"note"`   // the caller's own facts about it
 	Dirs   []string        `json:"dirs"`   // the targets
+	// Asides are the folders to which old data is moved, by the target that it was in.
+	Asides map[string]string `json:"asides,omitempty"`
 }
 
 const (
@@ -65,7 +67,11 @@ func newJournal(c changer, source string, note any, groups []Group) (*journal, e
 		}
 		j.Moves = append(j.Moves, moves...)
 	}
+	j.Asides = map[string]string{}
 	for _, f := range folders {
+		if len(f.Old) > 0 || f.Exists && !f.Inside && !f.bare {
+			j.Asides[f.Dir] = f.aside(stamp)
+		}
 		j.Dirs = append(j.Dirs, f.Dir)
 		j.Staging = append(j.Staging, f.Staging())
 	}
@@ -78,11 +84,13 @@ func (j *journal) write(c changer) error {
 	if err != nil {
 		return fmt.Errorf("encode journal: %w", err)
 	}
-	if err := c.create(filepath.Join(j.Staging[0], journalName), raw); err != nil {
+	if err := c.create(j.path(), raw); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
 	return nil
 }
+
+func (j *journal) path() string { return filepath.Join(j.Staging[0], journalName) }
 
 // finish makes all moves that were not made yet, and then removes the staging
 // folders.
@@ -94,9 +102,10 @@ func (j *journal) finish(c changer) error {
 				return backup.WithHint(err, "something has made %s since the restore was interrupted: stop what did, move it "+
 					"away (mv %s %s.stray), and run the same command again", m.To, m.To, m.To)
 			}
-			return backup.WithHint(err,
-				"run the same command again to continue; %s lists the moves", filepath.Join(j.Staging[0],
-					journalName))
+			if j.untouched() {
+				return &UnmovedError{Work: j.Work, Err: err}
+			}
+			return backup.WithHint(err, "run the same command again to continue; %s lists the moves", j.path())
 		}
 	}
 	for _, m := range j.Moves {
@@ -109,6 +118,9 @@ func (j *journal) finish(c changer) error {
 			if err := c.rmdir(m.Aside); err != nil {
 				return err
 			}
+		}
+		if err := m.emptied(c); err != nil {
+			return err
 		}
 	}
 	return j.cleanUp(c)

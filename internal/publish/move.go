@@ -26,6 +26,14 @@ type move struct {
 	Away bool `json:"away,omitempty"`
 }
 
+// asideFolder is the folder into which something old is moved.
+func (m move) asideFolder() string {
+	if m.Away {
+		return filepath.Dir(m.To)
+	}
+	return filepath.Dir(m.Aside)
+}
+
 func newMove(from, to, aside string) (move, error) {
 	ino, err := inode(from)
 	return move{From: from, To: to, Inode: ino, Aside: aside}, err
@@ -148,6 +156,14 @@ func (f *Folder) closed(c changer, heart move, stamp string) (closing, opening m
 // moves lists the moves that put a built folder into place. The first one moves
 // the heart, the entry that a server starts from.
 func (f *Folder) moves(stamp string) ([]move, error) {
+	if !f.Inside && f.undo && f.tree == "" {
+		if !f.Exists || f.bare {
+			return nil, nil
+		}
+		m, err := newMove(f.Dir, f.aside(stamp), "")
+		m.Away = true
+		return []move{m}, err
+	}
 	if !f.Inside {
 		aside := f.aside(stamp)
 		if !f.Exists || f.bare {
@@ -156,9 +172,13 @@ func (f *Folder) moves(stamp string) ([]move, error) {
 		m, err := newMove(f.Tree(), f.Dir, aside)
 		return []move{m}, err
 	}
-	built, err := os.ReadDir(f.Tree())
+	var built []os.DirEntry
+	var err error
+	if f.Tree() != "" {
+		built, err = os.ReadDir(f.Tree())
+	}
 	if err != nil {
-		return nil, fmt.Errorf("read staging folder: %w", err)
+		return nil, fmt.Errorf("read what is put into %s: %w", f.Dir, err)
 	}
 	var out []move
 	for _, e := range built {
@@ -193,11 +213,18 @@ func (f *Folder) moves(stamp string) ([]move, error) {
 // aside returns the path to which old data moves: a sibling of the folder or, if
 // the folder cannot be moved, a folder in it.
 func (f *Folder) aside(stamp string) string {
-	if f.Inside {
-		return filepath.Join(f.Dir, AsidePrefix+stamp)
+	prefix := AsidePrefix
+	if f.undo {
+		prefix = UndonePrefix
 	}
-	return f.Dir + AsidePrefix + stamp
+	if f.Inside {
+		return filepath.Join(f.Dir, prefix+stamp)
+	}
+	return f.Dir + prefix + stamp
 }
+
+// longestStamp is as long as what freeStamp returns at most.
+const longestStamp = "20060102T150405Z-aaaa"
 
 // freeStamp makes the common part of the names of all data that one restore moves
 // aside.

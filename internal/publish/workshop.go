@@ -20,6 +20,7 @@ type Workshop struct {
 	staged    []string
 	made      []string // folders that were missing, outermost first
 	published bool
+	work      Work
 }
 
 // Begin locks the folders of all groups and makes their staging folders. It refuses
@@ -43,6 +44,9 @@ func Begin(groups []Group, before Hook) (_ *Workshop, err error) {
 		}
 		w.locks = append(w.locks, l)
 		if err := f.CheckJournal(); err != nil {
+			return nil, err
+		}
+		if err := f.Try(nil); err != nil {
 			return nil, err
 		}
 		if err := w.stage(f.Staging()); err != nil {
@@ -108,9 +112,16 @@ func (w *Workshop) Publish(source string, note any) error {
 	if err := j.write(w.changes); err != nil {
 		return err
 	}
-	w.published = true
+	w.published, w.work = true, j.Work
 	return j.finish(w.changes)
 }
+
+// Published reports whether the journal is there: the restore will be finished whatever
+// happens.
+func (w *Workshop) Published() bool { return w.published }
+
+// Asides are the folders to which old data was moved, by the target that it was in.
+func (w *Workshop) Asides() map[string]string { return w.work.Asides }
 
 // Close ends the restore. It removes everything that was not put into place.
 func (w *Workshop) Close() error {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/acceptance"
 	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
@@ -182,7 +183,7 @@ func TestChoose(t *testing.T) {
 	doubtful := suspectManifest(started.Add(time.Hour), 6)
 	doubtful.Timeline = line2
 	addSnapshot(t, s, doubtful)
-	if _, err := repository.Accept(t.Context(), prod(s), line2, "restored", "op"); err != nil {
+	if _, err := acceptance.Accept(t.Context(), prod(s), line2, "restored", "op"); err != nil {
 		t.Fatal(err)
 	}
 	choose := func(ref string, a choice.Allow) (repository.Item, error) {

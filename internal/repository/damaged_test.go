@@ -8,6 +8,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/acceptance"
 	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
@@ -163,7 +164,7 @@ func TestChoose_Damaged(t *testing.T) {
 	newest := addSnapshot(t, s, manifest("prod", started, 91))
 	addSnapshot(t, s, manifest("prod", started.AddDate(0, 0, -1), 89))
 	addSnapshot(t, s, manifestOf(line2, started.AddDate(0, 0, -10), 500))
-	if _, err := repository.Accept(t.Context(), prod(s), line1, "the other was a test", "op"); err != nil {
+	if _, err := acceptance.Accept(t.Context(), prod(s), line1, "the other was a test", "op"); err != nil {
 		t.Fatal(err)
 	}
 	addSnapshot(t, s, suspectManifest(started.AddDate(0, 0, -2), 90))

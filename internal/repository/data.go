@@ -31,19 +31,33 @@ func (d Data) Put(ctx context.Context, key string, r io.Reader) error {
 	return d.store.Create(ctx, key, r)
 }
 
-// Discard deletes a data object that no manifest will name. It returns no error,
+// Discard deletes data objects that no manifest will name. It returns no error,
 // for nobody could do more: an object that stays is litter, which prune removes.
-func (d Data) Discard(ctx context.Context, key string) {
+func (d Data) Discard(ctx context.Context, keys ...string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
-	_ = d.store.Delete(ctx, key)
+	for _, key := range keys {
+		_ = d.store.Delete(ctx, key)
+	}
 }
 
 // ReadBack reads the object key and compares it with want, the bytes that were
 // stored. It returns a [*backup.DefectError] if the object is missing or has
-// another length, and an error that wraps [backup.ErrCorrupt] if its bytes differ.
+// another length, and an error that wraps [backup.ErrCorrupt] if its bytes differ. Bytes
+// that differ are read once more: they may have been changed on their way.
 func (d Data) ReadBack(ctx context.Context, key string, want backup.Blob, progress backup.Progress) error {
-	r, err := openStored(ctx, d.store, key, want, func(done, total int64) { progress(backup.StageVerify, done, total) })
+	err := d.readBack(ctx, key, want, progress)
+	if errors.Is(err, backup.ErrCorrupt) && !errors.As(err, new(*backup.DefectError)) {
+		if again := d.readBack(ctx, key, want, progress); again == nil || errors.Is(again, backup.ErrCorrupt) {
+			err = again
+		}
+	}
+	return err
+}
+
+func (d Data) readBack(ctx context.Context, key string, want backup.Blob, progress backup.Progress) error {
+	progress(backup.StageVerify, 0, want.Bytes)
+	r, err := d.Open(ctx, key, want, func(done, total int64) { progress(backup.StageVerify, done, total) })
 	if err != nil {
 		return err
 	}
@@ -55,20 +69,13 @@ func (d Data) ReadBack(ctx context.Context, key string, want backup.Blob, progre
 	return codec.Compare("stored object", got, want)
 }
 
-// Fetch begins to read the stored bytes of a snapshot, in parallel ranges. It
-// returns an error that wraps [backup.ErrCorrupt] if the object is missing or has
-// another size, before anything is downloaded. progress counts stored bytes; it may
-// be nil.
-func (d Data) Fetch(
-	ctx context.Context, m *backup.Manifest, progress func(done, total int64),
+// Open begins to read stored bytes, in parallel ranges. It returns an error that wraps
+// [backup.ErrCorrupt] if the object is missing or has another size than want, before
+// anything is downloaded. progress counts stored bytes; it may be nil.
+func (d Data) Open(
+	ctx context.Context, key string, want backup.Blob, progress func(done, total int64),
 ) (io.ReadCloser, error) {
-	return openStored(ctx, d.store, m.DataKey(), m.Stored, progress)
-}
-
-func openStored(
-	ctx context.Context, s storage.Store, key string, want backup.Blob, progress func(done, total int64),
-) (io.ReadCloser, error) {
-	obj, err := s.Stat(ctx, key)
+	obj, err := d.store.Stat(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &backup.DefectError{Kind: backup.DataMissing, Key: key,
 			Err: backup.Corruptf("the manifest's data object is not there")}
@@ -79,7 +86,7 @@ func openStored(
 	if err := compareSize(obj, want); err != nil {
 		return nil, err
 	}
-	r := storage.Download(ctx, s, obj)
+	r := storage.Download(ctx, d.store, obj)
 	if progress == nil {
 		return r, nil
 	}

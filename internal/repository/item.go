@@ -27,10 +27,23 @@ type Item struct {
 	Timeline string       // the history that the snapshot is of
 	Index    uint64       // the last raft entry in the database
 	Taken    backup.State // when it was taken: verified, unconfirmed or suspect
-	// Data are the data objects: one, unless something is wrong.
+	// Doubtful says that it is unconfirmed for another reason than that the comparison is
+	// switched off. It is known of those only whose manifests were read.
+	Doubtful bool
+	// Denied is why its manifest cannot be read here, although others can: it may be as
+	// good as any, but nothing here can count on it. It is known of the newest only.
+	Denied error
+	// Source is the member that it is of, and Content its HashKV. They are zero if its
+	// manifest was not read; that is not needed of those that count.
+	Source  backup.MemberID
+	Content backup.HashKV
+	// Data are the data objects: the database and, if there are any, the companion files.
 	Data []storage.Object
-	// Marks are the kinds of marks that are there.
+	// Marks are the kinds of marks that are there, but for the dated ones.
 	Marks []backup.MarkKind
+	// Verifications are the names of the dated marks: each tells what a verification
+	// read, and when. See [backup.MarkKind.Dated].
+	Verifications []backup.Key
 	// Claimed reports that another version of backupd may have written a manifest that
 	// names the data. Then it is not known whether a snapshot exists.
 	Claimed bool
@@ -52,7 +65,12 @@ func itemOf(k backup.Key) Item {
 // newItem makes the item of a snapshot that was stored a moment ago.
 func newItem(m *backup.Manifest) Item {
 	i := itemOf(m.ObjectKey())
+	i.Doubtful = m.State() == backup.Unconfirmed && !m.Uncompared()
+	i.Source, i.Content = m.Source.ID, m.HashKV
 	i.Data, i.stored = []storage.Object{{Key: m.DataKey(), Size: m.Stored.Bytes}}, m.FinishedAt
+	if key := m.FilesKey(); key != "" {
+		i.Data = append(i.Data, storage.Object{Key: key, Size: m.Companions.Stored.Bytes})
+	}
 	return i
 }
 
@@ -71,7 +89,16 @@ func (i *Item) Marked(kind backup.MarkKind) bool { return slices.Contains(i.Mark
 // no such mark, or if it was read and is damaged.
 func (i *Item) MarkedAt(kind backup.MarkKind) time.Time { return i.marked[kind] }
 
-// MarkKey is the name of a mark about the item.
+// MarkKeys are the names of all marks about the item.
+func MarkKeys(i *Item) []backup.Key {
+	out := slices.Clone(i.Verifications)
+	for _, kind := range i.Marks {
+		out = append(out, MarkKey(i, kind))
+	}
+	return out
+}
+
+// MarkKey is the name of a mark about the item, of a kind that is not dated.
 func MarkKey(i *Item, kind backup.MarkKind) backup.Key {
 	k := backup.Key{Cluster: i.Cluster, Kind: backup.KindMark, ID: i.ID, Mark: kind}
 	if kind == backup.MarkLitter {
@@ -96,7 +123,7 @@ func (i *Item) StoredBytes() int64 {
 func (i *Item) Encoding() string {
 	var out []string
 	for _, o := range i.Data {
-		if k, err := backup.ParseKey(o.Key); err == nil {
+		if k, err := backup.ParseKey(o.Key); err == nil && !k.Files {
 			out = append(out, backup.ParseSuffix(k.Suffix).String())
 		}
 	}
@@ -111,7 +138,7 @@ func (i *Item) Defect() error {
 	case i.clash:
 		return &backup.DefectError{Kind: backup.ManifestDamaged, Key: key,
 			Err: backup.Corruptf("another manifest names the same data")}
-	case len(i.Data) == 0:
+	case i.Encoding() == "":
 		return &backup.DefectError{Kind: backup.DataMissing, Key: key,
 			Err: backup.Corruptf("its data object is not there")}
 	case i.defect != nil:

@@ -9,7 +9,6 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository/catalog"
-	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -105,7 +104,7 @@ func join(in catalog.Second) []Item {
 			i.Data, marks = objects[i.Name], slices.Concat(litter[i.Name], marks)
 		}
 		i.Claimed = !i.Exists && in.Claims(i.Name)
-		i.Marks, i.marked = kindsOf(marks)
+		setMarks(&i, marks)
 		return i
 	}
 	var out []Item
@@ -135,14 +134,17 @@ func join(in catalog.Second) []Item {
 	return out
 }
 
-// kindsOf returns the kinds of marks, and when they were stored.
-func kindsOf(marks []catalog.Object) (kinds []backup.MarkKind, at map[backup.MarkKind]time.Time) {
-	at = map[backup.MarkKind]time.Time{}
+// setMarks notes which marks there are, and when they were stored.
+func setMarks(i *Item, marks []catalog.Object) {
+	i.marked = map[backup.MarkKind]time.Time{}
 	for _, m := range marks {
-		kinds = append(kinds, m.Name.Mark)
-		at[m.Name.Mark] = m.ModTime
+		if m.Name.Mark.Dated() {
+			i.Verifications = append(i.Verifications, m.Name)
+			continue
+		}
+		i.Marks = append(i.Marks, m.Name.Mark)
+		i.marked[m.Name.Mark] = m.ModTime
 	}
-	return kinds, at
 }
 
 // confirm looks again for data that seems to be missing: its backup may have ended
@@ -153,7 +155,7 @@ func confirm(ctx context.Context, in catalog.Catalog, items []Item) error {
 		it := &items[i]
 		// The age of the manifest counts, not that of the name: a spool may wait
 		// long for its store.
-		if !it.Exists || len(it.Data) > 0 || time.Since(it.stored) > LitterAge {
+		if !it.Exists || it.Encoding() != "" || time.Since(it.stored) > LitterAge {
 			continue
 		}
 		var err error
@@ -184,18 +186,19 @@ func Names(ctx context.Context, c *Cluster, prefix string) ([]Item, error) {
 // manifest is gone, it returns the rest of the snapshot: see [Item.Exists]. It
 // returns a [*NotFoundError] if there is nothing.
 func (c *Cluster) Item(ctx context.Context, id backup.SnapshotID) (Item, error) {
-	second := catalog.SecondOf(string(id))
+	if err := backup.CheckClusterName(c.Name()); err != nil {
+		return Item{}, err
+	}
+	objects, err := c.objects.Second(ctx, id)
 	var found []Item
-	for i, err := range itemsFrom(ctx, c.objects, second) {
-		if err != nil {
-			return Item{}, err
-		}
-		if catalog.SecondOf(string(i.Name)) != second {
-			break
-		}
-		if i.ID == id || i.ID == "" && i.Name == id.DataName() {
-			found = append(found, i)
-		}
+	if err == nil {
+		found = slices.DeleteFunc(join(objects), func(i Item) bool {
+			return i.ID != id && (i.ID != "" || i.Name != id.DataName())
+		})
+		err = confirm(ctx, c.objects, found)
+	}
+	if err != nil {
+		return Item{}, fmt.Errorf("list cluster %s: %w", c.Name(), err)
 	}
 	if len(found) == 0 {
 		return Item{}, noSuch(id)
@@ -208,26 +211,4 @@ func (c *Cluster) Item(ctx context.Context, id backup.SnapshotID) (Item, error) 
 	marks, err := c.Marks().read(ctx, []Item{i}, nil)
 	i.explain(marks)
 	return i, err
-}
-
-// Untimely returns those of the snapshots whose times contradict the order of their
-// histories: a clock was wrong. Those from the future are not among them.
-func Untimely(items []Item, now time.Time) map[backup.SnapshotID]bool {
-	order := slices.DeleteFunc(slices.Clone(items), func(i Item) bool { return !i.Exists || i.Future(now) })
-	slices.SortFunc(order, CompareHistory)
-	out := map[backup.SnapshotID]bool{}
-	for from := 0; from < len(order); {
-		to := from
-		var times []time.Time
-		for ; to < len(order) && order[to].Timeline == order[from].Timeline; to++ {
-			times = append(times, order[to].ID.Time())
-		}
-		for n, fits := range retention.Consistent(times) {
-			if !fits {
-				out[order[from+n].ID] = true
-			}
-		}
-		from = to
-	}
-	return out
 }

@@ -1,7 +1,6 @@
 package repository
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository/catalog"
+	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
 // manifestReaders is how many manifests are read at once.
@@ -24,7 +24,16 @@ func (c *Cluster) Manifest(ctx context.Context, i Item) (*backup.Manifest, error
 	return readManifest(ctx, c.objects, i.Key())
 }
 
+// readManifest reads one that is not whole once more: it may have been damaged on its way.
 func readManifest(ctx context.Context, in catalog.Catalog, key backup.Key) (*backup.Manifest, error) {
+	m, err := readOnce(ctx, in, key)
+	if errors.Is(err, backup.ErrCorrupt) {
+		m, err = readOnce(ctx, in, key)
+	}
+	return m, err
+}
+
+func readOnce(ctx context.Context, in catalog.Catalog, key backup.Key) (*backup.Manifest, error) {
 	raw, err := in.Read(ctx, key.String(), backup.MaxManifestBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, noSuch(key.ID)
@@ -91,11 +100,26 @@ func FirstReadable(ctx context.Context, c *Cluster, items []Item) (*backup.Manif
 		if err == nil {
 			return m, nil
 		}
-		if !damagedBy(err) && !errors.Is(err, fs.ErrNotExist) {
+		if !damagedBy(err) && !errors.Is(err, fs.ErrNotExist) && !c.deniedOnly(ctx, err) {
 			return nil, err
 		}
 	}
 	return nil, nil
+}
+
+// deniedOnly reports whether the store denies that one object: it gives others. An
+// object of another owner, or one that was moved to an archive, is no reason to stop.
+func (c *Cluster) deniedOnly(ctx context.Context, err error) bool {
+	switch {
+	case errors.Is(err, backup.ErrArchived):
+		return true
+	case !errors.Is(err, fs.ErrPermission):
+		return false
+	case c.repo.doubt != nil: // there is no marker, and a manifest was given
+		return true
+	}
+	_, err = c.objects.Read(ctx, backup.MarkerKey, backup.MaxMarkerBytes)
+	return err == nil
 }
 
 // Commit creates the manifest of a snapshot whose data is stored. Without the
@@ -106,9 +130,10 @@ func (c *Cluster) Commit(ctx context.Context, m *backup.Manifest) error {
 	if m.Cluster != c.Name() {
 		return fmt.Errorf("create manifest: it is of cluster %s, not of %s", m.Cluster, c.Name())
 	}
+	m.Repository = c.repo.id
 	// Until now nobody can have seen the data. From now on it must stay.
 	if ctx.Err() != nil {
-		c.Data().Discard(ctx, m.DataKey())
+		c.Data().Discard(ctx, m.DataKeys()...)
 		return fmt.Errorf("create manifest: %w", context.Cause(ctx))
 	}
 	raw, err := m.Marshal()
@@ -117,20 +142,33 @@ func (c *Cluster) Commit(ctx context.Context, m *backup.Manifest) error {
 		err = c.repo.Check(ctx)
 	}
 	if err != nil {
-		c.Data().Discard(ctx, m.DataKey())
+		c.Data().Discard(ctx, m.DataKeys()...)
 		return fmt.Errorf("create manifest: %w", err)
 	}
-	err = c.repo.store.Create(ctx, m.Key(), bytes.NewReader(raw))
+	err = storage.Keep(ctx, c.repo.store, m.Key(), raw)
 	if err == nil {
 		return nil
+	}
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
+	defer cancel()
+	if errors.As(err, new(*storage.NotKeptError)) {
+		return fmt.Errorf("create manifest: %w", c.withdraw(asking, m, err))
 	}
 	// Perhaps only the answer was lost. The object itself can tell. The data
 	// stays: the manifest may still turn up, and then needs it. If it does not,
 	// the data is litter, which prune removes.
-	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
-	defer cancel()
-	if found, rerr := readManifest(asking, c.objects, m.ObjectKey()); rerr == nil && found.Stored == m.Stored {
+	if storage.Kept(asking, c.repo.store, m.Key(), raw) == nil {
 		return nil
 	}
 	return fmt.Errorf("create manifest: %w", err)
+}
+
+// withdraw removes what there is of a manifest that the store did not keep, and then its
+// data. Nothing of it may look like a backup.
+func (c *Cluster) withdraw(ctx context.Context, m *backup.Manifest, err error) error {
+	if left := storage.Remove(ctx, c.repo.store, m.Key()); left != nil {
+		return fmt.Errorf("%w; it is no backup, and what is there of it could not be removed: %w", err, left)
+	}
+	c.Data().Discard(ctx, m.DataKeys()...)
+	return fmt.Errorf("%w; no manifest of this snapshot is left", err)
 }

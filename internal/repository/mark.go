@@ -56,7 +56,7 @@ func (m Marks) Add(ctx context.Context, i Item, mark backup.Mark) error {
 	if err := stillThere(ctx, m.objects, i); err != nil {
 		return err
 	}
-	err = m.store.Create(ctx, markKey(m.objects.Cluster, i.ID, mark.Kind).String(), bytes.NewReader(raw))
+	err = storage.Keep(ctx, m.store, markKey(m.objects.Cluster, i.ID, mark.Kind).String(), raw)
 	if errors.Is(err, fs.ErrExist) {
 		if old, ferr := m.Find(ctx, i.ID, mark.Kind); ferr == nil && old != nil {
 			return &MarkedError{*old}
@@ -98,7 +98,7 @@ func (m Marks) Remove(ctx context.Context, id backup.SnapshotID, kind backup.Mar
 	if mark == nil {
 		return &NotFoundError{fmt.Sprintf("snapshot %s is not %s", id, stateOf(kind))}
 	}
-	if err := m.store.Delete(ctx, markKey(m.objects.Cluster, id, kind).String()); err != nil {
+	if err := storage.Remove(ctx, m.store, markKey(m.objects.Cluster, id, kind).String()); err != nil {
 		return fmt.Errorf("delete mark: %w", err)
 	}
 	return nil
@@ -120,9 +120,13 @@ func (m Marks) find(ctx context.Context, k backup.Key) (*backup.Mark, error) {
 	}
 	mark, err := backup.ParseMark(raw)
 	if err != nil || mark.ID != k.ID || mark.Data != k.Data || mark.Kind != k.Mark {
-		return &backup.Mark{Kind: k.Mark, ID: k.ID, Data: k.Data, Reason: "the mark cannot be read"}, nil
+		return unread(k), nil
 	}
 	return mark, nil
+}
+
+func unread(k backup.Key) *backup.Mark {
+	return &backup.Mark{Kind: k.Mark, ID: k.ID, Data: k.Data, Reason: "the mark cannot be read"}
 }
 
 // Note makes a mark whatever there is of its snapshot or its data. The format and the
@@ -191,6 +195,9 @@ func (m Marks) read(
 				mark := &old
 				if !ok {
 					mark, err = m.find(ctx, k)
+				}
+				if backup.Withheld(err) { // its name counts
+					mark, err = unread(k), nil
 				}
 				if mark != nil {
 					mu.Lock()

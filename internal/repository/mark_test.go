@@ -151,7 +151,7 @@ func TestPin_Fails(t *testing.T) {
 			faulty := storagetest.FailAt(s, n, when, errFault)
 			err := pin(t.Context(), faulty, m, "reason", "")
 			if !faulty.Fired() {
-				if err != nil || n != 3 {
+				if err != nil || n != 4 {
 					t.Errorf("%d operations, error %v", n, err)
 				}
 				break

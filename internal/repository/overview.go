@@ -72,6 +72,9 @@ func (c *Cluster) Look(ctx context.Context, vouch int, known *Overview, now time
 	if err := vouchFor(ctx, c, o, vouch, now); err != nil {
 		return nil, err
 	}
+	if err := describe(ctx, c, o, known); err != nil {
+		return nil, err
+	}
 	for _, m := range o.Good {
 		manifests[m.ObjectKey()] = m
 	}
@@ -81,10 +84,14 @@ func (c *Cluster) Look(ctx context.Context, vouch int, known *Overview, now time
 
 // damagedKey returns the object that a defect of that kind is about.
 func (i *Item) damagedKey(kind backup.DefectKind) string {
-	if kind == backup.ManifestDamaged || len(i.Data) != 1 {
+	of := slices.DeleteFunc(slices.Clone(i.Data), func(o storage.Object) bool {
+		k, err := backup.ParseKey(o.Key)
+		return err != nil || k.Files != (kind == backup.CompanionsBad)
+	})
+	if kind == backup.ManifestDamaged || len(of) != 1 {
 		return i.Key().String()
 	}
-	return i.Data[0].Key
+	return of[0].Key
 }
 
 // explain turns a mark of damage into the defect of the item.
@@ -116,14 +123,16 @@ func vouchFor(ctx context.Context, c *Cluster, o *Overview, n int, now time.Time
 	gone, good := map[backup.Key]bool{}, map[string]int{}
 	for k := range slices.Backward(o.Items) { // the newest first
 		i := &o.Items[k]
-		if good[i.Timeline] >= n || !o.counts(i.State()) || i.Future(now) {
+		if good[i.Timeline] >= n || !o.counts(i) || i.Future(now) {
 			continue
 		}
 		m, err := c.Manifest(ctx, *i)
 		if err == nil {
 			err = i.compare(m)
+			i.Doubtful = m.State() == backup.Unconfirmed && !m.Uncompared()
 		}
 		switch {
+		case err == nil && i.Doubtful:
 		case err == nil:
 			o.Good = append(o.Good, m)
 			good[i.Timeline]++
@@ -131,11 +140,52 @@ func vouchFor(ctx context.Context, c *Cluster, o *Overview, n int, now time.Time
 			gone[i.Key()] = true // it was deleted since the listing
 		case damagedBy(err):
 			i.defect = err
+		case c.deniedOnly(ctx, err):
+			i.Denied = err
 		default:
 			return err
 		}
 	}
 	o.Items = slices.DeleteFunc(o.Items, func(i Item) bool { return gone[i.Key()] })
+	return nil
+}
+
+// described is the most manifests that one look reads to describe snapshots.
+const described = 100
+
+// describe reads of which members the snapshots are that do not count, the oldest first,
+// unless a look before knew it. A store may hold thousands of them. Then each look reads
+// some more.
+func describe(ctx context.Context, c *Cluster, o, known *Overview) error {
+	before := map[backup.Key]*Item{}
+	if known != nil {
+		for n := range known.Items {
+			before[known.Items[n].Key()] = &known.Items[n]
+		}
+	}
+	read := 0
+	for n := range o.Items {
+		i := &o.Items[n]
+		if s := i.State(); o.counts(i) || s != backup.Suspect && s != backup.Unconfirmed {
+			continue
+		}
+		if b := before[i.Key()]; b != nil && (b.Source != 0 || b.Content != backup.HashKV{}) {
+			i.Source, i.Content = b.Source, b.Content
+			continue
+		}
+		if read++; read > described {
+			continue
+		}
+		m, err := c.Manifest(ctx, *i)
+		switch {
+		case err == nil:
+			i.Source, i.Content = m.Source.ID, m.HashKV
+		case c.deniedOnly(ctx, err):
+			i.Denied = err
+		case !errors.Is(err, fs.ErrNotExist) && !damagedBy(err):
+			return err
+		}
+	}
 	return nil
 }
 
@@ -145,6 +195,13 @@ func (i *Item) compare(m *backup.Manifest) error {
 	if n < 0 {
 		return &backup.DefectError{Kind: backup.DataMissing, Key: m.DataKey(),
 			Err: backup.Corruptf("the manifest's data object is not there")}
+	}
+	files := m.FilesKey()
+	if files != "" && !slices.ContainsFunc(i.Data, func(o storage.Object) bool {
+		return o.Key == files && o.Size == m.Companions.Stored.Bytes
+	}) {
+		return &backup.DefectError{Kind: backup.CompanionsBad, Key: files,
+			Err: backup.Corruptf("they are not there, or not whole")}
 	}
 	return compareSize(i.Data[n], m.Stored)
 }
@@ -185,12 +242,13 @@ func (o *Overview) Holds(id backup.SnapshotID) bool {
 
 // Trusts reports whether the snapshot was listed and counts as verified.
 func (o *Overview) Trusts(id backup.SnapshotID) bool {
-	return slices.ContainsFunc(o.Items, func(i Item) bool { return i.ID == id && o.counts(i.State()) })
+	return slices.ContainsFunc(o.Items, func(i Item) bool { return i.ID == id && o.counts(&i) })
 }
 
-// counts reports whether a snapshot in this state counts as verified.
-func (o *Overview) counts(s backup.State) bool {
-	return s == backup.Verified || o.lenient && s == backup.Unconfirmed
+// counts reports whether a snapshot counts as verified.
+func (o *Overview) counts(i *Item) bool {
+	s := i.State()
+	return i.Denied == nil && (s == backup.Verified || o.lenient && s == backup.Unconfirmed && !i.Doubtful)
 }
 
 // With returns the overview as it is after m was committed. It returns o itself if
@@ -203,7 +261,7 @@ func (o *Overview) With(m *backup.Manifest, now time.Time) *Overview {
 	out.Items = append(slices.Clone(o.Items), i)
 	slices.SortFunc(out.Items, CompareHistory)
 	out.Rest = slices.DeleteFunc(slices.Clone(o.Rest), func(rest Item) bool { return rest.Name == i.Name })
-	if o.counts(m.State()) && !i.Future(now) {
+	if o.counts(&i) && !i.Future(now) {
 		out.Good = append(slices.Clone(o.Good), m)
 		slices.SortFunc(out.Good, func(a, b *backup.Manifest) int {
 			return CompareHistory(itemOf(b.ObjectKey()), itemOf(a.ObjectKey()))
@@ -236,6 +294,18 @@ func (o *Overview) Judged(id backup.SnapshotID, defect error) *Overview {
 	return &out
 }
 
+// Verified returns the overview as it is after a verification left its mark.
+func (o *Overview) Verified(mark backup.Key) *Overview {
+	out := *o
+	out.Items = slices.Clone(o.Items)
+	for n := range out.Items {
+		if i := &out.Items[n]; i.ID == mark.ID {
+			i.Verifications = append(slices.Clone(i.Verifications), mark)
+		}
+	}
+	return &out
+}
+
 // Without returns the overview as it is after snapshots were removed.
 func (o *Overview) Without(ids []backup.SnapshotID) *Overview {
 	out := *o
@@ -258,6 +328,7 @@ type Summary struct {
 	LastVerified  time.Time
 	NewestDamaged *Item
 	Future        *Item // the newest that is from the future
+	Denied        *Item // the newest whose manifest cannot be read here
 }
 
 // Summary counts the snapshots, and finds the newest of each kind.
@@ -266,11 +337,14 @@ func (o *Overview) Summary(now time.Time) Summary {
 	for n := range o.Items {
 		i := &o.Items[n]
 		s.StoredBytes += i.StoredBytes()
+		if i.Denied != nil {
+			s.Denied = i
+		}
 		if i.Future(now) {
 			s.Future = i
 		} else if o.present(i.Timeline) {
 			s.Newest = i
-			if at := i.ID.Time(); o.counts(i.State()) {
+			if at := i.ID.Time(); o.counts(i) {
 				s.NewestVerified = i
 				if at.After(s.LastVerified) {
 					s.LastVerified = at

@@ -27,33 +27,71 @@ const cleanUpTime = 10 * time.Second
 // the one that is known.
 type AbsentError = identity.AbsentError
 
+// UnmarkedError is returned if snapshots are at an address, and the marker of their
+// repository is gone.
+type UnmarkedError = identity.UnmarkedError
+
 // Repository is one root of a store, marked as ours, with any number of clusters.
 type Repository struct {
 	store   storage.Store
 	id      string
 	created time.Time
 	made    bool
+	doubt   error
 }
 
 // Open opens the repository at the root of s. known is its id, or empty. If there is no
-// repository, or none of that id, it returns an [*AbsentError]. A marker that is damaged
-// is backup.ErrCorrupt, and an unknown format is refused by name.
+// repository, or none of that id, it returns an [*AbsentError]; if only its marker is
+// gone, an [*UnmarkedError]. A marker that is damaged is backup.ErrCorrupt, and an unknown
+// format is refused by name.
 func Open(ctx context.Context, s storage.Store, known string) (*Repository, error) {
-	m, err := identity.Read(ctx, s, known)
-	if err != nil {
-		return nil, err
+	m, err := identity.Read(ctx, storage.Root{Store: s}, known)
+	return opened(s, m, false, err)
+}
+
+// OpenToRead is [Open] for those who only read. A repository whose marker is gone, damaged
+// or denied can be read if its snapshots tell which one it is: see [Repository.Doubt].
+// Nothing can be written there.
+func OpenToRead(ctx context.Context, s storage.Store, known string) (*Repository, error) {
+	m, doubt, err := identity.Infer(ctx, storage.Root{Store: s}, known)
+	if doubt == nil {
+		return opened(s, m, false, err)
 	}
-	return &Repository{store: s, id: m.ID, created: m.CreatedAt}, nil
+	return &Repository{store: storage.ReadOnly(s, doubt), id: m.ID, created: m.CreatedAt, doubt: doubt}, nil
+}
+
+// OpenToWrite is [Open] for those who know the repository, and may write to it: if its
+// marker is gone, it puts the same one back, see [Repository.Made].
+func OpenToWrite(ctx context.Context, s storage.Store, known string) (*Repository, error) {
+	m, made, err := identity.Mend(ctx, storage.Root{Store: s}, known)
+	return opened(s, m, made, err)
+}
+
+// PutBack makes the marker of the repository id again, where e was found. An empty id makes
+// a new repository of what is there.
+func PutBack(ctx context.Context, s storage.Store, e *UnmarkedError, id string) (*Repository, error) {
+	m, made, err := identity.PutBack(ctx, storage.Root{Store: s}, e, id)
+	return opened(s, m, made, err)
 }
 
 // Create opens the repository at the root of s, and makes it if there is none: see
-// [Repository.Made]. It refuses the data directory of an etcd member.
+// [Repository.Made]. It refuses the data directory of an etcd member, also below it, and a
+// store that does not list in the order of keys, before anything is entrusted to it.
 func Create(ctx context.Context, s storage.Store) (*Repository, error) {
-	m, made, err := identity.Make(ctx, s)
+	m, made, err := identity.Make(ctx, storage.Root{Store: s}, func() error {
+		if err := storage.CheckPlace(s); err != nil {
+			return err
+		}
+		return storage.CheckOrder(ctx, s)
+	})
+	return opened(s, m, made, err)
+}
+
+func opened(s storage.Store, m backup.Marker, made bool, err error) (*Repository, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Repository{s, m.ID, m.CreatedAt, made}, nil
+	return &Repository{store: s, id: m.ID, created: m.CreatedAt, made: made}, nil
 }
 
 // At returns the repository of a known id at the root of s without reading anything,
@@ -67,12 +105,16 @@ func (r *Repository) Check(ctx context.Context) error {
 	if r.id == "" {
 		return errors.New("nobody knows which repository this is: it can only be read")
 	}
-	_, err := identity.Read(ctx, r.store, r.id)
+	_, err := identity.Read(ctx, storage.Root{Store: r.store}, r.id)
 	return err
 }
 
-// Made reports whether [Create] made the repository.
+// Made reports whether the marker was made just now, by [Create], [OpenToWrite] or [PutBack].
 func (r *Repository) Made() bool { return r.made }
+
+// Doubt is why only its snapshots tell which repository it is: see [OpenToRead]. It is nil
+// if there is a marker.
+func (r *Repository) Doubt() error { return r.doubt }
 
 // ID is the random id of the repository. It is empty only if [At] got none.
 func (r *Repository) ID() string { return r.id }
@@ -87,19 +129,16 @@ func (r *Repository) Created() time.Time { return r.created }
 // Clusters returns the names of all clusters, sorted.
 func (r *Repository) Clusters(ctx context.Context) ([]string, error) {
 	var out []string
-	for f, err := range storage.Folders(ctx, r.store, "") {
+	for name, err := range (storage.Root{Store: r.store}).Clusters(ctx) {
 		if err != nil {
 			return nil, fmt.Errorf("list clusters: %w", err)
 		}
-		if backup.CheckClusterName(f.Name) != nil {
-			continue // not ours
-		}
-		ours, err := r.Cluster(f.Name).objects.Exists(ctx)
+		ours, err := r.Cluster(name).objects.Exists(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("list cluster %s: %w", f.Name, err)
+			return nil, fmt.Errorf("list cluster %s: %w", name, err)
 		}
 		if ours {
-			out = append(out, f.Name)
+			out = append(out, name)
 		}
 	}
 	slices.Sort(out) // a listing has "a.b/" before "a/"

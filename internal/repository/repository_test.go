@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/storage"
+	"github.com/etcd-backupd/backupd/internal/storage/file"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
@@ -109,6 +111,15 @@ func TestCreate_Race(t *testing.T) {
 	}
 }
 
+// TestCreate_NoFolder: a repository is made, its folder is not, and the hint says who makes it.
+func TestCreate_NoFolder(t *testing.T) {
+	_, err := repository.Create(t.Context(), file.New(filepath.Join(t.TempDir(), "gone")))
+	var hint *backup.HintError
+	if !errors.Is(err, fs.ErrNotExist) || !errors.As(err, &hint) || !strings.Contains(hint.Hint, "mount its disk") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestCreate_Fails at every operation: a retry always succeeds.
 func TestCreate_Fails(t *testing.T) {
 	broken := errors.New("broken")
@@ -150,7 +161,7 @@ func TestCreate_Member(t *testing.T) {
 	}
 	// A cluster may have that name.
 	s := mem.New()
-	addSnapshot(t, s, manifest("member", started, 1))
+	create(t, s, manifest("member", started, 1).DataKey(), []byte("0123456789"))
 	if _, err := repository.Create(t.Context(), s); err != nil {
 		t.Error(err)
 	}

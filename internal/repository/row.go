@@ -23,6 +23,23 @@ func (i *Item) Row(now time.Time) backup.Row {
 	return row
 }
 
+// RowOf is the row of a snapshot that was stored a moment ago.
+func RowOf(m *backup.Manifest, now time.Time) backup.Row {
+	r := Read{Item: newItem(m), Manifest: m}
+	return r.Row(now)
+}
+
+// LastRead returns when a verification last found the snapshot whole, or zero, and whether
+// it read the stored bytes only.
+func LastRead(i *Item) (at time.Time, storedOnly bool) {
+	for _, k := range i.Verifications {
+		if k.Time().After(at) {
+			at, storedOnly = k.Time(), k.Mark == backup.MarkReadBack
+		}
+	}
+	return at, storedOnly
+}
+
 // Row is the row of the item with the facts of its manifest.
 func (r *Read) Row(now time.Time) backup.Row {
 	row := r.Item.Row(now)

@@ -34,7 +34,7 @@ type Timeline struct {
 func (t *Timeline) describe() string {
 	text := fmt.Sprintf("%s (up to snapshot %s, revision %d", t.Name, t.Head.ID, t.Head.ID.Revision())
 	if m := t.Manifest; m != nil {
-		text += fmt.Sprintf(", %d keys", m.Keys)
+		text += fmt.Sprintf(", keys: %d", m.Keys)
 	}
 	return text + ")"
 }
@@ -169,7 +169,7 @@ func timelinesOf(
 	if len(all) < 2 {
 		return all, nil // there is nothing to decide
 	}
-	accepted, err := readAcceptances(ctx, c)
+	accepted, err := ReadAcceptances(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -356,9 +356,9 @@ func Around(ctx context.Context, c *Cluster, index uint64) (map[string][]*backup
 	return out, nil
 }
 
-// readAcceptances reads all acceptances of the cluster. One that is damaged accepts
-// nothing.
-func readAcceptances(ctx context.Context, c *Cluster) ([]backup.Acceptance, error) {
+// ReadAcceptances reads all acceptances of the cluster. One that is damaged, or cannot be
+// read here, accepts nothing.
+func ReadAcceptances(ctx context.Context, c *Cluster) ([]backup.Acceptance, error) {
 	objects, err := c.objects.All(ctx, backup.AcceptancePrefix(c.Name()))
 	if err != nil {
 		return nil, err
@@ -366,7 +366,7 @@ func readAcceptances(ctx context.Context, c *Cluster) ([]backup.Acceptance, erro
 	var out []backup.Acceptance
 	for _, obj := range objects {
 		raw, err := c.objects.Read(ctx, obj.Key, backup.MaxManifestBytes)
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) || c.deniedOnly(ctx, err) {
 			continue
 		}
 		if err != nil {

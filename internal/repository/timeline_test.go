@@ -12,6 +12,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/acceptance"
 	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
@@ -32,14 +33,14 @@ func member(timeline string, index int, id backup.MemberID, knew string) *backup
 
 func accept(t *testing.T, s storage.Store, timeline string) {
 	t.Helper()
-	if _, err := repository.Accept(t.Context(), prod(s), timeline, "it was restored", "op"); err != nil {
+	if _, err := acceptance.Accept(t.Context(), prod(s), timeline, "it was restored", "op"); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func expect(t *testing.T, s storage.Store, id backup.MemberID) {
 	t.Helper()
-	if err := repository.Expect(t.Context(), prod(s), id, nil, "a restore makes it", "op"); err != nil {
+	if err := acceptance.Expect(t.Context(), prod(s), id, nil, "a restore makes it", "op"); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -106,13 +107,13 @@ func TestTimelines(t *testing.T) {
 		// The id came back by the token, with a database that was not restored.
 		"ExpectedOtherContent": {all: []*backup.Manifest{old, fresh}, open: []string{line2},
 			accept: func(t *testing.T, s storage.Store) {
-				if err := repository.Expect(t.Context(), prod(s), 2, old, "a restore makes it", "op"); err != nil {
+				if err := acceptance.Expect(t.Context(), prod(s), 2, old, "a restore makes it", "op"); err != nil {
 					t.Fatal(err)
 				}
 			}},
 		"ExpectedContent": {all: []*backup.Manifest{old, member(line2, 12, 2, line1)}, present: line2,
 			accept: func(t *testing.T, s storage.Store) {
-				if err := repository.Expect(t.Context(), prod(s), 2, old, "a restore makes it", "op"); err != nil {
+				if err := acceptance.Expect(t.Context(), prod(s), 2, old, "a restore makes it", "op"); err != nil {
 					t.Fatal(err)
 				}
 			}},
@@ -202,7 +203,7 @@ func TestAccept_Interrupted(t *testing.T) {
 		addSnapshot(t, s, member(line2, 5, 2, line1))
 		accept(t, s, line1)
 		faulty := storagetest.FailAt(s, n, storagetest.After, errFault)
-		_, err := repository.Accept(t.Context(), prod(faulty), line2, "changed my mind", "op")
+		_, err := acceptance.Accept(t.Context(), prod(faulty), line2, "changed my mind", "op")
 		all, rerr := repository.ReadTimelines(t.Context(), prod(s))
 		if rerr != nil {
 			t.Fatal(rerr)
@@ -228,11 +229,11 @@ func TestAccept_Unknown(t *testing.T) {
 	s := mem.New()
 	addSnapshot(t, s, member(line1, 10, 1, ""))
 	before := keys(t, s)
-	if _, err := repository.Accept(t.Context(), prod(s), line2, "x", ""); !errors.As(err,
+	if _, err := acceptance.Accept(t.Context(), prod(s), line2, "x", ""); !errors.As(err,
 		new(*repository.NotFoundError)) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := repository.Accept(t.Context(), prod(s), line1, " ", ""); err == nil {
+	if _, err := acceptance.Accept(t.Context(), prod(s), line1, " ", ""); err == nil {
 		t.Error("accepted without a reason")
 	}
 	if after := keys(t, s); !slices.Equal(before, after) {

@@ -4,19 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 
 	etcdsnapshot "go.etcd.io/etcd/etcdutl/v3/snapshot"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
 	"github.com/etcd-backupd/backupd/internal/publish"
+	"github.com/etcd-backupd/backupd/internal/restore/memberlog"
 )
 
 // Options configure how a restore is executed. The zero value is usable.
@@ -56,13 +54,13 @@ func (w *Work) execute(ctx context.Context, src Source, o Options, before publis
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	return w.publish(shop)
+	return w.publish(ctx, shop)
 }
 
 // publish puts everything built into place, unless a target has changed since it
 // was checked.
-func (w *Work) publish(shop *publish.Workshop) error {
-	if err := recheck(w.folders()); err != nil {
+func (w *Work) publish(ctx context.Context, shop *publish.Workshop) error {
+	if err := recheck(ctx, w.folders()); err != nil {
 		return err
 	}
 	p := w.Plan
@@ -70,7 +68,9 @@ func (w *Work) publish(shop *publish.Workshop) error {
 	if err != nil {
 		return err
 	}
-	return shop.Publish(p.Source.Name, note{w.Summary(), asked})
+	err = shop.Publish(p.Source.Name, note{Summary: w.Summary(), Asked: asked})
+	w.asides, w.published = shop.Asides(), shop.Published()
+	return err
 }
 
 // checkSource refuses a database other than the one that the plan was made for.
@@ -91,7 +91,7 @@ func (w *Work) build(ctx context.Context, src Source, o Options) error {
 	// copy of gigabytes is made.
 	// Each run adds all members, and says so: once is enough.
 	for i, t := range w.Targets {
-		if err := t.buildMember(w.Plan, memberLog(o.EtcdLog, i == 0)); err != nil {
+		if err := t.buildMember(w.Plan, memberlog.Filter(o.EtcdLog, i == 0)); err != nil {
 			return fmt.Errorf("build member %s: %w", t.Member.Name, err)
 		}
 	}
@@ -103,6 +103,7 @@ func (w *Work) build(ctx context.Context, src Source, o Options) error {
 	r := w.Plan.Request
 	err := etcddb.Prepare(ctx, first.database(), etcddb.PrepareOptions{
 		From: first.membership(), BumpRevision: r.BumpRevision, ClearAlarms: r.ClearAlarms,
+		ClearNoSpace:     r.ClearNoSpace,
 		InitialMmapBytes: o.InitialMmapBytes,
 	})
 	if err != nil {
@@ -112,14 +113,15 @@ func (w *Work) build(ctx context.Context, src Source, o Options) error {
 	// find which of them it is.
 	for _, t := range w.Targets[1:] {
 		progress := func(done int64) { o.Progress(backup.StageCopy, done, w.Plan.Source.Bytes) }
-		if err := copyDatabase(ctx, first.database(), t.database(), progress); err != nil {
+		if err := disk.Copy(ctx, first.database(), t.database(), progress); err != nil {
 			return fmt.Errorf("copy database for %s: %w", t.Member.Name, err)
 		}
 	}
 	o.Progress(backup.StageSync, 0, 0)
 	for _, t := range w.Targets {
 		for _, f := range t.folders() {
-			if err := seal(f.Tree(), w.site.ownerOf(t, f), disk.Sync); err != nil {
+			owner := w.site.ownerOf(t, f)
+			if err := disk.Seal(f.Tree(), owner.UID, owner.GID, disk.Sync); err != nil {
 				return err
 			}
 		}
@@ -152,29 +154,6 @@ func (t Target) buildMember(p *Plan, lg *zap.Logger) error {
 	return errors.Join(os.Rename(t.database(), t.membership()), os.Remove(skeleton))
 }
 
-// memberLog passes on the warnings of etcd's code and, if they are asked for, its
-// lines about members. Its other lines describe the database without content, and
-// would mislead.
-func memberLog(lg *zap.Logger, members bool) *zap.Logger {
-	return lg.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core { return &memberCore{c, members} }))
-}
-
-type memberCore struct {
-	zapcore.Core
-	members bool
-}
-
-func (c *memberCore) With(f []zapcore.Field) zapcore.Core {
-	return &memberCore{c.Core.With(f), c.members}
-}
-
-func (c *memberCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if e.Level < zapcore.WarnLevel && !(c.members && e.Message == "added member") {
-		return ce
-	}
-	return c.Core.Check(e, ce)
-}
-
 // fetch lets the source place its database at path.
 func fetch(ctx context.Context, src Source, path string, progress backup.Progress) (err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
@@ -183,61 +162,4 @@ func fetch(ctx context.Context, src Source, path string, progress backup.Progres
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	return src.Place(ctx, f, func(done, total int64) { progress(backup.StageFetch, done, total) })
-}
-
-func copyDatabase(ctx context.Context, from, to string, progress func(done int64)) (err error) {
-	src, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer src.Close() //nolint:errcheck // only read from
-	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, dst.Close()) }()
-	for off := int64(0); ; {
-		n, err := io.CopyN(dst, src, 64<<20) // the kernel copies, or clones
-		off += n
-		progress(off)
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// seal gives a whole tree to its owner and makes it durable: files first, then
-// the folders that name them. sync is [disk.Sync]; a test sees the order by it.
-func seal(root string, owner Owner, sync func(path string) error) error {
-	var dirs []string
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if owner.UID != os.Geteuid() || owner.GID != os.Getegid() {
-			if err := os.Lchown(path, owner.UID, owner.GID); err != nil {
-				return fmt.Errorf("give to %d:%d: %w", owner.UID, owner.GID, err)
-			}
-		}
-		if d.IsDir() {
-			dirs = append(dirs, path)
-			return nil
-		}
-		return sync(path)
-	})
-	if err != nil {
-		return err
-	}
-	for i := len(dirs) - 1; i >= 0; i-- {
-		if err := sync(dirs[i]); err != nil {
-			return err
-		}
-	}
-	return nil
 }

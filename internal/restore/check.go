@@ -2,22 +2,15 @@ package restore
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
-	"time"
-
-	"go.etcd.io/etcd/client/pkg/v3/fileutil"
-	"golang.org/x/sys/unix"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/disk"
+	"github.com/etcd-backupd/backupd/internal/publish"
+	"github.com/etcd-backupd/backupd/internal/restore/inuse"
+	"github.com/etcd-backupd/backupd/internal/restore/room"
 )
 
 // walReserve is the space of a new WAL: etcd allocates a segment of 64 MiB, and
@@ -30,7 +23,7 @@ func (s *Site) checkTarget(ctx context.Context, t Target) error {
 		if err := f.CheckJournal(); err != nil {
 			return err
 		}
-		if err := f.checkLocks(); err != nil {
+		if err := inuse.Above(f.Dir); err != nil {
 			return err
 		}
 		if f.Nested != "" {
@@ -41,160 +34,77 @@ func (s *Site) checkTarget(ctx context.Context, t Target) error {
 		if len(f.Old) > 0 && !s.Replace {
 			return f.occupied()
 		}
+		if err := inuse.Below(ctx, f.Dir, staysIn(f.Inside)); err != nil {
+			return err
+		}
+		if foreign := f.foreign(); foreign != nil && !foreign.Few() {
+			return foreign.Refusal()
+		}
 		if err := s.checkOwner(t, f); err != nil {
 			return err
 		}
 	}
-	return s.checkListening(ctx, t.Member)
-}
-
-func (f *folder) occupied() error {
-	reason := fmt.Sprintf("data-dir %q not empty or could not be read", f.Dir)
-	if f.kind == walFolder {
-		reason = fmt.Sprintf("wal-dir %q exists and is not empty", f.Dir)
-	}
-	return backup.WithHint(&backup.RefusedError{Reason: reason, Override: "--replace"},
-		"--replace moves the data there aside (it is never deleted); or choose another folder")
-}
-
-// checkLocks refuses a folder that a running etcd holds: it locks its database
-// with flock(2), as bbolt does, and its WAL segments with fcntl(2).
-func (f *folder) checkLocks() error {
-	if !f.Exists {
-		return nil
-	}
-	wal := filepath.Join(f.Dir, f.wal)
-	entries, err := os.ReadDir(wal)
-	if err != nil && !absent(err) {
-		return fmt.Errorf("look for a running server: %w", err)
-	}
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".wal") {
-			continue
-		}
-		path := filepath.Join(wal, e.Name())
-		l, err := fileutil.TryLockFile(path, os.O_WRONLY, fileutil.PrivateFileMode)
-		switch {
-		case errors.Is(err, fileutil.ErrLocked):
-			return f.held(path)
-		case err == nil:
-			_ = l.Close() // nothing was written
-		case !absent(err):
-			return fmt.Errorf("look for a running server: %w", err)
-		}
-	}
-	if f.kind == walFolder {
-		return nil
-	}
-	return f.checkDatabase(filepath.Join(f.Dir, "member", "snap", "db"))
-}
-
-func (f *folder) checkDatabase(path string) error {
-	db, err := os.Open(path)
-	if absent(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("look for a running server: %w", err)
-	}
-	defer db.Close() //nolint:errcheck // only locked
-	if err := disk.TryLock(db, disk.Exclusive); errors.Is(err, disk.ErrInUse) {
-		return f.held(path)
-	}
-	return nil
-}
-
-// absent reports whether the file or one of its parent directories does not
-// exist.
-func absent(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
-}
-
-func (f *folder) held(file string) error {
-	return backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf("a running process holds %s", file)},
-		"stop the etcd server that uses %s first", f.Dir)
-}
-
-// checkListening refuses while something listens on the peer address of the member
-// on this host. Most likely it is the member that is to be replaced.
-func (s *Site) checkListening(ctx context.Context, m backup.Member) error {
 	if s.AllowRunning {
 		return nil
 	}
-	for _, raw := range m.PeerURLs {
-		u, err := url.Parse(raw)
-		if err != nil {
-			return fmt.Errorf("parse peer URL: %w", err)
-		}
-		if !isLocal(ctx, u.Hostname()) {
-			continue
-		}
-		d := net.Dialer{Timeout: 500 * time.Millisecond}
-		conn, err := d.DialContext(ctx, "tcp", u.Host)
-		if err != nil {
-			continue
-		}
-		_ = conn.Close()
-		return backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf(
-			"a server listens on %s, the peer URL of member %s", raw, m.Name), Override: "--allow-running"},
-			"stop it first; --allow-running restores all the same, if the new data will be started elsewhere or later")
-	}
-	return nil
+	return inuse.Listening(ctx, t.Member)
 }
 
-// isLocal reports whether host is an address of this machine.
-func isLocal(ctx context.Context, host string) bool {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
-	if err != nil {
-		return false
+// foreign returns what would be moved and is not etcd's.
+func (f *folder) foreign() *inuse.ForeignError {
+	if f.kind == walFolder {
+		return inuse.ForeignWAL(f.Dir, f.Old)
 	}
-	own, err := net.InterfaceAddrs()
-	if err != nil {
-		return false
-	}
-	for _, ip := range ips {
-		if ip.IP.IsLoopback() {
-			return true
-		}
-		for _, a := range own {
-			if n, ok := a.(*net.IPNet); ok && n.IP.Equal(ip.IP) {
-				return true
-			}
-		}
-	}
-	return false
+	wal, _, _ := strings.Cut(f.wal, string(filepath.Separator))
+	return inuse.ForeignData(f.Dir, f.Old, wal)
 }
 
-// checkSpace checks each file system for the space of all targets in it, with a
-// database of that size for each.
+func (f *folder) occupied() error {
+	refused := &backup.RefusedError{Reason: fmt.Sprintf("data-dir %q is not empty", f.Dir), Override: "--replace"}
+	var err error = &DataDirError{f.Dir, refused}
+	if f.kind == walFolder {
+		refused.Reason = fmt.Sprintf("wal-dir %q exists and is not empty", f.Dir) // "exists" is etcdutl's word
+		err = refused
+	}
+	foreign := f.foreign()
+	if foreign != nil && foreign.Few() {
+		return backup.WithHint(err, "--replace moves the data there aside (it is never deleted), and with it what is not "+
+			"etcd's: %s; or choose another folder", foreign.List())
+	}
+	if foreign != nil {
+		refused.Override = ""
+		return backup.WithHint(err,
+			"choose another folder: --replace moves the data of etcd aside, and there is also %s", foreign.List())
+	}
+	return backup.WithHint(err,
+		"--replace moves the data there aside (it is never deleted); or choose another folder")
+}
+
+// staysIn says which entries of a folder a restore does not move: those of earlier ones, if
+// the folder is changed inside. Else it is moved as a whole, and a server may run on old
+// data in it.
+func staysIn(inside bool) func(name string) bool {
+	return func(name string) bool { return inside && publish.IsOurs(name) }
+}
+
+// checkUse refuses a folder that is used by something that a restore must not disturb.
+func checkUse(ctx context.Context, dir string, inside bool) error {
+	if err := inuse.Above(dir); err != nil {
+		return err
+	}
+	return inuse.Below(ctx, dir, staysIn(inside))
+}
+
+// checkSpace checks each file system for the space of all targets in it, with a database of
+// that size for each.
 func checkSpace(targets []Target, database int64) error {
-	type device struct {
-		root       string
-		free, need int64
-	}
-	devices := map[uint64]*device{}
+	var needs []room.Need
 	for _, t := range targets {
 		for _, f := range t.folders() {
-			root := f.Root()
-			fs, err := disk.FileSystemOf(root)
-			if err != nil {
-				return err
-			}
-			if devices[fs.Device] == nil {
-				devices[fs.Device] = &device{root: root, free: fs.Free}
-			}
-			devices[fs.Device].need += t.needs(f, database)
+			needs = append(needs, room.Need{Root: f.Root(), Bytes: t.needs(f, database)})
 		}
 	}
-	for _, d := range devices {
-		if d.free < d.need {
-			return fmt.Errorf("the file system of %s has %d bytes free, the restore needs %d: %w",
-				d.root, d.free, d.need, unix.ENOSPC)
-		}
-	}
-	return nil
+	return room.Check(needs)
 }
 
 // needs returns the space that will be built in f.

@@ -10,6 +10,8 @@ func (w *Work) ExecuteBefore(ctx context.Context, src Source, o Options, before 
 }
 
 // FinishInterruptedBefore is [FinishInterrupted] with such a function.
-func FinishInterruptedBefore(s Site, r Request, o Origin, before func(op, path string) error) (*Summary, error) {
-	return finishInterrupted(s, sameAs(&s, r, o), before)
+func FinishInterruptedBefore(ctx context.Context, s Site, r Request, o Origin,
+	before func(op, path string) error,
+) (*Summary, error) {
+	return finishInterrupted(ctx, s, sameAs(&s, r, o), before)
 }

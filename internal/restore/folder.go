@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,12 +9,16 @@ import (
 	"syscall"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/publish"
 )
 
 // AsidePrefix comes between the name of a target and a time, in the names of
 // folders that were moved aside.
 const AsidePrefix = publish.AsidePrefix
+
+// UndonePrefix is that of restored data that an undo has moved aside.
+const UndonePrefix = publish.UndonePrefix
 
 type folderKind int
 
@@ -42,14 +47,14 @@ type folder struct {
 	owner *Owner // nil when it does not exist
 }
 
-func newFolder(p place, mounts []string) (*folder, error) {
+func newFolder(p place, mounts []disk.Mount) (*folder, error) {
 	at := publish.Place{Dir: p.dir, Keep: p.stays}
 	if p.kind == dataFolder {
 		at.Heart = "member"
 	}
 	found, err := publish.NewFolder(at, mounts)
 	if err != nil {
-		return nil, asEtcdutl(err)
+		return nil, unreadable(err)
 	}
 	f := &folder{Folder: found, kind: p.kind, wal: p.wal}
 	if st, err := os.Stat(p.dir); err == nil {
@@ -60,11 +65,23 @@ func newFolder(p place, mounts []string) (*folder, error) {
 	return f, nil
 }
 
-// asEtcdutl puts the error of a folder that cannot be listed into etcdutl's words.
-func asEtcdutl(err error) error {
+// DataDirError is why a data directory cannot be taken: it is not empty, or cannot be read.
+type DataDirError struct {
+	Dir string
+	Err error
+}
+
+// Error implements error.
+func (e *DataDirError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the reason.
+func (e *DataDirError) Unwrap() error { return e.Err }
+
+// unreadable names the folder that cannot be listed as the flag does.
+func unreadable(err error) error {
 	var e *publish.UnreadableError
 	if errors.As(err, &e) {
-		return fmt.Errorf("data-dir %q not empty or could not be read: %w", e.Dir, e.Err)
+		return &DataDirError{e.Dir, fmt.Errorf("data-dir %q cannot be read: %w", e.Dir, e.Err)}
 	}
 	return err
 }
@@ -82,16 +99,16 @@ func (f *folder) describe() string {
 }
 
 // recheck reads the folders again: hours may have passed since they were checked.
-func recheck(folders []*folder) error {
+func recheck(ctx context.Context, folders []*folder) error {
 	for _, f := range folders {
 		changed, err := f.Changed()
 		if err != nil {
-			return asEtcdutl(err)
+			return unreadable(err)
 		}
 		if changed {
 			return &backup.RefusedError{Reason: fmt.Sprintf("%s has changed since this restore began", f.Dir)}
 		}
-		if err := f.checkLocks(); err != nil {
+		if err := checkUse(ctx, f.Dir, f.Inside); err != nil {
 			return err
 		}
 	}

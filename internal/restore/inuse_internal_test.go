@@ -67,7 +67,7 @@ func (h *halfway) run(t *testing.T, n int) error {
 		tree = target.wal.Tree()
 	}
 	write(t, filepath.Join(tree, "0.wal"), "new")
-	return errors.Join(work.publish(w), w.Close())
+	return errors.Join(work.publish(t.Context(), w), w.Close())
 }
 
 func write(t *testing.T, path, content string) {
@@ -117,6 +117,41 @@ func TestFinishInterrupted_InUse(t *testing.T) {
 	}
 }
 
+// TestOldDataInUse starts an etcd on old data that an earlier restore has put into the folder
+// itself. Where it stays it may go on, and it is never moved, also by the end of a restore
+// that was interrupted.
+func TestOldDataInUse(t *testing.T) {
+	for _, inside := range []bool{false, true} {
+		t.Run(fmt.Sprintf("Inside=%v", inside), func(t *testing.T) {
+			var h *halfway
+			for n := 0; h == nil || !CanAbort(h.site); n++ {
+				h = newHalfway(t, "", inside)
+				if err := h.run(t, n); err == nil {
+					t.Fatal("no crash left a journal and nothing moved")
+				}
+			}
+			old := filepath.Join(h.site.DataDir, publish.AsidePrefix+"20261120T101500Z", "member", "snap", "db")
+			write(t, old, "older")
+			f, err := os.Open(old)
+			ok(t, err)
+			defer f.Close()
+			ok(t, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB))
+
+			var refused *backup.RefusedError
+			if err := checkUse(t.Context(), h.site.DataDir, inside); errors.As(err, &refused) == inside {
+				t.Errorf("a new restore: %v", err)
+			}
+			done, err := FinishInterrupted(t.Context(), h.site, Request{}, Origin{})
+			if errors.As(err, &refused) == inside || (done != nil) != inside {
+				t.Errorf("finished: %v, %v", done, err)
+			}
+			if got := read(old); got != "older" {
+				t.Errorf("the database in use is %s", got)
+			}
+		})
+	}
+}
+
 // useAndRerun is an etcd that was started after the crash: it holds its
 // database, and it has a second segment now.
 func (h *halfway) useAndRerun(t *testing.T, n int, is string) {
@@ -127,7 +162,7 @@ func (h *halfway) useAndRerun(t *testing.T, n int, is string) {
 	ok(t, err)
 	defer f.Close()
 	ok(t, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB))
-	done, err := FinishInterrupted(h.site, Request{}, Origin{})
+	done, err := FinishInterrupted(t.Context(), h.site, Request{}, Origin{})
 	if got := read(h.database()); got != is {
 		t.Errorf("crash %d: the database in use was %s and is %s", n, is, got)
 	}

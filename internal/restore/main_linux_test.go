@@ -50,6 +50,7 @@ type job struct {
 	KillStage                      backup.Stage // die when this stage begins
 	Owner                          *restore.Owner
 	SkipHash, ClearAlarms, DirOnly bool
+	DryRun                         bool
 }
 
 func (j job) request() request {
@@ -95,7 +96,14 @@ func restoreAgain(ctx context.Context, j job, req request) error {
 	if err != nil {
 		return err
 	}
-	done, err := restore.FinishInterruptedBefore(req.Site, req.Request, src.About(), req.before)
+	if j.DryRun {
+		w, err := req.plan(ctx, src)
+		if err != nil {
+			return err
+		}
+		return w.Try(ctx, src)
+	}
+	done, err := restore.FinishInterruptedBefore(ctx, req.Site, req.Request, src.About(), req.before)
 	if done != nil || err != nil {
 		return err
 	}

@@ -91,14 +91,16 @@ func TestMachine_NoPermission(t *testing.T) {
 				must(t, os.Chmod(g.DataDir, 0o755))
 			}
 			g.job.Owner = c.owner
-			cmd, out := child(t, g.job)
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-			was := identities(t, root)
-			err := cmd.Run()
-			if err == nil || !strings.Contains(out.String(), c.want) {
-				t.Errorf("%v, want %q:\n%s", err, c.want, out)
+			for _, g.DryRun = range []bool{true, false} {
+				cmd, out := child(t, g.job)
+				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+				was := identities(t, root)
+				err := cmd.Run()
+				if err == nil || !strings.Contains(out.String(), c.want) {
+					t.Errorf("dry run %v: %v, want %q:\n%s", g.DryRun, err, c.want, out)
+				}
+				same(t, fmt.Sprintf("after %v", err), identities(t, root), was)
 			}
-			same(t, fmt.Sprintf("after %v", err), identities(t, root), was)
 		})
 	}
 }
@@ -114,7 +116,7 @@ func TestMachine_PlantedJournal(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(staging, "journal.json"),
 		[]byte(`{"staging":["`+staging+`"],"moves":[{"from":"`+victim+`","to":"`+victim+`2"}]}`), 0o644))
 	must(t, os.Lchown(staging, 12345, 12345))
-	_, err := restore.FinishAny(restore.Site{DataDir: filepath.Join(root, "data")})
+	_, err := restore.FinishAny(t.Context(), restore.Site{DataDir: filepath.Join(root, "data")})
 	var refused *backup.RefusedError
 	if !errors.As(err, &refused) {
 		t.Errorf("error %v, want a refusal", err)

@@ -16,6 +16,7 @@ func TestPlan_Elsewhere(t *testing.T) {
 	r := restore.Request{InitialCluster: "m1=http://10.0.0.1:2380,m2=http://10.0.0.2:2380"}
 	p, err := restore.NewPlan(fromFile(t, f.snapshot).About(), r)
 	must(t, err)
+	must(t, p.Seal(storedIn(), nil, now))
 	raw, err := p.Marshal()
 	must(t, err)
 	read, err := restore.ParsePlan(raw)

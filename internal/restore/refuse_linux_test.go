@@ -43,7 +43,7 @@ func TestNewPlan_Refuses(t *testing.T) {
 		"MoreURLs": {func(r *request) {
 			r.PeerURLs = []string{url("1"), url("9")}
 		}, "but --initial-cluster has", true},
-		"NotEmpty":      {func(r *request) { r.DataDir = old.DataDir }, "not empty", true},
+		"NotEmpty":      {func(r *request) { r.DataDir = old.DataDir }, `" is not empty`, true},
 		"WALNotEmpty":   {func(r *request) { r.WALDir = old.WALDir }, "exists and is not empty", true},
 		"NotADirectory": {func(r *request) { r.DataDir = file }, "is " + notDir, false},
 		"BelowAFile":    {func(r *request) { r.DataDir = filepath.Join(file, "data") }, notDir, false},
@@ -58,10 +58,10 @@ func TestNewPlan_Refuses(t *testing.T) {
 		"MarkAlone":   {func(r *request) { r.MarkCompacted = true }, "go together", false},
 		"Overflow": {func(r *request) {
 			r.BumpRevision, r.MarkCompacted = math.MaxInt64-uint64(f.hash.Revision), true
-		}, "past the largest revision", false},
+		}, "near to the largest revision", true},
 		"OverflowUnsigned": {func(r *request) {
 			r.BumpRevision, r.MarkCompacted = math.MaxUint64, true
-		}, "past the largest revision", false},
+		}, "near to the largest revision", true},
 		"GarbageMembers": {func(r *request) { r.InitialCluster = "m1" }, "parse --initial-cluster", false},
 		"SharedURL":      {func(r *request) { r.InitialCluster += ",m3=" + url("1") }, "is given for both", false},
 		"SharedURLOfOne": {
@@ -124,6 +124,28 @@ func TestNewPlan_RunningServer(t *testing.T) {
 			refuse(t, root, f, req, "a running process holds")
 			req.DataDir, req.WALDir = filepath.Join(root, "new"), walDir
 			refuse(t, walDir, f, req, "a running process holds")
+
+			// Above it, in it and below it: nothing would be left where the server looks.
+			for _, dir := range []string{
+				filepath.Dir(m.DataDir), filepath.Join(m.DataDir, "member"), filepath.Join(m.DataDir, "new"),
+				filepath.Dir(walDir), filepath.Join(walDir, "new"),
+			} {
+				req.DataDir, req.WALDir = dir, ""
+				refuse(t, root, f, req, "a running process holds")
+				req.DataDir, req.WALDir = filepath.Join(root, "new"), dir
+				refuse(t, root, f, req, "a running process holds")
+			}
+
+			// As a rollback it may run on old data that a restore without rights has put into the folder.
+			data := filepath.Join(root, "data")
+			old := filepath.Join(data, restore.AsidePrefix+"20261120T101500Z")
+			must(t, os.Mkdir(data, 0o700))
+			must(t, os.Rename(m.DataDir, old))
+			for _, replace := range []bool{true, false} {
+				req.DataDir, req.WALDir, req.Replace = data, "", replace
+				refuse(t, root, f, req, "a running process holds "+old)
+			}
+			must(t, os.Rename(old, m.DataDir))
 
 			// The folder is free, and the port is not.
 			req = request{
@@ -277,11 +299,12 @@ func TestFinishInterrupted_OtherRequest(t *testing.T) {
 	other := restore.Site{Name: "m2", DataDir: filepath.Join(g.root, "other"), WALDir: g.WALDir}
 	before := contents(t, g.root)
 	var interrupted *restore.InterruptedError
-	if _, err := restore.FinishInterrupted(other, restore.Request{}, src.About()); !errors.As(err, &interrupted) {
+	_, err = restore.FinishInterrupted(t.Context(), other, restore.Request{}, src.About())
+	if !errors.As(err, &interrupted) {
 		t.Errorf("another restore with the same WAL directory: %v", err)
 	}
 	same(t, "after it was refused", contents(t, g.root), before)
-	done, err := restore.FinishAny(other)
+	done, err := restore.FinishAny(t.Context(), other)
 	must(t, err)
 	if done == nil || done.Token != "token-1" || !strings.Contains(done.Source, f.snapshot) {
 		t.Errorf("finished %+v", done)

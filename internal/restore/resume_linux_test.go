@@ -62,7 +62,7 @@ func TestFinishInterrupted_AnotherRestore(t *testing.T) {
 	} {
 		other, o := req, about
 		change(&other, &o)
-		done, err := restore.FinishInterrupted(other.Site, other.Request, o)
+		done, err := restore.FinishInterrupted(t.Context(), other.Site, other.Request, o)
 		var interrupted *restore.InterruptedError
 		if !errors.As(err, &interrupted) || !slices.Equal(interrupted.Differs, []string{what}) {
 			t.Errorf("another restore, by %s: %+v, error %v", what, done, err)
@@ -73,7 +73,7 @@ func TestFinishInterrupted_AnotherRestore(t *testing.T) {
 		}
 		same(t, "after another restore, by "+what, contents(t, g.root), was)
 	}
-	done, err := restore.FinishInterrupted(req.Site, req.Request, about)
+	done, err := restore.FinishInterrupted(t.Context(), req.Site, req.Request, about)
 	must(t, err)
 	if done == nil || !reflect.DeepEqual(*done, want) {
 		t.Errorf("the same restore has finished as\n%+v, want\n%+v", done, want)
@@ -92,13 +92,13 @@ func TestFinishInterrupted_OtherFileAtThePath(t *testing.T) {
 	path := copyFile(t, f.snapshot, filepath.Join(t.TempDir(), "snapshot.db"))
 	crashed(t, path, g.request())
 	copyFile(t, fixtureOf(t, "3.6").snapshot, path)
-	_, err := restore.FinishInterrupted(g.request().Site, g.request().Request, fromFile(t, path).About())
+	_, err := restore.FinishInterrupted(t.Context(), g.request().Site, g.request().Request, fromFile(t, path).About())
 	var interrupted *restore.InterruptedError
 	if !errors.As(err, &interrupted) || !slices.Equal(interrupted.Differs, []string{"the snapshot"}) {
 		t.Errorf("with another file at the path: %v", err)
 	}
 	// The first file is gone for ever, and its restore can be finished all the same.
-	done, err := restore.FinishAny(restore.Site{DataDir: g.DataDir})
+	done, err := restore.FinishAny(t.Context(), restore.Site{DataDir: g.DataDir})
 	must(t, err)
 	if done == nil || !g.isNew(t, f) {
 		t.Errorf("not finished: %+v", done)
@@ -114,7 +114,7 @@ func TestFinishInterrupted_SameFolder(t *testing.T) {
 	must(t, os.Symlink(g.root, link))
 	req := g.request()
 	req.DataDir = filepath.Join(link, filepath.Base(g.DataDir))
-	done, err := restore.FinishInterrupted(req.Site, req.Request, fromFile(t, f.snapshot).About())
+	done, err := restore.FinishInterrupted(t.Context(), req.Site, req.Request, fromFile(t, f.snapshot).About())
 	must(t, err)
 	if done == nil || !g.isNew(t, f) {
 		t.Errorf("not finished: %+v", done)
@@ -132,10 +132,10 @@ func TestCheckInterrupted(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	same(t, "after the check", identities(t, g.root), was)
-	done, err := restore.FinishAny(g.request().Site)
+	done, err := restore.FinishAny(t.Context(), g.request().Site)
 	must(t, err)
 	must(t, restore.CheckInterrupted(g.request().Site))
-	if again, err := restore.FinishAny(g.request().Site); done == nil || again != nil || err != nil {
+	if again, err := restore.FinishAny(t.Context(), g.request().Site); done == nil || again != nil || err != nil {
 		t.Errorf("finished %+v, and again %+v, %v", done, again, err)
 	}
 }

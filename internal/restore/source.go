@@ -9,18 +9,21 @@ import (
 	"hash"
 	"io"
 	"os"
-
-	"go.etcd.io/etcd/client/pkg/v3/fileutil"
+	"slices"
+	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/behind"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/restore/fill"
 )
 
 // Source is a database to restore from, such as a stored snapshot or a plain file.
 type Source interface {
 	// About describes the database. A plan is made from that alone.
 	About() Origin
+	// Try opens the database and reads its first bytes: it fails if Place would fail at
+	// once, for example because nothing decrypts it.
+	Try(ctx context.Context) error
 	// Place writes the plain database, without etcd's trailer, to f, which is
 	// new and empty. It must verify the bytes on the way, and must return an
 	// error unless f holds exactly the database that About describes. progress
@@ -39,11 +42,28 @@ type Origin struct {
 	SHA256 backup.Digest `json:"sha256"`
 	// Revision is exact; 0 if the database was not inspected.
 	Revision backup.Revision `json:"revision"`
+	// HashKV is etcd's hash of the keys at Revision; nil if it is not known.
+	HashKV *backup.HashKV `json:"hashKV,omitempty"`
+	// LiveHash is that of [etcddb.Facts]; nil if it is not known.
+	LiveHash *uint32 `json:"liveHash,omitempty"`
+	// Taken is when the database was received; zero if nobody knows.
+	Taken time.Time `json:"startedAt,omitzero"`
+	// EtcdVersion is that of the server that the database came from; of a file, the minor
+	// version of the oldest that starts on it. It is empty if nobody knows.
+	EtcdVersion string `json:"etcdVersion,omitempty"`
+	// ClusterID and QuotaBytes are of the cluster that the database came from, and of the
+	// server; 0 if nobody knows.
+	ClusterID  backup.MemberID `json:"clusterID,omitempty"`
+	QuotaBytes int64           `json:"quotaBytes,omitempty"`
 	// Members are those of the cluster that the database came from.
 	Members     []backup.Member `json:"members"`
 	Alarms      []backup.Alarm  `json:"alarms,omitempty"`
 	AuthEnabled bool            `json:"authEnabled,omitempty"`
-	Leases      int64           `json:"leases,omitempty"`
+	// AuthRevision counts the changes of users, roles and their rights; 0 if nobody knows.
+	AuthRevision uint64 `json:"authRevision,omitempty"`
+	Leases       int64  `json:"leases,omitempty"`
+	// Kubernetes is nil if no API server keeps anything there.
+	Kubernetes *backup.Kubernetes `json:"kubernetes,omitempty"`
 	// Warnings are facts that the operator should know about the database.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -51,64 +71,10 @@ type Origin struct {
 // TrailerBytes is the length of the SHA-256 that etcd appends to a snapshot.
 const TrailerBytes = sha256.Size
 
-// flushEvery is the number of bytes after which the kernel is asked to start
-// writing them to the disk, so that the final fsync does not wait for all of
-// them.
-const flushEvery = 32 << 20
-
-// Fill writes the first size bytes of stream to f, which is new and empty. It also
-// reads the trailer bytes that must follow, because the reader may verify at its
-// end. It allocates the space first, and writes while it reads on. Every [Source]
-// can use it.
+// Fill writes the first size bytes of stream to f, which is new and empty, and reads the
+// trailer bytes that must follow: see [fill.File]. Every [Source] can use it.
 func Fill(ctx context.Context, f *os.File, stream io.Reader, size, trailer int64) error {
-	if err := fileutil.Preallocate(f, size, true); err != nil {
-		return fmt.Errorf("allocate %d bytes for the database: %w", size, err)
-	}
-	head := &headWriter{f: f, size: size}
-	w := behind.NewWriter(head.write)
-	n, err := w.ReadFrom(cancellable{ctx, stream})
-	if closed := w.Close(); err == nil {
-		err = closed
-	}
-	if err != nil {
-		return err
-	}
-	if n != size+trailer {
-		return backup.Corruptf("the source ended after %d bytes of %d", n, size+trailer)
-	}
-	return nil
-}
-
-// headWriter writes the first size bytes to a file and drops the rest.
-type headWriter struct {
-	f                  *os.File
-	size, off, flushed int64
-}
-
-func (h *headWriter) write(p []byte) error {
-	p = p[:min(int64(len(p)), h.size-h.off)]
-	if _, err := h.f.WriteAt(p, h.off); err != nil {
-		return fmt.Errorf("write database: %w", err)
-	}
-	h.off += int64(len(p))
-	if h.off-h.flushed >= flushEvery {
-		beginWriteback(h.f, h.flushed, h.off-h.flushed)
-		h.flushed = h.off
-	}
-	return nil
-}
-
-// cancellable is a reader that fails once ctx has ended.
-type cancellable struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c cancellable) Read(p []byte) (int, error) {
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
-	}
-	return c.r.Read(p)
+	return fill.File(ctx, f, stream, size, trailer)
 }
 
 // HashCheck says whether a file's SHA-256 trailer is required.
@@ -153,8 +119,14 @@ func FromFile(ctx context.Context, path string, check HashCheck, progress func(d
 	}
 	s.origin = Origin{
 		Name: "file " + path, Bytes: frame.FileBytes, SHA256: s.origin.SHA256, Revision: facts.Revision,
+		EtcdVersion: facts.EtcdVersion(), HashKV: &facts.HashKV, LiveHash: &facts.LiveHash,
 		Members: facts.Members, Alarms: facts.Alarms, AuthEnabled: facts.AuthEnabled, Leases: facts.Leases,
+		AuthRevision: facts.AuthRevision, Kubernetes: facts.Kubernetes,
 	}
+	if why := etcddb.NewerWarning(facts.StorageVersion, facts.ClusterVersion); why != "" {
+		s.origin.Warnings = append(s.origin.Warnings, why)
+	}
+	s.origin.Warnings = append(s.origin.Warnings, slices.Concat(facts.Doubts, facts.Cautions, facts.Kubernetes.Notes())...)
 	if frame.HasTrailer {
 		s.trailer = TrailerBytes
 		s.origin.Bytes -= TrailerBytes
@@ -174,7 +146,7 @@ func sumOf(ctx context.Context, path string, size int64) (backup.Digest, error) 
 	}
 	defer f.Close() //nolint:errcheck // only read from
 	sum := sha256.New()
-	if _, err := io.Copy(sum, cancellable{ctx, io.LimitReader(f, size)}); err != nil {
+	if _, err := io.Copy(sum, fill.Cancellable(ctx, io.LimitReader(f, size))); err != nil {
 		return backup.Digest{}, fmt.Errorf("read %s: %w", path, err)
 	}
 	return withTrailer(sum), nil
@@ -204,6 +176,15 @@ func verifyTrailer(
 
 // About implements [Source].
 func (s *file) About() Origin { return s.origin }
+
+// Try implements [Source]. [FromFile] has read the whole file.
+func (s *file) Try(context.Context) error {
+	f, err := os.Open(s.path)
+	if err != nil {
+		return fmt.Errorf("open snapshot: %w", err)
+	}
+	return f.Close()
+}
 
 // Place implements [Source].
 func (s *file) Place(ctx context.Context, f *os.File, progress func(done, total int64)) error {

@@ -1,75 +1,45 @@
 package restore
 
 import (
-	"crypto/sha256"
-	"encoding/base32"
 	"fmt"
-	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/members"
+	"github.com/etcd-backupd/backupd/internal/restore/token"
 )
 
-// token is the token of a new cluster in our own form:
-//
-//	backupd-<random>-<source><seal>[-bump<N>][-clear]
-//
-// The random part keeps old members out of the new cluster. The rest says of which
-// restore it is the token: members that share it have the same data.
-type token struct {
-	random string // 16 characters, new for each restore
-	source string // 12 characters of the SHA-256 of the snapshot
-	seal   string // 8 characters of a SHA-256 of everything else here, and the members
-	bump   uint64
-	clear  bool
-}
-
-var tokenForm = regexp.MustCompile(
-	`^backupd-([a-z2-7]{16})-([a-z2-7]{12})([a-z2-7]{8})(?:-bump([1-9][0-9]{0,18}))?(-clear)?$`)
-
-// newToken makes a fresh token for a restore of o with these members.
-func newToken(o Origin, r Request, members []backup.Member) token {
-	t := token{random: backup.RandomName(16), source: short(o.SHA256, 12), bump: r.BumpRevision, clear: r.ClearAlarms}
-	t.seal = t.sealed(members)
-	return t
-}
-
-// parseToken reports false for a token that somebody has made up.
-func parseToken(s string) (t token, ours bool) {
-	m := tokenForm.FindStringSubmatch(s)
-	if m == nil {
-		return t, false
+// tokenOf is what the token of p must be of.
+func (p *Plan) tokenOf() token.Of {
+	return token.Of{
+		SHA256: p.Source.SHA256, Bump: p.Request.BumpRevision, Clear: p.Request.ClearAlarms,
+		NoSpace: p.clearsNoSpace(), Members: members.Format(p.Members),
 	}
-	t = token{random: m[1], source: m[2], seal: m[3], clear: m[5] != ""}
-	if m[4] != "" {
-		var err error
-		t.bump, err = strconv.ParseUint(m[4], 10, 64)
-		return t, err == nil
-	}
-	return t, true
 }
 
-func (t token) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "backupd-%s-%s%s", t.random, t.source, t.seal)
-	if t.bump > 0 {
-		fmt.Fprintf(&b, "-bump%d", t.bump)
+// checkToken refuses the token of another restore. One that was made up can be that
+// of any restore.
+func (p *Plan) checkToken() error {
+	t, ours := token.Parse(p.Token)
+	if p.Source.SHA256.IsZero() {
+		return errNoSHA256
 	}
-	if t.clear {
-		b.WriteString("-clear")
+	if !ours {
+		if p.Request.Token == "" {
+			return fmt.Errorf("token %q was not requested, and does not have the form of a fresh one", p.Token)
+		}
+		return nil
 	}
-	return b.String()
-}
-
-func (t token) sealed(members []backup.Member) string {
-	what := fmt.Sprintf("%s %s %d %t %s", t.random, t.source, t.bump, t.clear, FormatMembers(members))
-	return short(sha256.Sum256([]byte(what)), 8)
-}
-
-// short spells the beginning of a digest in n characters.
-func short(d backup.Digest, n int) string {
-	return strings.ToLower(base32.StdEncoding.EncodeToString(d[:]))[:n]
+	of := p.tokenOf()
+	e := &TokenError{
+		Token: t.String(), OtherSnapshot: !t.IsOf(of.SHA256), OtherChanges: !t.Changes(of),
+		OtherMembers: !t.Sealed(of.Members),
+		BumpRevision: t.Bump, ClearAlarms: t.Clear, ClearNoSpace: t.NoSpace,
+	}
+	if e.OtherSnapshot || e.OtherChanges || e.OtherMembers {
+		return e
+	}
+	return nil
 }
 
 // TokenError refuses a restore with the token of another one: the members that share
@@ -79,9 +49,9 @@ type TokenError struct {
 	// What the token was made for: another snapshot, other changes to the database or
 	// other members than requested now.
 	OtherSnapshot, OtherChanges, OtherMembers bool
-	// BumpRevision and ClearAlarms are the changes that the token was made for.
-	BumpRevision uint64
-	ClearAlarms  bool
+	// BumpRevision, ClearAlarms and ClearNoSpace are the changes that the token was made for.
+	BumpRevision              uint64
+	ClearAlarms, ClearNoSpace bool
 }
 
 // Error says what differs.
@@ -96,8 +66,11 @@ func (e *TokenError) refusal() *backup.RefusedError {
 		what = append(what, "of another snapshot")
 	}
 	if e.OtherChanges {
-		what = append(what, fmt.Sprintf("with other changes (--bump-revision=%d, --clear-alarms=%t)",
-			e.BumpRevision, e.ClearAlarms))
+		changes := fmt.Sprintf("--bump-revision=%d, --clear-alarms=%t", e.BumpRevision, e.ClearAlarms)
+		if e.ClearNoSpace {
+			changes += ", alarms NOSPACE cleared"
+		}
+		what = append(what, "with other changes ("+changes+")")
 	}
 	if e.OtherMembers {
 		what = append(what, "with other members (--initial-cluster), or it was not copied as it was printed")
@@ -106,22 +79,15 @@ func (e *TokenError) refusal() *backup.RefusedError {
 		"the members of the new cluster would hold different data", e.Token, strings.Join(what, ", "))}
 }
 
-// check refuses a token that was not made for this restore. The error is a
-// [*TokenError].
-func (t token) check(o Origin, r Request, members []backup.Member) error {
-	e := &TokenError{
-		Token: t.String(), OtherSnapshot: t.source != short(o.SHA256, 12),
-		OtherChanges: t.bump != r.BumpRevision || t.clear != r.ClearAlarms,
-		OtherMembers: t.seal != t.sealed(members), BumpRevision: t.bump, ClearAlarms: t.clear,
-	}
-	if e.OtherSnapshot || e.OtherChanges || e.OtherMembers {
-		return e
-	}
-	return nil
+// TokenBump returns the bump of a token that [NewPlan] has made. It reports false for a
+// token that somebody has made up: that says nothing.
+func TokenBump(s string) (by uint64, ours bool) {
+	t, ours := token.Parse(s)
+	return t.Bump, ours
 }
 
 // Names reports whether the token was made for the snapshot with this SHA-256.
 func (e *TokenError) Names(snapshot backup.Digest) bool {
-	t, _ := parseToken(e.Token)
-	return t.source == short(snapshot, 12)
+	t, _ := token.Parse(e.Token)
+	return t.IsOf(snapshot)
 }

@@ -27,6 +27,7 @@ func TestNewPlan_TokenIsOfOneRestore(t *testing.T) {
 		"Bump":     {origin(), bump},
 		"Further":  {origin(), further},
 		"Alarms":   {origin(), restore.Request{ClearAlarms: true}},
+		"NoSpace":  {origin(), restore.Request{ClearNoSpace: true}},
 		"Members":  {origin(), restore.Request{InitialCluster: "m1=http://10.0.0.1:2380"}},
 		"URLs":     {origin(), restore.Request{InitialCluster: "m1=http://10.0.0.1:2380,m2=http://10.0.0.9:2380"}},
 	}
@@ -90,7 +91,10 @@ func TestNewPlan_TokenSaysWhatDiffers(t *testing.T) {
 // the token of this restore.
 func TestNewPlan_DamagedToken(t *testing.T) {
 	r := restore.Request{BumpRevision: 70, MarkCompacted: true, ClearAlarms: true}
-	p, _ := newPlan(t, r)
+	p, err := restore.NewPlan(origin(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if !regexp.MustCompile(`^backupd-[a-z2-7]{16}-[a-z2-7]{20}-bump70-clear$`).MatchString(p.Token) {
 		t.Errorf("token %s", p.Token)
 	}
@@ -124,25 +128,30 @@ func TestNewPlan_MadeUpToken(t *testing.T) {
 	}
 }
 
-// TestParsePlan_Token refuses a plan in which somebody has put another snapshot or
-// other changes under the token.
-func TestParsePlan_Token(t *testing.T) {
-	_, raw := newPlan(t, restore.Request{BumpRevision: 5, MarkCompacted: true})
-	for name, c := range map[string]struct{ from, to, reason string }{
-		"Snapshot": {`"sha256": "010203`, `"sha256": "010204`, "of another snapshot"},
-		"NoSHA256": {`"sha256": "010203`, `"sha256": "000000`, "no sha256"},
-		"Bump":     {`"bumpRevision": 5`, `"bumpRevision": 6`, "other changes"},
-		"Alarms":   {`"markCompacted"`, `"clearAlarms": true, "markCompacted"`, "other changes"},
-		"Members":  {`"http://10.0.0.2:2380"`, `"http://10.0.0.3:2380"`, "other members"},
-		"Form":     {`"token": "backupd-`, `"token": "made-up-`, "form of a fresh one"},
-	} {
-		if !strings.Contains(string(raw), c.from) {
-			t.Fatalf("%q is not in the plan:\n%s", c.from, raw)
-		}
-		changed := strings.ReplaceAll(string(raw), c.from, c.to)
-		p, err := restore.ParsePlan([]byte(changed))
-		if !errors.Is(err, backup.ErrCorrupt) || !strings.Contains(err.Error(), c.reason) {
-			t.Errorf("%s: read as %+v, error %v, want one with %q", name, p, err, c.reason)
-		}
+// TestNewPlan_TokenOfPlan: a member can be restored by the token of a plan without its file,
+// and two plans of the same have two tokens that each seals its own.
+func TestNewPlan_TokenOfPlan(t *testing.T) {
+	r := restore.Request{BumpRevision: 5, MarkCompacted: true, ClearNoSpace: true}
+	p, raw := newPlan(t, r)
+	other, _ := newPlan(t, r)
+	if !regexp.MustCompile(`-bump5-nospace-plan[a-z2-7]{12}$`).MatchString(p.Token) || other.Token == p.Token ||
+		other.ClusterID == p.ClusterID {
+		t.Errorf("tokens %s and %s", p.Token, other.Token)
+	}
+	again := r
+	again.Token = p.Token
+	if same, err := restore.NewPlan(origin(), again); err != nil || same.ClusterID != p.ClusterID {
+		t.Errorf("by the token alone: %+v, %v", same, err)
+	}
+	again.Token = regexp.MustCompile(`-plan.*`).ReplaceAllString(p.Token, "-planaaaaaaaaaaaa")
+	if _, err := restore.NewPlan(origin(), again); !errors.As(err, new(*restore.TokenError)) {
+		t.Errorf("with the digest of another plan: %v", err)
+	}
+	if by, ours := restore.TokenBump(p.Token); by != 5 || !ours {
+		t.Errorf("the token says a bump of %d, %v", by, ours)
+	}
+	swapped := strings.ReplaceAll(string(raw), p.Token, other.Token)
+	if _, err := restore.ParsePlan([]byte(swapped)); !errors.As(err, new(*backup.RefusedError)) {
+		t.Errorf("with the token of another plan: %v", err)
 	}
 }

@@ -3,8 +3,10 @@ package restore
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/publish"
@@ -23,8 +25,18 @@ type Work struct {
 	// is empty if the repository knows of the cluster.
 	Accept string
 
-	site Site
+	site   Site
+	notes  []string          // on this host
+	asides map[string]string // where old data is, by the folder that it was in
+
+	published bool
 }
+
+// Published reports whether something was put into place, or will be by the next run.
+func (w *Work) Published() bool { return w.published }
+
+// Notes are facts that the operator should know: of the plan, and of this host.
+func (w *Work) Notes() []string { return slices.Concat(w.Plan.Notes, w.notes) }
 
 // folders returns all folders that are restored; the first is a data directory.
 func (w *Work) folders() []*folder {
@@ -54,6 +66,12 @@ func (w *Work) WriteTo(out io.Writer) (int64, error) {
 	p := w.Plan
 	fmt.Fprintf(&b, "restore %s\n", p.Source.Name)
 	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	if !p.Source.Taken.IsZero() {
+		fmt.Fprintf(tw, "  taken\t%s\n", p.Source.Taken.UTC().Format(time.RFC3339))
+	}
+	if p.Source.EtcdVersion != "" {
+		fmt.Fprintf(tw, "  etcd\t%s\n", p.Source.EtcdVersion)
+	}
 	fmt.Fprintf(tw, "  revision\t%s\n", p.revision())
 	fmt.Fprintf(tw, "  cluster\t%s\n", p.ClusterID)
 	fmt.Fprintf(tw, "  token\t%s\n", p.Token)
@@ -67,7 +85,7 @@ func (w *Work) WriteTo(out io.Writer) (int64, error) {
 		}
 	}
 	_ = tw.Flush() // a strings.Builder does not fail
-	for _, n := range p.Notes {
+	for _, n := range w.Notes() {
 		fmt.Fprintf(&b, "  note: %s\n", n)
 	}
 	n, err := io.WriteString(out, b.String())
@@ -84,37 +102,67 @@ type Command struct {
 // Summary says what a restore has made. It is the same whether the restore was
 // interrupted or not.
 type Summary struct {
-	Source    string          `json:"source"`
-	SHA256    backup.Digest   `json:"sha256"` // see [Origin]
-	Revision  backup.Revision `json:"revision"`
-	ClusterID backup.MemberID `json:"clusterID"`
-	Token     string          `json:"token"`
-	Members   []backup.Member `json:"members"`
-	Targets   []SummaryTarget `json:"targets"`
-	Notes     []string        `json:"notes"`
+	Source   string          `json:"restoredFrom"`
+	SHA256   backup.Digest   `json:"sha256"` // see [Origin]
+	Revision backup.Revision `json:"revision"`
+	// BumpRevision is added to it.
+	BumpRevision uint64 `json:"bumpRevision,omitempty"`
+	// Taken and EtcdVersion are those of the [Origin].
+	Taken       time.Time       `json:"startedAt,omitzero"`
+	EtcdVersion string          `json:"etcdVersion,omitempty"`
+	ClusterID   backup.MemberID `json:"clusterID"`
+	Token       string          `json:"token"`
+	Members     []backup.Member `json:"members"`
+	Targets     []SummaryTarget `json:"targets"`
+	Notes       []string        `json:"notes"`
 	// Others are the commands that restore the other members.
 	Others []Command `json:"others,omitempty"`
 	// Accept is the command that accepts the history of the new cluster, if the
 	// repository was not told of it.
 	Accept string `json:"accept,omitempty"`
+	// Start is the command that starts the member, if it is known.
+	Start string `json:"start,omitempty"`
 }
 
 // SummaryTarget is one data directory.
 type SummaryTarget struct {
-	Name    string `json:"name"`
+	Name    string `json:"member"`
 	DataDir string `json:"dataDir"`
 	WALDir  string `json:"walDir,omitempty"`
+	// Replaces is true if data in the way is moved aside.
+	Replaces bool `json:"replaces,omitempty"`
+	// OldData is where it is, once it was moved.
+	OldData []string `json:"oldData,omitempty"`
+	// Strays are names of entries that are not etcd's, and are moved with the old data.
+	Strays []string `json:"strays,omitempty"`
+}
+
+// moved says where old data went.
+func (s *Summary) moved(asides map[string]string) {
+	for i, t := range s.Targets {
+		for _, dir := range []string{t.DataDir, t.WALDir} {
+			if aside := asides[dir]; aside != "" {
+				s.Targets[i].OldData = append(s.Targets[i].OldData, aside)
+			}
+		}
+	}
 }
 
 // Summary describes w in a form that encodes to JSON.
 func (w *Work) Summary() Summary {
 	s := Summary{
 		Source: w.Plan.Source.Name, SHA256: w.Plan.Source.SHA256, Revision: w.Plan.Source.Revision,
+		BumpRevision: w.Plan.Request.BumpRevision,
+		Taken:        w.Plan.Source.Taken, EtcdVersion: w.Plan.Source.EtcdVersion,
 		ClusterID: w.Plan.ClusterID, Token: w.Plan.Token, Members: w.Plan.Members,
-		Notes: append([]string{}, w.Plan.Notes...), Others: w.Others, Accept: w.Accept,
+		Notes: append([]string{}, w.Notes()...), Others: w.Others, Accept: w.Accept, Start: w.site.Start,
 	}
 	for _, t := range w.Targets {
-		s.Targets = append(s.Targets, SummaryTarget{t.Member.Name, t.DataDir, t.WALDir})
+		replaces := slices.ContainsFunc(t.folders(), func(f *folder) bool { return len(f.Old) > 0 })
+		s.Targets = append(s.Targets, SummaryTarget{
+			Name: t.Member.Name, DataDir: t.DataDir, WALDir: t.WALDir, Replaces: replaces, Strays: t.strays(),
+		})
 	}
+	s.moved(w.asides)
 	return s
 }

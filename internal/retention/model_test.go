@@ -74,10 +74,12 @@ func drawHistory(t *rapid.T, locations map[string]*time.Location) history {
 	when := h.now.Add(rapid.SampledFrom([]time.Duration{
 		0, 0, time.Second, 300 * time.Second, 301 * time.Second, time.Hour, 90 * 24 * time.Hour,
 	}).Draw(t, "ahead"))
-	bad := rapid.SampledFrom([]int{0, 0, 1, 5}).Draw(t, "bad of ten")
+	bad := rapid.SampledFrom([]int{0, 0, 1, 5, 10}).Draw(t, "bad of ten")
 	wrong := rapid.SampledFrom([]int{0, 0, 1, 3, 9}).Draw(t, "wrong of ten")
 	line := rapid.IntRange(0, len(timelines)-1).Draw(t, "timeline") // the latest: the newest comes first
 	open := rapid.SampledFrom([]int{0, 0, 5}).Draw(t, "open of ten")
+	lasting := rapid.SampledFrom([]int{0, 0, 0, 12}).Draw(t, "lasting") // the trouble of the newest ones
+	idle := rapid.Bool().Draw(t, "idle")
 	for i := range rapid.IntRange(0, 30).Draw(t, "n") {
 		s := retention.Snapshot{
 			Timeline: timelines[line], Index: rapid.SampledFrom([]uint64{0, uint64(100 - i)}).Draw(t, "index"),
@@ -88,11 +90,24 @@ func drawHistory(t *rapid.T, locations map[string]*time.Location) history {
 			began = when.Add(rapid.SampledFrom([]time.Duration{-1, 1}).Draw(t, "sign") * step.Draw(t, "off"))
 		}
 		rev := rapid.SampledFrom([]int{5, 50, 1000}).Draw(t, "rev")
+		if idle && i < lasting {
+			rev = 50
+		}
 		s.ID = backup.SnapshotID(fmt.Sprintf("%s-r%d-%s", began.Format("20060102T150405Z"), rev,
 			strings.Repeat(string(rune('a'+i%26)), 6)))
 		if rapid.IntRange(1, 10).Draw(t, "bad") <= bad {
 			s.State = rapid.SampledFrom([]backup.State{backup.Suspect, backup.Damaged, backup.Unconfirmed}).Draw(t,
 				"state")
+		}
+		s.Doubtful = s.State == backup.Unconfirmed && rapid.Bool().Draw(t, "doubtful")
+		s.Source = rapid.SampledFrom([]backup.MemberID{0, 1, 1, 1, 2}).Draw(t, "source")
+		s.Content.Hash = rapid.SampledFrom([]uint32{0, 7, 7, 8}).Draw(t, "content")
+		if i < lasting {
+			s.State, s.Source = rapid.SampledFrom([]backup.State{backup.Suspect, backup.Suspect, backup.Unconfirmed}).Draw(t,
+				"trouble"), rapid.SampledFrom([]backup.MemberID{1, 1, 1, 2}).Draw(t, "of")
+			if s.Index = uint64(100 - i); idle {
+				s.Index, s.Content.Hash = 100, 7
+			}
 		}
 		if rapid.IntRange(0, 9).Draw(t, "pinned") == 0 {
 			s.Pinned = "reason"
@@ -145,8 +160,8 @@ func TestApply_Model(t *testing.T) {
 	if n < checks || seen["removed"] < n {
 		t.Error("the histories are too tame")
 	}
-	for _, what := range []string{"over", "blocked", "frozen", "unconfirmed"} {
-		if seen[what] < n/10 {
+	for _, what := range []string{"over", "blocked", "frozen", "unconfirmed", "copies", "one a day"} {
+		if few := map[string]int{"copies": 40, "one a day": 60}[what]; seen[what] < n/max(few, 10) {
 			t.Errorf("%s: only %d of %d histories", what, seen[what], n)
 		}
 	}
@@ -162,6 +177,10 @@ func count(seen map[string]int, d retention.Decision) {
 	}
 	for _, r := range d.Reasons {
 		switch {
+		case strings.Contains(r, ": the same content is in "):
+			seen["copies"]++
+		case strings.HasSuffix(r, ": one of this member a day is enough"):
+			seen["one a day"]++
 		case strings.HasPrefix(r, "a newer snapshot is "):
 			seen["blocked"]++
 		case strings.HasPrefix(r, "frozen: "):
@@ -190,7 +209,7 @@ func checkAnswer(t *rapid.T, h history, got []retention.Decision) {
 			t.Fatalf("%s is pinned, and goes", d.ID)
 		}
 		frozen[d.Timeline] = frozen[d.Timeline] || strings.Contains(strings.Join(d.Reasons, "; "), "frozen: ")
-		counts := d.State == backup.Verified || d.State == backup.Unconfirmed && h.policy.CountUnconfirmed
+		counts := d.State == backup.Verified || d.State == backup.Unconfirmed && h.policy.CountUnconfirmed && !d.Doubtful
 		if !counts || d.ID.Time().After(h.now.Add(5*time.Minute)) {
 			continue
 		}
@@ -206,7 +225,13 @@ func checkAnswer(t *rapid.T, h history, got []retention.Decision) {
 			t.Fatalf("%d of %d verified snapshots of %s stay, want %d", kept[timeline], n, timeline, want)
 		}
 	}
+	ahead := map[string]bool{}
 	for _, d := range got {
+		if d.State == backup.Suspect && verified[d.Timeline] == 0 && !ahead[d.Timeline] {
+			if ahead[d.Timeline] = true; !d.Keep {
+				t.Fatalf("%s is the furthest suspect one of %s, nothing is verified, and it goes", d.ID, d.Timeline)
+			}
+		}
 		if frozen[d.Timeline] && !d.Keep {
 			t.Fatalf("%s goes, of the frozen timeline %s", d.ID, d.Timeline)
 		}
@@ -265,7 +290,7 @@ func facts(h history) []*fact {
 		f := &fact{Snapshot: s, own: own, rev: s.ID.Revision(), line: slices.Index(timelines, s.Timeline),
 			future: own > h.now.Unix()+300}
 		f.counts = !f.future &&
-			(s.State == backup.Verified || h.policy.CountUnconfirmed && s.State == backup.Unconfirmed)
+			(s.State == backup.Verified || h.policy.CountUnconfirmed && s.State == backup.Unconfirmed && !s.Doubtful)
 		all = append(all, f)
 	}
 	sort.Slice(all, func(i, j int) bool { return all[j].before(all[i]) }) // the oldest first
@@ -459,13 +484,62 @@ func holds(h history, all []*fact, s *fact) (hold []string) {
 	if s.counts && len(s.newer) < least {
 		hold = append(hold, "newest")
 	}
-	if s.State != backup.Verified && !s.counts && len(s.newer) < least {
+	if s.State != backup.Verified && !s.counts && len(s.newer) < least && !(len(hold) == 0 && isSpare(h, all, s)) {
 		hold = append(hold, string(s.State))
 	}
 	if s.counts && isBlocked(all, s.line) {
 		hold = append(hold, "a")
 	}
 	return hold
+}
+
+// isSpare reports whether others of a trouble that lasts are enough. s is held by nothing
+// else.
+func isSpare(h history, all []*fact, s *fact) bool {
+	peer := func(o *fact) bool {
+		alone := *o
+		alone.State, alone.counts = backup.Verified, false // whatever else holds it
+		return o.line == s.line && o.State == s.State && o.Source == s.Source && !o.counts && len(o.newer) == len(s.newer) &&
+			len(holds(h, all, &alone)) == 0
+	}
+	if s.Source == 0 && s.Content == (backup.HashKV{}) || s.State == backup.Damaged || !peer(s) {
+		return false
+	}
+	var peers []*fact
+	for _, o := range all {
+		if peer(o) {
+			peers = append(peers, o)
+		}
+	}
+	between := func(s *fact) bool { // two copies
+		newer, older := false, false
+		for _, o := range peers {
+			if o != s && o.Index == s.Index && o.rev == s.rev && o.Content == s.Content && s.Content != (backup.HashKV{}) {
+				newer, older = newer || o.before(s), older || s.before(o)
+			}
+		}
+		return newer && older
+	}
+	if between(s) || s.State != backup.Suspect || s.Source == 0 {
+		return between(s)
+	}
+	loc := h.policy.Location
+	if loc == nil {
+		loc = time.UTC
+	}
+	day := func(s *fact) string { return time.Unix(s.at, 0).In(loc).Format(time.DateOnly) }
+	days, newer, older := map[string]bool{}, 0, 0
+	for _, o := range peers {
+		switch {
+		case o == s || between(o):
+		case o.before(s):
+			days[day(o)] = true
+			newer++
+		default:
+			older++
+		}
+	}
+	return older > 0 && newer >= max(h.policy.MinVerified, 1) && (days[day(s)] || len(days) >= 30)
 }
 
 type period struct {

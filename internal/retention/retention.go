@@ -2,7 +2,7 @@
 // reads nothing and deletes nothing.
 //
 // The rules add up: a snapshot stays if any rule keeps it, and each rule that does
-// is a reason. Four things matter more than the rules:
+// is a reason. Five things matter more than the rules:
 //
 //   - The order is that of the history: timelines by their numbers, and in a timeline
 //     the raft index, then the revision. Clocks play no part: the furthest snapshot is
@@ -13,6 +13,9 @@
 //     never takes the place of a verified one, and neither does an unconfirmed one.
 //     While the newest of a timeline, or of all, is bad no verified one before it is
 //     removed, because it is not known yet since when the content has been bad.
+//   - A trouble that lasts does not fill the store: of suspect and unconfirmed snapshots
+//     with the same content the newest and the oldest stay, and of the suspect ones of a
+//     member one a day.
 //   - A snapshot from the future, which a wrong clock has made, is kept and takes no
 //     other's place. The rules that need a time use one that does not contradict the
 //     order of the history, whatever single clocks said.
@@ -62,11 +65,19 @@ type Policy struct {
 
 // Snapshot holds the facts about one snapshot that retention needs.
 type Snapshot struct {
-	ID          backup.SnapshotID
-	Timeline    string
-	Index       uint64       // the last raft entry in it
-	State       backup.State // only verified ones count
-	Pinned      string       // the reason, or ""
+	ID       backup.SnapshotID
+	Timeline string
+	Index    uint64       // the last raft entry in it
+	State    backup.State // only verified ones count
+	// Doubtful says that it is unconfirmed for a reason that [Policy.CountUnconfirmed]
+	// does not excuse: the member may have been behind.
+	Doubtful bool
+	// Source is the member that it is of, and Content its HashKV. They are zero if they are
+	// not known, and needed of those only that do not count. Of one that came through a
+	// proxy only the member is not known.
+	Source      backup.MemberID
+	Content     backup.HashKV
+	Pinned      string // the reason, or ""
 	StoredBytes int64
 }
 

@@ -327,3 +327,72 @@ func TestApply_ChangesNothing(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestApply_Lasting: members have diverged for weeks, and nobody looks. What is stored
+// meanwhile does not fill the store, and what was good before stays.
+func TestApply_Lasting(t *testing.T) {
+	policy := retention.Policy{Last: 3, MinVerified: 2, CountUnconfirmed: false}
+	const weeks = 70 * 24 // hours
+	trouble := func(change func(i int, s *retention.Snapshot)) (kept []int, verified int) {
+		var all []retention.Snapshot
+		for i := range weeks + 5 {
+			s := at(now.Add(-time.Duration(i) * time.Hour))
+			s.Index = uint64(10_000 - i)
+			if i < weeks {
+				s.State, s.Source, s.Content = backup.Suspect, 1, backup.HashKV{Hash: uint32(i + 1)}
+				change(i, &s)
+			}
+			all = append(all, s)
+		}
+		for i, d := range policy.Apply(all, nil, now) { // the newest first, as they are
+			switch {
+			case !d.Keep:
+			case d.State == backup.Verified:
+				verified++
+			default:
+				kept = append(kept, i)
+			}
+		}
+		return kept, verified
+	}
+	same := func(i int, s *retention.Snapshot) {
+		s.Index, s.Content = 20_000, backup.HashKV{Hash: 5}
+		s.ID = backup.SnapshotID(strings.Replace(string(s.ID), "-r"+fmt.Sprint(s.ID.Revision()), "-r5", 1))
+	}
+	for name, c := range map[string]struct {
+		change      func(i int, s *retention.Snapshot)
+		least, most int
+	}{
+		"Written": {func(int, *retention.Snapshot) {}, 30, 33},
+		"TwoMembers": {func(i int, s *retention.Snapshot) {
+			s.Source = backup.MemberID(1 + i%2)
+		}, 60, 66},
+		"Idle": {same, 2, 2},
+		"IdleUnconfirmed": {func(i int, s *retention.Snapshot) {
+			same(i, s)
+			s.State = backup.Unconfirmed
+		}, 2, 2},
+		"OtherContent": {func(i int, s *retention.Snapshot) { // of the same place in the log
+			same(i, s)
+			s.Content.Hash += uint32(i % 2)
+		}, 4, 4},
+		"Unconfirmed": {func(_ int, s *retention.Snapshot) { s.State = backup.Unconfirmed }, weeks, weeks},
+		"Unknown":     {func(_ int, s *retention.Snapshot) { s.Source = 0 }, weeks, weeks},
+		"IdleUnknown": {func(i int, s *retention.Snapshot) {
+			same(i, s)
+			s.Source = 0
+		}, 2, 2},
+		"Pinned": {func(_ int, s *retention.Snapshot) { s.Pinned = "why" }, weeks, weeks},
+	} {
+		t.Run(name, func(t *testing.T) {
+			kept, verified := trouble(c.change)
+			if n := len(kept); n < c.least || n > c.most || kept[0] != 0 || kept[n-1] != weeks-1 {
+				t.Errorf("%d of %d stay, from %d to %d, want %d to %d and both ends", n, weeks, kept[0], kept[n-1],
+					c.least, c.most)
+			}
+			if want := map[bool]int{true: 3, false: 5}[strings.Contains(name, "nconfirmed")]; verified != want {
+				t.Errorf("%d verified ones stay, want %d", verified, want)
+			}
+		})
+	}
+}

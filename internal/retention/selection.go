@@ -20,6 +20,7 @@ type candidate struct {
 	always  bool     // it stays even if the total is over MaxBytes
 	over    bool     // it is removed because of MaxBytes
 	floor   bool
+	spare   string // why it is one too many of those that do not count; empty: it is not
 }
 
 // bad reports whether it is suspect or damaged.
@@ -106,7 +107,7 @@ func (c *selection) future(s *candidate) bool { return s.ID.Future(c.now) }
 
 // counts reports whether it is verified, and no wrong clock made it.
 func (c *selection) counts(s *candidate) bool {
-	good := s.State == backup.Verified || s.State == backup.Unconfirmed && c.CountUnconfirmed
+	good := s.State == backup.Verified || s.State == backup.Unconfirmed && c.CountUnconfirmed && !s.Doubtful
 	return good && !c.future(s) && !s.begun.IsZero()
 }
 
@@ -165,11 +166,13 @@ func (c *selection) keepAlways() {
 // keepUncounted keeps bad and unconfirmed snapshots while few verified ones are
 // newer: they may be the best that exist.
 func (c *selection) keepUncounted(l *line) {
+	c.findSpare(l)
 	newer := 0 // verified ones
 	for _, s := range l.all {
 		switch {
 		case newer < len(l.verified) && s == l.verified[newer]:
 			newer++
+		case s.spare != "" && newer < c.MinVerified:
 		case s.State != backup.Verified && newer < c.MinVerified:
 			s.keepAlways("%s: %d of %d verified are newer", s.State, newer, c.MinVerified)
 		}
@@ -269,6 +272,8 @@ func (c *selection) decisions() []Decision {
 		case s.over:
 			d.Reasons = []string{fmt.Sprintf("over the limit of %d bytes (was: %s)",
 				c.MaxBytes, strings.Join(s.reasons, ", "))}
+		case len(s.reasons) == 0 && s.spare != "":
+			d.Reasons = []string{fmt.Sprintf("%s: %s", s.State, s.spare)}
 		case len(s.reasons) == 0 && !c.counts(s):
 			d.Reasons = []string{fmt.Sprintf("%s: %d of %d verified are newer", s.State, c.MinVerified, c.MinVerified)}
 		case len(s.reasons) == 0:

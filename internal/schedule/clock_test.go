@@ -3,6 +3,7 @@ package schedule_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -41,7 +42,7 @@ func (r *repository) guard(j schedule.Job) schedule.Job {
 		r.asks++
 		return r.last, r.err
 	}
-	run := j.New().Try
+	run := j.New().(*run).try
 	j.New = does(func(ctx context.Context, why schedule.Reason) error {
 		began := r.b.wall()
 		err := run(ctx, why)
@@ -74,6 +75,14 @@ func TestCatchUp(t *testing.T) {
 		pass(time.Hour)
 		b.want("0s a caught up", "30m0s a scheduled")
 	})
+	bubble(t, "none before, which is none that was missed", func(t *testing.T) {
+		b := guarded(t, "30 * * * *", &repository{})
+		b.want("0s a caught up")
+		log := b.logged.String()
+		if !strings.Contains(log, "there was no run yet, and one begins") || strings.Contains(log, "0001-01-01") {
+			t.Errorf("logged: %s", log)
+		}
+	})
 	bubble(t, "many that were missed, once", func(t *testing.T) {
 		b := newBench(t, 1)
 		r := &repository{b: b, last: b.start.AddDate(-1, 0, 0)}
@@ -87,6 +96,54 @@ func TestCatchUp(t *testing.T) {
 		b := guarded(t, "30 * * * *", &repository{last: epoch.Add(-25 * time.Minute)})
 		pass(31 * time.Minute)
 		b.want("30m0s a scheduled")
+	})
+	for line, most := range map[string]time.Duration{"@every 40s": 2 * time.Second, "@daily": time.Minute} {
+		bubble(t, "not as soon as the process has started, "+line, func(t *testing.T) {
+			b := newBench(t, 1)
+			b.Brake = time.Minute
+			r := &repository{b: b, last: b.start.AddDate(0, 0, -2)}
+			b.Set([]schedule.Job{r.guard(b.job("a", line, 0))})
+			b.run()
+			defer b.stop()
+			pass(most/2 - time.Second/10)
+			b.want()
+			pass(most/2 + time.Second/10)
+			if s := b.state("a"); s.Started.IsZero() || len(b.lines()) != 1 {
+				t.Errorf("not caught up: %+v", s)
+			}
+		})
+	}
+	bubble(t, "never done, so at once", func(t *testing.T) {
+		b := newBench(t, 1)
+		b.Brake = time.Minute
+		r := &repository{b: b}
+		b.Set([]schedule.Job{r.guard(b.job("a", "@daily", 0))})
+		b.run()
+		defer b.stop()
+		pass(time.Second)
+		b.want("0s a caught up")
+	})
+	bubble(t, "a process that is started again and again", func(t *testing.T) {
+		runs := 0
+		for range 100 {
+			b := newBench(t, 1)
+			b.Brake = time.Minute
+			r := &repository{b: b, last: epoch.AddDate(0, 0, -2)}
+			j := b.job("a", "@daily", time.Hour) // which it never lives to see the end of
+			try := j.New().(*run).try
+			j.New = does(func(ctx context.Context, why schedule.Reason) error {
+				runs++
+				return try(ctx, why)
+			})
+			j.Last = func(context.Context) (time.Time, error) { return r.last, nil }
+			b.Set([]schedule.Job{j})
+			b.run()
+			pass(10 * time.Second)
+			b.stop()
+		}
+		if runs > 0 {
+			t.Errorf("%d runs", runs)
+		}
 	})
 	bubble(t, "never done", func(t *testing.T) {
 		b := guarded(t, "@yearly", &repository{})
@@ -177,6 +234,19 @@ func TestClock(t *testing.T) {
 			t.Errorf("the schedule does not go on: %q", b.lines())
 		}
 	})
+	bubble(t, "a host that is suspended during a run catches up after it", func(t *testing.T) {
+		b := newBench(t, 1)
+		r := &repository{b: b, last: b.start}
+		b.Set([]schedule.Job{r.guard(b.job("a", "@hourly", 10*time.Minute))})
+		b.run()
+		defer b.stop()
+		pass(65 * time.Minute)
+		b.putClock(10 * time.Hour) // now 11:05
+		pass(20 * time.Minute)
+		b.want("1h0m0s a scheduled", "1h10m0s a caught up")
+		pass(40 * time.Minute)
+		b.want("2h0m0s a scheduled")
+	})
 	bubble(t, "a suspended host in which another did the job", func(t *testing.T) {
 		r := &repository{last: epoch}
 		b := guarded(t, "@hourly", r)
@@ -251,6 +321,41 @@ func TestClock(t *testing.T) {
 	})
 }
 
+// TestCalendar: changes of clocks, and the end of a clock of 32 bits, lose no slot and
+// double none.
+func TestCalendar(t *testing.T) {
+	for _, c := range []struct {
+		name, now, line string
+		want            []string
+	}{
+		{"a skipped hour", "2026-03-29T00:30:00Z", "CRON_TZ=Europe/Berlin 30 2 * * *",
+			[]string{"30m0s a scheduled", "24h0m0s a scheduled"}},
+		{"an hour that comes twice", "2026-10-25T00:00:00Z", "CRON_TZ=Europe/Berlin 30 2 * * *",
+			[]string{"30m0s a scheduled", "25h30m0s a scheduled"}},
+		{"2038", "2038-01-19T03:00:00Z", "*/10 3 * * *",
+			[]string{"10m0s a scheduled", "20m0s a scheduled", "30m0s a scheduled", "40m0s a scheduled", "50m0s a scheduled",
+				"24h0m0s a scheduled", "24h10m0s a scheduled", "24h20m0s a scheduled", "24h30m0s a scheduled",
+				"24h40m0s a scheduled", "24h50m0s a scheduled"}},
+		{"2038 by distances", "2038-01-19T03:00:00Z", "@every 10h",
+			[]string{"10h0m0s a scheduled", "20h0m0s a scheduled"}},
+	} {
+		bubble(t, c.name, func(t *testing.T) {
+			b := newBench(t, 1)
+			now, err := time.Parse(time.RFC3339, c.now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.putClock(now.Sub(b.start))
+			r := &repository{b: b, last: now}
+			b.Set([]schedule.Job{r.guard(b.job("a", c.line, 0))})
+			b.run()
+			defer b.stop()
+			pass(26 * time.Hour)
+			b.want(c.want...)
+		})
+	}
+}
+
 func TestSet(t *testing.T) {
 	bubble(t, "what is the same goes on", func(t *testing.T) {
 		b := newBench(t, 2)
@@ -297,7 +402,7 @@ func TestSet(t *testing.T) {
 		b := newBench(t, 1)
 		failing := b.failing("failing", "@hourly", 9)
 		failing.Retries, failing.Pause, failing.Group = 9, time.Minute, "x"
-		waiting, running := b.job("waiting", "@hourly", 0), b.job("running", "@hourly", 10*time.Minute)
+		waiting, running := b.job("waiting", "2 0 1 1 1 *", 0), b.job("running", "1 0 1 1 1 *", 10*time.Minute)
 		hanging := b.job("hanging", "@daily", 0)
 		var asks atomic.Int32
 		hanging.Last = func(ctx context.Context) (time.Time, error) {
@@ -308,7 +413,7 @@ func TestSet(t *testing.T) {
 		b.Set([]schedule.Job{failing, running, waiting, hanging})
 		b.run()
 		defer b.stop()
-		pass(time.Hour + time.Second)
+		pass(time.Hour + 3*time.Second)
 		b.Set(nil)
 		synctest.Wait()
 		asked := asks.Load()
@@ -323,7 +428,7 @@ func TestSet(t *testing.T) {
 			t.Errorf("states %+v", s)
 		}
 		pass(2 * time.Hour)
-		b.want("1h0m0s failing scheduled", "1h0m0s running scheduled")
+		b.want("1h0m0s failing scheduled", "1h0m1s running scheduled")
 		if n := asks.Load(); n != asked || n == 0 {
 			t.Errorf("asked %d times, then %d times", asked, n)
 		}

@@ -15,9 +15,10 @@ type entry struct {
 	begun   time.Time     // when the newest run began
 	busy    bool          // a run waits for its turn, runs or pauses
 	run     Run           // does that run; nil before its first try
-	turn    *turn         // of that run, granted or not
+	turn    *turn         // of its try, or of the next one
 	kick    chan struct{} // not nil in a pause: closing it ends the pause
 	asking  context.CancelFunc
+	again   bool // to be asked again whether a run was missed, after the present one
 	state   State
 }
 
@@ -34,6 +35,11 @@ func (e *entry) plan(slot time.Time) {
 	if jitter > 0 {
 		e.due = slot.Add(rand.N(jitter + 1))
 	}
+}
+
+// waits reports whether the job waits for others.
+func (e *entry) waits() bool {
+	return e.turn != nil && (e.turn.place == outside || e.turn.place == asking)
 }
 
 // follow moves the slot after a jump of the wall clock.

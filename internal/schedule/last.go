@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -11,9 +12,14 @@ import (
 // askTimeout bounds one question for Last.
 const askTimeout = 5 * time.Minute
 
+// brake is how long a process waits, at most, before it catches up what was missed
+// before it was started: a small part of the time between two slots. So a process that
+// ends again and again does not begin a run of each job each time.
+func brake(interval, most time.Duration) time.Duration { return min(interval/20, most) }
+
 // ask asks in the background when a job was last done, and catches up if a run
-// was missed since. The mutex is held.
-func (s *Scheduler) ask(e *entry) {
+// was missed since: at once, or after a part of the time given. The mutex is held.
+func (s *Scheduler) ask(e *entry, most time.Duration) {
 	e.stopAsking()
 	if e.job.Last == nil || e.removed || !s.running {
 		return
@@ -23,8 +29,12 @@ func (s *Scheduler) ask(e *entry) {
 	q := &question{mu: &s.mu, e: e, wall: s.Wall, log: s.log, name: e.job.Name}
 	s.wg.Go(func() {
 		defer cancel()
-		if last, ok := q.ask(ctx); ok {
-			s.answer(ctx, e, last)
+		last, ok := q.ask(ctx)
+		if !ok {
+			return
+		}
+		if pause := s.answer(ctx, e, last, most); pause > 0 && Sleep(ctx, pause, nil) {
+			s.answer(ctx, e, last, 0)
 		}
 	})
 }
@@ -89,14 +99,20 @@ func (q *question) try(ctx context.Context) (last time.Time, err error) {
 	return ask(ctx)
 }
 
-// answer compares the time that Last returned with the line.
-func (s *Scheduler) answer(ctx context.Context, e *entry, last time.Time) {
+// answer compares the time that Last returned with the line. It returns how long to wait
+// before a missed run is caught up, if that is not to be done now. A job that was never
+// done waits for nothing.
+func (s *Scheduler) answer(ctx context.Context, e *entry, last time.Time, most time.Duration) (pause time.Duration) {
 	s.mu.Lock()
+	defer s.wake.ring()
+	defer s.mu.Unlock()
 	if ctx.Err() != nil || e.removed || e.job.Line.IsZero() {
-		s.mu.Unlock()
-		return
+		return 0
 	}
 	now := s.Wall()
+	if slot := e.job.Line.Next(now); !last.IsZero() && !slot.IsZero() {
+		pause = brake(e.job.Line.Next(slot).Sub(slot), most)
+	}
 	if last.After(now.Add(jump)) {
 		s.log.Warn("a job was last done in the future: a clock is or was wrong", "job", e.job.Name, "last", last)
 	}
@@ -115,10 +131,18 @@ func (s *Scheduler) answer(ctx context.Context, e *entry, last time.Time) {
 		if next.Before(e.slot) {
 			e.plan(next)
 		}
-	case !e.busy:
-		s.log.Info("a run was missed and is caught up", "job", e.job.Name, "slot", next, "last", last)
+	case e.busy:
+		// The run may have begun long before, as where the host was suspended meanwhile.
+		e.again = true
+	case pause > 0:
+		return pause/2 + rand.N(pause/2+1)
+	default:
+		if last.IsZero() {
+			s.log.Info("there was no run yet, and one begins", "job", e.job.Name)
+		} else {
+			s.log.Info("a run was missed and is caught up", "job", e.job.Name, "slot", next, "last", last)
+		}
 		s.start(e, CaughtUp)
 	}
-	s.mu.Unlock()
-	s.wake.ring()
+	return 0
 }

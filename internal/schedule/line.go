@@ -3,6 +3,8 @@ package schedule
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	_ "time/tzdata" // zones must be known in an image that has no /usr/share/zoneinfo
@@ -56,7 +58,7 @@ func parse(line string, loc *time.Location) (Line, error) {
 	if rest == "" {
 		return Line{}, errors.New("it is empty: " + forms)
 	}
-	parsed, err := parser.Parse(rest)
+	parsed, err := parser.Parse(withSunday(rest))
 	if err != nil {
 		return Line{}, fmt.Errorf("%w: %s", err, forms)
 	}
@@ -82,6 +84,51 @@ func parse(line string, loc *time.Location) (Line, error) {
 		return Line{}, errors.New("no such date ever comes: check the day and the month")
 	}
 	return l, nil
+}
+
+// withSunday writes the weekday 7, which is Sunday in other crons, as 0.
+func withSunday(line string) string {
+	fields := strings.Fields(line)
+	if len(fields) < 5 || strings.HasPrefix(line, "@") {
+		return line
+	}
+	days := strings.Split(fields[len(fields)-1], ",")
+	for i, part := range days {
+		days[i] = sunday(part)
+	}
+	fields[len(fields)-1] = strings.Join(days, ",")
+	return strings.Join(fields, " ")
+}
+
+// sunday rewrites one weekday, or a range that ends with 7, as a list of single days.
+func sunday(part string) string {
+	span, every, stepped := strings.Cut(part, "/")
+	first, last, isRange := strings.Cut(span, "-")
+	if part == "7" {
+		return "0"
+	}
+	from, known := day(first)
+	step, err := 1, error(nil)
+	if stepped {
+		step, err = strconv.Atoi(every)
+	}
+	if !isRange || last != "7" || !known || err != nil || step < 1 {
+		return part // the parser knows it, or says what is wrong
+	}
+	var out []string
+	for d := from; d <= 7; d += step {
+		out = append(out, strconv.Itoa(d%7))
+	}
+	return strings.Join(out, ",")
+}
+
+// day returns the number of a weekday from 0 to 7.
+func day(text string) (int, bool) {
+	if n := slices.Index([]string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}, strings.ToLower(text)); n >= 0 {
+		return n, true
+	}
+	n, err := strconv.Atoi(text)
+	return n, err == nil && n >= 0 && n <= 7
 }
 
 // cutZone takes the zone off the front of a line.

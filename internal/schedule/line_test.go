@@ -330,3 +330,32 @@ func TestLongestHolds(t *testing.T) {
 		}
 	})
 }
+
+// TestSunday: Sunday is 0 and 7, as in other crons.
+func TestSunday(t *testing.T) {
+	for line, same := range map[string]string{
+		"0 3 * * 7": "0 3 * * 0", "0 0 3 * * 7": "0 0 3 * * sun", "0 3 * * 5-7": "0 3 * * 5,6,0",
+		"0 3 * * 0-7":   "0 3 * * 0-6",
+		"0 3 * * 1-7/2": "0 3 * * 1,3,5,0", "0 3 * * Sat-7": "0 3 * * 6,0", "0 3 * * 2,7": "0 3 * * 0,2",
+		"0 3 * * 7-7": "0 3 * * 0", "CRON_TZ=Asia/Tokyo 0 3 * * 7": "CRON_TZ=Asia/Tokyo 0 3 * * 0", "0 3 7 7 *": "0 3 7 7 *",
+	} {
+		got, want := mustParse(t, line), mustParse(t, same)
+		when := at(t, "2026-11-21T12:00:00Z")
+		for range 20 {
+			a, b := got.Next(when), want.Next(when)
+			if !a.Equal(b) {
+				t.Fatalf("%s: got %v after %v, want %v", line, a, when, b)
+			}
+			when = a
+		}
+		if got.String() != line {
+			t.Errorf("%s is shown as %s", line, got)
+		}
+	}
+	for _, line := range []string{
+		"0 3 * * 8", "0 3 * * 7-8", "0 3 * * 7/2", "0 3 * * 5-7/0", "0 3 * * 5-7/x", "0 7 * * -7"} {
+		if l, err := schedule.Parse(line, nil); err == nil {
+			t.Errorf("%s: got %v", line, l)
+		}
+	}
+}

@@ -12,14 +12,15 @@ import (
 // start begins a run. The mutex is held.
 func (s *Scheduler) start(e *entry, why Reason) {
 	e.busy = true
+	r := &runner{mu: &s.mu, e: e, turns: s.turnsOf(e), wall: s.Wall, log: s.log, name: e.job.Name, why: why}
 	// join is called here and not in the goroutine, so that runs wait in the
 	// order in which they came due.
-	e.turn = s.turns.join(e.job.Group)
-	r := &runner{mu: &s.mu, e: e, turns: &s.turns, wall: s.Wall, log: s.log, name: e.job.Name, why: why}
+	r.join()
 	s.wg.Go(func() {
 		began, err := r.run(s.ctx)
-		r.report(began, err)
+		run := r.report(began, err)
 		s.finish(e, began, err)
+		r.free(run)
 	})
 }
 
@@ -39,6 +40,10 @@ func (s *Scheduler) finish(e *entry, began bool, err error) {
 			s.log.Error("a run failed", "job", e.job.Name, "in_a_row", e.state.Failures, "error", err)
 		}
 	}
+	if e.again {
+		e.again = false
+		s.ask(e, 0)
+	}
 	if e.removed {
 		delete(s.entries, e.job.Name)
 	}
@@ -56,26 +61,41 @@ type runner struct {
 
 	why     Reason
 	attempt int // number of the current try, from 1
+	tried   Run // made the last try
 }
 
 // run tries the job until it succeeds or has no tries left. It returns false if no
 // try began.
 func (r *runner) run(ctx context.Context) (began bool, err error) {
-	if !r.takeTurn(ctx) {
+	if !r.enter(ctx) {
 		return false, nil
 	}
 	r.mu.Lock()
 	job := r.e.job
+	pause := patience(job.Pause, r.e.state.Failures)
 	r.mu.Unlock()
-	err = Tries{Retries: job.Retries, Pause: job.Pause, Timeout: job.Timeout}.Do(ctx, r.try, r.rest)
+	err = Tries{Retries: job.Retries, Pause: pause, Timeout: job.Timeout}.Do(ctx, r.try, r.rest)
 	r.mu.Lock()
 	r.giveBack()
 	r.mu.Unlock()
 	return true, err
 }
 
-// takeTurn waits for the turn. It returns false if the run must not go on.
-func (r *runner) takeTurn(ctx context.Context) bool {
+// join queues the next try. The mutex is held.
+func (r *runner) join() {
+	failures := r.e.state.Failures
+	switch {
+	case r.why == Manual:
+		failures = 0 // somebody waits for it
+	case r.e.state.Ended.IsZero():
+		failures = 1 // nobody knows yet whether it can succeed
+	}
+	r.e.turn = r.turns.join(r.e.job.Group, r.e.job.Lane, failures)
+}
+
+// enter waits until the next try may begin. It returns false if the run must not go
+// on.
+func (r *runner) enter(ctx context.Context) bool {
 	r.mu.Lock()
 	t := r.e.turn
 	r.mu.Unlock()
@@ -83,35 +103,30 @@ func (r *runner) takeTurn(ctx context.Context) bool {
 		return false
 	}
 	select {
-	case <-t.ready:
+	case <-t.entered:
 	case <-ctx.Done():
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if t.granted && ctx.Err() == nil && !r.e.removed {
+	if t.place == room && ctx.Err() == nil && !r.e.removed {
 		return true
 	}
 	r.giveBack()
 	return false
 }
 
-// giveBack ends the turn, whether it was granted or not. The mutex is held.
+// giveBack ends the try for the others, or takes it out of their queue. The mutex is
+// held.
 func (r *runner) giveBack() {
-	e := r.e
-	if e.turn == nil {
-		return
+	if t := r.e.turn; t != nil {
+		r.turns.done(t)
 	}
-	if e.turn.granted {
-		r.turns.done(e.turn)
-	} else {
-		r.turns.leave(e.turn)
-	}
-	e.turn = nil
+	r.e.turn = nil
 }
 
 // begin records that a try begins, and returns the run: a manual one may have
 // taken the place of the one before.
-func (r *runner) begin() Run {
+func (r *runner) begin(ctx context.Context) (Run, *Turn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e, now := r.e, r.wall()
@@ -123,20 +138,25 @@ func (r *runner) begin() Run {
 	if e.run == nil {
 		e.run = e.job.New()
 	}
-	return e.run
+	l, _ := ctx.(*limit)
+	return e.run, newTurn(r.mu, r.turns, e.turn, l)
 }
 
 // try tries the run. A panic becomes an error, so that other jobs go on.
 func (r *runner) try(ctx context.Context) (err error) {
 	r.attempt++
-	run := r.begin()
+	run, turn := r.begin(ctx)
 	defer func() {
 		if v := recover(); v != nil {
 			logPanic(r.log, r.name, v)
 			err = fmt.Errorf("panic: %v", v)
 		}
+		r.mu.Lock()
+		turn.stop()
+		r.mu.Unlock()
+		r.tried = run
 	}()
-	return run.Try(ctx, r.why)
+	return run.Try(ctx, r.why, turn)
 }
 
 // logPanic logs a recovered panic with the stack of its caller.
@@ -154,13 +174,26 @@ func (r *runner) done(run Run, err error) {
 	run.Done(err)
 }
 
-// rest pauses after a try that failed, and waits for another turn. It returns
+// free calls Free of a run; nil is allowed.
+func (r *runner) free(run Run) {
+	defer func() {
+		if v := recover(); v != nil {
+			logPanic(r.log, r.name, v)
+		}
+	}()
+	if run != nil {
+		run.Free()
+	}
+}
+
+// rest pauses after a try that failed, and waits until another may begin. It returns
 // false if there is to be no other try.
 func (r *runner) rest(ctx context.Context, pause time.Duration, err error) bool {
 	kick := r.endTry(ctx, pause, err)
 	if kick == nil {
 		return false
 	}
+	r.free(r.tried)
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
@@ -170,10 +203,13 @@ func (r *runner) rest(ctx context.Context, pause time.Duration, err error) bool 
 	case <-ctx.Done():
 	}
 	r.rejoin()
-	return r.takeTurn(ctx)
+	l, _ := ctx.(*limit)
+	l.pause()
+	defer l.resume()
+	return r.enter(ctx)
 }
 
-// endTry gives back the turn after a try that failed. It returns nil if there is
+// endTry lets others go on after a try that failed. It returns nil if there is
 // to be no other, or else a channel that is closed to end the pause early.
 func (r *runner) endTry(ctx context.Context, pause time.Duration, err error) (kick <-chan struct{}) {
 	r.mu.Lock()
@@ -201,19 +237,19 @@ func (e *entry) unpause() {
 	}
 }
 
-// rejoin waits for another turn after a pause.
+// rejoin queues the next try after a pause.
 func (r *runner) rejoin() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.e
 	e.kick = nil
 	if !e.removed {
-		e.turn = r.turns.join(e.job.Group)
+		r.join()
 	}
 }
 
-// report gives the result to the run.
-func (r *runner) report(began bool, err error) {
+// report gives the result to the run, and returns the run; nil: there is none.
+func (r *runner) report(began bool, err error) Run {
 	r.mu.Lock()
 	run := r.e.run
 	r.e.run = nil
@@ -224,4 +260,5 @@ func (r *runner) report(began bool, err error) {
 	case run != nil:
 		r.done(run, ErrNotRun)
 	}
+	return run
 }

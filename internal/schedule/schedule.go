@@ -1,5 +1,5 @@
 // Package schedule reads cron lines and runs jobs by them. A job never overlaps
-// itself, and a limit bounds how many jobs run at once.
+// itself, and a limit bounds how many jobs do something expensive at once.
 package schedule
 
 import (
@@ -33,6 +33,12 @@ const (
 type Job struct {
 	Name  string
 	Group string
+	// Aside jobs take no turn of the others, whatever their groups, so they never delay
+	// them. One aside job runs at a time.
+	Aside bool
+	// Lane is where the bytes of the job go. Runs that hang there leave turns for
+	// other lanes. An empty Lane sets no bound.
+	Lane string
 	// Line says when to run. A job with the zero Line runs only when triggered.
 	Line Line
 	// Jitter is the longest random delay of a scheduled run. No delay reaches the
@@ -48,28 +54,33 @@ type Job struct {
 	// first turn.
 	New func() Run
 	// Retries is how often a failed run is tried again before the next slot. The
-	// pauses grow, beginning with about Pause (default 10 s). Other jobs may run in
-	// the pauses.
+	// pauses grow, beginning with about Pause (default 10 s), twice as long for each run
+	// in a row that failed before. Other jobs may run in the pauses.
 	Retries int
 	Pause   time.Duration
-	// Timeout bounds a run with all its retries; 0 sets no bound.
+	// Timeout bounds a run with all its retries; 0 sets no bound. The time in which a
+	// run waits for others does not count.
 	Timeout time.Duration
 }
 
 // Run does a job once, with all its tries. Its methods are never called at the
 // same time.
 type Run interface {
-	// Try does the work. After an error marked by [Permanent] it is not tried again.
-	Try(ctx context.Context, why Reason) error
+	// Try does the work. Before it does anything expensive it takes the turn. After an
+	// error marked by [Permanent] it is not tried again.
+	Try(ctx context.Context, why Reason, turn *Turn) error
 	// Done receives the result of the last try.
 	Done(err error)
+	// Free is called after each try, and after Done: from then on [Scheduler.Trigger]
+	// accepts the job again.
+	Free()
 }
 
 // State describes a job and its last run.
 type State struct {
 	Name     string
 	Running  bool      // or pausing before its next try
-	Waiting  bool      // for its turn
+	Waiting  bool      // for a room or its turn
 	Next     time.Time // with its jitter; zero if no run is planned
 	Started  time.Time // of the running or last run
 	Ended    time.Time

@@ -28,6 +28,10 @@ type Scheduler struct {
 	// default is the wall clock of the system.
 	Wall func() time.Time
 
+	// Brake is the longest wait before a run is caught up that was missed before Run. It
+	// may be set before Run. The default is one minute.
+	Brake time.Duration
+
 	log  *slog.Logger
 	wake bell
 	wg   sync.WaitGroup // runs, and questions for Last
@@ -38,22 +42,25 @@ type Scheduler struct {
 	started bool // Run was called
 	entries map[string]*entry
 	turns   turns
+	aside   turns // of the jobs that run beside the others
 	clock   clock
 }
 
-// New returns a scheduler without jobs. It runs at most limit jobs at once; a
-// limit below one means one.
+// New returns a scheduler without jobs. It gives at most limit turns at once; a limit
+// below one means one.
 func New(limit int, log *slog.Logger) *Scheduler {
 	return &Scheduler{
 		log:     log,
+		Brake:   time.Minute,
 		Wall:    func() time.Time { return time.Now().Round(0) },
 		wake:    make(bell, 1),
 		entries: map[string]*entry{},
-		turns:   turns{limit: max(1, limit), groups: map[string]bool{}},
+		turns:   newTurns(limit),
+		aside:   newTurns(1),
 	}
 }
 
-// SetLimit changes how many jobs run at once. Running ones go on.
+// SetLimit changes how many turns there are at once. Running jobs go on.
 func (s *Scheduler) SetLimit(limit int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,7 +98,7 @@ func (s *Scheduler) Set(jobs []Job) {
 			e.job, e.removed = j, false
 			if s.running {
 				e.plan(j.Line.Next(now))
-				s.ask(e)
+				s.ask(e, 0)
 			}
 		default:
 			moved := !e.job.Line.Equal(j.Line)
@@ -110,13 +117,21 @@ func (s *Scheduler) remove(e *entry) {
 	e.removed = true
 	e.plan(time.Time{})
 	e.stopAsking()
-	if e.turn != nil && !e.turn.granted {
-		s.turns.leave(e.turn)
+	if e.turn != nil {
+		s.turnsOf(e).remove(e.turn)
 	}
 	e.unpause()
 	if !e.busy {
 		delete(s.entries, e.job.Name)
 	}
+}
+
+// turnsOf returns the turns that the job takes.
+func (s *Scheduler) turnsOf(e *entry) *turns {
+	if e.job.Aside {
+		return &s.aside
+	}
+	return &s.turns
 }
 
 // Run runs jobs until ctx ends. Then it cancels the running jobs, waits for them
@@ -134,7 +149,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	s.clock = clock{now, time.Now()}
 	for _, e := range s.entries {
 		e.plan(e.job.Line.Next(now))
-		s.ask(e)
+		s.ask(e, s.Brake)
 	}
 	s.mu.Unlock()
 
@@ -196,7 +211,7 @@ func (s *Scheduler) watchClock(now time.Time) {
 	s.log.Warn("the clock has jumped, or the host was suspended", "by", by.Round(time.Second))
 	for _, e := range s.entries {
 		e.follow(by, now)
-		s.ask(e)
+		s.ask(e, 0)
 	}
 }
 
@@ -216,7 +231,7 @@ func (s *Scheduler) fire(e *entry, now time.Time) {
 	case e.job.Last == nil:
 		s.log.Warn("a slot was missed", "job", e.job.Name, "slot", slot)
 	default:
-		s.ask(e)
+		s.ask(e, 0)
 	}
 }
 
@@ -259,7 +274,7 @@ func (s *Scheduler) States() []State {
 	for _, e := range s.entries {
 		state := e.state
 		state.Next = e.due
-		state.Waiting = e.turn != nil && !e.turn.granted
+		state.Waiting = e.waits()
 		out = append(out, state)
 	}
 	slices.SortFunc(out, func(a, b State) int { return cmp.Compare(a.Name, b.Name) })

@@ -1,10 +1,10 @@
 package schedule_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -27,6 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // bench runs a scheduler in a bubble and writes down what it does.
 type bench struct {
 	*schedule.Scheduler
+	logged bytes.Buffer // read it when nothing runs
 	t      *testing.T
 	start  time.Time
 	cancel context.CancelFunc
@@ -40,9 +41,9 @@ type bench struct {
 
 func newBench(t *testing.T, limit int) *bench {
 	t.Helper()
-	b := &bench{Scheduler: schedule.New(limit, slog.New(slog.NewTextHandler(io.Discard, nil))), t: t, start: time.Now(),
-		done: make(chan error, 1)}
-	b.Scheduler.Wall = b.wall
+	b := &bench{t: t, start: time.Now(), done: make(chan error, 1)}
+	b.Scheduler = schedule.New(limit, slog.New(slog.NewTextHandler(&b.logged, nil)))
+	b.Scheduler.Wall, b.Scheduler.Brake = b.wall, 0
 	return b
 }
 
@@ -147,9 +148,22 @@ func (b *bench) job(name, line string, takes time.Duration) schedule.Job {
 type run struct {
 	try  func(context.Context, schedule.Reason) error
 	done func(error)
+	free func()
 }
 
-func (r *run) Try(ctx context.Context, why schedule.Reason) error { return r.try(ctx, why) }
+func (r *run) Try(ctx context.Context, why schedule.Reason, turn *schedule.Turn) error {
+	if err := turn.Take(ctx); err != nil {
+		return err
+	}
+	turn.Moved(true)
+	return r.try(ctx, why)
+}
+
+func (r *run) Free() {
+	if r.free != nil {
+		r.free()
+	}
+}
 
 func (r *run) Done(err error) {
 	if r.done != nil {
@@ -275,7 +289,7 @@ func TestTurns(t *testing.T) {
 		b.run()
 		defer b.stop()
 		pass(65 * time.Minute)
-		if s := b.state("c"); !s.Waiting || s.Running {
+		if s := b.state("c"); !s.Waiting {
 			t.Errorf("state %+v", s)
 		}
 		if err := b.Trigger("c", nil); !errors.Is(err, schedule.ErrRunning) {
@@ -300,23 +314,26 @@ func TestTurns(t *testing.T) {
 	})
 	bubble(t, "what waits is not queued twice", func(t *testing.T) {
 		b := newBench(t, 1)
-		b.Set([]schedule.Job{b.job("long", "0 1 1 1 *", 3*time.Hour), b.job("short", "@every 30m", time.Minute)})
+		b.Set([]schedule.Job{b.job("long", "59 0 1 1 *", 3*time.Hour-30*time.Second),
+			b.job("short", "@every 30m", time.Minute)})
 		b.run()
 		defer b.stop()
 		pass(301 * time.Minute)
-		b.want("30m0s short scheduled", "1h0m0s long scheduled", "4h0m0s short scheduled", "4h30m0s short scheduled",
+		b.want("30m0s short scheduled", "59m0s long scheduled", "3h58m30s short scheduled",
+			"4h0m0s short scheduled", "4h30m0s short scheduled",
 			"5h0m0s short scheduled")
 	})
 	bubble(t, "a higher limit takes effect at once", func(t *testing.T) {
 		b := newBench(t, 0) // which is one
-		b.Set([]schedule.Job{b.job("a", "@hourly", 10*time.Minute), b.job("b", "@hourly", 10*time.Minute),
-			b.job("c", "@hourly", 10*time.Minute)})
+		b.Set([]schedule.Job{b.job("a", "0 0-9 * * *", 10*time.Minute), b.job("b", "1 0-9 * * *", 10*time.Minute),
+			b.job("c", "2 0-9 * * *", 10*time.Minute)})
 		b.run()
 		defer b.stop()
-		pass(61 * time.Minute)
+		pass(63 * time.Minute)
 		b.SetLimit(2)
 		pass(20 * time.Minute)
-		b.want("1h0m0s a scheduled", "1h1m0s b scheduled", "1h10m0s c scheduled")
+		b.want("1m0s b scheduled", "11m0s c scheduled", "1h0m0s a scheduled", "1h3m0s b scheduled",
+			"1h10m0s c scheduled")
 	})
 }
 
@@ -325,7 +342,7 @@ func TestRetries(t *testing.T) {
 		b := newBench(t, 1)
 		var at []time.Duration
 		j := b.failing("a", "@daily", 3)
-		run := j.New().Try
+		run := j.New().(*run).try
 		j.New = does(func(ctx context.Context, why schedule.Reason) error {
 			at = append(at, time.Since(b.start)-24*time.Hour)
 			return run(ctx, why)
@@ -457,7 +474,7 @@ func TestRetries(t *testing.T) {
 	bubble(t, "a time-out bounds all tries", func(t *testing.T) {
 		b := newBench(t, 1)
 		j := b.failing("a", "@hourly", 1)
-		first := j.New().Try
+		first := j.New().(*run).try
 		j.New = does(func(ctx context.Context, why schedule.Reason) error {
 			if err := first(ctx, why); err != nil {
 				return err
@@ -523,6 +540,7 @@ func TestTrigger(t *testing.T) {
 			if err := b.Trigger(name, nil); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
+			synctest.Wait() // whoever asks first has the turn
 		}
 		synctest.Wait()
 		b.want("1h11m0s a manual")

@@ -10,14 +10,18 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// maxPause is the longest pause between two tries.
-const maxPause = 5 * time.Minute
+const (
+	firstPause = 10 * time.Second // about, after the first try
+	maxPause   = 5 * time.Minute  // between two tries, at most
+)
 
 // Tries says how often and for how long something is tried.
 type Tries struct {
 	Retries int           // after the first try
 	Pause   time.Duration // before the second try, about; 0 means 10 s
-	Timeout time.Duration // of all tries with their pauses; 0 sets no bound
+	// Timeout is for all tries with their pauses, but without the waits of a
+	// [Scheduler] for rooms and turns; 0 sets no bound.
+	Timeout time.Duration
 }
 
 // Do calls try until it succeeds, fails for good, or no retry is left, and returns
@@ -29,10 +33,9 @@ func (t Tries) Do(
 	rest func(ctx context.Context, pause time.Duration, err error) bool,
 ) error {
 	if t.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, t.Timeout,
-			fmt.Errorf("the run took longer than its time-out of %s", t.Timeout))
-		defer cancel()
+		l := newLimit(ctx, t.Timeout, fmt.Errorf("the run took longer than its time-out of %s", t.Timeout))
+		defer l.end()
+		ctx = l
 	}
 	pauses := NewBackoff(t.Pause)
 	for n := 0; ; n++ {
@@ -60,12 +63,24 @@ func Sleep(ctx context.Context, d time.Duration, _ error) bool {
 	}
 }
 
+// patience is the pause after the first try of a run that follows failed ones: a job
+// that has failed for long is tried less often.
+func patience(pause time.Duration, failures int) time.Duration {
+	pause = cmp.Or(pause, firstPause)
+	for range failures {
+		if pause *= 2; pause >= maxPause {
+			return maxPause
+		}
+	}
+	return pause
+}
+
 // NewBackoff returns the pauses between the tries of a job. The first is about
 // first long (10 s if first is 0), each next one twice as long, at most five
 // minutes.
 func NewBackoff(first time.Duration) *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
-	b.InitialInterval = cmp.Or(first, 10*time.Second)
+	b.InitialInterval = cmp.Or(first, firstPause)
 	b.Multiplier = 2
 	b.MaxInterval = maxPause
 	return b

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/etcd-backupd/backupd/internal/server"
+	"github.com/etcd-backupd/backupd/internal/server/callers"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
@@ -131,7 +132,9 @@ func TestNoSecretsInLogs(t *testing.T) {
 
 func TestClientCertificates(t *testing.T) {
 	ours, others := testserver.NewAuthority(t), testserver.NewAuthority(t)
-	o := server.Options{ClientCAFile: ours.File, ReadTokensFile: tokenFile(t, readToken)}
+	o := server.Options{ClientCAFile: ours.File, ReadTokensFile: tokenFile(t, readToken),
+		Callers: []callers.Caller{{Certificate: "operator", Operate: true}, {Certificate: "colleague", Operate: true},
+			{Certificate: "reader"}, {Certificate: "team", Clusters: []string{"other"}}}}
 	o.CertFile, o.KeyFile = ours.Issue(t, "server")
 	r := start(t, o)
 	transport := r.client.Transport.(*http.Transport)
@@ -167,6 +170,20 @@ func TestClientCertificates(t *testing.T) {
 	with(pair)
 	if resp, _ := r.do(t, "POST", prod+"/backups", ""); resp.StatusCode != http.StatusAccepted {
 		t.Errorf("with a certificate: %s", resp.Status)
+	}
+	with(loadPair(t, ours, "reader"))
+	if resp, _ := r.do(t, "GET", api+"/jobs", ""); resp.StatusCode != http.StatusOK {
+		t.Errorf("a reader: %s", resp.Status)
+	}
+	if p := r.problem(t, http.StatusForbidden, "POST", prod+"/backups", ""); !strings.Contains(p.Detail, "operate") {
+		t.Errorf("a reader operates: %+v", p)
+	}
+	with(loadPair(t, ours, "clerk")) // of the right authority, and named nowhere
+	if p := r.problem(t, http.StatusForbidden, "GET", api+"/jobs", ""); !strings.Contains(p.Detail, "clerk") {
+		t.Errorf("a certificate without rights: %+v", p)
+	}
+	if resp, _ := r.do(t, "GET", api+"/jobs", "", "Authorization: Bearer "+readToken); resp.StatusCode != http.StatusOK {
+		t.Errorf("with a token besides: %s", resp.Status)
 	}
 	with(loadPair(t, others, "stranger"))
 	refused("a certificate of another authority")
@@ -251,13 +268,16 @@ func TestNew_Errors(t *testing.T) {
 		o    server.Options
 		want string
 	}{
-		{"NoAddress", server.Options{}, "no address to listen on"},
 		{"NoPort", server.Options{Listen: "127.0.0.1"}, "missing port"},
 		{"Taken", server.Options{Listen: taken}, "address already in use"},
 		{"CertWithoutKey", server.Options{CertFile: cert}, "belong together"},
 		{"AuthorityAlone", server.Options{ClientCAFile: ca.File}, "client-ca-file needs both"},
 		{"NoSuchCert", server.Options{CertFile: "none.pem", KeyFile: key}, "read server certificate: open none.pem"},
 		{"KeyOfAnother", server.Options{CertFile: ca.File, KeyFile: key}, "private key does not match"},
+		{"AuthorityOfNobody", server.Options{CertFile: cert, KeyFile: key, ClientCAFile: ca.File}, "name those who may call"},
+		{"NobodysCertificate", server.Options{Callers: []callers.Caller{{Certificate: "x"}}}, "needs client-ca-file"},
+		{"UnknownCaller", server.Options{Callers: []callers.Caller{{}}}, "by a certificate or by a file of tokens"},
+		{"TokensOfACaller", server.Options{Callers: []callers.Caller{{TokensFile: empty}}}, "holds no token"},
 		{"AuthorityWithoutCertificate", server.Options{CertFile: cert, KeyFile: key, ClientCAFile: empty},
 			"holds no certificate"},
 		{"NoSuchTokens", server.Options{ReadTokensFile: "none"}, "read read tokens: open none"},
@@ -272,7 +292,7 @@ func TestNew_Errors(t *testing.T) {
 		{"EmptyHost", server.Options{AllowedHosts: []string{""}}, "allowed host"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if c.o.Listen == "" && c.name != "NoAddress" {
+			if c.o.Listen == "" {
 				c.o.Listen = "127.0.0.1:0"
 			}
 			c.o.Backend, c.o.Metrics = newBackend(), metrics()

@@ -23,7 +23,7 @@ func HandlerForTest(t testing.TB, o Options) http.Handler {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return s.handler
+	return s.api
 }
 
 // ServeForTest hands one request to a handler, as net/http parses it off the

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/jsonschema-go/jsonschema"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/server/callers"
 )
 
 const apiPrefix = "/api/v1"
@@ -49,52 +51,52 @@ func routes(metrics http.Handler) []route {
 		snapshot = cluster + "/snapshots/{id}"
 	)
 	return []route{
-		{method: "GET", path: "/healthz", scope: scopeNone, id: "health",
+		{method: "GET", path: "/healthz", scope: callers.None, id: "health",
 			summary: "Whether the process is alive", endpoint: text(health)},
-		{method: "GET", path: "/readyz", scope: scopeNone, id: "ready",
+		{method: "GET", path: "/readyz", scope: callers.None, id: "ready",
 			summary:  "Whether the daemon guards its clusters, or why not",
 			endpoint: text(ready, http.StatusServiceUnavailable)},
-		{method: "GET", path: "/metrics", scope: scopeRead, id: "metrics",
+		{method: "GET", path: "/metrics", scope: callers.Read, whole: true, id: "metrics",
 			summary: "Metrics for Prometheus", endpoint: pass(metrics)},
-		{method: "GET", path: apiPrefix + "/openapi.json", scope: scopeRead, id: "describe",
+		{method: "GET", path: apiPrefix + "/openapi.json", scope: callers.Read, id: "describe",
 			summary: "This document", endpoint: get(describe)},
-		{method: "GET", path: apiPrefix + "/clusters", scope: scopeRead, id: "listClusters",
+		{method: "GET", path: apiPrefix + "/clusters", scope: callers.Read, id: "listClusters",
 			summary: "Status of all clusters, once for each repository that keeps one", endpoint: get(listClusters)},
-		{method: "GET", path: cluster, scope: scopeRead, id: "getCluster",
+		{method: "GET", path: cluster, scope: callers.Read, id: "getCluster",
 			summary: "Status of one cluster", endpoint: get(getCluster, http.StatusNotFound)},
-		{method: "GET", path: cluster + "/snapshots", scope: scopeRead, id: "listSnapshots",
+		{method: "GET", path: cluster + "/snapshots", scope: callers.Read, id: "listSnapshots",
 			summary: "The snapshots of a cluster, the newest first",
 			query:   []parameter{limitParameter, afterParameter}, endpoint: get(listSnapshots, http.StatusNotFound)},
-		{method: "GET", path: snapshot, scope: scopeRead, id: "getSnapshot",
+		{method: "GET", path: snapshot, scope: callers.Read, id: "getSnapshot",
 			summary: "One snapshot with its manifest", endpoint: get(getSnapshot, http.StatusNotFound)},
-		{method: "PUT", path: snapshot + "/pin", scope: scopeOperate, id: "pinSnapshot",
+		{method: "PUT", path: snapshot + "/pin", scope: callers.Operate, id: "pinSnapshot",
 			summary:  "Pin a snapshot: no prune removes it",
 			endpoint: put(pinSnapshot, http.StatusNotFound, http.StatusConflict)},
-		{method: "POST", path: cluster + "/backups", scope: scopeOperate, id: "startBackup",
+		{method: "POST", path: cluster + "/backups", scope: callers.Operate, id: "startBackup",
 			summary: "Start a backup now", endpoint: start(startBackup, http.StatusNotFound, http.StatusConflict)},
-		{method: "POST", path: cluster + "/verifications", scope: scopeOperate, id: "startVerification",
+		{method: "POST", path: cluster + "/verifications", scope: callers.Operate, id: "startVerification",
 			summary:  "Start to read a snapshot back and verify it",
 			endpoint: start(startVerification, http.StatusNotFound, http.StatusConflict)},
-		{method: "GET", path: cluster + "/prune-plan", scope: scopeRead, id: "getPrunePlan",
+		{method: "GET", path: cluster + "/prune-plan", scope: callers.Read, id: "getPrunePlan",
 			summary:  "The snapshots that a prune would remove now, and why; nothing is removed",
 			endpoint: get(getPrunePlan, http.StatusNotFound)},
-		{method: "GET", path: apiPrefix + "/jobs", scope: scopeRead, id: "listJobs",
+		{method: "GET", path: apiPrefix + "/jobs", scope: callers.Read, id: "listJobs",
 			summary: "Running jobs and the last finished ones, the newest first", endpoint: get(listJobs)},
-		{method: "GET", path: apiPrefix + "/jobs/{id}", scope: scopeRead, id: "getJob",
+		{method: "GET", path: apiPrefix + "/jobs/{id}", scope: callers.Read, id: "getJob",
 			summary: "One job", endpoint: get(getJob, http.StatusNotFound)},
-		{method: "GET", path: apiPrefix + "/jobs/{id}/events", scope: scopeRead, id: "watchJob",
+		{method: "GET", path: apiPrefix + "/jobs/{id}/events", scope: callers.Read, id: "watchJob",
 			summary:  "One job as server-sent events of the type job, until the job has ended",
 			endpoint: events(watchJob, http.StatusNotFound)},
-		{method: "GET", path: apiPrefix + "/events", scope: scopeRead, id: "watchJobs",
+		{method: "GET", path: apiPrefix + "/events", scope: callers.Read, id: "watchJobs",
 			summary: "All jobs as server-sent events of the type job", endpoint: events(watchJobs)},
 	}
 }
 
 // text answers "ok" in plain text, or with the error of f.
-func text(f func(s *Server) error, problems ...int) endpoint {
+func text(f func(s *Server, r *http.Request) error, problems ...int) endpoint {
 	return endpoint{status: http.StatusOK, media: "text/plain", problems: problems,
-		serve: func(s *Server, w http.ResponseWriter, _ *http.Request, _ []byte) error {
-			if err := f(s); err != nil {
+		serve: func(s *Server, w http.ResponseWriter, r *http.Request, _ []byte) error {
+			if err := f(s, r); err != nil {
 				return err
 			}
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -103,16 +105,21 @@ func text(f func(s *Server) error, problems ...int) endpoint {
 		}}
 }
 
-func health(*Server) error { return nil }
+func health(*Server, *http.Request) error { return nil }
 
-func ready(s *Server) error {
+// ready tells the reason, which names clusters and addresses, only to who may read all.
+func ready(s *Server, r *http.Request) error {
 	err := s.backend.Ready()
 	if err == nil {
 		return nil
 	}
+	if !sees(r.Context(), "") {
+		return newProblem(http.StatusServiceUnavailable, "some cluster is not guarded").
+			withHint("the daemon's log says which; so does this address, with a token that may read all clusters")
+	}
 	p := newProblem(http.StatusServiceUnavailable, "%s", err)
 	if hinted := new(backup.HintError); errors.As(err, &hinted) {
-		p.Hint = hinted.Hint
+		p.Hint = hinted.Configured()
 	}
 	return p
 }
@@ -125,16 +132,26 @@ func pass(h http.Handler) endpoint {
 		}}
 }
 
-func listClusters(s *Server, _ *http.Request) (ClusterList, error) {
-	return ClusterList{append([]Cluster{}, s.backend.Clusters()...)}, nil
+func listClusters(s *Server, r *http.Request) (ClusterList, error) {
+	list := ClusterList{[]Cluster{}}
+	for _, c := range s.backend.Clusters() {
+		if sees(r.Context(), c.Name) {
+			list.Clusters = append(list.Clusters, c)
+		}
+	}
+	return list, nil
 }
 
 func getCluster(s *Server, r *http.Request) (Cluster, error) {
 	repository, name := r.PathValue("repository"), r.PathValue("cluster")
 	for _, c := range s.backend.Clusters() {
-		if c.Repository == repository && c.Name == name {
-			return c, nil
+		if c.Repository != repository || c.Name != name || !sees(r.Context(), name) {
+			continue
 		}
+		if !mayUse(r.Context(), name) {
+			return Cluster{}, tooLittle(callers.Operate)
+		}
+		return c, nil
 	}
 	return Cluster{}, fmt.Errorf("cluster %q in repository %q: %w", name, repository, ErrNotFound)
 }
@@ -242,12 +259,16 @@ func getPrunePlan(s *Server, r *http.Request) (PrunePlan, error) {
 	return plan, nil
 }
 
-func listJobs(s *Server, _ *http.Request) (JobList, error) {
-	return JobList{append([]Job{}, s.backend.Jobs()...)}, nil
+// jobsFor returns the jobs that the caller may know of.
+func jobsFor(s *Server, r *http.Request) []Job {
+	return slices.DeleteFunc(append([]Job{}, s.backend.Jobs()...),
+		func(j Job) bool { return !sees(r.Context(), j.Cluster) })
 }
 
+func listJobs(s *Server, r *http.Request) (JobList, error) { return JobList{jobsFor(s, r)}, nil }
+
 func getJob(s *Server, r *http.Request) (Job, error) {
-	for _, j := range s.backend.Jobs() {
+	for _, j := range jobsFor(s, r) {
 		if j.ID == r.PathValue("id") {
 			return j, nil
 		}

@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+
+	"github.com/etcd-backupd/backupd/internal/server/callers"
 )
 
 // harden wraps the handler of all requests: it sets headers, checks every request
@@ -25,7 +27,7 @@ func (s *Server) harden(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-store")
-		if p := s.hosts.check(r); p != nil {
+		if p := s.front.Load().hosts.check(r); p != nil {
 			p.write(rec)
 			return
 		}
@@ -71,7 +73,7 @@ func (s *Server) finish(rec *recorder, r *http.Request, began time.Time) {
 	}
 	s.log.LogAttrs(r.Context(), slog.LevelDebug, "request",
 		slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", rec.status),
-		slog.Int64("bytes", rec.bytes), slog.String("remote", remoteHost(r)), slog.Duration("took", time.Since(began)))
+		slog.Int64("bytes", rec.bytes), slog.String("remote", callers.Address(r)), slog.Duration("took", time.Since(began)))
 	if v != nil {
 		panic(v)
 	}
@@ -108,10 +110,12 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 // same origin to a browser, and only the name reveals them.
 type hosts map[string]bool
 
-func newHosts(listen string, allowed []string) (hosts, error) {
+func newHosts(listen, allowed []string) (hosts, error) {
 	h := hosts{"localhost": true}
-	if host, _, err := net.SplitHostPort(listen); err == nil && host != "" {
-		h[canonical(host)] = true
+	for _, address := range listen {
+		if host, _, err := net.SplitHostPort(address); err == nil && host != "" {
+			h[canonical(host)] = true
+		}
 	}
 	for _, name := range allowed {
 		_, err := netip.ParseAddr(name)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/server"
+	"github.com/etcd-backupd/backupd/internal/server/callers"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
@@ -30,7 +31,8 @@ func TestNew_RefusesToBeReachableByAll(t *testing.T) {
 		{"TLSForAnybody", server.Options{CertFile: cert, KeyFile: key}, true},
 		{"TLSAndReadTokens", server.Options{CertFile: cert, KeyFile: key, ReadTokensFile: tokens}, false},
 		{"TLSAndOperateTokens", server.Options{CertFile: cert, KeyFile: key, OperateTokensFile: tokens}, false},
-		{"TLSAndClientCertificates", server.Options{CertFile: cert, KeyFile: key, ClientCAFile: ca.File}, false},
+		{"TLSAndClientCertificates", server.Options{CertFile: cert, KeyFile: key, ClientCAFile: ca.File,
+			Callers: []callers.Caller{{Certificate: "prometheus"}}}, false},
 	} {
 		for _, listen := range []string{"0.0.0.0:0", ":0", "[::]:0", "127.0.0.1:0", "localhost:0"} {
 			t.Run(c.name+"/"+listen, func(t *testing.T) {

@@ -4,17 +4,15 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/netutil"
-
-	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/server/callers"
 )
 
 // Limits of a caller.
@@ -27,22 +25,27 @@ const (
 	shutdownGrace     = 10 * time.Second
 	maxHeaderBytes    = 16 << 10
 	maxBodyBytes      = 64 << 10
-	maxConnections    = 256
 )
 
 // Options configure a [Server].
 type Options struct {
-	// Listen is host:port. Anything but loopback needs TLS and credentials.
+	// Listen is host:port. Anything but loopback needs TLS and credentials. Without it
+	// nothing but MetricsListen is served.
 	Listen string
-	// CertFile and KeyFile are the server's certificate and key. ClientCAFile is
-	// the authority of client certificates, which allow everything. These files
-	// and those of tokens are read again when they change.
+	// MetricsListen is host:port of a second address, which answers GET /metrics, /healthz
+	// and /readyz alone, in plain HTTP and without credentials.
+	MetricsListen string
+	// CertFile and KeyFile are the server's certificate and key. ClientCAFile is the
+	// authority of client certificates. These files and those of tokens are read again
+	// when they change.
 	CertFile, KeyFile, ClientCAFile string
-	// Token files hold bearer tokens, one a line, at most two each. With a token
-	// file or a ClientCAFile, credentials are needed on loopback too.
+	// Callers are those who may call, besides the holders of the following tokens. Where
+	// there is any, credentials are needed on loopback too.
+	Callers []callers.Caller
+	// Token files hold bearer tokens for all clusters, one a line, at most two each.
 	ReadTokensFile, OperateTokensFile string
-	// AllowedHosts are the names that callers may use, without scheme and port,
-	// besides those that follow from Listen.
+	// AllowedHosts are the names that callers may use, without scheme and port, besides
+	// those that follow from the addresses.
 	AllowedHosts []string
 	Backend      Backend      // required
 	Metrics      http.Handler // required; answers GET /metrics
@@ -50,129 +53,124 @@ type Options struct {
 	Version      string       // of backupd, for the OpenAPI document
 }
 
-// Server is the HTTP side of one daemon. It owns its address from [New] on.
+// Server is the HTTP side of one daemon. It owns its addresses from [New] on.
 type Server struct {
 	backend  Backend
 	log      *slog.Logger
-	listener net.Listener
-	tls      *tls.Config // nil: plain HTTP
-	guard    *guard
-	hosts    hosts
-	handler  http.Handler
+	front    atomic.Pointer[front]
+	api      http.Handler
+	metrics  http.Handler
 	document []byte // OpenAPI
 
 	hub      hub
 	streams  chan struct{} // one for each stream of events
 	stopping chan struct{} // closed when Run ends
+
+	mu    sync.Mutex // guards what follows
+	doors map[side]*door
+	life  *life // nil: it does not run yet
+	ended bool
 }
 
-// New checks the options, reads the files and opens the listener, which
-// [Server.Run] or [Server.Close] closes. It connects to nothing and answers no
-// request. Without TLS and credentials it refuses an address that is not loopback
-// with a [backup.RefusedError].
+// front is what a configuration says of callers. It can be replaced while the server runs.
+type front struct {
+	tls   func() *tls.Config // nil: plain HTTP
+	guard *callers.Guard
+	hosts hosts
+}
+
+// New checks the options, reads the files and opens the listeners, which [Server.Run] or
+// [Server.Close] closes. It connects to nothing and answers no request. Without TLS and
+// credentials it refuses an address that is not loopback with a [backup.RefusedError].
 func New(o Options) (*Server, error) {
 	s := &Server{
 		backend:  o.Backend,
 		log:      o.Log,
 		streams:  make(chan struct{}, maxStreams),
 		stopping: make(chan struct{}),
+		doors:    map[side]*door{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	var err error
-	if s.tls, err = loadTLS(o, s.log); err != nil {
-		return nil, err
-	}
-	if s.guard, err = newGuard(o, s.log); err != nil {
-		return nil, err
-	}
-	if s.hosts, err = newHosts(o.Listen, o.AllowedHosts); err != nil {
-		return nil, err
-	}
 	table := routes(o.Metrics)
+	var err error
 	if s.document, err = newDocument(table, o.Version); err != nil {
 		return nil, err
 	}
-	s.handler = s.harden(s.mux(table))
-	if s.listener, err = s.listen(o.Listen); err != nil {
+	s.api, s.metrics = s.harden(s.mux(table)), s.harden(s.mux(openRoutes(table)))
+	change, err := s.Prepare(o)
+	if err != nil {
 		return nil, err
 	}
+	change.Apply()
 	return s, nil
 }
 
-func (s *Server) listen(address string) (net.Listener, error) {
-	if address == "" {
-		return nil, errors.New("start the HTTP server: no address to listen on")
+// Addr returns the address of the API, or nil if it is not served.
+func (s *Server) Addr() net.Addr { return s.addr(apiSide) }
+
+// MetricsAddr returns the address of metrics and probes alone, or nil if there is none.
+func (s *Server) MetricsAddr() net.Addr { return s.addr(metricsSide) }
+
+func (s *Server) addr(of side) net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d := s.doors[of]; d != nil {
+		return d.listener.Addr()
 	}
-	ln, err := net.Listen("tcp", address)
-	if err != nil {
-		err = fmt.Errorf("start the HTTP server: %w", err)
-		if errors.Is(err, syscall.EADDRINUSE) {
-			err = backup.WithHint(err,
-				"another backupd, or another program, listens there: stop it or choose another address")
-		}
-		return nil, err
-	}
-	// Only now it is known what a name resolves to. No request is answered yet.
-	if tcp, ok := ln.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() && (s.tls == nil || !s.guard.demands()) {
-		_ = ln.Close() // it was never used
-		return nil, backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf("listen on %s: "+
-			"an address that other hosts can reach needs TLS, and tokens or client certificates", address)},
-			"set cert-file and key-file, and read-tokens-file, operate-tokens-file or client-ca-file; "+
-				"or listen on 127.0.0.1")
-	}
-	return ln, nil
+	return nil
 }
 
-// Addr returns the address the server listens on.
-func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+// Close closes the listeners of a server that is never run.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	for _, d := range s.doors {
+		err = errors.Join(err, d.listener.Close())
+	}
+	return err
+}
 
-// Close closes the listener of a server that is never run.
-func (s *Server) Close() error { return s.listener.Close() }
+// life is what is shared by all that runs.
+type life struct {
+	base   context.Context // of all requests
+	failed chan error
+	wg     sync.WaitGroup
+}
 
 // Run serves until ctx is done. Then it ends streams of events, and gives other
 // requests some seconds to finish. It may be called once.
-func (s *Server) Run(ctx context.Context) error { return s.serve(ctx, s.listener) }
-
-func (s *Server) serve(ctx context.Context, ln net.Listener) error {
+func (s *Server) Run(ctx context.Context) error {
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
-	srv := &http.Server{
-		Handler:                      s.handler,
-		ReadHeaderTimeout:            readHeaderTimeout,
-		ReadTimeout:                  readTimeout,
-		WriteTimeout:                 writeTimeout,
-		IdleTimeout:                  idleTimeout,
-		MaxHeaderBytes:               maxHeaderBytes,
-		BaseContext:                  func(net.Listener) context.Context { return base },
-		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		DisableGeneralOptionsHandler: true,
-	}
-	ln = netutil.LimitListener(ln, maxConnections)
-	if s.tls != nil {
-		ln = tls.NewListener(ln, s.tls)
-	}
-	var wg sync.WaitGroup
+	l := &life{base: base, failed: make(chan error, 1)}
 	subscribed, unsubscribe := context.WithCancel(ctx)
-	wg.Go(func() { s.backend.Subscribe(subscribed, s.hub.publish) })
-	failed := make(chan error, 1)
-	wg.Go(func() { failed <- srv.Serve(ln) })
-	defer wg.Wait()
+	l.wg.Go(func() { s.backend.Subscribe(subscribed, s.hub.publish) })
+	s.mu.Lock()
+	s.life = l
+	for _, d := range s.doors {
+		s.serve(d)
+	}
+	s.mu.Unlock()
+	defer l.wg.Wait()
 	defer unsubscribe()
-	defer srv.Close() // this cuts off requests that did not finish
 	defer cut()
 
+	var err error
 	select {
-	case err := <-failed:
-		close(s.stopping)
-		return fmt.Errorf("serve HTTP on %s: %w", s.Addr(), err)
+	case err = <-l.failed:
 	case <-ctx.Done():
 	}
 	close(s.stopping)
-	grace, done := context.WithTimeout(base, shutdownGrace)
-	defer done()
-	if err := srv.Shutdown(grace); err != nil {
-		s.log.Warn("requests were cut off", "err", err)
+	s.mu.Lock()
+	s.ended = true // no door opens any more
+	doors := maps.Clone(s.doors)
+	s.mu.Unlock()
+	var closing sync.WaitGroup
+	for _, d := range doors {
+		closing.Go(func() { s.shut(d, base, err == nil) })
 	}
-	return nil
+	closing.Wait()
+	return err
 }

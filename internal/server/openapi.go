@@ -12,6 +12,7 @@ import (
 	"github.com/google/jsonschema-go/jsonschema"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/server/callers"
 )
 
 // describe returns the OpenAPI document.
@@ -77,7 +78,7 @@ func newDocument(table []route, version string) ([]byte, error) {
 				"bearer": object{"type": "http", "scheme": "bearer",
 					"description": "A token of read-tokens-file or operate-tokens-file. Operate includes read."},
 				"certificate": object{"type": "mutualTLS",
-					"description": "A client certificate of client-ca-file. It allows everything."},
+					"description": "A client certificate that client-ca-file has signed, with a name that callers lists."},
 			},
 		},
 	})
@@ -130,8 +131,8 @@ func problemAnswer(description string) object {
 	return object{"description": description, "content": object{ProblemType: object{"schema": refTo("Problem")}}}
 }
 
-func security(need scope) []object {
-	if need == scopeNone {
+func security(need callers.Scope) []object {
+	if need == callers.None {
 		return []object{}
 	}
 	return []object{{"bearer": []string{need.String()}}, {"certificate": []string{need.String()}}}

@@ -61,8 +61,8 @@ func problemOf(err error) *Problem {
 		p = newProblem(http.StatusNotFound, "%s", err)
 	case errors.Is(err, ErrConflict):
 		p = newProblem(http.StatusConflict, "%s", err)
-	case errors.As(err, &refused):
-		p = newProblem(http.StatusConflict, "%s", err).withHint("%s", refused.Override)
+	case errors.As(err, &refused): // a flag that would override it is none of this API
+		p = newProblem(http.StatusConflict, "%s", err)
 	case errors.Is(err, context.DeadlineExceeded):
 		p = newProblem(http.StatusGatewayTimeout, "%s", err).
 			withHint("the repository or the cluster answers too slowly; try again")
@@ -70,7 +70,7 @@ func problemOf(err error) *Problem {
 		p = newProblem(http.StatusServiceUnavailable, "%s", err).withHint("the daemon is stopping; try again")
 	}
 	if errors.As(err, &hinted) {
-		p.Hint = hinted.Hint
+		p.Hint = hinted.Configured()
 	}
 	return p
 }

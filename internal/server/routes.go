@@ -16,13 +16,17 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/etcd-backupd/backupd/internal/server/callers"
+	"github.com/etcd-backupd/backupd/internal/server/crowd"
 )
 
 // route is an entry of the table from which the handlers and the OpenAPI document
 // are made.
 type route struct {
 	method, path string
-	scope        scope
+	scope        callers.Scope
+	whole        bool   // it tells of all clusters
 	id           string // operationId
 	summary      string
 	query        []parameter
@@ -185,9 +189,22 @@ func (s *Server) answer(t route, w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) try(t route, w http.ResponseWriter, r *http.Request) error {
-	if p := s.guard.check(r, t.scope); p != nil {
+	guard := s.front.Load().guard
+	has, err := guard.Rights(r)
+	switch {
+	case !guard.Demands(): // all are strangers
+	case len(has) > 0:
+		crowd.Trust(r)
+	default:
+		w.Header().Set("Connection", "close") // strangers keep no connection
+	}
+	if err != nil && t.scope != callers.None {
+		return wrong(err, r)
+	}
+	if p := check(guard, r, has, t); p != nil {
 		return p
 	}
+	r = r.WithContext(withRights(r.Context(), has, t.scope))
 	if err := checkQuery(r, t.query); err != nil {
 		return err
 	}

@@ -158,7 +158,7 @@ func TestHealthAndReadiness(t *testing.T) {
 	if resp, _ := r.do(t, "GET", "/healthz", ""); resp.StatusCode != http.StatusOK {
 		t.Errorf("a daemon that is not ready is not dead: %s", resp.Status)
 	}
-	p := r.problem(t, http.StatusServiceUnavailable, "GET", "/readyz", "")
+	p := r.problem(t, http.StatusServiceUnavailable, "GET", "/readyz", "", "Authorization: Bearer "+readToken)
 	if p.Detail != "no backup of prod for 3h" || p.Hint != "look at its endpoints" {
 		t.Errorf("problem %+v", p)
 	}
@@ -236,7 +236,7 @@ func TestBackendErrors(t *testing.T) {
 		{fmt.Errorf("list: %w", context.DeadlineExceeded), 504,
 			"the repository or the cluster answers too slowly; try again"},
 		{fmt.Errorf("list: %w", context.Canceled), 503, "the daemon is stopping; try again"},
-		{&backup.RefusedError{Reason: "it is suspect", Override: "--allow-suspect"}, 409, "--allow-suspect"},
+		{&backup.RefusedError{Reason: "it is suspect", Override: "--allow-suspect"}, 409, ""},
 	} {
 		b := newBackend()
 		b.fail = c.err

@@ -17,7 +17,7 @@ import (
 // Errors a [Backend] returns.
 var (
 	ErrNotFound = errors.New("not found")
-	ErrConflict = errors.New("conflict") // such a job is already running
+	ErrConflict = errors.New("conflict") // such a job is already running, or the snapshot is pinned
 )
 
 // Backend is the daemon as the server needs it. Its methods may be called
@@ -64,7 +64,7 @@ const (
 // Cluster is the status of a guarded cluster: how one repository protects it.
 type Cluster struct {
 	Repository string            `json:"repository" jsonschema:"name of the repository in the configuration"`
-	Name       string            `json:"name"`
+	Name       string            `json:"cluster"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	Schedule   string            `json:"schedule" jsonschema:"cron line of its backups"`
 	// State is ok, warning or failure. Problem describes the problem and Hint its
@@ -85,6 +85,9 @@ type Cluster struct {
 // SnapshotDetail is one snapshot with its stored manifest.
 type SnapshotDetail struct {
 	backup.Row
+	ReadAt         time.Time `json:"readAt,omitzero" jsonschema:"when a verification last found it whole"`
+	ReadStoredOnly bool      `json:"readStoredOnly,omitempty" jsonschema:"whether that was of the stored bytes alone"`
+
 	Manifest any `json:"manifest" jsonschema:"the stored manifest; docs/format.md describes it"`
 }
 
@@ -101,14 +104,14 @@ const (
 // Job is one run, with its progress.
 type Job struct {
 	ID         string    `json:"id"`
-	Kind       string    `json:"kind" jsonschema:"backup, verify or defragment"`
+	Kind       string    `json:"job" jsonschema:"backup, verify or defragment"`
 	Repository string    `json:"repository" jsonschema:"name of the repository in the configuration"`
 	Cluster    string    `json:"cluster"`
 	Reason     string    `json:"reason" jsonschema:"scheduled, caught up or manual"`
 	State      string    `json:"state" jsonschema:"running, succeeded, unconfirmed, suspect, skipped or failed"`
-	Started    time.Time `json:"started"`
-	Ended      time.Time `json:"ended,omitzero"`
-	Stage      string    `json:"stage,omitempty" jsonschema:"receive, store, inspect, compare or verify"`
+	Started    time.Time `json:"startedAt"`
+	Ended      time.Time `json:"finishedAt,omitzero"`
+	Stage      string    `json:"stage,omitempty" jsonschema:"wait, receive, store, inspect, compare, verify or mark"`
 	Done       int64     `json:"done" jsonschema:"how much of total the stage has done, in its own unit"`
 	Total      int64     `json:"total" jsonschema:"0 if it is not known"`
 	Snapshot   string    `json:"snapshot,omitempty" jsonschema:"id of the snapshot that it stored or verified"`
@@ -133,7 +136,7 @@ type JobList struct {
 
 // PrunePlan lists the decisions of a prune, if it ran now.
 type PrunePlan struct {
-	Decisions []backup.PruneRow `json:"decisions"`
+	Decisions []backup.PruneRow `json:"snapshots"`
 }
 
 // VerificationRequest names the snapshot to verify.

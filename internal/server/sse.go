@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/etcd-backupd/backupd/internal/server/callers"
 )
 
 const (
@@ -51,7 +53,8 @@ func (h *hub) remove(b *mailbox) {
 // mailbox holds the jobs that a stream has not sent yet, each with its newest state
 // only, so that progress never piles up behind a slow caller.
 type mailbox struct {
-	only  string        // the id of the one job; empty: all
+	only  string // the id of the one job; empty: all
+	wants func(Job) bool
 	ready chan struct{} // holds one token while there is something
 
 	mu   sync.Mutex // guards what follows
@@ -60,13 +63,13 @@ type mailbox struct {
 	full bool
 }
 
-func newMailbox(only string) *mailbox {
-	return &mailbox{only: only, ready: make(chan struct{}, 1), jobs: map[string]Job{}}
+func newMailbox(only string, wants func(Job) bool) *mailbox {
+	return &mailbox{only: only, wants: wants, ready: make(chan struct{}, 1), jobs: map[string]Job{}}
 }
 
 // put never blocks.
 func (b *mailbox) put(j Job) {
-	if b.only != "" && j.ID != b.only {
+	if b.only != "" && j.ID != b.only || !b.wants(j) {
 		return
 	}
 	b.mu.Lock()
@@ -127,7 +130,8 @@ func events(now func(s *Server, r *http.Request) ([]Job, error), problems ...int
 			// between is lost.
 			st := &stream{
 				w: w, control: http.NewResponseController(w),
-				box: newMailbox(r.PathValue("id")), seen: map[string]Job{},
+				box:  newMailbox(r.PathValue("id"), func(j Job) bool { return sees(r.Context(), j.Cluster) }),
+				seen: map[string]Job{},
 			}
 			st.now = func() ([]Job, error) { return now(s, r) }
 			s.hub.add(st.box)
@@ -143,13 +147,13 @@ func events(now func(s *Server, r *http.Request) ([]Job, error), problems ...int
 			}
 			st.catchUp(jobs)
 			if err := st.run(r.Context(), s.stopping); err != nil {
-				s.log.Debug("dropped a stream of events", "remote", remoteHost(r), "err", err)
+				s.log.Debug("dropped a stream of events", "remote", callers.Address(r), "err", err)
 			}
 			return nil
 		}}
 }
 
-func watchJobs(s *Server, _ *http.Request) ([]Job, error) { return s.backend.Jobs(), nil }
+func watchJobs(s *Server, r *http.Request) ([]Job, error) { return jobsFor(s, r), nil }
 
 func watchJob(s *Server, r *http.Request) ([]Job, error) {
 	job, err := getJob(s, r)
@@ -188,9 +192,8 @@ func (st *stream) run(ctx context.Context, stopping <-chan struct{}) error {
 				return err
 			}
 		case <-tick.C:
-			// Of some jobs no change tells: one that could not be started is taken back,
-			// and an old one is forgotten. A caller must not wait for ever for their end.
-			// The backend's list is the truth.
+			// No change tells that an old job is forgotten. A caller must not wait for ever
+			// for its end. The backend's list is the truth.
 			jobs, err := st.now()
 			if err != nil {
 				return err

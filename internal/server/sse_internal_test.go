@@ -73,9 +73,10 @@ func inBubble(t *testing.T, test func(t *testing.T, b *fewJobs, p *pipes)) {
 		// Channels belong to the bubble they are made in.
 		s.stopping, s.streams = make(chan struct{}), make(chan struct{}, maxStreams)
 		p := newPipes()
+		s.doors = map[side]*door{apiSide: {listener: p, handler: s.api}}
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
-		go func() { done <- s.serve(ctx, p) }()
+		go func() { done <- s.Run(ctx) }()
 		synctest.Wait()
 		test(t, b, p)
 		cancel()
@@ -165,7 +166,7 @@ func TestEvents_SlowCallerIsDropped(t *testing.T) {
 }
 
 func TestMailbox_Overflow(t *testing.T) {
-	b := newMailbox("")
+	b := newMailbox("", func(Job) bool { return true })
 	for i := range maxPending {
 		b.put(Job{ID: fmt.Sprint(i)})
 		b.put(Job{ID: fmt.Sprint(i), Done: 1})

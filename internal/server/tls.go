@@ -10,9 +10,9 @@ import (
 	"github.com/etcd-backupd/backupd/internal/certs"
 )
 
-// loadTLS returns the TLS configuration from the files in the options, or nil if
-// they name none. Each handshake uses the current contents of the files.
-func loadTLS(o Options, log *slog.Logger) (*tls.Config, error) {
+// loadTLS returns a function that makes the TLS configuration of one connection, from the
+// current contents of the files in the options, or nil if they name none.
+func loadTLS(o Options, log *slog.Logger) (func() *tls.Config, error) {
 	if o.CertFile == "" && o.KeyFile == "" && o.ClientCAFile == "" {
 		return nil, nil
 	}
@@ -29,22 +29,19 @@ func loadTLS(o Options, log *slog.Logger) (*tls.Config, error) {
 			return nil, fmt.Errorf("read CA of clients: %w", err)
 		}
 	}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			c := &tls.Config{
-				MinVersion:   tls.VersionTLS12,
-				Certificates: []tls.Certificate{*pair.Get()},
-				// One protocol means one set of time-outs.
-				NextProtos: []string{"http/1.1"},
-				// A resumed session would stay valid after its authority was removed.
-				SessionTicketsDisabled: true,
-			}
-			if authority != nil {
-				// Probes have no certificate. A route that needs one answers 401.
-				c.ClientAuth, c.ClientCAs = tls.VerifyClientCertIfGiven, authority.Get()
-			}
-			return c, nil
-		},
+	return func() *tls.Config {
+		c := &tls.Config{
+			MinVersion:   tls.VersionTLS12,
+			Certificates: []tls.Certificate{*pair.Get()},
+			// One protocol means one set of time-outs.
+			NextProtos: []string{"http/1.1"},
+			// A resumed session would stay valid after its authority was removed.
+			SessionTicketsDisabled: true,
+		}
+		if authority != nil {
+			// Probes have no certificate. A route that needs one answers 401.
+			c.ClientAuth, c.ClientCAs = tls.VerifyClientCertIfGiven, authority.Get()
+		}
+		return c
 	}, nil
 }

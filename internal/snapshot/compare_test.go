@@ -2,23 +2,23 @@ package snapshot_test
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/snapshot/compare"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
-// at calls f once, when the taker begins the stage, on its own goroutine.
+// at calls f once, when the taker begins the stage, on a goroutine of the taker.
 func at(taker *taker, stage backup.Stage, f func()) {
-	done := false
+	var done atomic.Bool
 	taker.Progress = func(s backup.Stage, _, _ int64) {
-		if s == stage && !done {
-			done = true
+		if s == stage && done.CompareAndSwap(false, true) {
 			f()
 		}
 	}
@@ -95,7 +95,7 @@ func TestTaker_Take_SkipHashes(t *testing.T) {
 	db := realDatabase(t)
 	f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
 	taker := newTaker(t, connect(t, f.urls...), mem.New())
-	taker.Hashes = snapshot.SkipHashes
+	taker.Hashes = compare.Off
 	if m := take(t, taker); len(m.MemberHashes) != 0 || m.State() != backup.Unconfirmed ||
 		!strings.Contains(marshal(t, m), `"memberHashes": []`) || !strings.Contains(m.Unconfirmed[0], "switched off") {
 		t.Errorf("got %+v", m)
@@ -116,14 +116,16 @@ func TestTaker_Take_Impostor(t *testing.T) {
 }
 
 // TestTaker_Take_Learner: a learner alone lists no members; the database does. It
-// may be behind, so a voting member with the same content confirms nothing.
+// may be behind and cannot ask a quorum, so a voting member with the same content
+// confirms nothing.
 func TestTaker_Take_Learner(t *testing.T) {
 	real := testserver.StartCluster(t, testserver.Options{})
 	testserver.Fill(t, real.Client(t), testserver.FillOptions{})
 	learner := real.AddLearner(t)
 	m := take(t, newTaker(t, connect(t, learner.ClientURL), mem.New()))
 	if len(m.Members) != 2 || len(m.MemberHashes) != 1 || m.MemberHashes[0].Result != backup.HashEqual ||
-		m.State() != backup.Unconfirmed || len(m.Unconfirmed) != 1 || !strings.Contains(m.Unconfirmed[0], "learner") {
+		m.State() != backup.Unconfirmed || m.Current() || len(m.Unconfirmed) != 2 ||
+		!strings.Contains(m.Unconfirmed[0], "no quorum") || !strings.Contains(m.Unconfirmed[1], "learner") {
 		t.Errorf("got members %+v, hashes %+v, unconfirmed %q", m.Members, m.MemberHashes, m.Unconfirmed)
 	}
 }

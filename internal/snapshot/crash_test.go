@@ -98,7 +98,10 @@ func reset(t *testing.T, s storage.Store, kept []*backup.Manifest) {
 	t.Helper()
 	keep := map[string]bool{backup.MarkerKey: len(kept) > 0}
 	for _, m := range kept {
-		keep[m.Key()], keep[m.DataKey()] = true, true
+		keep[m.Key()] = true
+		for _, key := range m.DataKeys() {
+			keep[key] = true
+		}
 	}
 	for o := range s.List(t.Context(), "", "") {
 		if !keep[o.Key] {

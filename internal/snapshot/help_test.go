@@ -19,10 +19,13 @@ import (
 	"filippo.io/age"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
@@ -47,7 +50,8 @@ func newTaker(t *testing.T, source *cluster.Cluster, s storage.Store) *taker {
 	dir := t.TempDir()
 	t.Cleanup(func() { wantEmpty(t, dir) })
 	out := &taker{store: s, cluster: "prod", Taker: snapshot.Taker{
-		Source: source, Spool: spool.Folder{Dir: dir}, Tool: "test", Codec: codec.Options{Compress: codec.Zstd},
+		Source: source, Spool: spool.Folder{Dir: dir, MinFree: disk.ReserveOf(0)}, Tool: "test",
+		Codec: codec.Options{Compress: codec.Zstd},
 	}}
 	out.SetRetryPause(time.Millisecond)
 	return out
@@ -123,7 +127,7 @@ func verify(t *testing.T, s storage.Store, m *backup.Manifest, ids ...age.Identi
 }
 
 func newVerifier(s storage.Store, cluster, dir string) *snapshot.Verifier {
-	return &snapshot.Verifier{Cluster: in(s).Cluster(cluster), Spool: spool.Folder{Dir: dir}}
+	return &snapshot.Verifier{Cluster: in(s).Cluster(cluster), Spool: spool.Folder{Dir: dir, MinFree: disk.ReserveOf(0)}}
 }
 
 // in returns the repository in a store.
@@ -205,7 +209,7 @@ func wantKeys(t *testing.T, s storage.Store, of ...*backup.Manifest) {
 	t.Helper()
 	want := []string{backup.MarkerKey}
 	for _, m := range of {
-		want = append(want, m.Key(), m.DataKey())
+		want = append(append(want, m.Key()), m.DataKeys()...)
 	}
 	slices.Sort(want)
 	var got []string
@@ -364,8 +368,9 @@ var (
 // fakes is a cluster of fake members with ids 1, 2, ..., all with the database db.
 // They are tried in this order. The test decides how each answers to a Snapshot.
 type fakes struct {
-	urls    []string
-	streams atomic.Int64 // begun
+	noQuorum atomic.Bool // they refuse linearizable reads
+	urls     []string
+	streams  atomic.Int64 // begun
 
 	mu      sync.Mutex   // guards what follows
 	members []*pb.Member // that all of them list
@@ -409,7 +414,7 @@ func startFakes(t *testing.T, db database, snapshots ...testserver.SnapshotFunc)
 			ID: id,
 			Status: func(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
 				st := &pb.StatusResponse{Header: header(id), Version: "3.7.3", DbSize: int64(len(db.raw)), Leader: 99,
-					RaftTerm: 2, RaftAppliedIndex: 4}
+					RaftTerm: 2, RaftAppliedIndex: 4, RaftIndex: db.facts.ConsistentIndex}
 				if status, _ := f.lies(); status != nil {
 					status(id, st)
 				}
@@ -417,7 +422,11 @@ func startFakes(t *testing.T, db database, snapshots ...testserver.SnapshotFunc)
 			},
 			HashKV: func(_ context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {
 				if _, hashKV := f.lies(); hashKV != nil {
-					return hashKV(id, r)
+					resp, err := hashKV(id, r)
+					if err == nil {
+						resp.Header = header(id)
+					}
+					return resp, err
 				}
 				return &pb.HashKVResponse{Header: header(id), Hash: db.facts.HashKV.Hash,
 					CompactRevision: int64(db.facts.HashKV.CompactRevision)}, nil
@@ -426,6 +435,12 @@ func startFakes(t *testing.T, db database, snapshots ...testserver.SnapshotFunc)
 				f.mu.Lock()
 				defer f.mu.Unlock()
 				return &pb.MemberListResponse{Header: header(id), Members: slices.Clone(f.members)}, nil
+			},
+			Range: func(context.Context, *pb.RangeRequest) (*pb.RangeResponse, error) {
+				if f.noQuorum.Load() {
+					return nil, status.Error(codes.Unavailable, "etcdserver: no leader")
+				}
+				return &pb.RangeResponse{Header: header(id)}, nil
 			},
 			Snapshot: func(r *pb.SnapshotRequest, s grpc.ServerStreamingServer[pb.SnapshotResponse]) error {
 				f.streams.Add(1)

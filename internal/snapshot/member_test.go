@@ -21,6 +21,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/snapshot/compare"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
@@ -152,6 +153,7 @@ func TestTaker_Take_MemberDies(t *testing.T) {
 			taker := newTaker(t, testserver.Connect(t, cluster.Config{
 				Endpoints: real.Endpoints(), StallTimeout: time.Second, RequestTimeout: 5 * time.Second,
 			}), s)
+			taker.Hashes = compare.All
 			var first string
 			var lost *testserver.Member
 			saver := snapshot.Saver{Source: taker.Source,
@@ -191,8 +193,9 @@ func TestTaker_Take_MemberDies(t *testing.T) {
 		real.Members[1].Kill()
 		s := mem.New()
 		m := take(t, newTaker(t, connect(t, real.Endpoints()...), s))
-		if m.Endpoint != real.Members[2].ClientURL || len(m.Members) != 3 || len(m.MemberHashes) != 3 || !m.Verified() {
-			t.Errorf("got snapshot of %s, hashes %+v, suspect %q", m.Endpoint, m.MemberHashes, m.Suspect)
+		if m.Endpoint != real.Members[2].ClientURL || len(m.Members) != 3 || len(m.MemberHashes) != 3 ||
+			m.State() != backup.Unconfirmed || m.Current() {
+			t.Errorf("got snapshot of %s, hashes %+v, %s", m.Endpoint, m.MemberHashes, m.State())
 		}
 		if err := verify(t, s, m); err != nil {
 			t.Error(err)
@@ -225,7 +228,9 @@ func TestTaker_Take_Diverged(t *testing.T) {
 		"OfOther": {real.Members[1].ClientURL}} {
 		t.Run(name, func(t *testing.T) {
 			s := mem.New()
-			m := take(t, newTaker(t, connect(t, endpoints...), s))
+			taker := newTaker(t, connect(t, endpoints...), s)
+			taker.Hashes = compare.All
+			m := take(t, taker)
 			differ := 0
 			for _, h := range m.MemberHashes {
 				if h.Result == backup.HashDiffers {
@@ -278,7 +283,7 @@ func diverge(t *testing.T, path, from, to string) {
 // asked again.
 func TestTaker_Take_StoreFails(t *testing.T) {
 	db := realDatabase(t)
-	const createData = 5 // after: open marker, list twice, create marker, list manifests
+	const createData = 7 // after: open marker, list three times, create marker, open it, list manifests
 	for name, c := range map[string]struct {
 		when    storagetest.When
 		err     error
@@ -324,7 +329,7 @@ func TestTaker_Take_StoreFails(t *testing.T) {
 // TestTaker_Take_CancelledPause: a cancelled taking does not sit out the pauses.
 func TestTaker_Take_CancelledPause(t *testing.T) {
 	db := realDatabase(t)
-	s := storagetest.FailAt(mem.New(), 5, storagetest.Before, errFault)
+	s := storagetest.FailAt(mem.New(), 7, storagetest.Before, errFault)
 	taker := newTaker(t, connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...), s)
 	taker.SetRetryPause(time.Hour)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)

@@ -33,17 +33,15 @@ func (t *Taker) leave(file *spool.File, err error) error {
 	if werr != nil {
 		t.log().Warn("a pending snapshot may not survive a power cut", "path", file.Path(), "err", werr)
 	}
-	t.Spool.Tidy()
 	return &PendingError{p, err}
 }
 
 // StorePending stores the pending snapshots of a cluster that are for this
 // repository, the oldest first, without asking etcd for anything. It returns the
 // manifests of those that are stored now. Each has the time and the revision at
-// which it was taken. The others stay pending, for a week at most; the error says
-// why.
+// which it was taken. The others stay pending; the error says why. Those that are too
+// many or too old are then dropped, but never the newest: see [spool.Folder.Tidy].
 func (t *Taker) StorePending(ctx context.Context, to *repository.Cluster) ([]*backup.Manifest, error) {
-	t.Spool.Tidy()
 	all, err := t.Spool.All()
 	if err != nil {
 		return nil, err
@@ -69,6 +67,9 @@ func (t *Taker) StorePending(ctx context.Context, to *repository.Cluster) ([]*ba
 			break
 		}
 	}
+	if ctx.Err() == nil {
+		t.Spool.Tidy(to.Name(), to.Repository().ID()) // only now: the repository could have taken what is old
+	}
 	return stored, errors.Join(failed...)
 }
 
@@ -83,10 +84,15 @@ func (t *Taker) storeOne(ctx context.Context, p spool.Pending, to *repository.Cl
 	if err != nil {
 		return nil, err
 	}
-	m, err := t.storeClaimed(ctx, file, to)
-	err = t.release(file, withCause(ctx, err))
+	guarded, stop := file.Guard(ctx)
+	m, err := t.storeClaimed(guarded, file, to)
+	err = withCause(guarded, err)
+	stop()
+	err = t.release(file, err)
 	var damaged *spool.DamagedError
 	switch {
+	case file.GaveWay() != nil && err != nil:
+		return nil, err
 	case errors.As(err, &damaged):
 		t.log().Error("dropped a pending snapshot", "path", p.Path, "started", p.Capture.StartedAt,
 			"revision", int64(p.Capture.Revision), "err", err)
@@ -126,6 +132,7 @@ func (t *Taker) storeClaimed(
 	if err != nil {
 		return nil, err
 	}
+	attach(ctx, t, to, m)
 	settle(m, known, placement)
 	if err := to.Commit(ctx, m); err != nil {
 		return nil, err

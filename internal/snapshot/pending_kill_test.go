@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/spool"
 	"github.com/etcd-backupd/backupd/internal/storage"
@@ -60,8 +62,9 @@ func runKillJob(raw string) error {
 	taker := taker{
 		store: j.killing(), cluster: "prod",
 		Taker: snapshot.Taker{
-			Source: source, Spool: spool.Folder{Dir: j.Spool, Keep: true}, Codec: codec.Options{Compress: codec.Zstd},
-			Tool: "test",
+			Source: source, Spool: spool.Folder{Dir: j.Spool, Keep: true, MinFree: disk.ReserveOf(0)},
+			Codec: codec.Options{Compress: codec.Zstd},
+			Tool:  "test",
 		},
 	}
 	taker.Progress = func(stage backup.Stage, _, _ int64) {
@@ -192,7 +195,7 @@ func TestPending_Killed(t *testing.T) {
 			s := file.New(j.Repository)
 			waiting := pending(t, j.Spool)
 			if len(waiting) == 0 {
-				if j.KillAt > 1 { // after: open marker, create marker
+				if j.KillAt > 2 { // after: open marker, create marker, read it back
 					t.Fatal("nothing was kept")
 				}
 				return
@@ -245,6 +248,10 @@ func TestPending_KilledEarly(t *testing.T) {
 		if p := pending(t, j.Spool); len(p) != 0 {
 			t.Errorf("%s: got %+v", stage, p)
 		}
+		testserver.Eventually(t, "the child that inspects to end with its parent", func() bool {
+			spools, err := filepath.Glob(filepath.Join(j.Spool, "*"))
+			return err == nil && !slices.ContainsFunc(spools, disk.InUse)
+		})
 		m := take(t, keeper(t, url, file.New(j.Repository), j.Spool))
 		if all := entries(t, file.New(j.Repository)); len(all) != 1 || all[0] != m.ObjectKey() {
 			t.Errorf("%s: listed %v", stage, all)

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/spool"
@@ -28,7 +29,7 @@ import (
 func keeper(t *testing.T, endpoint string, s storage.Store, folder string) *taker {
 	t.Helper()
 	taker := newTaker(t, connect(t, endpoint), s)
-	taker.Spool = spool.Folder{Dir: folder, Keep: true}
+	taker.Spool = spool.Folder{Dir: folder, Keep: true, MinFree: disk.ReserveOf(0)}
 	return taker
 }
 
@@ -109,7 +110,7 @@ func TestPending_Crash(t *testing.T) {
 					kept++
 					checkPending(t, pend, folder, began, db)
 					wantStored(t, s, folder, 1)
-				case err != nil && n > 4:
+				case err != nil && n > 5:
 					t.Fatalf("operation %d: not kept: %v", n, err)
 				case err == nil:
 					if err := verify(t, s, m); err != nil {
@@ -125,7 +126,7 @@ func TestPending_Crash(t *testing.T) {
 					break
 				}
 			}
-			if want := map[storagetest.When]int{storagetest.Crash: 7, storagetest.Before: 4,
+			if want := map[storagetest.When]int{storagetest.Crash: 8, storagetest.Before: 4,
 				storagetest.After: 3}[when]; kept != want {
 				t.Errorf("%d were kept, want %d", kept, want)
 			}
@@ -198,7 +199,7 @@ func TestStorePending_Crash(t *testing.T) {
 func TestPending_Reasons(t *testing.T) {
 	db := realDatabase(t)
 	url := startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls[0]
-	const createData, statData = 5, 6
+	const createData, statData = 6, 7
 	for name, c := range map[string]struct {
 		op  int
 		err error

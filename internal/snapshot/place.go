@@ -13,14 +13,10 @@ import (
 )
 
 // committed returns how far the cluster has come by the word of a quorum, and the
-// survey with that. It asks only if the cluster seems to be behind a snapshot that is
-// stored, because members may lag or have lost their data, and if the repository is down:
-// then nobody knows yet what is stored. The position is zero if nobody was asked, or if
-// nobody could answer.
-func committed(ctx context.Context, t *Taker, s *cluster.Survey, to Target) (backup.Position, *cluster.Survey) {
-	if to.Down == nil && !behind(s, to.Timelines) {
-		return backup.Position{}, s
-	}
+// survey with that. It asks before the stream begins, and the member that will be the
+// source first: then the database holds all that was confirmed. The position is zero if
+// no member could answer.
+func committed(ctx context.Context, t *Taker, s *cluster.Survey) (backup.Position, *cluster.Survey) {
 	at, err := t.Source.Committed(ctx, s)
 	if err != nil {
 		t.log().Warn("no quorum could say how far the cluster has come",
@@ -29,17 +25,26 @@ func committed(ctx context.Context, t *Taker, s *cluster.Survey, to Target) (bac
 	}
 	now := *s
 	now.HighWater, now.Index = max(s.HighWater, at.Revision), max(s.Index, at.Index)
+	now.Term = max(s.Term, at.Term)
 	return at, &now
 }
 
-func behind(s *cluster.Survey, known repository.Timelines) bool {
-	for _, l := range known {
-		if m := l.Manifest; m != nil && m.ClusterID == s.ClusterID &&
-			(s.HighWater < m.HighWaterRevision || s.Index < max(m.HighWaterIndex, m.RaftIndex)) {
-			return true
-		}
+// notCurrent returns why nobody knows whether the database holds all that was committed.
+// What a member without a quorum says of itself, and others beside it say of it, proves
+// nothing: they may all be cut off.
+func notCurrent(c *backup.Capture) []string {
+	who := "member " + c.Source.ID.String()
+	if c.Source.ID == 0 {
+		who = "the member that sent the database"
 	}
-	return false
+	switch {
+	case c.Current():
+		return nil
+	case c.CommittedIndex == 0:
+		return []string{fmt.Sprintf("no quorum confirmed how far the cluster has come: %s may be cut off or behind", who)}
+	}
+	return []string{fmt.Sprintf("%s is behind: its database ends at revision %d, the cluster had come to %d",
+		who, c.Revision, c.HighWaterRevision)}
 }
 
 // hashBefore returns the HashKV that the received database had at the furthest known

@@ -25,7 +25,9 @@ func TestFindStored(t *testing.T) {
 	s := mem.New()
 	second := time.Date(2026, 11, 20, 10, 15, 0, 0, time.UTC)
 	add := func(after time.Duration, plain byte) *backup.Manifest {
-		m := backup.Manifest{Format: backup.ManifestFormat, Capture: captured(second.Add(after))}
+		m := backup.Manifest{
+			Format: backup.ManifestFormat, Repository: "the-only-repository", Capture: captured(second.Add(after)),
+		}
 		m.ID = backup.NewDataName(m.StartedAt).WithRevision(m.Revision)
 		m.Timeline, m.FinishedAt = "t1-aaaaaa", m.StartedAt
 		m.Plain.SHA256[0] = plain
@@ -98,7 +100,10 @@ func TestPlaceLate(t *testing.T) {
 			s := mem.New()
 			for timeline, all := range k.stored {
 				for _, c := range all {
-					m := backup.Manifest{Format: backup.ManifestFormat, Capture: c, Timeline: timeline, FinishedAt: c.StartedAt}
+					m := backup.Manifest{
+						Format: backup.ManifestFormat, Repository: "the-only-repository", Capture: c, Timeline: timeline,
+						FinishedAt: c.StartedAt,
+					}
 					m.ID, m.Stored = backup.NewDataName(m.StartedAt).WithRevision(m.Revision), m.Plain
 					raw, err := m.Marshal()
 					if err != nil {

@@ -7,11 +7,11 @@ import (
 	"io"
 	"log/slog"
 	"slices"
-	"sync"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/snapshot/compare"
 	"github.com/etcd-backupd/backupd/internal/spool"
 )
 
@@ -22,9 +22,17 @@ type received struct {
 	blob    backup.Blob
 	check   backup.Checksum
 	// What follows is set by the inspection.
-	path  string
-	facts *etcddb.Facts
-	asked *questions // nil if no member was asked yet
+	path       string
+	facts      *etcddb.Facts
+	comparison *compare.Comparison
+}
+
+// source returns the member that sent the database, or 0 if a proxy stood between.
+func (r *received) source() backup.MemberID {
+	if r.member.Proxy {
+		return 0
+	}
+	return r.member.MemberID
 }
 
 // sink receives a database. If the member that sends it is lost, another member
@@ -50,30 +58,29 @@ func (e *ownError) Unwrap() error { return e.err }
 // it, and then inspects it. If the inspection finds damage, the disk of the member
 // may be bad: then the next member is tried.
 func (t *Taker) receive(
-	ctx context.Context, s *cluster.Survey, file *spool.File, up *upload,
+	ctx context.Context, s *cluster.Survey, file *spool.File, up *upload, with *compare.Comparer,
 ) (got *received, err error) {
 	dst := &spoolSink{&t.Spool, file, up}
 	report := func(done, total int64) { t.progress()(backup.StageReceive, done, total) }
+	quota := newQuotaGuard(s, t.AllowNearQuota, t.log())
 	err = firstMember(ctx, s, t.log(), func(c cluster.Candidate) error {
-		if got, err = stream(ctx, t.Source, c, dst, report); err != nil {
+		if got, err = stream(ctx, t.Source, quota, c, dst, report); err != nil {
 			return err
 		}
 		got.path = file.Path()
-		return t.inspect(ctx, s, got)
+		return t.inspect(ctx, s, got, with)
 	})
 	return got, err
 }
 
-// inspect inspects the database, and asks the members about it meanwhile.
-func (t *Taker) inspect(ctx context.Context, s *cluster.Survey, got *received) error {
+// inspect inspects the database, and asks a member about it meanwhile.
+func (t *Taker) inspect(ctx context.Context, s *cluster.Survey, got *received, with *compare.Comparer) error {
 	progress := t.progress()
 	progress(backup.StageInspect, 0, got.blob.Bytes)
-	var asking sync.WaitGroup
-	asking.Go(func() { got.asked = t.askEarly(ctx, s, got.path) })
+	got.comparison = with.Begin(ctx, s, got.source(), got.path)
 	facts, err := etcddb.Inspect(ctx, got.path)
-	asking.Wait()
 	if err != nil {
-		got.asked.abandon()
+		got.comparison.Abandon()
 		err = fmt.Errorf("inspect the database of %s: %w", got.member.Endpoint, err)
 		if errors.Is(err, backup.ErrCorrupt) {
 			return err
@@ -82,7 +89,23 @@ func (t *Taker) inspect(ctx context.Context, s *cluster.Survey, got *received) e
 	}
 	progress(backup.StageInspect, got.blob.Bytes, got.blob.Bytes)
 	got.facts = facts
+	if why := etcddb.NewerWarning(facts.StorageVersion, facts.ClusterVersion); why != "" {
+		t.log().Warn("the database was not verified as a whole", "endpoint", got.member.Endpoint, "reason", why)
+	}
+	for _, why := range facts.Cautions {
+		t.log().Warn("caution", "endpoint", got.member.Endpoint, "reason", why)
+	}
 	return nil
+}
+
+// warnOfV2 warns of keys that the member serves and that are in no snapshot of it.
+func warnOfV2(ctx context.Context, source *cluster.Cluster, member cluster.Candidate, log *slog.Logger) bool {
+	has := source.HasV2Keys(ctx, member)
+	if has {
+		log.Warn("the member also serves keys of etcd's v2 API: no snapshot holds them", "endpoint", member.Endpoint,
+			"member", member.MemberID)
+	}
+	return has
 }
 
 // firstMember calls try with one candidate after the other, until one succeeds.
@@ -107,16 +130,22 @@ func firstMember(ctx context.Context, s *cluster.Survey, log *slog.Logger, try f
 
 // stream receives the database of one member into dst.
 func stream(
-	ctx context.Context, source *cluster.Cluster, c cluster.Candidate, dst sink, report func(done, total int64),
+	ctx context.Context, source *cluster.Cluster, quota *quotaGuard, c cluster.Candidate, dst sink,
+	report func(done, total int64),
 ) (*received, error) {
+	if err := quota.mayBegin(c); err != nil {
+		return nil, err
+	}
 	in, err := source.Stream(ctx, c.Endpoint)
 	if err != nil {
 		return nil, err
 	}
 	defer in.Close()
+	defer quota.watch(ctx, in, c)()
 	if err := dst.begin(ctx, in.Total); err != nil {
 		return nil, &ownError{err}
 	}
+	report(0, in.Total)
 	if err := copyStream(dst, in, report); err != nil {
 		dst.end(err)
 		return nil, err

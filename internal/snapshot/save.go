@@ -5,9 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"github.com/kballard/go-shellquote"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
@@ -32,6 +36,8 @@ type Saver struct {
 	Chosen func(*cluster.Survey)
 	// Log reports the members that were lost on the way; nil discards.
 	Log *slog.Logger
+	// AllowNearQuota is as in [Taker].
+	AllowNearQuota bool
 }
 
 // Save writes the database of the best member to path. It writes to a temporary
@@ -39,8 +45,16 @@ type Saver struct {
 // renames it. Only a whole snapshot replaces an existing file; anything else, such
 // as /dev/null, is never replaced.
 func (s *Saver) Save(ctx context.Context, path string) (Saved, error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return Saved{}, fmt.Errorf("save to %s: it is not a regular file", path)
+	switch info, err := os.Stat(path); {
+	case err == nil && (!info.Mode().IsRegular() || isStream(path)):
+		err = fmt.Errorf("save to %s: it is not a regular file", path)
+		if info.IsDir() {
+			return Saved{}, err
+		}
+		return Saved{}, backup.WithHint(err, "save to standard output, whose name is -: backupd snapshot save - > %s",
+			shellquote.Join(path))
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return Saved{}, fmt.Errorf("save to %w", err) // the name is too long, for example
 	}
 	survey, err := s.survey(ctx)
 	if err != nil {
@@ -50,9 +64,10 @@ func (s *Saver) Save(ctx context.Context, path string) (Saved, error) {
 	if err := spool.CheckRoom(dir, survey.DatabaseBytes()); err != nil {
 		return Saved{}, err
 	}
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.part") // 0600
+	s.warnOfRoom(dir, survey.DatabaseBytes())
+	f, err := newPart(dir, filepath.Base(path), s.log())
 	if err != nil {
-		return Saved{}, fmt.Errorf("make temporary file: %w", err)
+		return Saved{}, err
 	}
 	saved, err := s.saveTo(ctx, survey, f)
 	if cerr := f.Close(); err == nil && cerr != nil {
@@ -65,6 +80,32 @@ func (s *Saver) Save(ctx context.Context, path string) (Saved, error) {
 		return Saved{}, errors.Join(err, disk.Remove(f.Name()))
 	}
 	return saved, disk.Sync(dir)
+}
+
+// isStream reports whether path is a name of something that a process has open, such as
+// /dev/stdout. It may lead to a regular file, but the link itself would be replaced.
+func isStream(path string) bool {
+	link, _ := os.Readlink(path) // "" for what is no link
+	dir, _ := filepath.EvalSymlinks(filepath.Dir(path))
+	return strings.HasPrefix(link, "/proc/") || strings.HasPrefix(dir, "/proc/")
+}
+
+// warnOfRoom warns if less would stay free than the reserve that a spool keeps by default.
+// A command that replaces another one must not refuse what that one did.
+func (s *Saver) warnOfRoom(dir string, database int64) {
+	fs, err := disk.FileSystemOf(dir)
+	reserve := disk.Reserve{}.Of(fs)
+	if left := fs.Free - database; err == nil && left < reserve {
+		s.log().Warn("the snapshot leaves little space on its file system: an etcd whose disk is full ends",
+			"folder", dir, "left", left, "want", reserve)
+	}
+}
+
+func (s *Saver) log() *slog.Logger {
+	if s.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return s.Log
 }
 
 func (s *Saver) saveTo(ctx context.Context, survey *cluster.Survey, f *os.File) (Saved, error) {
@@ -102,17 +143,18 @@ func (s *Saver) survey(ctx context.Context) (*cluster.Survey, error) {
 
 // receive receives the database of the best member into dst.
 func (s *Saver) receive(ctx context.Context, survey *cluster.Survey, dst sink) (got *received, err error) {
-	log, report := s.Log, s.Progress
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
+	log, report := s.log(), s.Progress
 	if report == nil {
 		report = func(int64, int64) {}
 	}
+	quota := newQuotaGuard(survey, s.AllowNearQuota, log)
 	err = firstMember(ctx, survey, log, func(c cluster.Candidate) error {
-		got, err = stream(ctx, s.Source, c, dst, report)
+		got, err = stream(ctx, s.Source, quota, c, dst, report)
 		return err
 	})
+	if err == nil {
+		warnOfV2(ctx, s.Source, got.member, log)
+	}
 	return got, err
 }
 

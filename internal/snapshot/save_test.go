@@ -6,17 +6,21 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
@@ -128,9 +132,43 @@ func TestSaver_Save_Target(t *testing.T) {
 	if _, err := saver.Save(t.Context(), filepath.Join(dir, "missing", "snap.db")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing folder: got %v", err)
 	}
+	tooLong := filepath.Join(dir, strings.Repeat("a", 256))
+	if _, err := saver.Save(t.Context(), tooLong); !errors.Is(err, syscall.ENAMETOOLONG) {
+		t.Errorf("too long: got %v", err)
+	}
 	wantEmpty(t, dir)
 	if n := f.streams.Load(); n != 0 {
 		t.Errorf("etcd was asked for %d streams", n)
+	}
+	longest := tooLong[:len(tooLong)-1]
+	if _, err := saver.Save(t.Context(), longest); err != nil {
+		t.Errorf("the longest name: got %v", err)
+	}
+	wantOnly(t, dir, filepath.Base(longest))
+}
+
+// TestSaver_Save_Room: a file that leaves less than the default reserve is written all the
+// same, as by etcdctl, and a warning says so.
+func TestSaver_Save_Room(t *testing.T) {
+	db := realDatabase(t)
+	f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
+	dir := t.TempDir()
+	at, err := disk.FileSystemOf(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Others write here: the size has 1 % of the file system to spare on both sides.
+	low := at.Free - disk.Reserve{}.Of(at) + at.Total/100
+	size := max(low, int64(len(db.raw)))
+	f.lie(func(_ uint64, st *pb.StatusResponse) { st.DbSize = size }, nil)
+	var log bytes.Buffer
+	saver := snapshot.Saver{Source: connect(t, f.urls...), Log: slog.New(slog.NewTextHandler(&log, nil))}
+	if _, err := saver.Save(t.Context(), filepath.Join(dir, "snap.db")); err != nil {
+		t.Fatal(err)
+	}
+	wantOnly(t, dir, "snap.db")
+	if !strings.Contains(log.String(), "level=WARN msg=\"the snapshot leaves little space") {
+		t.Errorf("got %s", log.String())
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/repository/choice"
@@ -139,7 +141,7 @@ func TestVerifier_Record(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, result := v.Verify(t.Context(), i)
-		if err := v.Record(t.Context(), i, result, "test"); err != nil {
+		if _, err := v.Record(t.Context(), i, result, "test"); err != nil {
 			t.Error(err)
 		}
 		return result
@@ -217,7 +219,7 @@ func TestVerifier_PrunedMeanwhile(t *testing.T) {
 	if !errors.As(err, new(*repository.NotFoundError)) || errors.As(err, new(*backup.DefectError)) {
 		t.Errorf("got %v", err)
 	}
-	if err := v.Record(t.Context(), i, err, ""); err != nil {
+	if _, err := v.Record(t.Context(), i, err, ""); err != nil {
 		t.Error(err)
 	}
 	wantKeys(t, s)
@@ -251,7 +253,8 @@ func TestVerifier_PrunedBehind(t *testing.T) {
 	}
 }
 
-// TestVerifier_Spool: what is pending does not give way to a verification.
+// TestVerifier_Spool: what is pending does not give way to a verification, whose copy counts
+// as well.
 func TestVerifier_Spool(t *testing.T) {
 	db := realDatabase(t)
 	url := startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls[0]
@@ -262,6 +265,10 @@ func TestVerifier_Spool(t *testing.T) {
 	}
 	v := newVerifier(s, "prod", folder)
 	v.Spool.Keep, v.Spool.Limit = true, 2*int64(len(db.raw))
+	if _, err := v.Verify(t.Context(), item(m)); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("got %v", err)
+	}
+	v.Spool.Limit *= 2
 	if _, err := v.Verify(t.Context(), item(m)); err != nil {
 		t.Error(err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/etcddb"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/restore"
 )
@@ -32,15 +33,42 @@ func (r *restorable) About() restore.Origin {
 	o := restore.Origin{
 		Name:  fmt.Sprintf("snapshot %s of cluster %s", m.ID, m.Cluster),
 		Bytes: m.Plain.Bytes - restore.TrailerBytes, SHA256: m.Plain.SHA256, Revision: m.Revision,
+		Taken: m.StartedAt, EtcdVersion: m.EtcdVersion,
 		Alarms: m.Alarms, Members: m.Members, AuthEnabled: m.AuthEnabled, Leases: m.Leases,
+		AuthRevision: m.AuthRevision, LiveHash: m.LiveHash, Kubernetes: m.Kubernetes,
 	}
+	if m.HashKV.Revision > 0 {
+		o.HashKV = &m.HashKV
+	}
+	o.ClusterID, o.QuotaBytes = m.ClusterID, m.QuotaBytes
 	for _, why := range m.Suspect {
 		o.Warnings = append(o.Warnings, "suspect: "+why)
 	}
 	for _, why := range m.Unconfirmed {
 		o.Warnings = append(o.Warnings, "unconfirmed: "+why)
 	}
+	if m.V2Keys {
+		o.Warnings = append(o.Warnings, "the cluster also served keys of etcd's v2 API (--enable-v2): no snapshot holds "+
+			"them, and they will be gone")
+	}
+	if why := etcddb.NewerWarning(m.StorageVersion); why != "" {
+		o.Warnings = append(o.Warnings, why)
+	}
+	o.Warnings = append(append(o.Warnings, m.Cautions...), m.Kubernetes.Notes()...)
 	return o
+}
+
+// Try implements [restore.Source].
+func (r *restorable) Try(ctx context.Context) (err error) {
+	data, err := Open(ctx, r.from, r.manifest, r.ids, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, data.Close()) }()
+	if _, err := data.Read(make([]byte, 1)); err != nil && err != io.EOF {
+		return fmt.Errorf("read the beginning of %s: %w", r.manifest.DataKey(), err)
+	}
+	return nil
 }
 
 // Place implements [restore.Source].
@@ -68,7 +96,7 @@ func Open(
 	ctx context.Context, in *repository.Cluster, m *backup.Manifest, ids codec.Identities,
 	progress func(done, total int64),
 ) (*Content, error) {
-	src, err := in.Data().Fetch(ctx, m, progress)
+	src, err := in.Data().Open(ctx, m.DataKey(), m.Stored, progress)
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/snapshot/compare"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
@@ -60,7 +61,7 @@ func TestTaker_Take(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			taker := newTaker(t, source, c.store)
-			taker.Codec = c.codec
+			taker.Codec, taker.Hashes = c.codec, compare.All
 			watchSpool(t, taker)
 			m := take(t, taker)
 
@@ -263,7 +264,8 @@ func TestTaker_Take_BadName(t *testing.T) {
 // TestTaker_Take_Timeline: a history goes on unless something contradicts that.
 func TestTaker_Take_Timeline(t *testing.T) {
 	db := realDatabase(t)
-	source := connect(t, startFakes(t, db, testserver.GoodSnapshot(db.raw)).urls...)
+	f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
+	source := connect(t, f.urls...)
 	rev := db.facts.Revision
 	for name, c := range map[string]struct {
 		change func(*backup.Manifest)
@@ -271,7 +273,7 @@ func TestTaker_Take_Timeline(t *testing.T) {
 	}{
 		"Same":  {func(*backup.Manifest) {}, true},
 		"Older": {func(m *backup.Manifest) { m.HighWaterRevision = rev - 1 }, true},
-		// A fake member cannot ask a quorum: it may lag.
+		// It may lag, for it has no quorum.
 		"Behind":       {func(m *backup.Manifest) { m.HighWaterRevision = rev + 1 }, true},
 		"OtherContent": {func(m *backup.Manifest) { m.HashKV.Hash++ }, false},
 		"OtherCluster": {func(m *backup.Manifest) { m.ClusterID++ }, false},
@@ -294,6 +296,8 @@ func TestTaker_Take_Timeline(t *testing.T) {
 			newer, _ = backup.ParseSnapshotID("29991231T000000Z-r9-bbbbbb")
 			create(t, s, backup.Key{Cluster: "prod", Kind: backup.KindManifest, ID: newer, Timeline: timeline}.String(),
 				[]byte("nonsense"))
+			f.noQuorum.Store(name == "Behind")
+			defer f.noQuorum.Store(false)
 			m := take(t, newTaker(t, source, s))
 			if (m.Timeline == timeline) != c.same || (m.Origin == nil) != c.same {
 				t.Errorf("got timeline %s after %s, origin %+v", m.Timeline, timeline, m.Origin)

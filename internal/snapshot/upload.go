@@ -49,6 +49,11 @@ func (s storer) store(ctx context.Context, src *spool.Reader) (storedData, error
 		return out, err
 	}
 	defer enc.Close()
+	report := func() {
+		done, total := src.Progress()
+		s.progress(backup.StageStore, done, total)
+	}
+	report()
 	err = s.to.Data().Put(ctx, out.key, enc)
 	if errors.Is(err, fs.ErrExist) {
 		return out, err // the object of another process, by a chance of one in 2^30: it must stay
@@ -57,6 +62,7 @@ func (s storer) store(ctx context.Context, src *spool.Reader) (storedData, error
 		s.to.Data().Discard(ctx, out.key)
 		return out, err
 	}
+	report() // the store had its last bytes to do after they were read here
 	out.plain, out.stored = enc.Sums()
 	// Nothing that cannot be read back is called a backup.
 	if err := s.to.Data().ReadBack(ctx, out.key, out.stored, s.progress); err != nil {

@@ -20,15 +20,14 @@ import (
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
+	"github.com/etcd-backupd/backupd/internal/snapshot/compare"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 // hash is an answer of a member of fakes.
-func hash(db database, hash uint32, compact backup.Revision) *pb.HashKVResponse {
-	return &pb.HashKVResponse{
-		Header: &pb.ResponseHeader{Revision: int64(db.facts.Revision)}, Hash: hash, CompactRevision: int64(compact),
-	}
+func hash(hash uint32, compact backup.Revision) *pb.HashKVResponse {
+	return &pb.HashKVResponse{Hash: hash, CompactRevision: int64(compact)}
 }
 
 // TestTaker_Take_State: what the members answer decides the state.
@@ -48,19 +47,19 @@ func TestTaker_Take_State(t *testing.T) {
 		"Silent": {nil, refuse, backup.Unconfirmed, []string{
 			"member 1 could not be compared: ", "member 2 could not be compared: "}},
 		"NotComparable": {nil, func(uint64, *pb.HashKVRequest) (*pb.HashKVResponse, error) {
-			return hash(db, 7, -1), nil
+			return hash(7, -1), nil
 		}, backup.Unconfirmed, []string{"member 1 could not be compared: the member answered for compact revision -1", ""}},
 		"OneSilent": {nil, func(id uint64, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {
 			if id == 1 {
 				return refuse(id, r)
 			}
-			return hash(db, own.Hash, own.CompactRevision), nil
+			return hash(own.Hash, own.CompactRevision), nil
 		}, backup.Verified, nil},
 		"Differs": {nil, func(id uint64, _ *pb.HashKVRequest) (*pb.HashKVResponse, error) {
-			return hash(db, own.Hash+uint32(id)-1, own.CompactRevision), nil
+			return hash(own.Hash+uint32(id)-1, own.CompactRevision), nil
 		}, backup.Suspect, []string{"member 2 holds other data: "}},
 		"Contradict": {nil, func(id uint64, _ *pb.HashKVRequest) (*pb.HashKVResponse, error) {
-			return hash(db, uint32(id), -1), nil // about records that the file no longer has
+			return hash(uint32(id), -1), nil // about records that the file no longer has
 		}, backup.Suspect, []string{fmt.Sprintf("members 1 and 2 hold different data at revision %d", rev)}},
 		"EndsBefore": {func(_ uint64, st *pb.StatusResponse) { st.Header.Revision = int64(rev) + 1 }, nil, backup.Suspect,
 			[]string{fmt.Sprintf("member 1 served revision %d before, its database ends at %d", rev+1, rev)}},
@@ -95,7 +94,7 @@ func TestTaker_Take_State(t *testing.T) {
 			if err := verify(t, s, m); errors.Is(err, backup.ErrCorrupt) != (c.state == backup.Suspect) {
 				t.Errorf("verify: got %v", err)
 			}
-			if m.SourceIndex != 4 || m.SourceTerm != 2 || m.HighWaterIndex != 4 || m.HighWaterTerm != 2 {
+			if m.SourceIndex != 4 || m.SourceTerm != 2 || m.HighWaterIndex != db.facts.ConsistentIndex || m.HighWaterTerm != 2 {
 				t.Errorf("got source %d/%d, newest %d/%d", m.SourceTerm, m.SourceIndex, m.HighWaterTerm, m.HighWaterIndex)
 			}
 		})
@@ -112,7 +111,7 @@ func TestTaker_Take_AskedAgain(t *testing.T) {
 		if asked++; asked == 1 { // one member is asked one question at a time
 			return nil, status.Error(codes.Unimplemented, "not yet")
 		}
-		return hash(db, db.facts.HashKV.Hash, db.facts.HashKV.CompactRevision), nil
+		return hash(db.facts.HashKV.Hash, db.facts.HashKV.CompactRevision), nil
 	})
 	if m := take(t, newTaker(t, connect(t, f.urls...), mem.New())); !m.Verified() || asked != 2 {
 		t.Errorf("got unconfirmed %q, asked %d times", m.Unconfirmed, asked)
@@ -124,12 +123,15 @@ func TestTaker_Take_AskedAgain(t *testing.T) {
 func TestTaker_Take_Slow(t *testing.T) {
 	db := realDatabase(t)
 	f := startFakes(t, db, testserver.GoodSnapshot(db.raw), testserver.GoodSnapshot(db.raw))
+	var once sync.Once
 	f.lie(func(id uint64, _ *pb.StatusResponse) {
 		if id == 2 {
-			time.Sleep(2 * time.Second)
+			once.Do(func() { time.Sleep(2 * time.Second) })
 		}
 	}, nil)
-	m := take(t, newTaker(t, connect(t, f.urls...), mem.New()))
+	taker := newTaker(t, connect(t, f.urls...), mem.New())
+	taker.Hashes = compare.All
+	m := take(t, taker)
 	if len(m.MemberHashes) != 2 || m.MemberHashes[1].Result != backup.HashEqual {
 		t.Errorf("got %+v", m.MemberHashes)
 	}
@@ -174,7 +176,7 @@ func TestTaker_Take_HashFails(t *testing.T) {
 	db := realDatabase(t)
 	f := startFakes(t, db, testserver.GoodSnapshot(db.raw))
 	f.lie(nil, func(uint64, *pb.HashKVRequest) (*pb.HashKVResponse, error) {
-		return hash(db, 7, db.facts.HashKV.CompactRevision+1), nil // the file must be hashed anew
+		return hash(7, db.facts.HashKV.CompactRevision+1), nil // the file must be hashed anew
 	})
 	s := mem.New()
 	taker := newTaker(t, connect(t, f.urls...), s)

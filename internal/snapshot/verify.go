@@ -3,9 +3,12 @@ package snapshot
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"reflect"
+	"slices"
+	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
@@ -33,6 +36,7 @@ type Verifier struct {
 	Depth      Depth
 	Spool      spool.Folder // for the decoded copy
 	Progress   backup.Progress
+	Now        func() time.Time // dates marks; nil means time.Now
 }
 
 func (v *Verifier) progress() backup.Progress {
@@ -53,11 +57,17 @@ func (v *Verifier) Verify(ctx context.Context, i repository.Item) (*backup.Manif
 	}
 	if v.Depth == StoredOnly {
 		err = v.diagnose(ctx, m, v.Cluster.Data().ReadBack(ctx, m.DataKey(), m.Stored, v.progress()))
-	} else {
-		err = v.full(ctx, m)
+	} else if err = v.full(ctx, m); differs(err) {
+		// The bytes may have been changed on their way.
+		if again := v.full(ctx, m); again == nil || differs(again) {
+			err = again
+		}
+	}
+	if err == nil {
+		err = v.companions(ctx, m)
 	}
 	var defect *backup.DefectError
-	if errors.As(err, &defect) && defect.Kind == backup.DataMissing {
+	if errors.As(err, &defect) && (defect.Kind == backup.DataMissing || defect.Kind == backup.CompanionsBad) {
 		err = v.removedMeanwhile(ctx, i, err)
 	}
 	if err == nil && m.State() == backup.Suspect {
@@ -66,19 +76,47 @@ func (v *Verifier) Verify(ctx context.Context, i repository.Item) (*backup.Manif
 	return m, err
 }
 
-// Record is [repository.Marks.Record], with one exception: if only the stored
-// bytes were verified, a mark that says that the content differs stays.
-func (v *Verifier) Record(ctx context.Context, i repository.Item, result error, by string) error {
+// differs reports whether a verification found other bytes or another content.
+func differs(err error) bool {
+	var defect *backup.DefectError
+	return errors.As(err, &defect) && slices.Contains(
+		[]backup.DefectKind{backup.Changed, backup.Content, backup.Swapped}, defect.Kind)
+}
+
+// Record writes the result of a verification into the repository: a defect as
+// [repository.Marks.Record] does, with one exception: if only the stored bytes were verified,
+// a mark that says that the content differs stays. If the snapshot is whole, it returns the
+// name of the mark that says so now.
+func (v *Verifier) Record(ctx context.Context, i repository.Item, result error, by string) (backup.Key, error) {
+	marks := v.Cluster.Marks()
 	if v.Depth == StoredOnly && repository.Whole(result) && i.Marked(backup.MarkDamaged) {
-		m, err := v.Cluster.Marks().Find(ctx, i.ID, backup.MarkDamaged)
+		m, err := marks.Find(ctx, i.ID, backup.MarkDamaged)
 		if err != nil {
-			return err
+			return backup.Key{}, err
 		}
 		if m != nil && (m.Defect == backup.Content || m.Defect == "") { // no kind: the mark cannot be read
-			return nil
+			return backup.Key{}, nil
 		}
 	}
-	return v.Cluster.Marks().Record(ctx, i, result, by)
+	if err := marks.Record(ctx, i, result, by); err != nil || !repository.Whole(result) {
+		return backup.Key{}, err
+	}
+	kind := backup.MarkVerified
+	if v.Depth == StoredOnly {
+		kind = backup.MarkReadBack
+	}
+	now := time.Now
+	if v.Now != nil {
+		now = v.Now
+	}
+	k, err := marks.Verified(ctx, i, kind, now(), by)
+	switch {
+	case errors.As(err, new(*repository.NotFoundError)): // it was deleted meanwhile
+		return backup.Key{}, nil
+	case err != nil:
+		return k, fmt.Errorf("mark snapshot %s as verified: %w", i.ID, err)
+	}
+	return k, nil
 }
 
 // removedMeanwhile returns a [*repository.NotFoundError] where the manifest, which
@@ -110,16 +148,24 @@ func (v *Verifier) manifestDefect(ctx context.Context, i repository.Item, err er
 
 func (v *Verifier) full(ctx context.Context, m *backup.Manifest) error {
 	// Pending snapshots give way to a new snapshot, but not to a verification.
-	folder := spool.Folder{Dir: v.Spool.Dir}
+	folder := v.Spool
+	folder.Keep = false
 	file, err := folder.New(m.Plain.Bytes)
 	if err != nil {
 		return err
 	}
-	return errors.Join(v.fullBy(ctx, m, file), file.Remove())
+	guarded, stop := file.Guard(ctx)
+	err = v.fullBy(guarded, m, file)
+	stop()
+	if gone := file.GaveWay(); gone != nil {
+		err = fmt.Errorf("verify snapshot %s: %w", m.ID, gone) // which is no defect of the snapshot
+	}
+	return errors.Join(err, file.Remove())
 }
 
 func (v *Verifier) fullBy(ctx context.Context, m *backup.Manifest, file *spool.File) error {
 	progress := v.progress()
+	progress(backup.StageVerify, 0, m.Stored.Bytes)
 	r, err := Open(ctx, v.Cluster, m, v.Identities,
 		func(done, total int64) { progress(backup.StageVerify, done, total) })
 	if errors.Is(err, codec.ErrNoIdentity) {
@@ -161,12 +207,21 @@ func CompareFacts(m *backup.Manifest, f *etcddb.Facts) error {
 		{"revision", int64(f.Revision), int64(m.Revision)},
 		{"compact revision", int64(f.CompactRevision), int64(m.CompactRevision)},
 		{"HashKV", int64(f.HashKV.Hash), int64(m.HashKV.Hash)},
-		{"number of keys", f.TotalKeys, m.Keys},
+		{"number of keys", f.Keys(), m.Keys},
 		{"number of leases", f.Leases, m.Leases},
 	} {
 		if c.got != c.want {
 			return backup.Corruptf("%s is %d, the manifest says %d", c.what, c.got, c.want)
 		}
+	}
+	if m.AuthRevision != 0 && m.AuthRevision != f.AuthRevision {
+		return backup.Corruptf("auth revision is %d, the manifest says %d", f.AuthRevision, m.AuthRevision)
+	}
+	if m.LiveHash != nil && *m.LiveHash != f.LiveHash {
+		return backup.Corruptf("hash of the live keys is %d, the manifest says %d", f.LiveHash, *m.LiveHash)
+	}
+	if !reflect.DeepEqual(f.Kubernetes, m.Kubernetes) {
+		return backup.Corruptf("what Kubernetes keeps there is not as the manifest says")
 	}
 	if !reflect.DeepEqual(f.Sketch, m.Sketch) {
 		return backup.Corruptf("the live keys are not those of the manifest's sketch")

@@ -19,6 +19,7 @@ import (
 type File struct {
 	path    string
 	f       *os.File
+	folder  Folder
 	pending *Pending // the file beside it; nil if there is none
 
 	mu     sync.Mutex // guards what follows
@@ -27,6 +28,8 @@ type File struct {
 	n      int64 // bytes written
 	end    error // io.EOF once complete, or why it never will be; nil while growing
 	resets int   // readers that began before the last one get an error
+	stream bool  // a database is received, or was: this is no copy of a stored one
+	lost   error // why it gave way
 }
 
 var errReset = errors.New("the spool was emptied for another try")
@@ -46,6 +49,9 @@ func (s *File) Pending() *Pending { return s.pending }
 
 // Write appends.
 func (s *File) Write(p []byte) (int, error) {
+	if err := s.GaveWay(); err != nil {
+		return 0, err
+	}
 	n, err := s.f.WriteAt(p, s.n) // only the writer changes n
 	s.mu.Lock()
 	s.n += int64(n)
@@ -61,7 +67,9 @@ func (s *File) Write(p []byte) (int, error) {
 // will be.
 func (s *File) Finish(end error) {
 	s.mu.Lock()
-	s.end = end
+	if s.lost == nil {
+		s.end = end
+	}
 	s.mu.Unlock()
 	s.cond.Broadcast()
 }
@@ -70,7 +78,7 @@ func (s *File) Finish(end error) {
 // error.
 func (s *File) reset(expect int64) error {
 	s.mu.Lock()
-	s.n, s.end, s.expect = 0, nil, expect
+	s.n, s.end, s.expect, s.stream = 0, s.lost, expect, true
 	s.resets++
 	s.mu.Unlock()
 	s.cond.Broadcast()
@@ -108,7 +116,7 @@ func (s *File) Reader() *Reader {
 type Reader struct {
 	s      *File
 	resets int
-	off    int64
+	off    int64 // guarded by the mutex of s: somebody else may ask for the progress
 }
 
 // Progress returns how many bytes were read, and how many there will be.
@@ -126,7 +134,9 @@ func (r *Reader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	k, err := r.s.f.ReadAt(p[:min(int64(len(p)), n-r.off)], r.off)
+	r.s.mu.Lock()
 	r.off += int64(k)
+	r.s.mu.Unlock()
 	if k > 0 {
 		return k, nil
 	}

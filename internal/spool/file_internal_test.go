@@ -10,11 +10,13 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
 func makeSpool(t *testing.T, dir string) *File {
 	t.Helper()
-	s, err := (&Folder{Dir: dir}).New(1)
+	s, err := (&Folder{Dir: dir, MinFree: disk.ReserveOf(0)}).New(1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +146,7 @@ func TestSpool_Race(t *testing.T) {
 	for range 8 {
 		all.Go(func() {
 			for range 100 {
-				s, err := (&Folder{Dir: dir}).New(1)
+				s, err := (&Folder{Dir: dir, MinFree: disk.ReserveOf(0)}).New(1)
 				if err != nil {
 					t.Error(err)
 					return
@@ -166,7 +168,7 @@ func TestSpool_Race(t *testing.T) {
 
 func TestSpool_NoSpace(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := (&Folder{Dir: dir}).New(1 << 60); !errors.Is(err, unix.ENOSPC) {
+	if _, err := (&Folder{Dir: dir, MinFree: disk.ReserveOf(0)}).New(1 << 60); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("got %v", err)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {

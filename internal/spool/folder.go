@@ -31,6 +31,10 @@ type Folder struct {
 	// Limit is the most bytes that all spools in the folder may take together,
 	// those of other processes included. Zero means no limit.
 	Limit int64
+	// MinFree is kept free on the file system of the folder, at all times: see levels.
+	MinFree disk.Reserve
+	// Setting is what a person calls MinFree, for hints.
+	Setting string
 	// Log reports the pending snapshots that are dropped; nil discards.
 	Log *slog.Logger
 }
@@ -60,17 +64,15 @@ func (f *Folder) New(need int64) (*File, error) {
 	if err := f.sweep(); err != nil {
 		return nil, fmt.Errorf("read spool folder: %w", err)
 	}
-	if fs, err := disk.FileSystemOf(f.Path()); err == nil && f.Keep && fs.Free < disk.WithReserve(need) {
-		f.giveWay(disk.WithReserve(need) - fs.Free)
-	}
-	if err := CheckRoom(f.Path(), need); err != nil {
+	if err := (room{f}).prepare(disk.RoomFor(need)); err != nil {
 		return nil, err
 	}
 	s, err := create(f.Path())
 	if err != nil {
 		return nil, err
 	}
-	if err := f.reserve(s, need); err != nil {
+	s.folder = *f
+	if err := (room{f}).allot(s, need); err != nil {
 		return nil, errors.Join(err, s.Remove())
 	}
 	return s, nil
@@ -81,7 +83,8 @@ func (f *Folder) New(need int64) (*File, error) {
 func CheckRoom(dir string, need int64) error {
 	err := disk.CheckRoom(dir, need)
 	if errors.Is(err, unix.ENOSPC) {
-		return backup.WithHint(err, "free some space, or choose another folder")
+		return backup.WithHints(err, "free some space, or choose another folder",
+			"free some space, or choose another daemon.spool.folder")
 	}
 	return err
 }
@@ -114,33 +117,10 @@ func (f *Folder) Begin(s *File, total int64) error {
 	if err := s.reset(total); err != nil {
 		return err
 	}
-	if err := f.reserve(s, total); err != nil {
+	if err := (room{f}).prepare(total); err != nil {
 		return err
 	}
-	// Writing into allocated blocks is quicker than allocating them when the
-	// kernel writes back.
-	disk.Allocate(s.f, total)
-	return nil
-}
-
-// reserve makes room for need bytes in s within the limit of the folder. It
-// allocates them, so that other processes count them.
-func (f *Folder) reserve(s *File, need int64) error {
-	if f.Limit <= 0 {
-		return nil
-	}
-	disk.Allocate(s.f, need)
-	others, err := f.bytes(s.path)
-	if err != nil {
-		return err
-	}
-	excess := others + need - f.Limit
-	if excess <= 0 || f.Keep && f.giveWay(excess) {
-		return nil
-	}
-	return backup.WithHint(fmt.Errorf("spool folder %s may hold %d bytes: the database needs %d and %d are taken: %w",
-		f.Path(), f.Limit, need, others, unix.ENOSPC),
-		"raise the limit of the spool, or read in the log why the pending snapshots are not stored")
+	return (room{f}).allot(s, total)
 }
 
 // Bytes returns the space that the spools in the folder take, of all clusters and
@@ -204,49 +184,14 @@ func sweepSpool(path string) {
 
 // staysPending reports whether a spool that no process holds waits for the store.
 func staysPending(path string) bool {
-	p, err := readPending(path)
+	_, err := readPending(path)
 	var unknown *unknownFormatError
-	switch {
-	case err == nil:
-		return !p.expired(time.Now())
-	case errors.As(err, &unknown):
-		info, err := os.Lstat(pendingPath(path))
-		return err != nil || time.Since(info.ModTime()) < maxAge
+	if err == nil || errors.As(err, &unknown) {
+		// However old it is: it may hold the newest data of its cluster. See Tidy.
+		return true
 	}
 	// A file of another user cannot be read. It is not ours to remove.
 	return !errors.Is(err, os.ErrNotExist) && !errors.Is(err, backup.ErrCorrupt)
-}
-
-// giveWay drops pending spools, the oldest first, until at least excess bytes are
-// free, and reports whether they are. The newest of each cluster stays. If the
-// others are not enough it drops none.
-func (f *Folder) giveWay(excess int64) bool {
-	all, err := f.entries()
-	if err != nil {
-		return false
-	}
-	newest := map[owner]string{}
-	all = slices.DeleteFunc(all, func(e entry) bool { return e.err != nil || disk.InUse(e.path) })
-	for _, e := range all {
-		newest[e.pending.owner()] = e.path
-	}
-	var victims []entry
-	gain := int64(0)
-	for _, e := range all {
-		if gain < excess && newest[e.pending.owner()] != e.path {
-			victims = append(victims, e)
-			gain += e.pending.Capture.Plain.Bytes
-		}
-	}
-	if gain < excess {
-		return false
-	}
-	for _, e := range victims {
-		if !f.drop(e, "there is no room for it and a newer one") {
-			return false
-		}
-	}
-	return true
 }
 
 // drop removes a pending spool that no process is storing, and reports whether it
@@ -273,28 +218,35 @@ func (f *Folder) drop(e entry, reason string) bool {
 	return true
 }
 
-// Tidy drops the pending spools that will never be stored: those that are too old
-// or cannot be read, and all but the newest of each cluster.
-func (f *Folder) Tidy() {
+// Tidy drops the pending spools of one cluster, for one repository, that are too many
+// or too old, and those that nobody can read. It is called after they were offered to
+// the repository: what the repository could take must not be dropped. The newest of the
+// cluster stays, however old it is: nothing else may hold its data.
+func (f *Folder) Tidy(cluster, repository string) {
 	all, err := f.entries()
 	if err != nil {
 		f.log().Warn("cannot read the spool folder", "err", err)
 		return
 	}
-	pending := map[owner]int{}
+	newest, waiting := newestOf(all), 0
 	for _, e := range slices.Backward(all) { // the newest first
 		switch {
 		case errors.Is(e.err, backup.ErrCorrupt):
 			f.drop(e, e.err.Error())
+			continue
 		case e.err != nil:
 			f.log().Warn("cannot use a pending spool", "path", e.path, "err", e.err)
+			continue
+		case e.pending.owner() != owner{cluster, repository}:
+			continue
+		}
+		waiting++
+		switch {
+		case newest[e.path]:
 		case e.pending.expired(time.Now()):
 			f.drop(e, fmt.Sprintf("it could not be stored within %d days", int(maxAge.Hours()/24)))
-		default:
-			of := e.pending.owner()
-			if pending[of]++; pending[of] > maxPending {
-				f.drop(e, fmt.Sprintf("%d newer ones of the cluster are pending", maxPending))
-			}
+		case waiting > maxPending:
+			f.drop(e, fmt.Sprintf("%d newer ones of the cluster are pending", maxPending))
 		}
 	}
 }
@@ -311,7 +263,7 @@ func (f *Folder) Claim(p Pending) (*File, error) {
 		return nil, fmt.Errorf("open pending spool: %w", err)
 	}
 	s := newFile(p.Path, file)
-	s.end = io.EOF
+	s.folder, s.end, s.stream = *f, io.EOF, true
 	if err := s.takeOver(); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}

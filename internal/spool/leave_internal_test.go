@@ -9,12 +9,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/etcd-backupd/backupd/internal/disk"
 )
 
 // TestLeave_NotDurable: a spool that stays is synced. If that fails it is pending all
 // the same, and the error says that it may not survive a power cut.
 func TestLeave_NotDurable(t *testing.T) {
-	folder := Folder{Dir: t.TempDir(), Keep: true}
+	folder := Folder{Dir: t.TempDir(), Keep: true, MinFree: disk.ReserveOf(0)}
 	s, err := folder.New(1)
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +40,7 @@ func TestLeave_NotDurable(t *testing.T) {
 // TestLeave_Record: the file beside a spool is never written in place: a power cut
 // would leave half of it, and the snapshot would be lost.
 func TestLeave_Record(t *testing.T) {
-	folder := Folder{Dir: t.TempDir(), Keep: true}
+	folder := Folder{Dir: t.TempDir(), Keep: true, MinFree: disk.ReserveOf(0)}
 	s, err := folder.New(1)
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +62,7 @@ func TestLeave_Record(t *testing.T) {
 // TestClaim_Exposed: since it was listed, another user may have got at the spool or at
 // the file beside it.
 func TestClaim_Exposed(t *testing.T) {
-	folder := Folder{Dir: t.TempDir(), Keep: true}
+	folder := Folder{Dir: t.TempDir(), Keep: true, MinFree: disk.ReserveOf(0)}
 	path := putPending(t, folder.Dir, begun(time.Now()))
 	all, err := folder.All()
 	if err != nil || len(all) != 1 {

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// maxAge is how old a pending snapshot may get.
+	// maxAge is how old a pending snapshot may get that is not the newest of its cluster.
 	maxAge = 7 * 24 * time.Hour
 	// maxPending is how many may wait of one cluster for one repository.
 	maxPending = 3
@@ -88,6 +88,9 @@ func pendingPath(spool string) string { return strings.TrimSuffix(spool, spoolSu
 // Remember writes the file beside the spool, with which another process can store
 // it.
 func (s *File) Remember(repository string, c backup.Capture) error {
+	if err := s.GaveWay(); err != nil {
+		return err
+	}
 	p := &Pending{Path: s.path, Repository: repository, Capture: c}
 	if err := p.write(); err != nil {
 		return err
@@ -234,6 +237,28 @@ func (e entry) since() time.Time {
 		return time.Unix(1<<40, 0)
 	}
 	return e.pending.Capture.StartedAt
+}
+
+// newestOf returns the paths of the spools that hold the newest data of their owner.
+// Of the entries of one cluster id that is the one with the highest raft index: a clock
+// that ran ahead gave another one a later time.
+func newestOf(all []entry) map[string]bool {
+	newest := map[owner]entry{}
+	for _, e := range slices.Backward(all) { // the one that was begun last comes first
+		if e.err != nil {
+			continue
+		}
+		of, here := e.pending.owner(), e.pending.Capture
+		best, ok := newest[of]
+		if !ok || best.pending.Capture.ClusterID == here.ClusterID && best.pending.Capture.RaftIndex < here.RaftIndex {
+			newest[of] = e
+		}
+	}
+	out := map[string]bool{}
+	for _, e := range newest {
+		out[e.path] = true
+	}
+	return out
 }
 
 // All lists the pending snapshots in the folder, of all clusters, the oldest

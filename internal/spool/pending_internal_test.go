@@ -120,7 +120,7 @@ func TestPending_Damaged(t *testing.T) {
 func TestSweep_Pending(t *testing.T) {
 	dir := t.TempDir()
 	young := putPending(t, dir, begun(time.Now().Add(-maxAge+time.Hour)))
-	putPending(t, dir, begun(time.Now().Add(-maxAge-time.Hour)))
+	old := putPending(t, dir, begun(time.Now().Add(-maxAge-time.Hour))) // only Tidy may drop it
 	torn := putPending(t, dir, begun(time.Now()))
 	newer, newerOld := putPending(t, dir, begun(time.Now())), putPending(t, dir, begun(time.Now()))
 	write := func(path, text string) string {
@@ -152,7 +152,11 @@ func TestSweep_Pending(t *testing.T) {
 	if err := folder.sweep(); err != nil {
 		t.Fatal(err)
 	}
-	wantFiles(t, dir, append(foreign, young, pendingPath(young), newer, pendingPath(newer), held, pendingPath(held))...)
+	want := foreign
+	for _, path := range []string{young, old, newer, newerOld, held} {
+		want = append(want, path, pendingPath(path))
+	}
+	wantFiles(t, dir, want...)
 
 	// A process that was killed while it wrote leaves the earlier file.
 	temp := write(pendingPath(young)+disk.TempSuffix, "half")
@@ -170,12 +174,12 @@ func TestSweep_Pending(t *testing.T) {
 	if err := sp.Remove(); err != nil {
 		t.Error(err)
 	}
-	if all, err := folder.Waiting(); err != nil || len(all) != 1 || all[0].Path != young {
+	if all, err := folder.Waiting(); err != nil || len(all) != 2 || all[1].Path != young {
 		t.Errorf("got pending %v, %v", all, err)
 	}
 }
 
-// TestTidy: each spool that is dropped is logged.
+// TestTidy: each spool that is dropped is logged. Those of other owners stay.
 func TestTidy(t *testing.T) {
 	dir := t.TempDir()
 	now := time.Now()
@@ -188,17 +192,18 @@ func TestTidy(t *testing.T) {
 	for i := range maxPending + 2 {
 		mine = append(mine, putPending(t, dir, begun(now.Add(time.Duration(i)*time.Second))))
 	}
-	other := begun(now)
+	other := begun(now.Add(-maxAge - 2*time.Hour)) // and an older one
 	other.Repository = "another"
-	stays := putPending(t, dir, other)
+	older := *other
+	older.Capture.StartedAt = older.Capture.StartedAt.Add(-time.Hour)
 
 	var log strings.Builder
 	folder := Folder{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))}
-	folder.Tidy()
-	want := []string{stays, pendingPath(stays)}
-	for _, path := range mine[2:] {
+	var want []string
+	for _, path := range append(mine[2:], putPending(t, dir, other), putPending(t, dir, &older)) {
 		want = append(want, path, pendingPath(path))
 	}
+	folder.Tidy("prod", "r")
 	wantFiles(t, dir, want...)
 	for path, reason := range map[string]string{old: "7 days", torn: "decode", mine[0]: "3 newer ones",
 		mine[1]: "3 newer ones"} {
@@ -208,6 +213,36 @@ func TestTidy(t *testing.T) {
 			t.Errorf("the log does not say that %s went because of %q:\n%s", path, reason, log.String())
 		}
 	}
+}
+
+// TestTidy_Newest: the newest data of a cluster stays, however old it is, also if the
+// clock ran ahead when an earlier one was begun.
+func TestTidy_Newest(t *testing.T) {
+	put := func(dir string, age time.Duration, index uint64) string {
+		p := begun(time.Now().Add(-age))
+		p.Capture.RaftIndex = index
+		return putPending(t, dir, p)
+	}
+	dir := t.TempDir()
+	put(dir, maxAge+2*time.Hour, 1)
+	newest := put(dir, maxAge+time.Hour, 2)
+	(&Folder{Dir: dir}).Tidy("prod", "r")
+	wantFiles(t, dir, newest, pendingPath(newest))
+
+	dir = t.TempDir()
+	newest = put(dir, maxAge+time.Hour, 9)
+	want := []string{newest, pendingPath(newest)}
+	for i := range maxPending {
+		path := put(dir, -time.Duration(i)*time.Hour, uint64(i)) // ahead
+		want = append(want, path, pendingPath(path))
+	}
+	folder := Folder{Dir: dir}
+	folder.Tidy("prod", "r")
+	wantFiles(t, dir, slices.Clone(want)...) // which it sorts
+	if !(room{&folder}).giveWay(1) {
+		t.Error("there are some that may go")
+	}
+	wantFiles(t, dir, slices.Delete(want, 2, 4)...) // the first of them, though the newest seems older
 }
 
 // TestClaim: only one process can have a spool, and none can have one that was
@@ -253,13 +288,13 @@ func TestClaim(t *testing.T) {
 	}
 }
 
-// TestReserve: the space that others have allocated counts, whether or not it is
+// TestLimit: the space that others have allocated counts, whether or not it is
 // written.
-func TestReserve(t *testing.T) {
+func TestLimit(t *testing.T) {
 	dir := t.TempDir()
-	folder := Folder{Dir: dir, Limit: 10 << 20}
+	folder := Folder{Dir: dir, MinFree: disk.ReserveOf(0), Limit: 10 << 20}
 	first, second := makeSpool(t, dir), makeSpool(t, dir)
-	if err := folder.reserve(first, 6<<20); err != nil {
+	if err := (room{&folder}).allot(first, 6<<20); err != nil {
 		t.Fatal(err)
 	}
 	probe, err := os.CreateTemp(t.TempDir(), "")
@@ -276,7 +311,7 @@ func TestReserve(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := folder.reserve(second, 6<<20); err == nil || !strings.Contains(err.Error(), fmt.Sprint(10<<20)) {
+	if err := (room{&folder}).allot(second, 6<<20); err == nil || !strings.Contains(err.Error(), fmt.Sprint(10<<20)) {
 		t.Errorf("got %v", err)
 	}
 	// The limit applies also to a database that has grown since the reservation.
@@ -289,7 +324,7 @@ func TestReserve(t *testing.T) {
 	if err := second.reset(0); err != nil {
 		t.Fatal(err)
 	}
-	if err := folder.reserve(second, 6<<20); err != nil {
+	if err := (room{&folder}).allot(second, 6<<20); err != nil {
 		t.Errorf("after the first was emptied: got %v", err)
 	}
 }
@@ -297,7 +332,7 @@ func TestReserve(t *testing.T) {
 // TestRemember: the file beside a spool is written before it is needed, and later
 // says why the spool is still there.
 func TestRemember(t *testing.T) {
-	folder := Folder{Dir: t.TempDir(), Keep: true}
+	folder := Folder{Dir: t.TempDir(), Keep: true, MinFree: disk.ReserveOf(0)}
 	s, err := folder.New(1)
 	if err != nil {
 		t.Fatal(err)
@@ -322,7 +357,11 @@ func TestRemember(t *testing.T) {
 	if waiting, err := folder.Waiting(); err != nil || len(waiting) != 1 || !cmp.Equal(waiting[0], left) {
 		t.Errorf("got %+v, want %+v, %v", waiting, left, err)
 	}
-	if n, err := folder.Bytes(); err != nil || n != 0 {
+	info, err := os.Stat(s.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := folder.Bytes(); err != nil || n != disk.SpaceOf(info) {
 		t.Errorf("it takes %d bytes, %v", n, err)
 	}
 }
@@ -332,7 +371,9 @@ func TestRemember(t *testing.T) {
 func TestGiveWay(t *testing.T) {
 	dir, now := t.TempDir(), time.Now()
 	var log strings.Builder
-	folder := Folder{Dir: dir, Keep: true, Limit: 3 << 10, Log: slog.New(slog.NewTextHandler(&log, nil))}
+	folder := Folder{
+		Dir: dir, Keep: true, MinFree: disk.ReserveOf(0), Limit: 3 << 10, Log: slog.New(slog.NewTextHandler(&log, nil)),
+	}
 	put := func(cluster string, age time.Duration) string {
 		p := begun(now.Add(-age))
 		p.Capture.Cluster, p.Capture.Plain.Bytes = cluster, 1<<10
@@ -344,12 +385,12 @@ func TestGiveWay(t *testing.T) {
 	}
 	oldest, second, newest := put("a", 3*time.Hour), put("a", 2*time.Hour), put("a", time.Hour)
 	other := put("b", 4*time.Hour)
-	if folder.giveWay(3 << 10) {
+	if (room{&folder}).giveWay(3 << 10) {
 		t.Error("the newest of each went, or it reports what it did not do")
 	}
 	wantFiles(t, dir, oldest, pendingPath(oldest), second, pendingPath(second), newest, pendingPath(newest), other,
 		pendingPath(other))
-	if !folder.giveWay(1 << 10) {
+	if !(room{&folder}).giveWay(1 << 10) {
 		t.Error("there is one that may go")
 	}
 	wantFiles(t, dir, second, pendingPath(second), newest, pendingPath(newest), other, pendingPath(other))

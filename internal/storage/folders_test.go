@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/file"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
@@ -118,5 +120,77 @@ func TestFolders_Stops(t *testing.T) {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
+	}
+}
+
+// service is a store whose listings come in an order of its own. Like S3 it begins them by
+// the bytes, and it reports an order that it sees to be wrong.
+type service struct {
+	storage.Store
+	key func(string) string // by which it sorts
+}
+
+func (s *service) CheckOrder(context.Context, string) error { return nil }
+
+func (s *service) List(ctx context.Context, prefix, after string) iter.Seq2[storage.Object, error] {
+	return func(yield func(storage.Object, error) bool) {
+		var all []storage.Object
+		for o, err := range s.Store.List(ctx, prefix, after) {
+			if err != nil {
+				yield(o, err)
+				return
+			}
+			all = append(all, o)
+		}
+		slices.SortFunc(all, func(a, b storage.Object) int { return strings.Compare(s.key(a.Key), s.key(b.Key)) })
+		previous := ""
+		for _, o := range all {
+			if o.Key < previous {
+				yield(storage.Object{}, storage.Unordered(previous, o.Key))
+				return
+			}
+			if previous = o.Key; !yield(o, nil) {
+				return
+			}
+		}
+	}
+}
+
+// TestFolders_Unordered: no folder vanishes from a service that lists in the order of a tree
+// or without regard to case. A folder that is longer than what is looked at is no excuse for
+// a tree.
+func TestFolders_Unordered(t *testing.T) {
+	tree := func(key string) string { return strings.ReplaceAll(key, "/", "\x00") }
+	for name, c := range map[string]struct {
+		key    func(string) string
+		names  []string
+		first  int // objects in the first folder
+		wanted bool
+	}{
+		"Tree":      {tree, []string{"prod", "prod-eu"}, 3, false},
+		"Tree/Long": {tree, []string{"prod", "prod.eu"}, 1200, false},
+		"NoCase":    {strings.ToLower, []string{"a", "B"}, 3, false},
+		"Bytes":     {strings.Clone, []string{"prod", "prod-eu"}, 1200, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := mem.New()
+			for n, folder := range c.names {
+				for i := range []int{c.first, 2}[n] {
+					if err := m.Create(t.Context(), fmt.Sprintf("%s/%04d", folder, i), strings.NewReader("x")); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			var got []string
+			var last error
+			for f, err := range storage.Folders(t.Context(), &service{m, c.key}, "") {
+				if last = err; err == nil {
+					got = append(got, f.Name)
+				}
+			}
+			if c.wanted && (last != nil || len(got) != len(c.names)) || !c.wanted && !errors.Is(last, backup.ErrUnordered) {
+				t.Errorf("got %q, %v", got, last)
+			}
+		})
 	}
 }

@@ -109,14 +109,10 @@ func readRange(ctx context.Context, s Store, key string, offset, length int64) (
 	return got, errors.Join(err, r.Close())
 }
 
-// probeNames have another order in the tree of a file system, or without regard
-// to case, than by bytes.
-var probeNames = []string{"a0", "a/1", "a-1", "B"}
-
 func (p *probe) list(ctx context.Context) {
 	const step = "list"
 	folder := p.folder + "/list/"
-	for _, name := range probeNames {
+	for _, name := range OrderNames {
 		if err := p.s.Create(ctx, folder+name, strings.NewReader(name)); err != nil {
 			p.failed(step, err, "write below the repository's prefix (s3:PutObject)")
 			return
@@ -139,7 +135,7 @@ func (p *probe) list(ctx context.Context) {
 func (p *probe) listFrom(ctx context.Context, folder, prefix, after string) bool {
 	const step, permission = "list", "list the repository's prefix (s3:ListBucket)"
 	var want []string
-	for _, name := range slices.Sorted(slices.Values(probeNames)) {
+	for _, name := range slices.Sorted(slices.Values(OrderNames)) {
 		if key := folder + name; strings.HasPrefix(key, prefix) && key > after {
 			want = append(want, key)
 		}
@@ -200,6 +196,12 @@ func (p *probe) large(ctx context.Context) {
 	if err := large.compare(ctx, p.s, size-100, -1); err != nil {
 		p.failed(again, fmt.Errorf("after an attempt to replace it: %w", err),
 			"read below the repository's prefix (s3:GetObject)")
+		return
+	}
+	var left *LeftError
+	if errors.As(err, &left) {
+		p.warn(again, "let the credentials abort uploads in parts (s3:AbortMultipartUpload), or let a life-cycle rule of "+
+			"the bucket do it", "an existing large object is not replaced, and its parts stay: %v", left.Left)
 		return
 	}
 	p.ok(again, "an existing large object is not replaced")

@@ -152,7 +152,7 @@ func (r *resuming) Close() error {
 }
 
 func isFinal(err error) bool {
-	for _, final := range []error{fs.ErrNotExist, fs.ErrPermission, fs.ErrInvalid, backup.ErrCorrupt} {
+	for _, final := range []error{fs.ErrNotExist, fs.ErrPermission, fs.ErrInvalid, backup.ErrCorrupt, backup.ErrArchived} {
 		if errors.Is(err, final) {
 			return true
 		}

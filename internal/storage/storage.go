@@ -62,7 +62,7 @@ type Store interface {
 
 // These are abilities that only some stores have. Only functions of this package
 // ask for them, so that no other package needs to know the kind of a store. The
-// functions find them below [WithObserver] too.
+// functions find them below [WithObserver] and [Answering] too.
 type (
 	// Inspector finds out more about a service than the port allows. [Probe]
 	// asks for it.
@@ -71,10 +71,21 @@ type (
 		Inspect(ctx context.Context, folder string) []backup.Finding
 	}
 
+	// Orderer takes the order of its listings from a service. [CheckOrder] asks for it.
+	Orderer interface {
+		// CheckOrder may create objects below folder, and removes them.
+		CheckOrder(ctx context.Context, folder string) error
+	}
+
 	// StaleUploader keeps parts of unfinished uploads that List does not show.
 	// [AbortStaleUploads] asks for it.
 	StaleUploader interface {
 		AbortStaleUploads(ctx context.Context, olderThan time.Duration) (int, error)
+	}
+
+	// Placed lies in a place that others may use, too. [CheckPlace] asks it.
+	Placed interface {
+		CheckPlace() error
 	}
 
 	// Tagger is a reader, returned by Open, that knows the ETag of the object
@@ -82,13 +93,30 @@ type (
 	Tagger interface{ ETag() string }
 )
 
-// ability finds out whether s, or the store that s observes, is a T.
+// CheckPlace refuses a place in which no repository may be made: somebody else would
+// move it or remove it with their own data.
+func CheckPlace(s Store) error {
+	if p, ok := ability[Placed](s); ok {
+		return p.CheckPlace()
+	}
+	return nil
+}
+
+// ability finds out whether s, or the store below s, is a T.
 func ability[T any](s Store) (T, bool) {
 	if able, ok := s.(T); ok {
 		return able, true
 	}
 	if o, ok := s.(*observed); ok {
 		return ability[T](o.s)
+	}
+	if a, ok := s.(*answering); ok {
+		return ability[T](a.s)
+	}
+	if l, ok := s.(*later); ok {
+		if opened := l.opened(); opened != nil {
+			return ability[T](opened)
+		}
 	}
 	var none T
 	return none, false

@@ -65,6 +65,20 @@ func (a *Authority) Issue(t testing.TB, cn string, change ...func(*x509.Certific
 	return certFile, keyFile
 }
 
+// Between makes an authority whose certificate a has issued. Its files hold single
+// certificates, as those of an administrator who has forgotten the intermediate one.
+func (a *Authority) Between(t testing.TB) *Authority {
+	t.Helper()
+	template := certTemplate(t, "backupd test intermediate CA")
+	template.IsCA = true
+	template.BasicConstraintsValid = true
+	template.KeyUsage = x509.KeyUsageCertSign
+	dir := t.TempDir()
+	b := &Authority{dir: dir, File: filepath.Join(dir, "ca.pem")}
+	b.Cert, b.key = certify(t, b.File, template, a)
+	return b
+}
+
 // Pool trusts the authority and nobody else.
 func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()

@@ -34,12 +34,19 @@ func etcdPrograms() []program {
 	}
 }
 
+// kubernetes builds what stands before an etcd, and the client of that.
+const kubernetes = "kubernetes"
+
 // programs maps a module below test/servers to what it builds.
 var programs = map[string][]program{
 	"etcd-3.5":  etcdPrograms(),
 	"etcd-3.6":  etcdPrograms(),
 	"etcd-3.7":  etcdPrograms(),
 	"versitygw": {{"versitygw", "github.com/versity/versitygw/cmd/versitygw"}},
+	kubernetes: {
+		{"kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"},
+		{"kubectl", "k8s.io/kubernetes/cmd/kubectl"},
+	},
 }
 
 // Versions returns the etcd minors to test with, oldest first: 3.5, 3.6 and
@@ -181,6 +188,14 @@ func build(ctx context.Context, source, target string, want []program) error {
 	// No -trimpath and no change of CGO_ENABLED: either would give every
 	// package another key in the compile cache than in our own build.
 	args := []string{"-C", source, "build", "-o", scratch + string(filepath.Separator)}
+	if filepath.Base(source) == kubernetes {
+		// It is told its version by the linker, and charts ask for that.
+		version, err := moduleVersion(ctx, source, "k8s.io/kubernetes")
+		if err != nil {
+			return err
+		}
+		args = append(args, "-ldflags=-X k8s.io/component-base/version.gitVersion="+version)
+	}
 	for _, p := range want {
 		args = append(args, p.pkg)
 	}
@@ -199,6 +214,17 @@ func build(ctx context.Context, source, target string, want []program) error {
 		return err
 	}
 	return os.Rename(scratch, target)
+}
+
+// moduleVersion returns the version of a dependency of the module at source.
+func moduleVersion(ctx context.Context, source, dependency string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "-C", source, "list", "-m", "-f", "{{.Version}}", dependency)
+	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=readonly")
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("go list -m %s: %w", dependency, err)
+	}
+	return strings.TrimSpace(string(out)), nil
 }
 
 // builtName is what go build calls the binary of a package: the last element

@@ -224,6 +224,9 @@ func (c *Cluster) TLSConfig() (*tls.Config, error) {
 	return &tls.Config{Certificates: []tls.Certificate{*pair}, RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
 }
 
+// Authority is the authority of a cluster with TLS, or nil.
+func (c *Cluster) Authority() *Authority { return c.authority }
+
 // IssueCert makes another client certificate of the cluster's authority, for
 // the user called cn, and returns its two files. It needs a cluster with TLS.
 func (c *Cluster) IssueCert(t testing.TB, cn string) (certFile, keyFile string) {

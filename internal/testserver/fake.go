@@ -19,6 +19,7 @@ type FakeMember struct {
 	HashKV     func(context.Context, *pb.HashKVRequest) (*pb.HashKVResponse, error)
 	MemberList func(context.Context, *pb.MemberListRequest) (*pb.MemberListResponse, error)
 	Defragment func(context.Context, *pb.DefragmentRequest) (*pb.DefragmentResponse, error)
+	Range      func(context.Context, *pb.RangeRequest) (*pb.RangeResponse, error)
 	Snapshot   SnapshotFunc
 
 	// ID is the member's id in the default answers; 1 if it is 0.
@@ -41,6 +42,7 @@ func StartFakeMember(t testing.TB, f FakeMember) string {
 	}
 	server := grpc.NewServer()
 	pb.RegisterMaintenanceServer(server, &fakeMaintenance{fake: f})
+	pb.RegisterKVServer(server, &fakeKV{fake: f})
 	pb.RegisterClusterServer(server, &fakeCluster{fake: f, url: url})
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(l) }()
@@ -67,7 +69,11 @@ type fakeMaintenance struct {
 
 func (m *fakeMaintenance) Status(ctx context.Context, r *pb.StatusRequest) (*pb.StatusResponse, error) {
 	if m.fake.Status != nil {
-		return m.fake.Status(ctx, r)
+		st, err := m.fake.Status(ctx, r)
+		if err == nil && st.RaftIndex == 0 { // what is applied was committed
+			st.RaftIndex = max(st.RaftAppliedIndex, 1)
+		}
+		return st, err
 	}
 	size := int64(len(FakeDB()))
 	return &pb.StatusResponse{
@@ -102,6 +108,18 @@ func (m *fakeMaintenance) Snapshot(r *pb.SnapshotRequest, stream snapshotStream)
 		return m.fake.Snapshot(r, stream)
 	}
 	return GoodSnapshot(FakeDB())(r, stream)
+}
+
+type fakeKV struct {
+	pb.UnimplementedKVServer
+	fake FakeMember
+}
+
+func (k *fakeKV) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	if k.fake.Range != nil {
+		return k.fake.Range(ctx, r)
+	}
+	return &pb.RangeResponse{Header: k.fake.header()}, nil
 }
 
 type fakeCluster struct {

@@ -3,6 +3,9 @@ package testserver
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"net/http"
 	"strconv"
 	"strings"
 	"testing"
@@ -12,8 +15,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// AddMember adds a voting member to the running cluster, whose auth must be
-// off, and returns when it has caught up and all agree on a leader.
+// AddMember adds a voting member to the running cluster, and returns when it has
+// caught up and all agree on a leader.
 //
 // It joins as a learner and is promoted. A voter added to a cluster of one
 // takes the majority away until it runs, and before it runs it asks the others
@@ -27,13 +30,32 @@ func (c *Cluster) AddMember(t testing.TB) *Member {
 		return err
 	}))
 	m.Learner = false
+	must(t, "wait for "+m.Name+" to vote", c.awaitVoter(t.Context(), m))
 	c.WaitReady(t)
 	return m
 }
 
-// AddLearner adds a learner to the running cluster, whose auth must be off, and
-// returns when it has caught up. Endpoints does not list it. etcd allows one
-// at a time, and AddMember needs that one.
+// awaitVoter waits until a member knows of its promotion: until then it refuses logins.
+func (c *Cluster) awaitVoter(ctx context.Context, m *Member) error {
+	return waitUntil(ctx, readyLimit, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		client, err := c.dial(ctx, c.user, c.password, m.ClientURL)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		st, err := client.Status(ctx, m.ClientURL)
+		if err == nil && st.IsLearner {
+			err = errors.New("it is a learner")
+		}
+		return err
+	})
+}
+
+// AddLearner adds a learner to the running cluster, and returns when it has caught
+// up. Endpoints does not list it. etcd allows one at a time, and AddMember needs
+// that one.
 func (c *Cluster) AddLearner(t testing.TB) *Member {
 	t.Helper()
 	m, _ := c.addLearner(t, "learner")
@@ -58,6 +80,44 @@ func (c *Cluster) addLearner(t testing.TB, name string) (m *Member, id uint64) {
 	must(t, "start "+m.Name, m.start())
 	must(t, "wait for "+m.Name, c.awaitLearner(t.Context(), m))
 	return m, added.Member.ID
+}
+
+// Upgrade restarts one member after the other with the etcd of another minor, and
+// returns when the cluster is of that version.
+func (c *Cluster) Upgrade(t testing.TB, version string) {
+	t.Helper()
+	bin := Binary(t, version, "etcd")
+	for _, m := range c.Members {
+		m.Terminate()
+		m.bin = bin
+		m.Restart(t)
+		c.WaitReady(t)
+	}
+	c.Version, c.bin = version, bin
+	must(t, "wait for the cluster to be of version "+version, waitUntil(t.Context(), readyLimit, c.isUpgraded))
+}
+
+// isUpgraded returns nil when the members have agreed on the version of the cluster.
+func (c *Cluster) isUpgraded(ctx context.Context) error {
+	conf, err := c.TLSConfig()
+	if err != nil {
+		return err
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Members[0].ClientURL+"/version", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && !strings.Contains(string(body), `"etcdcluster":"`+c.Version+".") {
+		err = fmt.Errorf("it answers %s", body)
+	}
+	return err
 }
 
 // reconfigure repeats a change of the membership while etcd refuses it only
@@ -94,8 +154,11 @@ func (c *Cluster) awaitLearner(ctx context.Context, m *Member) error {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		// A learner reads only from its own state, and answers at all only once
-		// that holds everything up to its joining.
+		// that holds everything up to its joining. It lets nobody log in.
 		_, err := client.Get(ctx, "any", clientv3.WithSerializable())
+		if c.user != "" && errors.Is(err, rpctypes.ErrUserEmpty) {
+			return nil
+		}
 		return err
 	})
 }

@@ -1,6 +1,7 @@
 package testserver
 
 import (
+	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -80,15 +81,18 @@ func (c *Cluster) memberAt(t testing.TB, r RestoredMember) *Member {
 }
 
 func (m *Member) start() error {
-	// etcd takes every flag from the environment too; what the developer's
-	// shell holds for a real cluster must not reach a test's.
-	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "ETCD_") })
-	proc, err := startProcess(m.logPath, m.bin, m.args, env)
+	proc, err := startProcess(m.logPath, m.bin, m.args, cleanEnv())
 	if err != nil {
 		return err
 	}
 	m.proc = proc
 	return nil
+}
+
+// cleanEnv is the environment of a server. etcd takes every flag from there too; what
+// the developer's shell holds for a real cluster must not reach a test's.
+func cleanEnv() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "ETCD_") })
 }
 
 // Running reports whether the process lives; a paused one does.
@@ -146,6 +150,19 @@ func (m *Member) Restart(t testing.TB) {
 	}
 	must(t, "restart "+m.Name, m.start())
 }
+
+// Rejoin starts the process as a new member of the running cluster, which has this list of
+// members. It does not wait, like [Member.Restart].
+func (m *Member) Rejoin(initialCluster string) error {
+	if m.Running() {
+		return fmt.Errorf("testserver: rejoin of %s: it is running", m.Name)
+	}
+	m.args = append(m.args, "--initial-cluster="+initialCluster, "--initial-cluster-state=existing")
+	return m.start()
+}
+
+// Args are the flags of the process.
+func (m *Member) Args() []string { return slices.Clone(m.args) }
 
 // Log returns everything the member has logged, over all its runs.
 func (m *Member) Log() string {

@@ -23,12 +23,12 @@ type Proxy struct {
 	Addr string // "127.0.0.1:port"; the address to give to the client
 	URL  string // Addr with "http://" before it
 
-	target   string
 	listener net.Listener
 	ctx      context.Context // ends with the test
 	group    sync.WaitGroup
 
 	mu      sync.Mutex
+	target  string                // of new connections
 	changed chan struct{}         // closed and replaced when the state below changes
 	conns   map[net.Conn]struct{} // both ends of what is open
 	opened  int
@@ -54,7 +54,7 @@ func StartProxy(t testing.TB, target string) *Proxy {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	p := &Proxy{
 		Addr: l.Addr().String(), URL: "http://" + l.Addr().String(),
-		target: target, listener: l, ctx: ctx,
+		listener: l, ctx: ctx, target: target,
 		changed: make(chan struct{}), conns: make(map[net.Conn]struct{}),
 	}
 	p.group.Go(p.serve)
@@ -78,6 +78,10 @@ func (p *Proxy) Cut() {
 
 // Drop closes all connections; new ones work.
 func (p *Proxy) Drop() { p.dropAll() }
+
+// Redirect leads new connections to another server, as a name does that has moved.
+// Those that are open stay with the old one.
+func (p *Proxy) Redirect(target string) { p.set(func() { p.target = target }) }
 
 // Resume forwards again, after Stall, Cut or a limit. Connections that were
 // stalled go on where they were.
@@ -136,8 +140,11 @@ func (p *Proxy) handle(client net.Conn) {
 		return
 	}
 	defer p.remove(client)
+	p.mu.Lock()
+	target := p.target
+	p.mu.Unlock()
 	d := net.Dialer{Timeout: 5 * time.Second}
-	server, err := d.DialContext(p.ctx, "tcp", p.target)
+	server, err := d.DialContext(p.ctx, "tcp", target)
 	if err != nil {
 		return
 	}

@@ -11,9 +11,8 @@ import (
 	"time"
 )
 
-// signV4 adds AWS's signature, version 4, to a request without a query. It
-// exists so that tests can ask the S3 server something without trusting the
-// client they test.
+// signV4 adds AWS's signature, version 4, to a request. It exists so that tests
+// can ask the S3 server something without trusting the client they test.
 func signV4(req *http.Request, body []byte, s *S3, now time.Time) {
 	stamp := now.UTC().Format("20060102T150405Z")
 	scope := stamp[:8] + "/" + s.Region + "/s3/aws4_request"
@@ -23,7 +22,7 @@ func signV4(req *http.Request, body []byte, s *S3, now time.Time) {
 
 	const signed = "host;x-amz-content-sha256;x-amz-date"
 	canonical := strings.Join([]string{
-		req.Method, req.URL.EscapedPath(), "",
+		req.Method, req.URL.EscapedPath(), req.URL.Query().Encode(),
 		"host:" + req.URL.Host, "x-amz-content-sha256:" + sum, "x-amz-date:" + stamp, "",
 		signed, sum,
 	}, "\n")

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,10 +16,14 @@ import (
 )
 
 // interrupted starts backupd, waits until reached says that it hangs in the
-// middle, interrupts it, and returns its exit code.
-func (c *cli) interrupted(t *testing.T, reached func() bool, args ...string) int {
+// middle, sends it the signals, and returns its exit code.
+func (c *cli) interrupted(t *testing.T, reached func() bool, signals []syscall.Signal, args ...string) int {
 	t.Helper()
-	cmd := exec.Command(binary, args...)
+	return c.signalled(t, reached, signals, exec.Command(binary, args...))
+}
+
+func (c *cli) signalled(t *testing.T, reached func() bool, signals []syscall.Signal, cmd *exec.Cmd) int {
+	t.Helper()
 	cmd.Env, cmd.Dir = c.env, c.dir
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -31,8 +37,10 @@ func (c *cli) interrupted(t *testing.T, reached func() bool, args ...string) int
 		_ = cmd.Process.Kill()
 		t.Fatalf("never got to the middle:\n%s", &out)
 	}
-	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
+	for _, s := range signals {
+		if err := cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
 	}
 	select {
 	case <-done:
@@ -40,6 +48,7 @@ func (c *cli) interrupted(t *testing.T, reached func() bool, args ...string) int
 		_ = cmd.Process.Kill()
 		t.Fatalf("still running after the interrupt:\n%s", &out)
 	}
+	t.Logf("it said:\n%s", &out) // after the process: nothing is written any more
 	return cmd.ProcessState.ExitCode()
 }
 
@@ -60,6 +69,10 @@ func files(t *testing.T, dir string) []string {
 }
 
 func TestInterruptLeavesNothing(t *testing.T) {
+	// Where the tests run by nohup, children would ignore the signal, as they should.
+	heard := make(chan os.Signal, 1)
+	signal.Notify(heard, syscall.SIGHUP)
+	defer signal.Stop(heard)
 	source := testserver.StartCluster(t, testserver.Options{Version: "3.7"})
 	testserver.Fill(t, source.Client(t), testserver.FillOptions{Keys: 3000, ValueBytes: 4 << 10, Seed: 9})
 	s3 := testserver.StartS3(t)
@@ -79,13 +92,23 @@ func TestInterruptLeavesNothing(t *testing.T) {
 		return false
 	}
 	c.run(t, "init")
-	if code := c.interrupted(t, spooled, "backup"); code != 130 {
+	// The end of the connection to the terminal is no way to leave litter, either.
+	if code := c.interrupted(t, spooled, []syscall.Signal{syscall.SIGHUP}, "backup"); code != 129 {
+		t.Errorf("exit code %d, want 129", code)
+	}
+	slow.Resume()
+	slow.StallAfter(testserver.ToClient, 1<<20)
+	// Who starts it by nohup wants it to go on.
+	nohup := exec.Command("sh", "-c", `trap "" HUP; exec "$0" backup`, binary)
+	if code := c.signalled(t, spooled, []syscall.Signal{syscall.SIGHUP, syscall.SIGINT}, nohup); code != 130 {
 		t.Errorf("exit code %d, want 130", code)
 	}
 	if left := files(t, c.dir); len(left) > 0 {
 		t.Errorf("the spool folder holds %q", left)
 	}
-	if out := c.run(t, "list", "--cluster", "", "-w", "json"); !strings.Contains(out, `"snapshots":[]`) {
+	all := &cli{dir: c.dir, env: slices.DeleteFunc(slices.Clone(c.env),
+		func(v string) bool { return strings.HasPrefix(v, "BACKUPD_CLUSTER=") })}
+	if out := all.run(t, "list", "-w", "json"); !strings.Contains(out, `"snapshots":[]`) {
 		t.Errorf("a snapshot is listed: %s", out)
 	}
 	if out, stderr, _ := c.try("verify", "--all", "-w", "json"); !strings.Contains(out, `"snapshots":[]`) ||
@@ -106,7 +129,7 @@ func TestInterruptLeavesNothing(t *testing.T) {
 	target := filepath.Join(r.dir, "new", "data")
 	staged := func() bool { return far.Bytes(testserver.ToClient) >= 1<<20 }
 	args := []string{"restore", "latest", "--name", source.Members[0].Name, "--data-dir", target, "--allow-running"}
-	if code := r.interrupted(t, staged, args...); code != 130 {
+	if code := r.interrupted(t, staged, []syscall.Signal{syscall.SIGINT}, args...); code != 130 {
 		t.Errorf("exit code %d, want 130", code)
 	}
 	if left := files(t, r.dir); len(left) > 0 {

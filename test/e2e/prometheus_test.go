@@ -46,9 +46,9 @@ clusters:
     snapshot: {schedule: "@every 1s"}
 daemon:
   server: {listen: "%[7]s"}
-  spool: {max-bytes: 1GiB}
+  spool: {max-bytes: 1GiB, min-free: 0B}
   notifications:
-    - {on: [success], command: [/bin/true]}
+    - {on: [success], command: {program: /bin/true}}
 `, dir, real.Endpoints()[0], tls.Endpoints()[0], tls.CAFile, tls.CertFile, tls.KeyFile,
 		strings.TrimPrefix(server, "http://")))
 	write(t, filepath.Join(dir, "prometheus.yml"), fmt.Sprintf(`global: {scrape_interval: 1s, evaluation_interval: 1s}

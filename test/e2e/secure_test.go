@@ -44,7 +44,10 @@ func TestTLSAndAuth(t *testing.T) {
 		"wrong password": {"root:nonsense", "wrong user name or password"},
 		"not root":       {"reader:readerpw", "the user lacks the role root"},
 	} {
-		env := append([]string{"ETCDCTL_USER=" + c.user}, base...)
+		env := base
+		if c.user != "" { // an empty variable is refused
+			env = append([]string{"ETCDCTL_USER=" + c.user}, base...)
+		}
 		_, stderr, err := newCLI(t, env...).try("backup")
 		if err == nil || !strings.Contains(stderr, c.want) || !strings.Contains(stderr, "Hint: ") {
 			t.Errorf("%s: %v, want %q and a hint in:\n%s", name, err, c.want, stderr)
@@ -54,7 +57,7 @@ func TestTLSAndAuth(t *testing.T) {
 		}
 	}
 	root := newCLI(t, append([]string{"ETCDCTL_USER=root", "ETCDCTL_PASSWORD=rootpw"}, base...)...)
-	m := decode[manifest](t, root.run(t, "backup", "-w", "json"))
+	m := decode[snapshot](t, root.run(t, "backup", "-w", "json")).Manifest
 	if len(m.Suspect) > 0 {
 		t.Errorf("suspect: %v", m.Suspect)
 	}
@@ -66,7 +69,7 @@ func TestTLSAndAuth(t *testing.T) {
 	p := decode[plan](t, root.run(t, "restore", "latest", "-w", "json", "--all-members", "--output-dir", out))
 	var run []testserver.RestoredMember
 	for i, target := range p.Targets {
-		run = append(run, testserver.RestoredMember{Name: target.Name, DataDir: target.DataDir,
+		run = append(run, testserver.RestoredMember{Name: target.Member, DataDir: target.DataDir,
 			PeerURL: p.Members[i].PeerURLs[0], ClientURL: strings.Replace(testserver.FreeURL(t), "http:", "https:", 1)})
 	}
 	restored := source.StartRestored(t, run)

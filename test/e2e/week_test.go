@@ -91,6 +91,13 @@ func newWeek(t *testing.T) *week {
 	w.configure(t, "")
 	w.cli.run(t, "init", "--repo", "file://"+w.path("repository"))
 	w.cli.run(t, "init", "--repo", w.s3.URL("week"))
+	w.watchDaemon(t)
+	return w
+}
+
+// watchDaemon ends the daemon with the test, whose log then holds the end of its log if the
+// test failed.
+func (w *week) watchDaemon(t *testing.T) {
 	t.Cleanup(func() {
 		if w.daemon != nil {
 			_ = w.daemon.Process.Kill()
@@ -101,7 +108,6 @@ func newWeek(t *testing.T) *week {
 			t.Logf("the end of the daemon's log:\n%s", log[max(0, len(log)-8000):])
 		}
 	})
-	return w
 }
 
 func (w *week) path(name string) string { return filepath.Join(w.dir, name) }
@@ -177,7 +183,7 @@ clusters:
     snapshot: {schedule: "@every 1s", request-timeout: 500ms, retries: 0}
 daemon:
   server: {listen: "%[10]s"}
-  spool: {folder: %[1]s/spool}
+  spool: {folder: %[1]s/spool, min-free: 0B}
   concurrency: 3
   log: {format: json}
 %[11]s`, w.dir, w.s3.URL("week"), w.outside.Addr, w.s3.Region, list(w.plain), list(w.secure), list(w.down),
@@ -384,14 +390,15 @@ func (w *week) restoreAll(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "restored")
 			url := testserver.FreeURL(t)
 			w.cli.run(t, "restore", "--repo", repo, "--cluster", name, s.ID, "--name", "r1", "--data-dir", out,
+				"--bump-revision", "0", // so that HashKV can be compared at the old revision
 				"--initial-cluster", "r1="+url, "--initial-advertise-peer-urls", url)
 			if i > 0 || name != "plain" {
 				continue
 			}
 			restored := testserver.StartRestored(t, "3.5",
 				[]testserver.RestoredMember{{Name: "r1", DataDir: out, PeerURL: url, ClientURL: testserver.FreeURL(t)}})
-			if got := hashes(t, restored, s.Revision)[restored.Endpoints()[0]]; got != decode[manifest](t,
-				w.cli.run(t, "show", "--repo", repo, "--cluster", name, s.ID, "-w", "json")).HashKV.Hash {
+			if got := hashes(t, restored, s.Revision)[restored.Endpoints()[0]]; got != decode[snapshot](t,
+				w.cli.run(t, "show", "--repo", repo, "--cluster", name, s.ID, "-w", "json")).Manifest.HashKV.Hash {
 				t.Errorf("%s: HashKV of the restored cluster is %d", s.ID, got)
 			}
 		}

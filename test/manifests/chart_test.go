@@ -29,6 +29,8 @@ func TestChartRefuses(t *testing.T) {
 		{"number for text", good + "\nspool: {size: 20}\n", "size"},
 		{"no size", good + "\nspool: {size: 20GB}\n", "size"},
 		{"cluster that is no name of a volume", good + "\netcd: {existingSecrets: {Prod_1: a}}\n", "Prod_1"},
+		{"claim without use", good + "\nspool: {persistent: false, existingClaim: a}\n", "spool.existingClaim is only for"},
+		{"claim in another mode", good + "\nmode: cronjob\nspool: {existingClaim: a}\n", "spool.existingClaim is only for"},
 		{"port", good + "\nnetworkPolicy: {egressPorts: [70000]}\n", "egressPorts"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

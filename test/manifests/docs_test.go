@@ -46,8 +46,8 @@ func TestObjectsInDocs(t *testing.T) {
 	}
 	found := 0
 	for _, block := range blocks(t, "kubernetes.md", "yaml") {
-		if strings.Contains(block, "cert-manager.io/v1") {
-			continue // no types of that here
+		if strings.Contains(block, "cert-manager.io/v1") || !strings.Contains(block, "kind: ") {
+			continue // no types of that here, or no object
 		}
 		o, err := decode([]byte(block))
 		if err != nil {
@@ -65,6 +65,18 @@ func TestObjectsInDocs(t *testing.T) {
 			t.Errorf("backupd %s:\n%s", p.Spec.Containers[0].Args, out)
 		}
 		found++
+
+		// With the lines for encrypted snapshots it mounts what it reads.
+		o, err = decode([]byte(regexp.MustCompile(`(?m)^( +)# - `).ReplaceAllString(block, "$1- ")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p = o.(*core.Pod)
+		args := strings.Join(p.Spec.Containers[0].Args, " ")
+		if len(p.Spec.Volumes) != 4 || !strings.Contains(args, " --identity=/etc/backupd/identity/key.txt") {
+			t.Errorf("with the lines for the identity: %v, %s", p.Spec.Volumes, args)
+		}
+		checkContainer(t, p.Name, p.Spec.Containers[0])
 	}
 	if found != 1 {
 		t.Errorf("%d objects in the page, want one", found)
@@ -84,8 +96,8 @@ func TestValuesInDocs(t *testing.T) {
 // TestVersionInDocs: pages name the image that there is.
 func TestVersionInDocs(t *testing.T) {
 	version := appVersion(t)
-	for _, page := range []string{"container.md", "kubernetes.md"} {
-		for _, image := range regexp.MustCompile(`ghcr\.io/etcd-backupd/backupd:\S+`).FindAllString(read(t,
+	for _, page := range []string{"container.md", "kubernetes.md", "release.md"} {
+		for _, image := range regexp.MustCompile("ghcr\\.io/etcd-backupd/backupd:[^\\s`]+").FindAllString(read(t,
 			filepath.Join(docs, page)), -1) {
 			if image != "ghcr.io/etcd-backupd/backupd:"+version {
 				t.Errorf("%s names %s, the chart %s", page, image, version)
@@ -94,10 +106,14 @@ func TestVersionInDocs(t *testing.T) {
 	}
 }
 
+var topicOf = regexp.MustCompile(`backupd help [a-z0-9]+`)
+
 // TestFlagsInDocs: every backupd command of the pages and of the chart's notes has
 // the flags it is given.
 func TestFlagsInDocs(t *testing.T) {
-	pages := []string{"systemd.md", "container.md", "kubernetes.md", "../runbooks/alerts.md"}
+	pages := []string{"systemd.md", "container.md", "kubernetes.md", "../runbooks/alerts.md", "supervisord.md", "s3.md",
+		"from-cron.md", "restore-in-pods.md", "upgrade.md", "sizing.md", "managed.md", "../faq.md", "../comparison.md",
+		"../runbooks/rotation.md"}
 	var text strings.Builder
 	for _, page := range pages {
 		text.WriteString(strings.ReplaceAll(read(t, filepath.Join(docs, page)), "\\\n", " "))
@@ -106,7 +122,8 @@ func TestFlagsInDocs(t *testing.T) {
 		text.WriteString(strings.ReplaceAll(s.notes, "\\\n", " "))
 	}
 	command := regexp.MustCompile(`\bbackupd ` +
-		`(run|backup|status|check|config check|list|show|verify|restore|prune|pin|rm)\b([^` + "`" + `\n|]*)`)
+		`(run|backup|status|check|config check|list|show|plan|verify-cluster|verify|restore|prune|pin|rm)\b` +
+		`([^` + "`" + `\n|]*)`)
 	seen := map[string]string{}
 	for _, m := range command.FindAllStringSubmatch(text.String(), -1) {
 		for _, flag := range regexp.MustCompile(`--[a-z0-9-]+`).FindAllString(m[2], -1) {
@@ -124,6 +141,14 @@ func TestFlagsInDocs(t *testing.T) {
 			out, err := run(t, backupd(t), append(strings.Fields(name), "--help")...)
 			if err != nil {
 				t.Fatalf("backupd %s --help: %v", name, err)
+			}
+			// Flags that many commands share stand on pages of their own.
+			for _, topic := range topicOf.FindAllString(out, -1) {
+				more, err := run(t, backupd(t), strings.Fields(topic)[1:]...)
+				if err != nil {
+					t.Fatalf("%s: %v", topic, err)
+				}
+				out += more
 			}
 			help[name] = out
 		}

@@ -10,6 +10,7 @@ import (
 	batch "k8s.io/api/batch/v1"
 	core "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
+	disruption "k8s.io/api/policy/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
@@ -30,6 +31,7 @@ var kinds = map[string]func() object{
 	"apps/v1/Deployment":                      func() object { return &apps.Deployment{} },
 	"apps/v1/StatefulSet":                     func() object { return &apps.StatefulSet{} },
 	"batch/v1/CronJob":                        func() object { return &batch.CronJob{} },
+	"policy/v1/PodDisruptionBudget":           func() object { return &disruption.PodDisruptionBudget{} },
 	"networking.k8s.io/v1/NetworkPolicy":      func() object { return &networking.NetworkPolicy{} },
 	"monitoring.coreos.com/v1/PodMonitor":     func() object { return &monitoring.PodMonitor{} },
 	"monitoring.coreos.com/v1/PrometheusRule": func() object { return &monitoring.PrometheusRule{} },

@@ -84,6 +84,11 @@ func TestContainers(t *testing.T) {
 	}
 }
 
+// leastMemory is what backupd and the children that inspect two databases at once, which
+// is the default, may hold: the limit of Go's runtime is 128 MiB in each of the three, and
+// soft. The database is a file, whose pages the kernel takes back.
+const leastMemory = 2 * 3 * 128 << 20
+
 func checkContainer(t *testing.T, where string, c core.Container) {
 	t.Helper()
 	sc := c.SecurityContext
@@ -97,6 +102,9 @@ func checkContainer(t *testing.T, where string, c core.Container) {
 	if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() ||
 		c.Resources.Limits.Memory().IsZero() {
 		t.Errorf("%s: want requests of CPU and memory, and a limit of memory", where)
+	}
+	if limit := c.Resources.Limits.Memory().Value(); c.Name == "backupd" && limit < leastMemory {
+		t.Errorf("%s: a limit of %d bytes of memory, want at least %d", where, limit, leastMemory)
 	}
 	if !c.Resources.Limits.Cpu().IsZero() {
 		t.Errorf("%s: a limit of CPU slows the stream that etcd cannot free pages for", where)
@@ -113,8 +121,7 @@ func checkContainer(t *testing.T, where string, c core.Container) {
 func checkProbes(t *testing.T, s set, p pod) {
 	t.Helper()
 	c := p.backupd(t)
-	serves := c.Args[0] == "run"
-	if !serves {
+	if !s.serves(t, p) {
 		if c.LivenessProbe != nil || c.ReadinessProbe != nil || len(c.Ports) > 0 {
 			t.Errorf("%s: %s serves nothing and has probes or ports", s.name, p.of)
 		}
@@ -145,6 +152,22 @@ func checkProbes(t *testing.T, s set, p pod) {
 	if s.mode == "sidecar" && (c.RestartPolicy == nil || *c.RestartPolicy != core.ContainerRestartPolicyAlways) {
 		t.Errorf("%s: %s: backupd is no native sidecar", s.name, p.of)
 	}
+}
+
+// serves reports whether somebody outside of a pod may ask its backupd.
+func (s set) serves(t *testing.T, p pod) bool {
+	t.Helper()
+	var conf struct {
+		Daemon struct{ Server struct{ Listen string } }
+	}
+	for _, c := range of[*core.ConfigMap](s.objects(t)) {
+		if text, ok := c.Data["backupd.yaml"]; ok {
+			if err := yaml.Unmarshal([]byte(text), &conf); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return p.backupd(t).Args[0] == "run" && conf.Daemon.Server.Listen != "off"
 }
 
 // TestReferences follows every name to what it names.

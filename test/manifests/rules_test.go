@@ -3,6 +3,7 @@ package manifests
 import (
 	"encoding/json"
 	"flag"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -30,6 +31,12 @@ func rules(t *testing.T) []monitoring.Rule {
 		out = append(out, g.Rules...)
 	}
 	return out
+}
+
+// alerts are the rules that are no recordings.
+func alerts(t *testing.T) []monitoring.Rule {
+	t.Helper()
+	return slices.DeleteFunc(rules(t), func(r monitoring.Rule) bool { return r.Alert == "" })
 }
 
 func TestPromtool(t *testing.T) {
@@ -80,7 +87,7 @@ func TestEveryAlertIsTested(t *testing.T) {
 		}
 	}
 	lived := regexp.MustCompile(`qf+q`)
-	for _, r := range rules(t) {
+	for _, r := range alerts(t) {
 		if !lived.MatchString(seen[r.Alert]) {
 			t.Errorf("%s is tested as %q: want it quiet, firing and quiet again", r.Alert, seen[r.Alert])
 		}
@@ -94,7 +101,7 @@ func TestAlertsAreExplained(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^## (\w+)$`).FindAllStringSubmatch(runbook, -1) {
 		headings[m[1]] = true
 	}
-	for _, r := range rules(t) {
+	for _, r := range alerts(t) {
 		if s := r.Labels["severity"]; s != "warning" && s != "critical" {
 			t.Errorf("%s has severity %q", r.Alert, s)
 		}
@@ -111,7 +118,7 @@ func TestAlertsAreExplained(t *testing.T) {
 		}
 	}
 	for name := range headings {
-		if !slices.ContainsFunc(rules(t), func(r monitoring.Rule) bool { return r.Alert == name }) {
+		if !slices.ContainsFunc(alerts(t), func(r monitoring.Rule) bool { return r.Alert == name }) {
 			t.Errorf("docs/runbooks/alerts.md explains %s, which is no alert", name)
 		}
 	}
@@ -164,19 +171,19 @@ var metricName = regexp.MustCompile(`\bbackupd_[a-z_]+`)
 // metrics returns the names of all metrics, as the sources spell them.
 func metrics(t *testing.T) map[string]bool {
 	t.Helper()
-	files, err := filepath.Glob("../../internal/daemon/*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
 	out := map[string]bool{}
 	literal := regexp.MustCompile(`"(backupd_[a-z_]+)"`)
-	for _, file := range files {
-		if strings.HasSuffix(file, "_test.go") {
-			continue
+	err := filepath.WalkDir("../../internal", func(file string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+			return err
 		}
 		for _, m := range literal.FindAllStringSubmatch(read(t, file), -1) {
 			out[m[1]] = true
 		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	if len(out) < 25 {
 		t.Fatalf("the daemon has the metrics %q only", slices.Sorted(maps.Keys(out)))

@@ -1,5 +1,5 @@
 // Package greet asks a member of etcd what it shows to everybody, without a login:
-// its certificate and its clock. It reports how the connection ended, so that the
+// its certificate, its clock, and whether it has keys of the v2 API. It reports how the connection ended, so that the
 // caller can say all that is wrong with it.
 package greet
 
@@ -97,8 +97,8 @@ func clockOffset(date, sent, received time.Time) time.Duration {
 	return min(0, date.Add(time.Second).Sub(sent))
 }
 
-// Refused reports whether the other side ended TLS because of us.
-func Refused(err error) bool {
+// WasRefused reports whether the other side ended TLS because of us.
+func WasRefused(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "remote error"
 }
@@ -108,4 +108,12 @@ func Refused(err error) bool {
 func Unreachable(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial" || errors.Is(err, context.DeadlineExceeded)
+}
+
+// hostOf is an address without its port.
+func hostOf(address string) string {
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		return host
+	}
+	return address
 }

@@ -37,6 +37,9 @@ func (d *Decoder) Reported(prefix string) bool {
 	return slices.ContainsFunc(d.problems, func(p Problem) bool { return strings.HasPrefix(p.Path, prefix) })
 }
 
+// Drop forgets problems that are nothing to the caller.
+func (d *Decoder) Drop(forget func(Problem) bool) { d.problems = slices.DeleteFunc(d.problems, forget) }
+
 // Err returns all problems as an [*Error], or nil. It must come last.
 func (d *Decoder) Err() error { return d.Finish(d.problems) }
 

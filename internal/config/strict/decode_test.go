@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/config/strict"
+	"github.com/etcd-backupd/backupd/internal/secret"
 )
 
 type file struct {
@@ -15,7 +16,7 @@ type file struct {
 	Every time.Duration     `yaml:"every" default:"1h"`
 	Kind  string            `yaml:"kind" default:"big" oneof:"big small"`
 	Count int               `yaml:"count" default:"3" min:"1"`
-	URL   strict.Secret     `yaml:"url"`
+	URL   secret.Text       `yaml:"url"`
 	Tags  map[string]string `yaml:"tags"`
 	List  []item            `yaml:"list"`
 }

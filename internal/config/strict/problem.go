@@ -7,6 +7,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/etcd-backupd/backupd/internal/secret"
 )
 
 // Error lists all problems of a configuration that cannot be used.
@@ -36,6 +38,7 @@ type Problem struct {
 	Path         string // of the key, as clusters[0].snapshot.schedule; may be empty
 	Message      string // what is wrong and what to do
 	Excerpt      string // the line and a caret below it; secrets are masked
+	Missing      string // the file or the folder that is not there, if that is the mistake
 }
 
 // String returns the place and the message, with the excerpt below.
@@ -162,7 +165,7 @@ func (s *Source) excerpt(line, column int) string {
 	text := []rune(strings.ToValidUTF8(s.lines[line-1], string(utf8.RuneError)))
 	column = min(column, len(text)+1)
 	if from, ok := s.masks[line]; ok && from <= len(text) {
-		text = append(text[:from-1:from-1], []rune(mask)...)
+		text = append(text[:from-1:from-1], []rune(secret.Mask)...)
 	}
 	start := 0
 	if column > excerptWidth {

@@ -10,11 +10,13 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+
+	"github.com/etcd-backupd/backupd/internal/secret"
 )
 
 var (
 	durationType = reflect.TypeFor[time.Duration]()
-	secretType   = reflect.TypeFor[Secret]()
+	secretType   = reflect.TypeFor[secret.Text]()
 )
 
 // isText reports whether a value of type t may be written with quotes.

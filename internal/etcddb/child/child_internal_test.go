@@ -27,7 +27,9 @@ func TestExplainDeath(t *testing.T) {
 			"assertion failed"},
 		{"OurPanic", "echo 'panic: index out of range\nmain.main()' >&2; exit 2", false, "index out of range"},
 		{"Killed", "kill -KILL $$", false, "memory"},
-		{"OutOfMemory", "echo 'fatal error: runtime: out of memory' >&2; exit 2", false, "out of memory"},
+		{"OutOfMemory", "echo 'fatal error: runtime: out of memory' >&2; exit 2", false, "no more memory"},
+		{"NoMemory", "echo 'fatal error: runtime: cannot allocate memory' >&2; exit 2", false, "no more memory"},
+		{"NoArena", "echo 'fatal error: out of memory allocating heap arena metadata' >&2; exit 2", false, "no more memory"},
 		{"Terminated", "kill -TERM $$", false, "terminated"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -56,8 +58,8 @@ func isDeath(err error) bool {
 // TestRun_NoHook would otherwise start programs without end.
 func TestRun_NoHook(t *testing.T) {
 	defer func(args []string) { os.Args = args }(os.Args)
-	os.Args = []string{os.Args[0], childArgument}
-	_, err := Run[string](t.Context(), "a request", nil)
+	os.Args = []string{os.Args[0], string(testRole) + roleSuffix}
+	_, err := Run[string](t.Context(), testRole, "a request", nil)
 	if err == nil || !strings.Contains(err.Error(), "ChildMain") {
 		t.Errorf("error %v, want one that names ChildMain", err)
 	}

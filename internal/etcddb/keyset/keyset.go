@@ -68,27 +68,19 @@ func (s *Set[F]) Has(f F) bool {
 	return found
 }
 
-// Remove removes f and reports whether it was there.
-func (s *Set[F]) Remove(f F) bool {
-	if s.count == 0 {
-		return false
-	}
-	hole, found := s.find(f)
-	if !found {
-		return false
-	}
-	// An element that did not get its own cell, because this one was taken, moves
-	// up. So a search does not end early at a free cell.
+// Filter removes those that keep does not want.
+func (s *Set[F]) Filter(keep func(F) bool) {
 	var free F
-	mask := uint64(len(s.cells) - 1)
-	for i := (hole + 1) & mask; s.cells[i] != free; i = (i + 1) & mask {
-		if home := s.cells[i].cell() & mask; (i-home)&mask >= (i-hole)&mask {
-			s.cells[hole], hole = s.cells[i], i
+	old := s.cells
+	s.cells, s.count = make([]F, len(old)), 0
+	for _, f := range old {
+		if f != free && keep(f) {
+			i, _ := s.find(f)
+			s.cells[i] = f
+			s.count++
 		}
 	}
-	s.cells[hole] = free
-	s.count--
-	return true
+	collect(len(old))
 }
 
 // Len returns how many fingerprints are in the set.
@@ -116,9 +108,13 @@ func (s *Set[F]) grow() {
 			s.cells[i] = f
 		}
 	}
-	// Old tables of many megabytes must not pile up until the next collection.
-	// A collection is quick, because tables hold no pointers.
-	if len(old) >= 1<<18 {
+	collect(len(old))
+}
+
+// collect gives the memory of a table back. Old ones of many megabytes must not pile up until
+// the next collection. A collection is quick, because tables hold no pointers.
+func collect(cells int) {
+	if cells >= 1<<18 {
 		runtime.GC()
 	}
 }

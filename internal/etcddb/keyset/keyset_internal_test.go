@@ -22,10 +22,8 @@ func TestSet(t *testing.T) {
 				t.Fatalf("step %d: add: was there: %v", i, !want[f])
 			}
 			want[f] = true
-		case op < 8:
-			if set.Remove(f) != want[f] {
-				t.Fatalf("step %d: remove: was there: %v", i, !want[f])
-			}
+		case op < 8 && i%16 == 0: // each makes the table anew
+			set.Filter(func(kept Short) bool { return kept != f })
 			delete(want, f)
 		default:
 			if set.Has(f) != want[f] {

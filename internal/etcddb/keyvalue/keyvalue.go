@@ -33,7 +33,8 @@ const (
 
 // Parse decodes an mvccpb.KeyValue. It accepts and refuses the same bytes as
 // proto.Unmarshal, without copying the value: it skips unknown fields, and of a
-// repeated field the last one counts.
+// repeated field the last one counts. It also refuses a known field of another wire type,
+// as servers before etcd 3.7 do, which end over it.
 func Parse(b []byte) (r KeyValue, err error) {
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
@@ -56,6 +57,8 @@ func Parse(b []byte) (r KeyValue, err error) {
 			if v, n = protowire.ConsumeVarint(b); n >= 0 {
 				r.setNumber(num, int64(v))
 			}
+		case num >= fieldKey && num <= fieldLease:
+			return KeyValue{}, fmt.Errorf("field %d has wire type %d", num, typ)
 		default:
 			if n = protowire.ConsumeFieldValue(num, typ, b); n >= 0 {
 				b = b[n:]

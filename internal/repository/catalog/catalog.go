@@ -55,8 +55,12 @@ func (c Catalog) list(ctx context.Context, prefix, after string, w wanted) iter.
 
 // All returns all our objects below a prefix.
 func (c Catalog) All(ctx context.Context, prefix string) ([]Object, error) {
+	return c.all(ctx, prefix, ours)
+}
+
+func (c Catalog) all(ctx context.Context, prefix string, w wanted) ([]Object, error) {
 	var out []Object
-	for obj, err := range c.List(ctx, prefix, "") {
+	for obj, err := range c.list(ctx, prefix, "", w) {
 		if err != nil {
 			return nil, fmt.Errorf("list %s: %w", prefix, err)
 		}

@@ -3,6 +3,7 @@ package catalog
 import (
 	"cmp"
 	"context"
+	"errors"
 	"iter"
 	"regexp"
 
@@ -60,6 +61,60 @@ func (c Catalog) Seconds(ctx context.Context, from string) iter.Seq2[Second, err
 			}
 		}
 	}
+}
+
+// Second returns the objects of the cluster that were begun in one second. It lists only
+// these, so that a store needs no order to find one snapshot: where it has none, and several
+// were begun in that second, only what is of the snapshot id is found, and of its marks those
+// that say that it must stay, or that it is damaged.
+func (c Catalog) Second(ctx context.Context, id backup.SnapshotID) (Second, error) {
+	var group Second
+	second := SecondOf(string(id)) + "-"
+	var err error
+	if group.Data, err = c.either(ctx, backup.DataPrefix(c.Cluster), second, string(id.DataName())+".", ours); err != nil {
+		return Second{}, err
+	}
+	manifests, err := c.either(ctx, backup.ManifestPrefix(c.Cluster), second, string(id)+".", begunSometime)
+	if err != nil {
+		return Second{}, err
+	}
+	for _, o := range manifests {
+		if o.Name.Kind == "" {
+			group.Others = append(group.Others, o.Object)
+		} else {
+			group.Manifests = append(group.Manifests, o)
+		}
+	}
+	group.Marks, err = c.All(ctx, backup.MarkPrefix(c.Cluster)+second)
+	if errors.Is(err, backup.ErrUnordered) {
+		group.Marks, err = c.marksOf(ctx, id)
+	}
+	return group, err
+}
+
+// either lists the wanted objects in a folder whose names begin with wide or, if they come in
+// no order, with narrow.
+func (c Catalog) either(ctx context.Context, folder, wide, narrow string, w wanted) ([]Object, error) {
+	all, err := c.all(ctx, folder+wide, w)
+	if errors.Is(err, backup.ErrUnordered) {
+		return c.all(ctx, folder+narrow, w)
+	}
+	return all, err
+}
+
+// marksOf looks for the marks of a snapshot that matter most by their names.
+func (c Catalog) marksOf(ctx context.Context, id backup.SnapshotID) (out []Object, err error) {
+	for _, kind := range []backup.MarkKind{backup.MarkDamaged, backup.MarkPin} {
+		k := backup.Key{Cluster: c.Cluster, Kind: backup.KindMark, ID: id, Mark: kind}
+		there, err := c.Has(ctx, k)
+		if err != nil {
+			return nil, err
+		}
+		if there {
+			out = append(out, Object{backup.Object{Key: k.String()}, k})
+		}
+	}
+	return out, nil
 }
 
 // wanted parses the name of an object, and reports whether a listing yields it.

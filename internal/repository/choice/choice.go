@@ -59,6 +59,9 @@ func Find(
 		return find(ctx, r, []string{cluster}, ref)
 	}
 	names, err := r.Clusters(ctx)
+	if _, bad := backup.ParseSnapshotID(ref); bad == nil && errors.Is(err, backup.ErrUnordered) {
+		err = backup.WithHint(err, "name the cluster of the snapshot with --cluster: then its id is enough")
+	}
 	if err != nil {
 		return nil, repository.Item{}, err
 	}
@@ -200,23 +203,6 @@ func latestOf(ctx context.Context, c *repository.Cluster) (repository.Item, erro
 	return existing(ctx, c, present.Head.ID)
 }
 
-// Undoubted returns the furthest snapshot of the newest history that was not suspect
-// when it was taken, whether the history is accepted or not. To verify it is never
-// wrong. It returns a [*repository.NotFoundError] if there is none.
-func Undoubted(ctx context.Context, c *repository.Cluster) (repository.Item, error) {
-	items, err := repository.Names(ctx, c, "")
-	if err != nil {
-		return repository.Item{}, err
-	}
-	items = slices.DeleteFunc(items, func(i repository.Item) bool { return i.Taken == backup.Suspect })
-	if len(items) == 0 {
-		return repository.Item{}, &repository.NotFoundError{
-			Reason: "no such snapshot: the repository holds no verified one of cluster " + c.Name(),
-		}
-	}
-	return existing(ctx, c, slices.MaxFunc(items, repository.CompareHistory).ID)
-}
-
 // Choose returns the snapshot that ref names, if it may be restored. No other code
 // decides this. A snapshot that is known to be damaged is an error that wraps
 // [backup.ErrCorrupt]; a suspect one is refused unless it is allowed. If [Latest]
@@ -230,6 +216,9 @@ func Choose(
 		return repository.Item{}, err
 	}
 	state := i.State()
+	if defect := (*backup.DefectError)(nil); errors.As(i.Defect(), &defect) && defect.Kind == backup.CompanionsBad {
+		state = i.Taken // the data is as good as it was
+	}
 	if state.Usable() || state == backup.Suspect && a.Suspect {
 		return i, nil
 	}

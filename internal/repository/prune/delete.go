@@ -15,13 +15,64 @@ import (
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
-// Delete removes a snapshot. It first marks the snapshot as removed, by by, so that
-// nobody takes it for lost. The manifest goes first of what it was made of, so that the snapshot stops
-// existing before it stops being whole. The marks go last, so that a pin still
-// holds the data that an interrupted deletion leaves. To delete again removes the
-// rest; the error is a [*repository.NotFoundError] only if neither manifest nor data was
-// there. Delete ignores pins: the caller must have looked with [repository.Marks.Find].
+// PinnedError is returned if a snapshot is pinned, and so was not removed.
+type PinnedError struct{ backup.Mark }
+
+func (e *PinnedError) Error() string { return fmt.Sprintf("snapshot %s is pinned: %s", e.ID, e.Reason) }
+
+// Delete removes a snapshot, also if it is pinned. It first marks the snapshot as removed,
+// by by, so that nobody takes it for lost. The manifest goes first of what it was made of,
+// so that the snapshot stops existing before it stops being whole. The marks go last, so
+// that a pin still holds the data that an interrupted deletion leaves. To delete again
+// removes the rest; the error is a [*repository.NotFoundError] only if neither manifest nor
+// data was there.
 func Delete(ctx context.Context, c *repository.Cluster, id backup.SnapshotID, by string) error {
+	return remove(ctx, c, id, by, func(_ context.Context, key string, remove func() error) error { return remove() })
+}
+
+// DeleteUnpinned is [Delete] of a snapshot that is not pinned: else it returns a
+// [*PinnedError]. It looks for a pin right before the manifest goes, and after that: a pin
+// that was reported as made holds.
+func DeleteUnpinned(ctx context.Context, c *repository.Cluster, id backup.SnapshotID, by string) error {
+	unpinned := func() error {
+		pin, err := c.Marks().Find(ctx, id, backup.MarkPin)
+		if err == nil && pin != nil {
+			return &PinnedError{*pin}
+		}
+		return err
+	}
+	if err := unpinned(); err != nil {
+		return err
+	}
+	store := c.Repository().Store()
+	return remove(ctx, c, id, by, func(ctx context.Context, key string, remove func() error) error {
+		objects := catalog.Catalog{Store: store, Cluster: c.Name()}
+		manifest, err := objects.Read(ctx, key, backup.MaxManifestBytes)
+		if err == nil && len(manifest) > backup.MaxManifestBytes { // it could not be put back
+			err = fmt.Errorf("%s is larger than any manifest: look at it, and remove it by hand", key)
+		}
+		if err == nil {
+			err = unpinned()
+		}
+		if err != nil {
+			return err
+		}
+		if err := remove(); err != nil {
+			return err
+		}
+		if err := unpinned(); err != nil {
+			return errors.Join(err, putBack(ctx, store, key, manifest))
+		}
+		return nil
+	})
+}
+
+// remove removes a snapshot. guard removes a manifest by the function that it gets, or
+// says why not.
+func remove(
+	ctx context.Context, c *repository.Cluster, id backup.SnapshotID, by string,
+	guard func(ctx context.Context, key string, remove func() error) error,
+) error {
 	store := c.Repository().Store()
 	objects := catalog.Catalog{Store: store, Cluster: c.Name()}
 	data, err := objects.Data(ctx, id.DataName())
@@ -42,7 +93,13 @@ func Delete(ctx context.Context, c *repository.Cluster, id backup.SnapshotID, by
 		if err := c.Marks().Note(ctx, removal(m, "it was removed by its id", by)); err != nil {
 			return err
 		}
-		if err := store.Delete(ctx, m.String()); err != nil {
+		err := guard(ctx, m.String(), func() error { return storage.Remove(ctx, store, m.String()) })
+		var pinned *PinnedError
+		if errors.As(err, &pinned) { // it was not removed
+			removed := backup.Key{Cluster: c.Name(), Kind: backup.KindMark, ID: id, Mark: backup.MarkRemoved}
+			err = errors.Join(err, store.Delete(context.WithoutCancel(ctx), removed.String()))
+		}
+		if err != nil {
 			return fmt.Errorf("delete manifest: %w", err)
 		}
 	}
@@ -50,7 +107,7 @@ func Delete(ctx context.Context, c *repository.Cluster, id backup.SnapshotID, by
 		return nil // somebody copied the manifest under another name: the copy refers to the same data
 	}
 	for _, o := range data {
-		if err := store.Delete(ctx, o.Key); err != nil {
+		if err := storage.Remove(ctx, store, o.Key); err != nil {
 			return fmt.Errorf("delete data: %w", err)
 		}
 	}

@@ -48,7 +48,8 @@ func prod(s storage.Store) *repository.Cluster { return in(s).Cluster("prod") }
 func manifest(cluster string, at time.Time, rev backup.Revision) *backup.Manifest {
 	blob := backup.Blob{Bytes: 10, SHA256: backup.Digest{byte(rev), 1}}
 	return &backup.Manifest{
-		Format: backup.ManifestFormat, ID: backup.NewDataName(at).WithRevision(rev), Timeline: line1,
+		Format: backup.ManifestFormat, Repository: "the-only-repository",
+		ID: backup.NewDataName(at).WithRevision(rev), Timeline: line1,
 		FinishedAt: at, Stored: blob,
 		Capture: backup.Capture{
 			Cluster: cluster, StartedAt: at, Members: []backup.Member{{ID: 1}}, Revision: rev, Plain: blob,

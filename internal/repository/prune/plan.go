@@ -29,6 +29,9 @@ type Plan struct {
 	// Orphans are pinned snapshots that have lost their manifest. Their data
 	// stays.
 	Orphans []backup.SnapshotID
+	// Allowed is asked before each snapshot is removed; an error ends the prune. It may be
+	// nil.
+	Allowed func() error
 
 	removed map[backup.DataName]string // the manifests that backupd removed, of litter
 	floor   []backup.Key               // the manifests that must be there when the first snapshot is removed
@@ -59,6 +62,24 @@ func (p *Plan) Removes() bool {
 		}
 	}
 	return false
+}
+
+// Beyond returns the snapshots that the plan removes and another one, of the same
+// snapshots, does not. Without another one it returns all that the plan removes.
+func (p *Plan) Beyond(other *Plan) []backup.SnapshotID {
+	gone := map[backup.SnapshotID]bool{}
+	if other != nil {
+		for _, d := range other.Decisions {
+			gone[d.ID] = !d.Keep
+		}
+	}
+	var out []backup.SnapshotID
+	for _, d := range p.Decisions {
+		if !d.Keep && !gone[d.ID] {
+			out = append(out, d.ID)
+		}
+	}
+	return out
 }
 
 // NewPlan decides by the policy which snapshots to remove. It reads nothing and
@@ -117,16 +138,16 @@ func (p *Plan) addLitter(o *repository.Overview, i repository.Item, now time.Tim
 
 // addMarks decides about the marks of something that is gone.
 func (p *Plan) addMarks(i repository.Item, now time.Time) {
-	for _, kind := range i.Marks {
+	for _, k := range repository.MarkKeys(&i) {
 		keep := i.Claimed
-		switch kind {
+		switch k.Mark {
 		case backup.MarkLitter:
 			keep = false
 		case backup.MarkRemoved:
-			keep = now.Sub(i.MarkedAt(kind)) < RemovalAge
+			keep = now.Sub(i.MarkedAt(k.Mark)) < RemovalAge
 		}
 		if !keep {
-			p.Marks = append(p.Marks, repository.MarkKey(&i, kind))
+			p.Marks = append(p.Marks, k)
 		}
 	}
 }
@@ -152,11 +173,15 @@ func (p *Plan) decide(policy retention.Policy, o *repository.Overview, now time.
 	for _, i := range o.Items {
 		s := retention.Snapshot{
 			ID: i.ID, Timeline: i.Timeline, Index: i.Index, State: i.State(), StoredBytes: i.StoredBytes(),
+			Doubtful: i.Doubtful, Source: i.Source, Content: i.Content,
 		}
 		if pin := o.Mark(i.ID, backup.MarkPin); pin != nil {
 			s.Pinned = pin.Reason
 		} else if i.Pinned() {
 			s.Pinned = "just now" // it was pinned after the marks were read
+		}
+		if i.Denied != nil { // nothing may count on it
+			s.State, s.Doubtful = backup.Unconfirmed, true
 		}
 		snapshots = append(snapshots, s)
 		byID[i.ID] = append(byID[i.ID], i)
@@ -167,6 +192,9 @@ func (p *Plan) decide(policy retention.Policy, o *repository.Overview, now time.
 		// Removing one of them would take the data from the other.
 		if i.Clash() && !d.Keep {
 			d.Keep, d.Reasons = true, []string{"another manifest names the same data"}
+		}
+		if i.Denied != nil && !d.Keep { // nor is it known what would be lost with it
+			d.Keep, d.Reasons = true, []string{"its manifest cannot be read here"}
 		}
 		if d.Floor {
 			p.floor = append(p.floor, i.Key())

@@ -10,8 +10,10 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/acceptance"
 	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/retention"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
@@ -34,7 +36,7 @@ func TestNewPlan_Damaged(t *testing.T) {
 		t.Errorf("to go: %v", got)
 	}
 	if r := do(t, p); len(r.Removed) != 0 || !strings.Contains(log.String(), "do not count as verified") ||
-		!strings.Contains(log.String(), "count=1") {
+		!strings.Contains(log.String(), "count=1") || strings.Contains(log.String(), "cluster=") { // the log has it
 		t.Errorf("got %+v, log %s", r, log.String())
 	}
 	// One more good one, and the good ones are counted without it.
@@ -117,7 +119,7 @@ func TestNewPlan_Timelines(t *testing.T) {
 		m.Timeline = "t2-bbbbbb"
 		newer = append(newer, addSnapshot(t, s, m))
 	}
-	if _, err := repository.Accept(t.Context(), prod(s), "t2-bbbbbb", "it was restored", "op"); err != nil {
+	if _, err := acceptance.Accept(t.Context(), prod(s), "t2-bbbbbb", "it was restored", "op"); err != nil {
 		t.Fatal(err)
 	}
 	p := newPruner(s, retention.Policy{Last: 1, MinVerified: 1})
@@ -166,7 +168,7 @@ func TestNewPlan_Frozen(t *testing.T) {
 	if r := do(t, p); len(r.Removed) != 0 {
 		t.Errorf("removed %v", r.Removed)
 	}
-	if _, err := repository.Accept(t.Context(), prod(s), "t2-bbbbbb", "it was restored", "op"); err != nil {
+	if _, err := acceptance.Accept(t.Context(), prod(s), "t2-bbbbbb", "it was restored", "op"); err != nil {
 		t.Fatal(err)
 	}
 	if r := do(t, p); !slices.Equal(r.Removed, ids(older[0], older[1])) {
@@ -181,7 +183,7 @@ func TestNewPlan_Unconfirmed(t *testing.T) {
 	var all []*backup.Manifest
 	for i := range 4 {
 		m := manifest("prod", started.AddDate(0, 0, i-4), backup.Revision(i+1))
-		m.Unconfirmed = []string{"nobody could be asked"}
+		m.Unconfirmed, m.CommittedIndex = []string{"nobody was asked"}, 1
 		if i == 3 { // its data is cut
 			create(t, s, m.DataKey(), []byte("012345678"))
 			all = append(all, addManifest(t, s, m))
@@ -201,5 +203,50 @@ func TestNewPlan_Unconfirmed(t *testing.T) {
 	}
 	if got, want := going(plan(t, p)), ids(all[1], all[0]); !slices.Equal(got, want) {
 		t.Errorf("to go: %v, want %v", got, want)
+	}
+}
+
+// TestNewPlan_Lasting: of suspect snapshots with the same content, as their manifests tell,
+// the newest and the oldest stay. Of which members they are is read once.
+func TestNewPlan_Lasting(t *testing.T) {
+	s := storagetest.Trace(mem.New())
+	addSnapshot(t, s, manifest("prod", started, 1))
+	var all []*backup.Manifest
+	for i := range 5 {
+		m := suspectManifest(started.Add(time.Duration(i+1)*time.Minute), 2)
+		m.Source.ID, m.HashKV.Hash, m.RaftIndex = 1, 7, 9
+		if i == 2 {
+			m.Source.ID = 2 // which holds something else
+		}
+		all = append(all, addSnapshot(t, s, m))
+	}
+	p := newPruner(s, retention.Policy{Last: 1, MinVerified: 1})
+	first, err := p.cluster.Look(t.Context(), 1, nil, p.now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := going(plan(t, p)), ids(all[3], all[1]); !slices.Equal(got, want) {
+		t.Errorf("to go: %v, want %v", got, want)
+	}
+	before := len(s.Lines())
+	again, err := p.cluster.Look(t.Context(), 1, first, p.now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range s.Lines()[before:] {
+		if strings.Contains(line, ".suspect") && strings.HasPrefix(line, "open") {
+			t.Errorf("read once more: %s", line)
+		}
+	}
+	for _, o := range []*repository.Overview{first, again} {
+		if n := len(o.Items); n != 6 || o.Items[0].Source != 0 || o.Items[1].Source != 1 || o.Items[1].Content.Hash != 7 {
+			t.Errorf("got %d, %+v", n, o.Items)
+		}
+	}
+	if r := do(t, p); !slices.Equal(r.Removed, ids(all[1], all[3])) {
+		t.Errorf("removed %v", r.Removed)
+	}
+	if got := going(plan(t, p)); len(got) != 0 {
+		t.Errorf("the second time: %v", got)
 	}
 }

@@ -247,6 +247,44 @@ func TestPrune_Litter(t *testing.T) {
 	}
 }
 
+// TestPrune_Companions: the object with companion files goes with the data of its snapshot, and
+// alone, too: it is litter where no manifest is.
+func TestPrune_Companions(t *testing.T) {
+	s := mem.New()
+	all := daily(t, s, 3)
+	for _, m := range all[:2] {
+		create(t, s, filesKey(m), []byte("files"))
+	}
+	lost, alone := "prod/data/20200101T000000Z-aaaaaa.files.tar.zst", "prod/data/20200101T000000Z-bbbbbb.db.zst"
+	for _, key := range []string{lost, alone, strings.Replace(alone, ".db", ".files.tar", 1)} {
+		create(t, s, key, []byte("litter"))
+	}
+	p := newPruner(s, retention.Policy{Last: 2, MinVerified: 1})
+	p.now = later
+	r := do(t, p)
+	if !slices.Equal(r.Removed, []backup.SnapshotID{all[0].ID}) || len(r.Marked) != 3 || r.Bytes != 15 {
+		t.Errorf("the first time: got %+v", r)
+	}
+	if r := do(t, p); len(r.Litter) != 3 {
+		t.Errorf("the second time: got %+v", r)
+	}
+	want := []string{all[1].DataKey(), filesKey(all[1]), all[1].Key(), all[2].DataKey(), all[2].Key()}
+	slices.Sort(want)
+	if got := unmarked(t, s); !slices.Equal(got, want) {
+		t.Errorf("left: %v, want %v", got, want)
+	}
+	if err := prune.Delete(t.Context(), prod(s), all[1].ID, "op"); err != nil {
+		t.Fatal(err)
+	}
+	if got := unmarked(t, s); len(got) != 2 {
+		t.Errorf("left: %v", got)
+	}
+}
+
+func filesKey(m *backup.Manifest) string {
+	return "prod/data/" + string(m.ID.DataName()) + ".files.tar"
+}
+
 // wantLitter compares what a plan removes, marks, and leaves because it was marked
 // lately.
 func wantLitter(t *testing.T, pl *prune.Plan, goes, found, waiting []string) {

@@ -3,10 +3,14 @@ package prune_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/storage"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
@@ -76,6 +80,58 @@ func TestPrune_PinnedMeanwhile(t *testing.T) {
 				t.Errorf("the manifest is another: %s", got)
 			}
 			readObject(t, s, "prod/data/"+string(doomed.ID.DataName())+".db")
+		})
+	}
+}
+
+// TestDelete_PinnedMeanwhile: the same holds for a person who removes one snapshot.
+func TestDelete_PinnedMeanwhile(t *testing.T) {
+	for name, when := range map[string]string{
+		"Long": "long", "BeforeManifestGoes": "before", "AfterManifestWent": "after",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := mem.New()
+			m := daily(t, s, 1)[0]
+			manifest := readObject(t, s, m.Key())
+			pinned := backup.Mark{Kind: backup.MarkPin, ID: m.ID, Reason: "just now"}
+			do := func(key string) {
+				if key != m.Key() {
+					return
+				}
+				if err := prod(s).Marks().Note(t.Context(), pinned); err != nil {
+					t.Error(err)
+				}
+			}
+			hooked := &storagetest.Hook{Store: s}
+			switch when {
+			case "long":
+				do(m.Key())
+				hooked.Before = on(storage.OpDelete, func(key string) { t.Errorf("%s is deleted", key) })
+			case "before": // after the first look
+				hooked.After = on(storage.OpOpen, do)
+			case "after":
+				hooked.After = on(storage.OpDelete, do)
+			}
+			err := prune.DeleteUnpinned(t.Context(), prod(hooked), m.ID, "me")
+			var refused *prune.PinnedError
+			if !errors.As(err, &refused) || refused.Reason != "just now" {
+				t.Errorf("got %v", err)
+			}
+			if got := readObject(t, s, m.Key()); !bytes.Equal(got, manifest) {
+				t.Errorf("the manifest is another: %s", got)
+			}
+			readObject(t, s, m.DataKey())
+			for _, key := range keys(t, s) {
+				if strings.HasSuffix(key, ".removed.json") {
+					t.Errorf("it is marked as removed: %s", key)
+				}
+			}
+			if err := prune.Delete(t.Context(), prod(s), m.ID, "me"); err != nil {
+				t.Error(err)
+			}
+			if _, err := s.Stat(t.Context(), m.DataKey()); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("forced: got %v", err)
+			}
 		})
 	}
 }

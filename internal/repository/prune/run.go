@@ -1,7 +1,6 @@
 package prune
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -51,7 +50,7 @@ type Skipped struct {
 // makes sure that the snapshot is there and not pinned. It skips locked objects.
 // Any other failure ends it, because it is wrong to go on deleting in a store that
 // is in trouble. The result is complete in either case. by names who removes, in the
-// marks that it makes.
+// marks that it makes. The log is one of the cluster, which it names.
 func Run(ctx context.Context, c *repository.Cluster, plan *Plan, by string, log *slog.Logger) (*Result, error) {
 	store := c.Repository().Store()
 	r := &pruning{
@@ -81,6 +80,11 @@ func (r *pruning) apply(ctx context.Context, plan *Plan) error {
 	for _, d := range slices.Backward(plan.Decisions) { // the oldest first
 		if d.Keep {
 			continue
+		}
+		if plan.Allowed != nil {
+			if err := plan.Allowed(); err != nil {
+				return err
+			}
 		}
 		if err := r.remove(ctx, d); err != nil {
 			return fmt.Errorf("remove snapshot %s: %w", d.ID, err)
@@ -116,12 +120,14 @@ func (r *pruning) apply(ctx context.Context, plan *Plan) error {
 func (r *pruning) removeMark(ctx context.Context, k backup.Key) error {
 	remove := r.removeRest
 	if k.Mark == backup.MarkLitter || k.Mark == backup.MarkRemoved {
-		remove = func(ctx context.Context, key string, _ backup.DataName) (bool, error) { return r.delete(ctx, key) }
+		remove = func(ctx context.Context, key string, _ backup.DataName) (bool, error) {
+			return r.delete(ctx, key, r.store.Delete)
+		}
 	}
 	deleted, err := remove(ctx, k.String(), k.DataName())
 	if deleted {
 		r.Marks = append(r.Marks, k)
-		r.log.Info("removed mark", "cluster", k.Cluster, "of", k.DataName(), "mark", k.Mark)
+		r.log.Info("removed mark", "of", k.DataName(), "mark", k.Mark)
 	}
 	return err
 }
@@ -129,7 +135,7 @@ func (r *pruning) removeMark(ctx context.Context, k backup.Key) error {
 // warn logs faults of the repository that prevent removals.
 func (r *pruning) warn(plan *Plan) {
 	for _, id := range plan.Orphans {
-		r.log.Warn("a pinned snapshot has lost its manifest, its data is kept", "cluster", plan.Cluster, "snapshot", id)
+		r.log.Warn("a pinned snapshot has lost its manifest, its data is kept", "snapshot", id)
 	}
 	var doubts []error
 	for _, d := range plan.Decisions {
@@ -138,7 +144,7 @@ func (r *pruning) warn(plan *Plan) {
 		}
 	}
 	if len(doubts) > 0 { // one line for all: there may be thousands
-		r.log.Warn("snapshots do not count as verified", "cluster", plan.Cluster, "count", len(doubts), "newest",
+		r.log.Warn("snapshots do not count as verified", "count", len(doubts), "newest",
 			doubts[0])
 	}
 }
@@ -177,6 +183,9 @@ func (r *pruning) remove(ctx context.Context, d Decision) error {
 	case errors.Is(err, fs.ErrNotExist):
 		r.skip(d, "it was removed by somebody else") // the other removes the data too, or it becomes litter
 		return nil
+	case backup.Withheld(err):
+		r.skip(d, "its manifest cannot be read here")
+		return nil
 	case err != nil:
 		return fmt.Errorf("read manifest: %w", err)
 	case len(manifest) > backup.MaxManifestBytes:
@@ -187,23 +196,26 @@ func (r *pruning) remove(ctx context.Context, d Decision) error {
 	}
 	// The manifest goes first: the snapshot stops existing before it stops being
 	// whole.
-	if deleted, err := r.delete(ctx, key); !deleted {
+	if deleted, err := r.delete(ctx, key, r.store.Delete); !deleted {
 		return errors.Join(err, r.takeBack(ctx, d, err))
 	}
 	// A pin that begins now finds no manifest, and fails. A pin that was made just
 	// before was reported to its user as made: it must hold.
 	pinned, err = r.objects.Has(ctx, pin)
+	if err == nil && !pinned {
+		err = storage.Gone(ctx, r.store, key)
+	}
 	if err != nil || pinned {
 		if err == nil {
 			r.skip(d, "it was pinned")
 		}
-		failed := r.putBack(ctx, key, manifest)
+		failed := putBack(ctx, r.store, key, manifest)
 		return errors.Join(err, failed, r.takeBack(ctx, d, failed))
 	}
 	r.Removed = append(r.Removed, d.ID)
-	r.log.Info("removed snapshot", "cluster", r.cluster.Name(), "snapshot", d.ID, "reasons", d.Reasons)
+	r.log.Info("removed snapshot", "snapshot", d.ID, "reasons", d.Reasons)
 	for _, o := range d.Item.Data {
-		deleted, err := r.delete(ctx, o.Key)
+		deleted, err := r.delete(ctx, o.Key, r.removed)
 		if err != nil {
 			return err
 		}
@@ -244,11 +256,11 @@ func (r *pruning) takeBack(ctx context.Context, d Decision, failed error) error 
 // removeMarks removes the marks of a snapshot that is gone, but for that of the
 // removal.
 func (r *pruning) removeMarks(ctx context.Context, i repository.Item) error {
-	for _, kind := range i.Marks {
-		if kind == backup.MarkRemoved {
+	for _, k := range repository.MarkKeys(&i) {
+		if k.Mark == backup.MarkRemoved {
 			continue
 		}
-		if _, err := r.delete(ctx, repository.MarkKey(&i, kind).String()); err != nil {
+		if _, err := r.delete(ctx, k.String(), r.store.Delete); err != nil {
 			return err
 		}
 	}
@@ -257,13 +269,15 @@ func (r *pruning) removeMarks(ctx context.Context, i repository.Item) error {
 
 func (r *pruning) skip(d Decision, reason string) {
 	r.Skipped = append(r.Skipped, Skipped{d.ID, reason})
-	r.log.Info("skipped snapshot", "cluster", r.cluster.Name(), "snapshot", d.ID, "reason", reason)
+	r.log.Info("skipped snapshot", "snapshot", d.ID, "reason", reason)
 }
 
-// delete reports whether the object is gone now. For a locked object it returns
-// false without an error.
-func (r *pruning) delete(ctx context.Context, key string) (bool, error) {
-	err := r.store.Delete(ctx, key)
+// delete reports whether the object is gone now, as far as by tells. For a locked object it
+// returns false without an error.
+func (r *pruning) delete(
+	ctx context.Context, key string, by func(context.Context, string) error,
+) (bool, error) {
+	err := by(ctx, key)
 	if errors.Is(err, storage.ErrLocked) {
 		r.Locked = append(r.Locked, key)
 		r.log.Info("object is locked", "key", key, "err", err)
@@ -272,11 +286,16 @@ func (r *pruning) delete(ctx context.Context, key string) (bool, error) {
 	return err == nil, err
 }
 
+// removed deletes an object and makes sure that it is gone.
+func (r *pruning) removed(ctx context.Context, key string) error {
+	return storage.Remove(ctx, r.store, key)
+}
+
 // putBack creates the manifest again that was just deleted.
-func (r *pruning) putBack(ctx context.Context, key string, manifest []byte) error {
+func putBack(ctx context.Context, s storage.Store, key string, manifest []byte) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), putBackTime)
 	defer cancel()
-	err := r.store.Create(ctx, key, bytes.NewReader(manifest))
+	err := storage.Keep(ctx, s, key, manifest)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return backup.WithHint(fmt.Errorf("snapshot was pinned meanwhile: create its manifest again: %w", err),
 			"its data is still there: create %s with the manifest from another copy of the repository", key)
@@ -307,7 +326,7 @@ func (r *pruning) removeLitter(ctx context.Context, i repository.Item, manifest 
 	if !i.Marked(backup.MarkLitter) {
 		return nil
 	}
-	_, err := r.delete(ctx, repository.MarkKey(&i, backup.MarkLitter).String())
+	_, err := r.delete(ctx, repository.MarkKey(&i, backup.MarkLitter).String(), r.store.Delete)
 	return err
 }
 
@@ -318,7 +337,7 @@ func (r *pruning) removeRest(ctx context.Context, key string, of backup.DataName
 	if err != nil || claimed {
 		return false, err
 	}
-	return r.delete(ctx, key)
+	return r.delete(ctx, key, r.removed)
 }
 
 // abortUploads removes the parts of unfinished uploads, which no listing shows.

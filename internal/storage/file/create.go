@@ -16,14 +16,16 @@ import (
 )
 
 // sweepAge is the time since the last write after which a temporary file is
-// forgotten. A long upload goes on writing, so that its file stays younger.
+// forgotten, or an empty folder. A long upload goes on writing, so that its file stays
+// younger.
 const sweepAge = time.Hour
 
 // Create implements [storage.Store]. It makes the folders it needs below the root, but
-// never the root: where that is missing, a disk may not be mounted.
+// never the root: where that is missing, a disk may not be mounted. Where it would take
+// the reserve, the error wraps ENOSPC.
 func (s *Store) Create(ctx context.Context, key string, r io.Reader) error {
 	if err := s.create(ctx, key, r); err != nil {
-		return fmt.Errorf("create %s: %w", key, err)
+		return fmt.Errorf("create %s: %w", key, explain(s.root, err))
 	}
 	return nil
 }
@@ -45,28 +47,45 @@ func (s *Store) create(ctx context.Context, key string, r io.Reader) error {
 		return exists(info)
 	}
 	dir := path.Dir(key)
-	if err := root.MkdirAll(name(dir), 0o700); err != nil {
+	s.making.Lock()
+	err = place{root, s.disk}.makeFolders(dir)
+	s.making.Unlock()
+	if err != nil {
 		return err
 	}
 	s.sweep(root, dir, time.Now())
 
-	temp := name(path.Join(dir, tempName()))
-	if err := s.write(ctx, root, temp, r); err != nil {
-		return errors.Join(err, remove(root, temp))
+	r, small, err := peek(ctx, r)
+	if err != nil {
+		return err
+	}
+	check := func() error { return s.room.check(filepath.Join(s.root, name(dir)), small) }
+	if err := check(); err != nil {
+		return err
+	}
+	temp, want := name(path.Join(dir, tempName())), access{}
+	if want, err = accessIn(root, dir); err != nil {
+		return err
+	}
+	if err := s.write(root, temp, r, want, check); err != nil {
+		return storage.AndLeft(err, remove(root, temp))
 	}
 	return s.publish(ctx, root, temp, key)
 }
 
 // write makes the file temp with everything from r and syncs it. A sync that
 // failed is never tried again: the kernel reports a lost page once and then
-// calls it clean.
-func (s *Store) write(ctx context.Context, root *os.Root, temp string, r io.Reader) (err error) {
+// calls it clean. check looks at the free space.
+func (s *Store) write(root *os.Root, temp string, r io.Reader, want access, check func() error) (err error) {
 	f, err := s.disk.Create(root, temp)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	n, err := io.Copy(f, storage.ReaderContext(ctx, r))
+	if err := (place{root, s.disk}).own(temp, want); err != nil {
+		return err
+	}
+	n, err := io.Copy(&careful{output: f, check: check}, r)
 	if err != nil {
 		return err
 	}
@@ -90,7 +109,7 @@ func (s *Store) publish(ctx context.Context, root *os.Root, temp, key string) er
 		if info, lerr := root.Lstat(name(key)); lerr == nil && errors.Is(err, fs.ErrExist) {
 			err = exists(info)
 		}
-		return errors.Join(linkHint(err), remove(root, temp))
+		return storage.AndLeft(linkHint(err), remove(root, temp))
 	}
 	// If this fails the object has two names until the next sweep. It is stored
 	// all the same.
@@ -102,7 +121,7 @@ func (s *Store) publish(ctx context.Context, root *os.Root, temp, key string) er
 		if err := s.disk.SyncDir(root, name(dir)); err != nil {
 			// The name may or may not survive a crash, and an error must mean that
 			// nothing is stored.
-			return errors.Join(fmt.Errorf("sync folder %s: %w", dir, err), remove(root, name(key)))
+			return storage.AndLeft(fmt.Errorf("sync folder %s: %w", dir, err), remove(root, name(key)))
 		}
 		if dir == "." {
 			return nil
@@ -131,28 +150,6 @@ func remove(root *os.Root, name string) error {
 	return nil
 }
 
-// MakeRoot makes the store's folder durably, if it is not there and its parent is.
-func (s *Store) MakeRoot() error {
-	abs, err := filepath.Abs(s.root)
-	if err != nil {
-		return err
-	}
-	switch err := os.Mkdir(abs, 0o700); {
-	case errors.Is(err, fs.ErrExist):
-		return nil
-	case err != nil:
-		return fmt.Errorf("make the repository's folder: %w", err)
-	}
-	parent, err := os.OpenRoot(filepath.Dir(abs))
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(s.disk.SyncDir(parent, "."), parent.Close()); err != nil {
-		return fmt.Errorf("sync folder %s: %w", filepath.Dir(abs), err)
-	}
-	return nil
-}
-
 // sweep deletes our own forgotten temporary files in dir, once in a Store's
 // life. It ignores errors: they are no reason not to store.
 func (s *Store) sweep(root *os.Root, dir string, now time.Time) {
@@ -166,7 +163,7 @@ func (s *Store) sweep(root *os.Root, dir string, now time.Time) {
 	defer f.Close()
 	entries, _ := f.ReadDir(-1)
 	for _, e := range entries {
-		if !e.Type().IsRegular() || !tempPattern.MatchString(e.Name()) {
+		if !e.Type().IsRegular() && !e.IsDir() || !tempPattern.MatchString(e.Name()) {
 			continue
 		}
 		if info, err := e.Info(); err == nil && now.Sub(info.ModTime()) > sweepAge {

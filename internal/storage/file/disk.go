@@ -14,6 +14,7 @@ import (
 // a test can record their order and let each of them fail.
 type steps interface {
 	Create(root *os.Root, name string) (output, error)
+	Own(root *os.Root, name string, uid, gid int) error
 	Link(root *os.Root, old, new string) error
 	SyncDir(root *os.Root, name string) error
 }
@@ -31,6 +32,9 @@ type osDisk struct{}
 func (osDisk) Create(root *os.Root, name string) (output, error) {
 	return root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 }
+
+// Own gives a file to a user and a group; -1 leaves one as it is.
+func (osDisk) Own(root *os.Root, name string, uid, gid int) error { return root.Lchown(name, uid, gid) }
 
 func (osDisk) Link(root *os.Root, old, new string) error { return root.Link(old, new) }
 

@@ -7,6 +7,12 @@
 // store's root are synced after it. A crash at any moment leaves the object
 // whole or absent, and at worst a temporary file, which is never listed and is
 // deleted once it is an hour old by the next Create in that folder.
+//
+// Files and folders get the owner of the folder that they are made in, as far as that is
+// allowed, and are for that user alone: 0600 and 0700. Where the folder's group may write,
+// the group is meant to share the store, and gets the same rights.
+//
+// A reserve stays free on the file system: an etcd may share it, and ends when it is full.
 package file
 
 import (
@@ -24,6 +30,7 @@ import (
 	"sync"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -32,18 +39,22 @@ type Store struct {
 	root  string
 	disk  steps
 	swept sync.Map // folder -> struct{}: temporary files were looked for
+	room  room
+
+	making sync.Mutex // held while folders are made
 }
 
 var _ storage.Store = (*Store)(nil)
 
 // New returns the store in the folder root. It touches nothing: while there is no such
-// folder everything fails with fs.ErrNotExist, see [Store.MakeRoot].
-func New(root string) *Store {
-	return &Store{root: root, disk: osDisk{}}
-}
+// folder everything fails with fs.ErrNotExist, see [Store.MakeRoot]. The default reserve
+// stays free on its file system.
+func New(root string) *Store { return NewWithReserve(root, disk.RepositoryReserve{}) }
 
-// Root returns the folder of the store, as given to [New].
-func (s *Store) Root() string { return s.root }
+// NewWithReserve is [New] with another reserve.
+func NewWithReserve(root string, reserve disk.RepositoryReserve) *Store {
+	return &Store{root: root, disk: osDisk{}, room: room{reserve, disk.FileSystemOf}}
+}
 
 // open opens the store's folder. Every name is resolved below it by os.Root,
 // so neither a key nor a symbolic link can lead out.
@@ -59,7 +70,7 @@ func (s *Store) open() (*os.Root, error) {
 func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
 	r, err := s.openRange(ctx, key, offset, length)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", key, err)
+		return nil, fmt.Errorf("open %s: %w", key, explain(s.root, err))
 	}
 	return r, nil
 }
@@ -96,7 +107,7 @@ func (s *Store) openRange(ctx context.Context, key string, offset, length int64)
 func (s *Store) Stat(ctx context.Context, key string) (storage.Object, error) {
 	root, info, err := s.lookup(ctx, key)
 	if err != nil {
-		return storage.Object{}, fmt.Errorf("stat %s: %w", key, err)
+		return storage.Object{}, fmt.Errorf("stat %s: %w", key, explain(s.root, err))
 	}
 	return object(key, info), root.Close()
 }
@@ -124,20 +135,28 @@ func (s *Store) lookup(ctx context.Context, key string) (*os.Root, fs.FileInfo, 
 	return root, info, nil
 }
 
-// Delete implements [storage.Store]. Folders stay.
+// Delete implements [storage.Store]. Folders stay. The folder is synced also where the file
+// is gone already: an earlier Delete may have removed it, and have failed to sync.
 func (s *Store) Delete(ctx context.Context, key string) error {
 	root, _, err := s.lookup(ctx, key)
-	if errors.Is(err, fs.ErrNotExist) && s.exists() {
-		return nil
+	gone := errors.Is(err, fs.ErrNotExist) && s.exists()
+	if gone { // or what has this name is not ours
+		root, err = s.open()
 	}
 	if err == nil {
 		defer root.Close()
-		if err = root.Remove(name(key)); err == nil || errors.Is(err, fs.ErrNotExist) {
+		if !gone {
+			err = root.Remove(name(key))
+		}
+		if err == nil || notThere(err) {
 			err = s.disk.SyncDir(root, name(path.Dir(key)))
+		}
+		if notThere(err) { // nor is the folder
+			err = nil
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("delete %s: %w", key, err)
+		return fmt.Errorf("delete %s: %w", key, explain(s.root, err))
 	}
 	return nil
 }

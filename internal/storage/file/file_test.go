@@ -25,6 +25,13 @@ func TestStore(t *testing.T) {
 		t.Cleanup(func() { checkNoTemp(t, dir) })
 		return file.New(dir)
 	})
+	t.Run("Answering", func(t *testing.T) {
+		storagetest.Run(t, func(t *testing.T) storage.Store {
+			dir := t.TempDir()
+			t.Cleanup(func() { checkNoTemp(t, dir) })
+			return storage.Answering(file.New(dir))
+		})
+	})
 }
 
 func checkNoTemp(t *testing.T, dir string) {
@@ -202,13 +209,15 @@ func TestMain(m *testing.M) {
 // child creates an object from a source that never ends, and says so when it
 // is under way.
 func child(dir string) {
-	said := false
+	read, said := 0, false // the file is begun when more was read than a small object has
 	err := file.New(dir).Create(context.Background(), "c1/data/big", readerFunc(func(p []byte) (int, error) {
-		if !said {
+		if read >= 64<<10 && !said {
 			said = true
 			_, _ = os.Stdout.WriteString("writing\n")
 		}
-		return min(len(p), 100), nil
+		n := min(len(p), 100)
+		read += n
+		return n, nil
 	}))
 	_, _ = os.Stdout.WriteString(err.Error() + "\n")
 }

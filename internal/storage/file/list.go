@@ -33,7 +33,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[storag
 			return // no key begins like this
 		}
 		if err := w.dir(start); err != nil && !errors.Is(err, errStopped) {
-			yield(storage.Object{}, fmt.Errorf("list %s: %w", prefix, err))
+			yield(storage.Object{}, fmt.Errorf("list %s: %w", prefix, explain(s.root, err)))
 		}
 	}
 }

@@ -42,11 +42,11 @@ func foldersRead(t *testing.T, s *Store, prefix, after string) []string {
 	t.Helper()
 	w := &walk{prefix: prefix, after: after}
 	var read []string
-	err := filepath.WalkDir(filepath.Join(s.Root(), prefix), func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(s.root, prefix), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err
 		}
-		rel, err := filepath.Rel(s.Root(), path)
+		rel, err := filepath.Rel(s.root, path)
 		if err != nil || rel == "." || rel+"/" == prefix {
 			return err
 		}

@@ -2,7 +2,6 @@ package s3
 
 import (
 	"strings"
-	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
@@ -17,7 +16,6 @@ type bucket struct {
 	client   *s3.Client
 	ssec     *customerKey
 	attempts attempts
-	seen     atomic.Bool // the bucket has answered: a 404 is about the key
 }
 
 func newBucket(o *Options) *bucket {

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/secret"
 )
 
 // connect makes the bucket of o with its client. In spite of its name it
@@ -55,7 +57,7 @@ func connect(ctx context.Context, o *Options) (*bucket, error) {
 		so.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 		so.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 		so.DisableLogOutputChecksumValidationSkipped = true
-		so.APIOptions = append(so.APIOptions, unsignAcceptEncoding, b.attempts.limit)
+		so.APIOptions = append(so.APIOptions, unsignAcceptEncoding, b.attempts.limit, onceMore)
 	})
 	if err := checkEndpoint(endpoint); err != nil {
 		return nil, err
@@ -110,12 +112,15 @@ func checkEndpoint(endpoint string) error {
 	if endpoint == "" {
 		return nil
 	}
+	if secret.InAddress(endpoint) {
+		return errors.New("the endpoint must not hold credentials") // nor does the error
+	}
 	u, err := url.Parse(endpoint)
 	if err != nil {
-		return fmt.Errorf("parse endpoint: %w", err)
+		return fmt.Errorf("endpoint %q is not a URL", secret.Show(endpoint))
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return fmt.Errorf("endpoint %q: want http://HOST or https://HOST", endpoint)
+		return fmt.Errorf("endpoint %q: want http://HOST or https://HOST", secret.Show(endpoint))
 	}
 	return nil
 }

@@ -44,10 +44,38 @@ func statusOf(err error) int {
 	return status
 }
 
+// isNoSuchKey reports whether the service says that there is no such object. The status
+// alone says nothing: whatever stands before the service answers 404 as well, and some
+// services to an unknown access key.
+func isNoSuchKey(err error) bool {
+	code, status, message := response(err)
+	return status == http.StatusNotFound &&
+		(code == "NoSuchKey" || code == "NotFound" && !madeOfStatus(code, status, message))
+}
+
+// madeOfStatus reports whether the answer named no code. The SDK then makes one, and a
+// message, of the status.
+func madeOfStatus(code string, status int, message string) bool {
+	text := http.StatusText(status)
+	return code == "" || code == strings.ReplaceAll(text, " ", "") && message == text
+}
+
+// notFoundCodes are S3's own for what is missing. An answer of 404 without one of them is of
+// something else.
+var notFoundCodes = []string{
+	"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NoSuchVersion", "NoSuchLifecycleConfiguration",
+	"ObjectLockConfigurationNotFoundError",
+}
+
+func isForeign(err error) bool {
+	code, status, _ := response(err)
+	return status == http.StatusNotFound && !slices.Contains(notFoundCodes, code) && !isNoSuchKey(err)
+}
+
 // requestError is an error of the SDK in fewer words: "403 AccessDenied: ..."
 type requestError struct {
 	text string
-	kind error // fs.ErrNotExist, fs.ErrPermission, storage.ErrLocked or nil
+	kind error // fs.ErrNotExist, fs.ErrPermission, storage.ErrLocked, backup.ErrArchived or nil
 	err  error
 }
 
@@ -71,10 +99,12 @@ func explain(bucket string, err error) error {
 	case code == "NoSuchBucket":
 		e.kind, e.text = fs.ErrNotExist, fmt.Sprintf("bucket %s does not exist", bucket)
 		return e
-	case status == http.StatusNotFound:
+	case isNoSuchKey(err):
 		e.kind = fs.ErrNotExist
 	case isLocked(code, status, message):
 		e.kind = storage.ErrLocked
+	case code == archived:
+		e.kind = backup.ErrArchived
 	case status == http.StatusForbidden || status == http.StatusUnauthorized:
 		e.kind = fs.ErrPermission
 	}
@@ -149,6 +179,17 @@ func causeText(err error) string {
 	return err.Error()
 }
 
+// archived is the code for an object that a life-cycle rule has moved to a class of storage
+// that does not give objects at once.
+const archived = "InvalidObjectState"
+
+// foreignHint is for answers that no service of S3 gives.
+const foreignHint = "S3 does not answer so: see whether the endpoint is right, and which proxy or load balancer is " +
+	"in between"
+
+// unknownUser is versitygw's code for an unknown access key. Its status is 404.
+const unknownUser = "XAdminUserNotFound"
+
 func hintFor(err error, code string, status int) string {
 	var (
 		creds *credentialsError
@@ -164,10 +205,12 @@ func hintFor(err error, code string, status int) string {
 		return "the endpoint speaks plain HTTP: write it with http://"
 	case code == "RequestTimeTooSkewed":
 		return "set this machine's clock"
-	case code == "InvalidAccessKeyId" || code == "SignatureDoesNotMatch":
+	case slices.Contains([]string{"InvalidAccessKeyId", "SignatureDoesNotMatch", unknownUser}, code):
 		return "the access key or the secret key is wrong"
 	case code == "ExpiredToken":
 		return "the credentials have expired: renew them"
+	case isForeign(err):
+		return foreignHint
 	}
 	if status == http.StatusMovedPermanently && errors.As(err, &resp) {
 		if region := resp.Response.Header.Get("X-Amz-Bucket-Region"); region != "" {
@@ -175,7 +218,23 @@ func hintFor(err error, code string, status int) string {
 		}
 		return "the bucket is in another region"
 	}
+	if status == 0 {
+		return unreachedHint(err)
+	}
 	return ""
+}
+
+// unreachedHint names the endpoint of a service that does not answer.
+func unreachedHint(err error) string {
+	var u *url.Error
+	if !errors.As(err, &u) || errors.Is(err, context.Canceled) {
+		return ""
+	}
+	at, perr := url.Parse(u.URL)
+	if perr != nil {
+		return ""
+	}
+	return fmt.Sprintf("does the service run, is %s://%s its endpoint, and can this host reach it?", at.Scheme, at.Host)
 }
 
 // orContext returns the error of ctx if that has ended, rather than the error

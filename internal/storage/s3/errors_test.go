@@ -83,6 +83,11 @@ func TestErrors_NobodyListens(t *testing.T) {
 	if err == nil || err.Error() != want {
 		t.Fatalf("got error %v, want %s", err, want)
 	}
+	var hint *backup.HintError
+	const todo = "does the service run, is http://127.0.0.1:1 its endpoint, and can this host reach it?"
+	if !errors.As(err, &hint) || hint.Hint != todo {
+		t.Errorf("got %+v, want the hint %s", hint, todo)
+	}
 }
 
 func TestErrors_Status(t *testing.T) {
@@ -213,5 +218,40 @@ func TestAbortStaleUploads(t *testing.T) {
 	left := uploads(t, server)
 	if len(left) != 2 || strings.Contains(strings.Join(left, " "), ours) {
 		t.Fatalf("left: %q", left)
+	}
+}
+
+// TestErrors_Archived: no credentials help against an object in an archive.
+func TestErrors_Archived(t *testing.T) {
+	p := startProxy(t)
+	s := p.open(t)
+	if err := s.Create(t.Context(), "key", stream(content(small))); err != nil {
+		t.Fatal(err)
+	}
+	p.fail("GetObject", answer(403, "InvalidObjectState", "The operation is not valid for the object's storage class"))
+	_, err := s.Open(t.Context(), "key", 0, -1)
+	var hint *backup.HintError
+	command := "restore-object --bucket " + p.server.Bucket + " --key some/prefix/key "
+	if !errors.Is(err, backup.ErrArchived) || errors.Is(err, fs.ErrPermission) || !errors.As(err, &hint) ||
+		!strings.Contains(hint.Hint, command) || strings.Contains(hint.Hint, "policy") {
+		t.Errorf("got error %v, hint %+v", err, hint)
+	}
+}
+
+// TestErrors_OldList: a service that answers with a page of the first version of the list.
+func TestErrors_OldList(t *testing.T) {
+	p := startProxy(t)
+	p.fail("ListObjectsV2", func(_ *proxy, w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `<ListBucketResult><Marker/><NextMarker>some/prefix/k1</NextMarker>`+
+			`<IsTruncated>true</IsTruncated><Contents><Key>some/prefix/k1</Key></Contents></ListBucketResult>`)
+	})
+	var last error
+	for _, err := range p.open(t).List(t.Context(), "k", "") {
+		last = err
+	}
+	var hint *backup.HintError
+	if last == nil || strings.Contains(last.Error(), "token") || !errors.As(last, &hint) ||
+		!strings.Contains(hint.Hint, "ListObjectsV2") {
+		t.Errorf("got error %v, hint %+v", last, hint)
 	}
 }

@@ -42,3 +42,12 @@ func FileCredentials(path string) aws.CredentialsProvider {
 func (s *Store) ListPages(ctx context.Context, prefix, after string, pageKeys int32) iter.Seq2[storage.Object, error] {
 	return s.bucket.list(ctx, prefix, after, pageKeys)
 }
+
+// Lapse ends the time for which the service is believed not to have what it has not named.
+func (s *Store) Lapse() {
+	s.service.mu.Lock()
+	defer s.service.mu.Unlock()
+	if !s.service.until.IsZero() {
+		s.service.until = s.service.until.Add(-believed)
+	}
+}

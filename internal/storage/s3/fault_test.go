@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -160,7 +161,7 @@ func TestCreate_Forbidden(t *testing.T) {
 		t.Run(op, func(t *testing.T) {
 			p := startProxy(t)
 			checkNoUploads(t, p.server)
-			p.fail(op, repeat(5, answer(403, "AccessDenied", "Access Denied."))...)
+			p.fail(op, repeat(10, answer(403, "AccessDenied", "Access Denied."))...)
 			n := large
 			if op == "PutObject" {
 				n = small
@@ -169,11 +170,81 @@ func TestCreate_Forbidden(t *testing.T) {
 			if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "403 AccessDenied: Access Denied") {
 				t.Fatalf("got error %v, want fs.ErrPermission", err)
 			}
-			if p.count(op) > 3 { // the parts in flight
+			if p.count(op) > 2*3 { // each of the parts in flight once more: see onceMore
 				t.Fatalf("%d attempts", p.count(op))
 			}
 			p.wantAbsent(t, "key")
 		})
+	}
+}
+
+// TestCreate_AbortForbidden: credentials that may not abort an upload do not turn the fault of
+// the service into a lack of permission, which nobody tries again.
+func TestCreate_AbortForbidden(t *testing.T) {
+	p := startProxy(t)
+	p.fail("UploadPart", repeat(100, answer(503, "SlowDown", "no"))...)
+	p.fail("AbortMultipartUpload", repeat(10, answer(403, "AccessDenied", "no"))...)
+	err := p.open(t).Create(t.Context(), "key", stream(content(large)))
+	if err == nil || errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "503 SlowDown") ||
+		!strings.Contains(err.Error(), "abort multipart upload: 403 AccessDenied") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestRefused_OnceMore: a bit that was flipped on its way makes a service refuse a request
+// that is right. It is sent once more, and after a second refusal no more.
+func TestRefused_OnceMore(t *testing.T) {
+	signature := answer(403, "SignatureDoesNotMatch", "no")
+	p := startProxy(t)
+	checkNoUploads(t, p.server)
+	s := p.open(t)
+	if err := s.Create(t.Context(), "there", stream(content(small))); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	create := func(size int) func() error {
+		return func() error { n++; return s.Create(t.Context(), fmt.Sprint("key", n), stream(content(size))) }
+	}
+	for op, c := range map[string]struct {
+		refusal fault
+		do      func() error
+	}{
+		"PutObject":               {answer(403, "AccessDenied", "no"), create(small)},
+		"CreateMultipartUpload":   {answer(400, "AuthorizationHeaderMalformed", "no"), create(large)},
+		"UploadPart":              {signature, create(large)},
+		"CompleteMultipartUpload": {answer(400, "MalformedXML", "no"), create(large)},
+		"HeadObject":              {answer(400, "", ""), func() error { _, err := s.Stat(t.Context(), "there"); return err }},
+		"DeleteObject":            {signature, func() error { return s.Delete(t.Context(), "none") }},
+		"GetObject": {signature, func() error {
+			r, err := s.Open(t.Context(), "there", 0, -1)
+			if err == nil {
+				err = r.Close()
+			}
+			return err
+		}},
+		"ListObjectsV2": {signature, func() (last error) {
+			for _, err := range s.List(t.Context(), "", "") {
+				last = err
+			}
+			return last
+		}},
+	} {
+		p.fail(op, c.refusal)
+		if err := c.do(); err != nil {
+			t.Errorf("%s: %v", op, err)
+		}
+		if op == "UploadPart" {
+			continue // TestCreate_Forbidden has the parts
+		}
+		before := p.count(op)
+		p.fail(op, c.refusal, c.refusal)
+		if err := c.do(); err == nil || p.count(op) != before+2 {
+			t.Errorf("%s: got %v after %d requests", op, err, p.count(op)-before)
+		}
+	}
+	p.fail("DeleteObject", answer(403, "AccessDenied", "Access Denied because object protected by object lock."))
+	if err := s.Delete(t.Context(), "there"); !errors.Is(err, storage.ErrLocked) {
+		t.Errorf("got %v", err)
 	}
 }
 

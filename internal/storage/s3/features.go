@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 )
@@ -24,8 +25,16 @@ type service struct {
 	log      *slog.Logger
 
 	mu       sync.Mutex
-	features features // guarded by mu
+	features features // guarded by mu, like what follows
+	// full are the features without those that it named as refused. Until then it is
+	// believed not to have the others; zero: there are none.
+	full  features
+	until time.Time
 }
+
+// believed is how long a service is believed not to have a feature that it has not named:
+// the answer may have come from something in between.
+const believed = 10 * time.Minute
 
 func newService(o *Options) *service {
 	s := &service{
@@ -35,13 +44,25 @@ func newService(o *Options) *service {
 	if o.Checksum == ChecksumAuto {
 		s.features.checksum = ChecksumSHA256
 	}
+	s.full = s.features
 	return s
 }
 
 func (s *service) currentFeatures() features {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.until.IsZero() && time.Now().After(s.until) {
+		s.features, s.until = s.full, time.Time{}
+	}
 	return s.features
+}
+
+// reinstate is for a request that was refused without the features, too: they were not the
+// reason.
+func (s *service) reinstate() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.features, s.until = s.full, time.Time{}
 }
 
 // scope says which features a kind of request uses. The others cannot be the
@@ -55,13 +76,25 @@ var (
 )
 
 // withFeatures calls do, and again with fewer features as long as the service
-// refuses one that is not necessary. This store does not try a refused feature
-// again.
+// refuses one that is not necessary. A feature that it names as refused is not tried again.
+// One that it does not name is, after a while, and one such answer alone is no refusal.
 func (s *service) withFeatures(in scope, do func(features) error) error {
-	for {
+	for unnamed := 0; ; {
 		used := s.currentFeatures()
 		err := do(used)
-		if err == nil || !s.concede(err, in, used) {
+		if err == nil {
+			return nil
+		}
+		refused, named := refusal(err)
+		if !named && refused != (scope{}) {
+			if unnamed++; unnamed == 1 {
+				continue
+			}
+		}
+		if !s.concede(err, in, used) {
+			if unnamed > 0 {
+				s.reinstate()
+			}
 			return err
 		}
 	}
@@ -70,7 +103,7 @@ func (s *service) withFeatures(in scope, do func(features) error) error {
 // concede reports whether a refused request is worth another attempt with other
 // features than those it used.
 func (s *service) concede(err error, in scope, used features) bool {
-	refused := refusal(err)
+	refused, named := refusal(err)
 	refusesChecksum, refusesCondition := refused.checksum && in.checksum, refused.condition && in.condition
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,35 +114,42 @@ func (s *service) concede(err error, in scope, used features) bool {
 		return true // another upload has found out already
 	case refusesCondition && used.conditional:
 		s.features.conditional = false
+		s.full.conditional = s.full.conditional && !named
 		s.log.Warn("the S3 service has no create-if-absent (If-None-Match): asking before each upload instead",
-			"err", explain(s.bucket, err))
-		return true
+			"named", named, "err", explain(s.bucket, err))
 	case refusesChecksum && used.checksum == ChecksumSHA256 && s.checksum == ChecksumAuto:
 		s.features.checksum = ChecksumMD5
-		s.log.Warn("the S3 service knows no SHA-256 checksum: using Content-MD5", "err", explain(s.bucket, err))
-		return true
+		if named {
+			s.full.checksum = ChecksumMD5
+		}
+		s.log.Warn("the S3 service knows no SHA-256 checksum: using Content-MD5",
+			"named", named, "err", explain(s.bucket, err))
+	default:
+		return false
 	}
-	return false
+	if !named {
+		s.until = time.Now().Add(believed)
+	}
+	return true
 }
 
-// refusal finds out which features the service refuses. An answer of 501 may be
-// about any of them; one of 400 must name the feature.
-func refusal(err error) scope {
+// refusal finds out which features the service refuses, and whether it names them. An
+// answer of 501 may be about any of them; one of 400 must name the feature.
+func refusal(err error) (refused scope, named bool) {
 	code, status, message := response(err)
 	message = strings.ToLower(message)
-	named := scope{
+	in := scope{
 		checksum:  strings.Contains(message, "checksum"),
 		condition: strings.Contains(message, "if-none-match") || strings.Contains(message, "conditional"),
 	}
 	switch {
-	case status == http.StatusNotImplemented && named == scope{}:
-		return scope{checksum: true, condition: true}
-	case status == http.StatusNotImplemented:
-		return named
-	case status == http.StatusBadRequest && (code == "InvalidArgument" || code == "InvalidRequest"):
-		return named
+	case status == http.StatusNotImplemented && in == scope{}:
+		return scope{checksum: true, condition: true}, false
+	case status == http.StatusNotImplemented,
+		status == http.StatusBadRequest && (code == "InvalidArgument" || code == "InvalidRequest"):
+		return in, true
 	}
-	return scope{}
+	return scope{}, false
 }
 
 func (f features) ifNoneMatch() *string {

@@ -131,3 +131,55 @@ func TestCreate_ChecksumInsistedOn(t *testing.T) {
 	}
 	p.wantAbsent(t, "key")
 }
+
+// TestCreate_NotRefused: an answer of something in between, such as a load balancer, is no
+// proof that the service lacks create-if-absent.
+func TestCreate_NotRefused(t *testing.T) {
+	unnamed := answer(501, "NotImplemented", "")
+	page := func(_ *proxy, w http.ResponseWriter, r *http.Request) {
+		readBody(r)
+		w.WriteHeader(http.StatusNotImplemented)
+		fmt.Fprint(w, "<html>not now</html>")
+	}
+	for name, c := range map[string]struct {
+		faults    []fault
+		ok, later bool // the upload succeeds; the condition comes back only after a while
+	}{
+		"Once":      {[]fault{unnamed}, true, false},
+		"OncePage":  {[]fault{page}, true, false},
+		"Twice":     {[]fault{unnamed, unnamed}, true, true},
+		"Always":    {repeat(20, unnamed), false, false},
+		"5xx":       {[]fault{answer(502, "", ""), answer(504, "", "If-None-Match")}, true, false},
+		"ThreePage": {[]fault{page, page, page}, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := startProxy(t)
+			s := p.open(t)
+			conditional := func(key string) bool {
+				t.Helper()
+				found := false
+				p.mu.Lock()
+				p.faults["PutObject"] = []fault{func(p *proxy, w http.ResponseWriter, r *http.Request) {
+					found = r.Header.Get("If-None-Match") == "*"
+					pass(p, w, r)
+				}}
+				p.mu.Unlock()
+				if err := s.Create(t.Context(), key, stream(content(small))); err != nil {
+					t.Fatal(err)
+				}
+				return found
+			}
+			p.fail("PutObject", c.faults...)
+			if err := s.Create(t.Context(), "first", stream(content(small))); (err == nil) != c.ok {
+				t.Fatalf("got %v", err)
+			}
+			if got := conditional("second"); got == c.later {
+				t.Errorf("the next upload has a condition: %v", got)
+			}
+			s.Lapse()
+			if !conditional("third") {
+				t.Error("the condition did not come back")
+			}
+		})
+	}
+}

@@ -18,8 +18,8 @@ import (
 const inspectTimeout = 20 * time.Second
 
 // Inspect implements [storage.Inspector]. It reports how uploads are protected,
-// whether listings of several pages work, and versioning and object lock of the
-// bucket.
+// whether listings of several pages work, and versioning, object lock and life-cycle
+// rules of the bucket.
 func (s *Store) Inspect(ctx context.Context, folder string) []backup.Finding {
 	i := &inspector{bucket: s.bucket, features: s.service.currentFeatures()}
 	return []backup.Finding{
@@ -28,6 +28,7 @@ func (s *Store) Inspect(ctx context.Context, folder string) []backup.Finding {
 		i.pages(ctx, folder+"/"),
 		i.versioning(ctx),
 		i.lock(ctx),
+		i.lifecycle(ctx),
 	}
 }
 

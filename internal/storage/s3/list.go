@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"net/http"
 	"strings"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -52,7 +52,7 @@ func (b *bucket) list(ctx context.Context, prefix, after string, pageKeys int32)
 			key := strings.TrimPrefix(aws.ToString(o.Key), b.prefix)
 			if key <= previous && previous != "" {
 				// A service that repeats a page for ever ends here as well.
-				yield(storage.Object{}, fmt.Errorf("list objects: the service lists %q after %q", key, previous))
+				yield(storage.Object{}, fmt.Errorf("list objects: %w", storage.Unordered(previous, key)))
 				return
 			}
 			previous = key
@@ -85,7 +85,11 @@ func (b *bucket) pages(ctx context.Context, prefix, start string, pageKeys int32
 				yield(types.Object{}, b.explain(err))
 				return
 			}
-			b.seen.Store(true)
+			// The SDK takes any XML for a list, an empty one at that.
+			if page.Name == nil && page.IsTruncated == nil && len(page.Contents) == 0 {
+				yield(types.Object{}, backup.WithHint(errors.New("the answer to ListObjectsV2 is not a list"), foreignHint))
+				return
+			}
 			for _, o := range page.Contents {
 				if !yield(o, nil) {
 					return
@@ -95,7 +99,13 @@ func (b *bucket) pages(ctx context.Context, prefix, start string, pageKeys int32
 				return
 			}
 			next := aws.ToString(page.NextContinuationToken)
-			if next == "" || next == aws.ToString(in.ContinuationToken) {
+			if next == "" {
+				err := errors.New("the service answers ListObjectsV2 with a part of the list, and not with how to get the rest")
+				yield(types.Object{}, backup.WithHint(err,
+					"the service knows only version 1 of the list, it seems: use one, or a version of it, with ListObjectsV2"))
+				return
+			}
+			if next == aws.ToString(in.ContinuationToken) {
 				yield(types.Object{}, fmt.Errorf("the service repeats continuation token %q", next))
 				return
 			}
@@ -112,7 +122,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	}
 	full := s.bucket.key(key)
 	_, err := s.bucket.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.bucket.name, Key: &full})
-	if statusOf(err) == http.StatusNotFound && codeOf(err) != "NoSuchBucket" {
+	if isNoSuchKey(err) {
 		return nil
 	}
 	if err != nil {

@@ -81,7 +81,7 @@ func TestDelete_LockedOrForbidden(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := startProxy(t)
-			p.fail("DeleteObject", c.answer)
+			p.fail("DeleteObject", c.answer, c.answer) // it may be tried once more
 			err := p.open(t).Delete(t.Context(), "key")
 			if errors.Is(err, storage.ErrLocked) != c.locked || errors.Is(err, fs.ErrPermission) == c.locked ||
 				err == nil {

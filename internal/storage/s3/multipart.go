@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"sync"
 
@@ -12,6 +11,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
 // parts are how large objects are cut, with the buffers that uploads share.
@@ -51,7 +52,7 @@ func sendParts(ctx context.Context, u *upload, p *parts, first *[]byte, src *sou
 		err = m.finish(ctx)
 	}
 	if err != nil {
-		err = errors.Join(err, m.abort(ctx))
+		err = storage.AndLeft(err, m.abort(ctx))
 	}
 	return err
 }

@@ -29,7 +29,9 @@ func Policy(o Options, mayDelete bool) (string, error) {
 		// Only the check asks for these, and it does not need them.
 		{
 			Sid: "Check", Effect: "Allow", Resource: bucket,
-			Action: []string{"s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration"},
+			Action: []string{
+				"s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration", "s3:GetLifecycleConfiguration",
+			},
 		},
 	}}
 	if mayDelete {

@@ -59,6 +59,13 @@ func (p *proxy) fail(op string, faults ...fault) {
 	p.faults[op] = append(p.faults[op], faults...)
 }
 
+// reset takes back the faults of an operation that have not struck.
+func (p *proxy) reset(op string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.faults, op)
+}
+
 // count returns how many requests of an operation there were.
 func (p *proxy) count(op string) int {
 	p.mu.Lock()
@@ -110,6 +117,8 @@ func operation(r *http.Request) string {
 		return "GetBucketVersioning"
 	case q.Has("object-lock"):
 		return "GetObjectLockConfiguration"
+	case q.Has("lifecycle"):
+		return "GetBucketLifecycleConfiguration"
 	}
 	return "GetObject"
 }

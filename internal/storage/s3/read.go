@@ -45,9 +45,8 @@ func (b *bucket) get(ctx context.Context, key string, offset, length int64) (io.
 		return b.empty(ctx, key) // the range starts at or past the end
 	}
 	if err != nil {
-		return nil, fmt.Errorf("get object: %w", b.explainRead(err))
+		return nil, fmt.Errorf("get object: %w", b.explainRead(key, err))
 	}
-	b.seen.Store(true)
 	n, err := promised(out, offset, length)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("get object: %w", err), out.Body.Close())
@@ -142,45 +141,28 @@ func (s *Store) Stat(ctx context.Context, key string) (storage.Object, error) {
 
 func (b *bucket) stat(ctx context.Context, key string) (storage.Object, error) {
 	found, err := b.head(ctx, b.key(key))
-	if statusOf(err) == http.StatusNotFound {
-		// An answer to HEAD has no body that would name the missing thing.
-		if err := b.missing(ctx); err != nil {
-			return storage.Object{}, err
-		}
-	}
 	if err != nil {
-		return storage.Object{}, fmt.Errorf("head object: %w", b.explainRead(err))
+		return storage.Object{}, fmt.Errorf("head object: %w", b.explainRead(key, err))
 	}
 	found.Key = key
 	return found.Object, nil
 }
 
-// explainRead adds that a service hides missing keys if the credentials may not
-// list the bucket.
-func (b *bucket) explainRead(err error) error {
+// explainRead adds how to get an archived object, and that a service hides missing keys if the
+// credentials may not list the bucket.
+func (b *bucket) explainRead(key string, err error) error {
 	explained := b.explain(err)
 	var hint *backup.HintError
-	if statusOf(err) == http.StatusForbidden && !errors.As(explained, &hint) {
+	switch {
+	case codeOf(err) == archived:
+		return backup.WithHint(explained, "a life-cycle rule has archived the object: bring it back first, with 'aws s3api "+
+			"restore-object --bucket %s --key %s --restore-request Days=7', and take the rule off the repository",
+			b.name, b.key(key))
+	case statusOf(err) == http.StatusForbidden && !errors.As(explained, &hint):
 		return backup.WithHint(explained, "either the credentials may not read the object, "+
 			"or it does not exist and they may not list the bucket")
 	}
 	return explained
-}
-
-// missing returns an error if it is the bucket that does not exist. It
-// asks once.
-func (b *bucket) missing(ctx context.Context) error {
-	if b.seen.Load() {
-		return nil
-	}
-	_, err := b.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &b.name})
-	if statusOf(err) == http.StatusNotFound {
-		return fmt.Errorf("bucket %s does not exist: %w", b.name, fs.ErrNotExist)
-	}
-	if err == nil {
-		b.seen.Store(true)
-	}
-	return nil // another error does not mean that the bucket is missing
 }
 
 // found is an object and the nonce of the upload that made it.
@@ -189,21 +171,44 @@ type found struct {
 	nonce string
 }
 
-// head asks for a key of the bucket. Its errors are the SDK's.
+// head asks for a key of the bucket. Its errors are the SDK's. An answer to HEAD has no body,
+// so a 404 says neither what is missing nor that it is the service that answers: GET does.
 func (b *bucket) head(ctx context.Context, full string) (found, error) {
 	in := &s3.HeadObjectInput{Bucket: &b.name, Key: &full}
 	in.SSECustomerAlgorithm, in.SSECustomerKey, in.SSECustomerKeyMD5 = b.ssec.headers()
-	out, err := b.client.HeadObject(ctx, in)
-	if err != nil {
-		return found{}, err
+	for look := 1; ; look++ {
+		out, err := b.client.HeadObject(ctx, in)
+		if err == nil {
+			return found{
+				Object: storage.Object{
+					Size: aws.ToInt64(out.ContentLength), ModTime: aws.ToTime(out.LastModified), ETag: cleanETag(out.ETag),
+				},
+				nonce: out.Metadata[nonceKey],
+			}, nil
+		}
+		if statusOf(err) != http.StatusNotFound {
+			return found{}, err
+		}
+		if gerr := b.getByte(ctx, full); gerr != nil {
+			return found{}, gerr
+		}
+		if look == 2 { // the object was not made between the two questions
+			return found{}, err
+		}
 	}
-	b.seen.Store(true)
-	return found{
-		Object: storage.Object{
-			Size: aws.ToInt64(out.ContentLength), ModTime: aws.ToTime(out.LastModified), ETag: cleanETag(out.ETag),
-		},
-		nonce: out.Metadata[nonceKey],
-	}, nil
+}
+
+// getByte reads a byte of an object, if it has one. Its errors are the SDK's.
+func (b *bucket) getByte(ctx context.Context, full string) error {
+	in := &s3.GetObjectInput{Bucket: &b.name, Key: &full, Range: rangeHeader(0, 1)}
+	in.SSECustomerAlgorithm, in.SSECustomerKey, in.SSECustomerKeyMD5 = b.ssec.headers()
+	out, err := b.client.GetObject(ctx, in)
+	if err == nil {
+		_ = out.Body.Close() // it has answered
+	} else if statusOf(err) == http.StatusRequestedRangeNotSatisfiable {
+		return nil
+	}
+	return err
 }
 
 // cleanETag drops the quotes, which not all services put everywhere.

@@ -100,7 +100,7 @@ func isRetryable(err error) aws.Ternary {
 		return aws.BoolTernary(creds.transient)
 	case errors.As(err, &cert), errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		return aws.FalseTernary // by itself the SDK retries all errors of a connection
-	case retryableCodes[code] || retryableStatus[status]:
+	case retryableCodes[code] || retryableStatus[status] || errors.As(err, new(*damagedError)):
 		return aws.TrueTernary
 	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
 		return aws.UnknownTernary
@@ -108,6 +108,62 @@ func isRetryable(err error) aws.Ternary {
 		return aws.TrueTernary // an answer that was cut
 	}
 	return aws.UnknownTernary
+}
+
+// damagedError is the refusal of a request that may have been damaged on its way, for the
+// first time.
+type damagedError struct{ error }
+
+func (e *damagedError) Unwrap() error { return e.error }
+
+// mayBeDamaged reports whether a service can have refused a request because of a bit that
+// was flipped on its way, or whether it was not the service that answered. A missing
+// permission looks the same in a few services; it is believed at once unless a whole backup
+// depends on it.
+func mayBeDamaged(err error, operation string) bool {
+	code, status, message := response(err)
+	switch {
+	case code == "InvalidObjectState" || isLocked(code, status, message):
+		return false
+	case status == http.StatusBadRequest:
+		return true
+	case status == http.StatusNotFound: // after HEAD, a GET asks once more
+		return isForeign(err) && operation != "HeadObject"
+	case status != http.StatusForbidden:
+		return false
+	}
+	switch operation {
+	case "PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload":
+		return true
+	}
+	return code != "AccessDenied" && code != "Forbidden"
+}
+
+// tries is the key of the number of refusals of a request in its context.
+type tries struct{}
+
+// onceMore lets a request that was refused be tried once more: it may have been damaged on
+// its way.
+func onceMore(stack *middleware.Stack) error {
+	count := middleware.FinalizeMiddlewareFunc("CountRefusals", func(
+		ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler,
+	) (middleware.FinalizeOutput, middleware.Metadata, error) {
+		return next.HandleFinalize(context.WithValue(ctx, tries{}, new(int)), in)
+	})
+	tell := middleware.FinalizeMiddlewareFunc("TellRefusal", func(
+		ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler,
+	) (middleware.FinalizeOutput, middleware.Metadata, error) {
+		out, meta, err := next.HandleFinalize(ctx, in)
+		n, counted := ctx.Value(tries{}).(*int)
+		if err != nil && counted && mayBeDamaged(err, awsmiddleware.GetOperationName(ctx)) {
+			if *n++; *n == 1 {
+				err = &damagedError{err}
+			}
+		}
+		return out, meta, err
+	})
+	return errors.Join(stack.Finalize.Insert(count, "Retry", middleware.Before),
+		stack.Finalize.Insert(tell, "Retry", middleware.After))
 }
 
 // slowestBytes per second is the speed for which an attempt has time. Parts in

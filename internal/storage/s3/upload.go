@@ -114,7 +114,7 @@ func (u *upload) absent(ctx context.Context, f features) error {
 	switch {
 	case err == nil:
 		return fs.ErrExist
-	case statusOf(err) == http.StatusNotFound:
+	case isNoSuchKey(err):
 		return nil
 	}
 	return err
@@ -128,7 +128,6 @@ func (u *upload) absent(ctx context.Context, f features) error {
 // asks for the object: with our nonce and our size it is ours, and whole.
 func (u *upload) settle(ctx context.Context, what string, err error, size int64) error {
 	if err == nil {
-		u.bucket.seen.Store(true)
 		return nil
 	}
 	if errors.Is(err, fs.ErrExist) || !leavesDoubt(err) {
@@ -168,7 +167,7 @@ func leavesDoubt(err error) bool {
 	case http.StatusConflict, http.StatusPreconditionFailed, http.StatusRequestTimeout, http.StatusTooManyRequests:
 		return true
 	case http.StatusNotFound:
-		return code == "NoSuchUpload"
+		return code == "NoSuchUpload" || isForeign(err)
 	}
 	return status < 400 || status >= 500 && status != http.StatusNotImplemented
 }

@@ -17,6 +17,16 @@ app.kubernetes.io/name: {{ include "backupd.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* Of the pod of "helm test": no Service, no monitor and no controller selects it. */}}
+{{- define "backupd.checkLabels" -}}
+app.kubernetes.io/name: {{ include "backupd.checkName" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "backupd.checkName" -}}
+{{- printf "%s-check" (include "backupd.name" . | trunc 57 | trimSuffix "-") }}
+{{- end }}
+
 {{- define "backupd.labels" -}}
 {{ include "backupd.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
@@ -49,14 +59,80 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if not $config.repositories }}
 {{- fail "config.repositories is empty: name at least one, such as {main: {url: s3://BUCKET/PREFIX, create-if-missing: true}}" }}
 {{- end }}
-{{- if eq .Values.mode "cronjob" }}
+{{- if and .Values.spool.existingClaim (not (and (eq .Values.mode "daemon") .Values.spool.persistent)) }}
+{{- fail "spool.existingClaim is only for mode daemon with spool.persistent: elsewhere the spool is on the node's disk" }}
+{{- end }}
+{{- if and .Values.restore.plan (ne .Values.mode "sidecar") }}
+{{- fail "restore.plan is only for mode sidecar: in the other modes etcd does not run in pods that a restore could precede" }}
+{{- end }}
+{{- if eq (include "backupd.listen" .) "off" }}
 {{- $_ := set $config.daemon "server" (dict "listen" "off") }}
 {{- else if not (hasKey $config.daemon.server "allowed-hosts") }}
 {{- $name := include "backupd.fullname" . }}
 {{- $full := printf "%s.%s" $name .Release.Namespace }}
 {{- $_ := set $config.daemon.server "allowed-hosts" (list $name $full (printf "%s.svc" $full) (printf "%s.svc.cluster.local" $full)) }}
 {{- end }}
+{{- /* The spool fits into its volume, for above a sizeLimit the kubelet evicts the pod. On
+a node's disk, where etcd's data may lie too, more stays free than the kubelet asks for. */}}
+{{- $spool := default (dict) $config.daemon.spool }}
+{{- if not (hasKey $spool "max-bytes") }}
+{{- $unit := dict "K" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 }}
+{{- $factor := default 1 (get $unit (regexFind "[A-Z]i?$" .Values.spool.size)) }}
+{{- $bytes := mulf (regexFind "^[0-9.]+" .Values.spool.size | float64) $factor 0.85 }}
+{{- $_ := set $spool "max-bytes" (printf "%.0fMiB" (floor (divf $bytes 1048576))) }}
+{{- end }}
+{{- if not (hasKey $spool "min-free") }}
+{{- $_ := set $spool "min-free" (ternary "512MiB" "20%" (and (eq .Values.mode "daemon") .Values.spool.persistent)) }}
+{{- end }}
+{{- $_ := set $config.daemon "spool" $spool }}
 {{- toYaml $config }}
+{{- end }}
+
+{{- define "backupd.listen" -}}
+{{- if eq .Values.mode "cronjob" -}}
+off
+{{- else -}}
+{{- default "127.0.0.1:9387" (get .Values.config.daemon.server "listen") }}
+{{- end }}
+{{- end }}
+
+{{/* The port of the listener; empty where nobody can reach it from outside of the pod. */}}
+{{- define "backupd.port" -}}
+{{- $listen := include "backupd.listen" . }}
+{{- if not (regexMatch "^(off$|localhost:|127\\.|\\[::1\\]:)" $listen) }}
+{{- regexFind "[0-9]+$" $listen }}
+{{- end }}
+{{- end }}
+
+{{/* The TCP ports of everything that the configuration names by a URL, and networkPolicy.egressPorts. */}}
+{{- define "backupd.egressPorts" -}}
+{{- $urls := list }}
+{{- range $_, $repository := .Values.config.repositories }}
+{{- $urls = append $urls (dig "s3" "endpoint" "" $repository) }}
+{{- end }}
+{{- range .Values.config.clusters }}
+{{- $urls = concat $urls (default (list) (get . "endpoints")) }}
+{{- $urls = append $urls (default "" (get . "local-endpoint")) }}
+{{- end }}
+{{- range default (list) (get .Values.config.daemon "notifications") }}
+{{- range $_, $receiver := . }}
+{{- if kindIs "map" $receiver }}
+{{- $urls = append $urls (default "" (get $receiver "url")) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $ports := list }}
+{{- range .Values.networkPolicy.egressPorts }}
+{{- $ports = append $ports (int .) }}
+{{- end }}
+{{- range $urls }}
+{{- $address := regexFind "^https?://[^/?]+" . }}
+{{- if $address }}
+{{- $port := regexFind ":[0-9]+$" $address | trimPrefix ":" }}
+{{- $ports = append $ports (default (ternary 443 80 (hasPrefix "https:" $address)) $port | int) }}
+{{- end }}
+{{- end }}
+{{- uniq $ports | toJson }}
 {{- end }}
 
 {{- define "backupd.serverName" -}}
@@ -72,10 +148,14 @@ runAsUser: 0
 runAsGroup: 0
 {{- else }}
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-{{- if ne .Values.mode "sidecar" }}
-fsGroup: 65532
+{{- with .Values.podSecurityContext.runAsUser }}
+runAsUser: {{ int64 . }}
+{{- end }}
+{{- /* OpenShift gives each namespace a range of its own, and admits no other ids. */}}
+{{- $openshift := .Capabilities.APIVersions.Has "security.openshift.io/v1" }}
+{{- $group := default (ternary "" "65532" $openshift) .Values.podSecurityContext.fsGroup }}
+{{- if and $group (ne .Values.mode "sidecar") }}
+fsGroup: {{ int64 $group }}
 fsGroupChangePolicy: OnRootMismatch
 {{- end }}
 {{- end }}
@@ -83,9 +163,25 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{/* The container. Call with a dict of root (the top scope) and args. */}}
+{{/* What the container asks for. A spool that is no claim is room on the node's disk: a
+node without that is not chosen. */}}
+{{- define "backupd.resources" -}}
+{{- $resources := deepCopy .root.Values.resources }}
+{{- $limited := hasKey (default (dict) $resources.limits) "ephemeral-storage" }}
+{{- if not (or .claim $limited (eq (first .args) "check")) }}
+{{- $room := dict "ephemeral-storage" .root.Values.spool.size }}
+{{- $_ := set $resources "requests" (merge (default (dict) $resources.requests) $room) }}
+{{- end }}
+{{- toYaml $resources }}
+{{- end }}
+
+{{/* The container. Call with a dict of root (the top scope), args, and claim: whether the
+spool is in one. */}}
 {{- define "backupd.container" -}}
-{{- $serves := eq (first .args) "run" }}
+{{- $port := "" }}
+{{- if eq (first .args) "run" }}
+{{- $port = include "backupd.port" .root }}
+{{- end }}
 {{- with .root }}
 name: backupd
 image: {{ include "backupd.image" . }}
@@ -106,9 +202,9 @@ env:
   {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end }}
-{{- if $serves }}
+{{- with $port }}
 ports:
-  - {name: backupd, containerPort: 9387, protocol: TCP}
+  - {name: backupd, containerPort: {{ . }}, protocol: TCP}
 # Liveness only means that the process answers: an etcd or a bucket that is down must not
 # stop the daemon.
 livenessProbe:
@@ -116,7 +212,7 @@ livenessProbe:
   periodSeconds: 20
   timeoutSeconds: 5
   failureThreshold: 6
-{{- if ne .Values.mode "sidecar" }}
+{{- if ne $.root.Values.mode "sidecar" }}
 readinessProbe:
   httpGet: {path: /readyz, port: backupd, scheme: HTTPS}
   periodSeconds: 20
@@ -124,7 +220,7 @@ readinessProbe:
 {{- end }}
 {{- end }}
 resources:
-  {{- toYaml .Values.resources | nindent 2 }}
+  {{- include "backupd.resources" $ | trim | nindent 2 }}
 securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
@@ -136,7 +232,7 @@ securityContext:
 terminationMessagePolicy: FallbackToLogsOnError
 volumeMounts:
   - {name: backupd-config, mountPath: /etc/backupd/config, readOnly: true}
-  {{- if ne .Values.mode "cronjob" }}
+  {{- if ne (include "backupd.listen" .) "off" }}
   - {name: backupd-tls, mountPath: /etc/backupd/tls, readOnly: true}
   - {name: backupd-tokens, mountPath: /etc/backupd/tokens, readOnly: true}
   {{- end }}
@@ -162,6 +258,46 @@ volumeMounts:
 {{- end }}
 {{- end }}
 
+{{/* The init container that restores by a plan, in pods that are not the chart's. */}}
+{{- define "backupd.restore" -}}
+name: restore
+image: {{ include "backupd.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+args:
+  - restore
+  - --if-empty
+  - --plan=/etc/backupd/config/plan.yaml
+  - --config=/etc/backupd/config/backupd.yaml
+  - --name=$(POD_NAME)
+  - --data-dir={{ .Values.restore.dataDir }}
+  {{- with .Values.restore.extraArgs }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+env:
+  - name: POD_NAME
+    valueFrom: {fieldRef: {fieldPath: metadata.name}}
+  {{- with .Values.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+resources:
+  {{- toYaml .Values.resources | nindent 2 }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+  {{- include "backupd.podSecurityContext" . | trim | nindent 2 }}
+terminationMessagePolicy: FallbackToLogsOnError
+volumeMounts:
+  - {name: {{ .Values.restore.volume }}, mountPath: {{ .Values.restore.mountPath }}}
+  - {name: backupd-config, mountPath: /etc/backupd/config, readOnly: true}
+  {{- if .Values.s3.existingSecret }}
+  - {name: backupd-s3, mountPath: /etc/backupd/s3, readOnly: true}
+  {{- end }}
+  {{- with .Values.restore.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
 {{/* Its volumes. Call with a dict of root and claim: whether the spool is in one. */}}
 {{- define "backupd.volumes" -}}
 {{- $claim := .claim }}
@@ -170,7 +306,7 @@ volumeMounts:
 {{- with .root }}
 - name: backupd-config
   configMap: {name: {{ include "backupd.fullname" . }}}
-{{- if ne .Values.mode "cronjob" }}
+{{- if ne (include "backupd.listen" .) "off" }}
 - name: backupd-tls
   secret: {secretName: {{ .Values.tls.existingSecret }}, defaultMode: {{ $mode }}}
 - name: backupd-tokens
@@ -198,7 +334,7 @@ volumeMounts:
 {{- end }}
 - name: backupd-spool
   {{- if $claim }}
-  persistentVolumeClaim: {claimName: {{ include "backupd.fullname" . }}-spool}
+  persistentVolumeClaim: {claimName: {{ default (printf "%s-spool" (include "backupd.fullname" .)) .Values.spool.existingClaim }}}
   {{- else }}
   emptyDir: {sizeLimit: {{ .Values.spool.size }}}
   {{- end }}
@@ -256,7 +392,7 @@ spec:
   securityContext:
     {{- include "backupd.podSecurityContext" . | trim | nindent 4 }}
   containers:
-    - {{- include "backupd.container" (dict "root" . "args" $.args) | trim | nindent 6 }}
+    - {{- include "backupd.container" (dict "root" . "args" $.args "claim" $.claim) | trim | nindent 6 }}
   volumes:
     {{- include "backupd.volumes" (dict "root" . "claim" $.claim) | trim | nindent 4 }}
 {{- end }}

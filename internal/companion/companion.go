@@ -1,0 +1,106 @@
+// Package companion packs files of a host beside a snapshot, stores them, reads them back as a
+// whole, and puts them into a folder of their own. They are a tar archive, encoded as the data
+// of the snapshot is. It follows no link out of the folders that were named, neither when it
+// reads nor when it writes.
+package companion
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// Files says which files of this host go with a snapshot.
+type Files struct {
+	// Paths of files and folders, absolute and each in its shortest form. Without any, a
+	// snapshot has no companions.
+	Paths []string
+	// From are files that start etcd. What they refer to goes with the snapshot, too, so that
+	// a restore can read them as they were: see [Content.ReadFile].
+	From []string
+	// Trace finds what they refer to.
+	Trace Trace
+	// Host is the name of this host.
+	Host string
+}
+
+// Trace reads files that start etcd as a restore does. It returns all files that it read, and
+// the files and folders that it looked for where nothing is. The error says why a restore would
+// refuse the files.
+type Trace func(files []string) (read, absent []string, err error)
+
+// None reports whether no files are asked for.
+func (f Files) None() bool { return len(f.Paths)+len(f.From) == 0 }
+
+// Of returns the files of this host at these paths.
+func Of(paths, from []string, trace Trace) Files {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return Files{Paths: paths, From: from, Trace: trace, Host: host}
+}
+
+// Store is what is needed of the data objects of a cluster.
+type Store interface {
+	Put(ctx context.Context, key string, r io.Reader) error
+	Discard(ctx context.Context, keys ...string)
+	ReadBack(ctx context.Context, key string, want backup.Blob, progress backup.Progress) error
+	Open(ctx context.Context, key string, want backup.Blob, progress func(done, total int64)) (io.ReadCloser, error)
+}
+
+// Changed reports whether a snapshot has other companion files than the next one would have.
+// Of a snapshot of another host it is not known, and counts as no.
+func (f Files) Changed(m *backup.Manifest) bool {
+	if m.Companions == nil {
+		return !f.None()
+	}
+	if m.Companions.Host != f.Host {
+		return false
+	}
+	if f.None() {
+		return true
+	}
+	return !same(f.Collect().About, m.Companions)
+}
+
+// maxPaths is how many files and folders may be asked for.
+const maxPaths = 100
+
+// CheckPaths reports why these files and folders cannot be asked for, or nil.
+func CheckPaths(paths []string) error {
+	if len(paths) > maxPaths {
+		return fmt.Errorf("%d companions: want at most %d; name the folders that they are in", len(paths), maxPaths)
+	}
+	for _, p := range paths {
+		if err := backup.CheckCompanionPath(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Incomplete returns an error if companion files of the snapshot were asked for and are not
+// stored, or nil. The snapshot itself is as good as any.
+func Incomplete(m *backup.Manifest) error {
+	if m.Companions == nil || len(m.Companions.Missing) == 0 {
+		return nil
+	}
+	first, more := m.Companions.Missing[0], ""
+	if n := len(m.Companions.Missing) - 1; n > 0 {
+		more = fmt.Sprintf(" (and %d more)", n)
+	}
+	return backup.WithHint(fmt.Errorf("snapshot %s is stored, but without the companion file %s: %s%s",
+		m.ID, first.Path, first.Reason, more),
+		"the data is safe; let backupd read the file where it is expected, or take it off the list of companions")
+}
+
+// same reports whether two lists of one host are of the same files.
+func same(a, b *backup.Companions) bool {
+	return slices.Equal(a.Paths, b.Paths) && slices.Equal(a.From, b.From) && slices.Equal(a.Absent, b.Absent) &&
+		slices.Equal(a.Files, b.Files) && slices.Equal(a.Missing, b.Missing)
+}

@@ -1,0 +1,33 @@
+package duty
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/etcd-backupd/backupd/internal/health"
+	"github.com/etcd-backupd/backupd/internal/spool"
+)
+
+// learn notes what the spool tells of the repository. If nothing else has told its id,
+// neither the configuration nor a record nor a look, it is the one that the newest
+// snapshot in the spool waits for: to make another one there, or to adopt it, would
+// leave that snapshot behind unseen.
+func (s *Subject) learn() {
+	_, others := s.waiting()
+	s.Known.change(func(f *Facts) {
+		if f.RepositoryID == "" && len(others) > 0 {
+			f.RepositoryID = others[len(others)-1].Repository
+			others = slices.DeleteFunc(others, func(p spool.Pending) bool { return p.Repository == f.RepositoryID })
+		}
+		f.Astray = others
+	})
+}
+
+// astrayHealth judges whether snapshots wait for another repository than the one in use.
+func astrayHealth(f *Facts) health.Health {
+	text := fmt.Sprintf("pending snapshots wait for repository %s, and repository %s is in use",
+		spool.Repositories(f.Astray), f.RepositoryID)
+	h := health.Problem(health.Warning, text, nil)
+	h.Hint = "bring that one back to its address, and set repository-id to its id; " + spool.MoveHint(f.Astray)
+	return h
+}

@@ -1,0 +1,47 @@
+package from
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+)
+
+// Trace reads files as [Read] does, and returns all files of this host that it read, and the
+// files and folders that it looked for where nothing is, or nothing of interest. With these a
+// [Source] elsewhere gives the same answers. The error is that of [Read].
+func Trace(files []string) (read, absent []string, err error) {
+	hostname, err := os.Hostname()
+	if err != nil {
+		return nil, nil, err
+	}
+	looked := []string{}
+	source := &Source{Hostname: hostname}
+	source.ReadFile = func(name string) ([]byte, error) {
+		raw, err := readFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			looked = append(looked, path.Clean(name))
+		} else {
+			read = append(read, path.Clean(name)) // what cannot be read is missing
+		}
+		return raw, err
+	}
+	source.ReadDir = func(name string) ([]fs.DirEntry, error) {
+		looked = append(looked, path.Clean(name))
+		return os.ReadDir(name)
+	}
+	_, err = Read(files, Options{Source: source})
+	if errors.As(err, new(*backup.RefusedError)) { // it is of several members: a restore is told which
+		_, err = Read(files, Options{All: true, Source: source})
+	}
+	for _, name := range looked {
+		if !slices.ContainsFunc(read, func(r string) bool { return r == name || strings.HasPrefix(r, name+"/") }) {
+			absent = append(absent, name)
+		}
+	}
+	return read, absent, err
+}

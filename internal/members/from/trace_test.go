@@ -1,0 +1,167 @@
+package from_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/companion"
+	"github.com/etcd-backupd/backupd/internal/members/from"
+	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
+)
+
+// hosts are the files of hosts; the first of each starts etcd. DIR is their folder.
+var hosts = map[string]map[string]string{
+	"unit": {
+		"etcd.service": "[Service]\nUser=root\nEnvironmentFile=-DIR/none.env\nEnvironmentFile=DIR/etcd.env\n" +
+			"ExecStart=/usr/bin/etcd --data-dir ${ETCD_DATA}\n",
+		"etcd.env":                 "ETCD_NAME=m1\nETCD_DATA=/var/lib/m1\n",
+		"etcd.service.d/10-x.conf": "[Service]\nEnvironment=ETCD_QUOTA_BACKEND_BYTES=8589934592\n",
+		"etcd.service.d/README":    "not read\n",
+	},
+	"yaml": {
+		"etcd.service": "[Service]\nExecStart=/usr/bin/etcd --config-file DIR/etcd.yaml\n",
+		"etcd.yaml":    m1 + second,
+	},
+	"supervisord": {
+		"etcd.ini": "[program:etcd]\ncommand=/bin/bash DIR/start.sh\ndirectory=/opt/etcd\nuser=root\n",
+		"start.sh": "#!/bin/bash\n. DIR/vars.sh\nexec ./etcd --name $NAME --data-dir /var/lib/m1\n",
+		"vars.sh":  "NAME=m1\n",
+	},
+	"compose": {
+		"compose.yaml": "services:\n  etcd:\n    image: quay.io/coreos/etcd:v3.6.0\n    volumes: [\"/srv/etcd:/data\"]\n" +
+			"    command: etcd --name ${NAME} --data-dir /data\n",
+		".env": "NAME=m1\n",
+	},
+}
+
+// starts is the file of each host that starts etcd.
+var starts = map[string]string{
+	"unit": "etcd.service", "yaml": "etcd.service", "supervisord": "etcd.ini", "compose": "compose.yaml",
+}
+
+// TestTrace: what is stored of a host says the same of its member when the host is gone.
+func TestTrace(t *testing.T) {
+	t.Parallel() // a file that was just written is waited for
+	for name, files := range hosts {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			for path, text := range files {
+				path = filepath.Join(dir, path)
+				text = strings.ReplaceAll(text, "DIR", dir)
+				err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600))
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			start := []string{filepath.Join(dir, starts[name])}
+			want, err := from.Read(start, from.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			content := stored(t, start)
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := from.Read(start, from.Options{}); !errors.Is(err, fs.ErrNotExist) {
+				t.Fatalf("the host is gone: %v", err)
+			}
+			source := &from.Source{Hostname: content.About.Host, ReadFile: content.ReadFile, ReadDir: content.ReadDir}
+			got, err := from.Read(start, from.Options{Source: source})
+			if err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("got %+v, %v, want %+v", got, err, want)
+			}
+			// What it does not know is never taken for absent.
+			var unknown *companion.UnknownError
+			content.About.Absent = nil
+			if _, err := from.Read(start, from.Options{Source: source}); err == nil && name == "unit" {
+				t.Error("a file that may have been there was taken for absent")
+			}
+			if _, err := content.ReadFile(filepath.Join(dir, "none.env")); !errors.As(err, &unknown) {
+				t.Errorf("a file that it does not know: %v", err)
+			}
+			if _, err := content.ReadDir("/etc"); !errors.As(err, &unknown) || errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("a folder that it does not know: %v", err)
+			}
+		})
+	}
+}
+
+// stored stores the files that start etcd as a snapshot's, and reads them back.
+func stored(t *testing.T, start []string) *companion.Content {
+	t.Helper()
+	archive := companion.Of(nil, start, from.Trace).Collect()
+	if len(archive.About.Missing) > 0 {
+		t.Errorf("missing: %+v", archive.About.Missing)
+	}
+	m := &backup.Manifest{
+		ID:         backup.NewDataName(time.Now()).WithRevision(1),
+		Companions: archive.About, Capture: backup.Capture{Cluster: "prod"},
+	}
+	data := repository.At(mem.New(), "the-only-repository").Cluster("prod").Data()
+	if err := archive.Store(t.Context(), data, m.FilesKey(), codec.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Companions.Validate(); err != nil {
+		t.Error(err)
+	}
+	content, err := companion.Read(t.Context(), data, m, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// threeMembers describes three members.
+const threeMembers = `apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: NAME, namespace: default}
+spec:
+  serviceName: NAME
+  replicas: 3
+  template:
+    spec:
+      containers:
+      - name: etcd
+        image: quay.io/coreos/etcd:v3.6.0
+        env:
+        - {name: HOST, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+        command: [etcd, --name=$(HOST), --data-dir=/data/etcd, "--initial-advertise-peer-urls=http://$(HOST).NAME:2380"]
+        volumeMounts: [{name: data, mountPath: /data}]
+  volumeClaimTemplates: [{metadata: {name: data}}]
+`
+
+// TestTrace_Refused: a file that a restore would refuse is missing, with its line; so nobody finds
+// out on the worst day.
+func TestTrace_Refused(t *testing.T) {
+	t.Parallel()
+	start := write(t, "name: m1\ndata-dir: data.etcd\n")
+	archive := companion.Of(nil, start, from.Trace).Collect()
+	want := "a restore would refuse it: " + start[0] + ":2: "
+	if got := archive.About.Missing; len(got) != 1 || !strings.Contains(got[0].Reason, want) {
+		t.Errorf("missing: %+v", got)
+	}
+	if len(archive.About.Files) != 1 {
+		t.Errorf("it is not stored: %+v", archive.About.Files)
+	}
+	// Files that say something together only are read together.
+	archive = companion.Of(nil, write(t, "FROM scratch\nENTRYPOINT [\"/etcd-v3.5\", \"--data-dir\", \"/data\"]\n",
+		"#!/bin/sh\ndocker run -v /srv/etcd:/data etcd-of-ours --name m1\n"), from.Trace).Collect()
+	if got := archive.About.Missing; len(got) != 0 {
+		t.Errorf("two files of one member: %+v", got)
+	}
+	// Which of several members is on this host a restore is told.
+	archive = companion.Of(nil, write(t, strings.Replace(threeMembers, "NAME", "etcd", -1)), from.Trace).Collect()
+	if got := archive.About.Missing; len(got) != 0 {
+		t.Errorf("missing: %+v", got)
+	}
+}
