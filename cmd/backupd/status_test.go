@@ -198,7 +198,7 @@ func TestStatus_TLSAndToken(t *testing.T) {
 		{"NoCertificateInAuthority", []string{"--cacert", tokens}, 1, "holds no certificate"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			code, _, stderr := backupd(append([]string{"status", "--server", addr}, c.args...)...)
+			code, _, stderr := backupd(append([]string{"status", "--server", addr, "--command-timeout", "1m"}, c.args...)...)
 			if code != c.code || !strings.Contains(stderr, c.want) || strings.Contains(stderr, "first-token") {
 				t.Errorf("exit code %d, want %d and %q: %s", code, c.code, c.want, stderr)
 			}
