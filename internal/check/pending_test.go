@@ -9,6 +9,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/check"
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/spool"
 )
@@ -29,7 +30,7 @@ func TestPending(t *testing.T) {
 	}
 	wait := func(id string) (path string) {
 		t.Helper()
-		folder := spool.Folder{Dir: conf.Daemon.Spool.Folder, Keep: true}
+		folder := spool.Folder{Dir: conf.Daemon.Spool.Folder, Keep: true, MinFree: disk.ReserveOf(0)}
 		f, err := folder.New(1)
 		if err != nil {
 			t.Fatal(err)
