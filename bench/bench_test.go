@@ -47,7 +47,8 @@ func newWorldOf(b *testing.B, members int) *world {
 		Args: []string{"--quota-backend-bytes", strconv.Itoa(16 << 30)}})
 	w.s3 = testserver.StartS3(b)
 	w.env = append(append(os.Environ(), w.s3.Env()...), "BACKUPD_REPO="+w.s3.URL("bench"), "BACKUPD_CLUSTER=bench",
-		"ETCDCTL_ENDPOINTS="+strings.Join(w.cluster.Endpoints(), ","), "BACKUPD_SPOOL="+w.spool(), "TMPDIR="+w.dir)
+		"ETCDCTL_ENDPOINTS="+strings.Join(w.cluster.Endpoints(), ","), "BACKUPD_SPOOL="+w.spool(),
+		"BACKUPD_SPOOL_MIN_FREE=0B", "TMPDIR="+w.dir)
 	if err := os.Mkdir(w.spool(), 0o700); err != nil {
 		b.Fatal(err)
 	}
