@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -110,7 +109,7 @@ may not, it warns and prints the command that does so.
 		},
 		ValidArgsFunction: completeIDs(&o.repo),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runRestore(cmd, a, o, args)
+			return runRestore(cmd, a, &o, args)
 		},
 	}
 	o.repo.register(cmd)
@@ -216,7 +215,7 @@ func (o *restoreOptions) checkFolder(cmd *cobra.Command, args []string, flag str
 	return nil
 }
 
-func runRestore(cmd *cobra.Command, a *app, o restoreOptions, args []string) error {
+func runRestore(cmd *cobra.Command, a *app, o *restoreOptions, args []string) error {
 	found, err := o.readFiles(cmd, a, args)
 	if err != nil {
 		return err
@@ -224,7 +223,7 @@ func runRestore(cmd *cobra.Command, a *app, o restoreOptions, args []string) err
 	if err := o.target.markBump(cmd); err != nil {
 		return err
 	}
-	if err := o.plan.read(cmd, &o, args); err != nil {
+	if err := o.plan.read(cmd, o, args); err != nil {
 		return err
 	}
 	order, err := o.target.order()
@@ -233,7 +232,7 @@ func runRestore(cmd *cobra.Command, a *app, o restoreOptions, args []string) err
 	}
 	o.plan.order(&order)
 	order.site.OutputDir = o.outputDir
-	if err := o.plan.allPlaces(&o, &order); err != nil {
+	if err := o.plan.allPlaces(o, &order); err != nil {
 		return err
 	}
 	if err := checkStanding(order.site); err != nil {
@@ -246,7 +245,7 @@ func runRestore(cmd *cobra.Command, a *app, o restoreOptions, args []string) err
 	case o.undo.set:
 		return o.undo.run(cmd, a, &o.repo, order)
 	case o.finish:
-		return finishAny(cmd.Context(), a, order.site)
+		return o.finishAny(cmd, a, order)
 	case o.abort:
 		return abort(a, order.site)
 	case o.empty.set:
@@ -338,20 +337,24 @@ func (o *restoreOptions) choose(job *restoreJob, args []string, ids codec.Identi
 	return decideBump(ctx, job)
 }
 
-// finishAny completes whatever restore was interrupted there.
-func finishAny(ctx context.Context, a *app, site restore.Site) error {
-	switch is, err := undo.Interrupted(site); {
+// finishAny completes whatever restore was interrupted there. Only an undo has use for a repository.
+func (o *restoreOptions) finishAny(cmd *cobra.Command, a *app, order restoreOrder) error {
+	switch is, err := undo.Interrupted(order.site); {
 	case err != nil:
 		return err
 	case is:
-		return finishUndo(ctx, a, undo.Request{Site: site})
+		if err := configureUndo(a, cmd); err != nil { // a variable is wrong: the data comes back all the same
+			a.log.slog.Warn("the undo knows no repository by the configuration", "err", err)
+		}
+		_, err := o.undo.finish(cmd, a, &o.repo, order)
+		return err
 	}
-	done, err := restore.FinishAny(ctx, site)
+	done, err := restore.FinishAny(cmd.Context(), order.site)
 	if err != nil {
 		return explainUnmoved(err)
 	}
 	if done == nil {
-		return noneInterrupted(site)
+		return noneInterrupted(order.site)
 	}
 	return printFinished(a, *done)
 }

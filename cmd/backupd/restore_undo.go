@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -28,7 +27,8 @@ restored data to DIR` + restore.UndonePrefix + `TIME: nothing is deleted. It nee
 if that had one. If several restores have moved data aside it is refused, with a command
 for each; --old-data says which one is meant. If a repository is given, or the configuration
 says where it is, the announcement of the restore is taken back there; else the undo prints
-how to do so. A repository that cannot be reached never stops an undo.
+how to do so. A repository that cannot be reached never stops an undo. --finish of an undo that
+was interrupted does the same, by a variable or the configuration.
 
 `
 
@@ -47,13 +47,8 @@ func (u *undoFlags) run(cmd *cobra.Command, a *app, repo *repoFlags, order resto
 	}
 	ctx, r := cmd.Context(), undo.Request{Site: order.site, Old: u.old}
 	if !order.dryRun {
-		done, err := undo.Finish(ctx, r)
-		if err != nil {
-			return u.explain(cmd, err)
-		}
-		if done != nil {
-			u.withdraw(cmd, a, repo, order, done)
-			return printUndone(a, done, "Finished the interrupted undo")
+		if done, err := u.finish(cmd, a, repo, order); done || err != nil {
+			return err
 		}
 	}
 	work, err := undo.Check(ctx, r)
@@ -103,17 +98,14 @@ func (u *undoFlags) again(cmd *cobra.Command, a *app, repo *repoFlags, order res
 	return printUndone(a, done, "The old data was put back before")
 }
 
-// finishUndo completes an undo that was interrupted.
-func finishUndo(ctx context.Context, a *app, r undo.Request) error {
-	done, err := undo.Finish(ctx, r)
+// finish completes an undo that was interrupted. It reports false if none was.
+func (u *undoFlags) finish(cmd *cobra.Command, a *app, repo *repoFlags, order restoreOrder) (bool, error) {
+	done, err := undo.Finish(cmd.Context(), undo.Request{Site: order.site, Old: u.old})
 	if err != nil || done == nil {
-		return explainUnmoved(err)
+		return false, u.explain(cmd, err)
 	}
-	if dir := r.Site.DataDir; dir != "" {
-		done.Notes = append(done.Notes, stillAnnounced+
-			shellquote.Join("backupd", "restore", "--undo", "--data-dir="+dir, "--repo=REPO"))
-	}
-	return printUndone(a, done, "Finished the interrupted undo")
+	u.withdraw(cmd, a, repo, order, done)
+	return true, printUndone(a, done, "Finished the interrupted undo")
 }
 
 // explain adds to an error the commands that can be run in place of this one.

@@ -86,9 +86,12 @@ func (w *withdrawal) late(ctx context.Context, missing error) (*undo.Done, error
 	return &undo.Done{Time: stamp, Targets: []undo.Target{}, Notes: notes}, nil
 }
 
-// command is the running one, given again without a flag.
+// command is the undo, given again without a flag: nothing is left that --finish could do.
 func (w *withdrawal) command(without string, args ...string) string {
-	return commandWith(w.cmd, []string{"old-data", "dry-run", without}, args...)
+	if w.cmd.Flags().Changed("finish") {
+		args = append(args, "--undo")
+	}
+	return commandWith(w.cmd, []string{"old-data", "dry-run", "finish", without}, args...)
 }
 
 // withdraw takes back the announcements of restores that were begun until that time, and says
