@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
@@ -21,8 +22,21 @@ func (e *UnknownError) Error() string {
 	return fmt.Sprintf("the companion files do not hold %s, nor do they say that host %s had no such file", e.Path, e.Host)
 }
 
+// AbsentError says that a host had no such file when its files were read. It is [fs.ErrNotExist].
+type AbsentError struct {
+	Path, Host string
+	At         time.Time
+}
+
+func (e *AbsentError) Error() string {
+	return fmt.Sprintf("%s was not there on host %s at %s", e.Path, e.Host, e.At.Format(time.RFC3339))
+}
+
+// Unwrap makes it the error of a file system.
+func (e *AbsentError) Unwrap() error { return fs.ErrNotExist }
+
 // ReadFile returns a file as it was on its host. The error is [fs.ErrNotExist] only if it is
-// known that there was none, and an [*UnknownError] if it is not known.
+// known that there was none (an [*AbsentError]), and an [*UnknownError] if it is not known.
 func (c *Content) ReadFile(name string) ([]byte, error) {
 	name = c.follow(name)
 	for i, f := range c.About.Files {
@@ -30,7 +44,7 @@ func (c *Content) ReadFile(name string) ([]byte, error) {
 			return c.raw[i], nil
 		}
 	}
-	return nil, c.lacks("open", name)
+	return nil, c.lacks(name)
 }
 
 // ReadDir is [Content.ReadFile] for a folder: it has the files that are stored of it.
@@ -50,7 +64,7 @@ func (c *Content) ReadDir(name string) ([]fs.DirEntry, error) {
 	if len(out) > 0 {
 		return out, nil
 	}
-	return nil, c.lacks("readdir", name)
+	return nil, c.lacks(name)
 }
 
 // Here compares the files with those of this host at the same paths, which may not be there.
@@ -96,9 +110,9 @@ func (c *Content) follow(name string) string {
 	return name
 }
 
-func (c *Content) lacks(op, name string) error {
+func (c *Content) lacks(name string) error {
 	if slices.Contains(c.About.Absent, path.Clean(name)) {
-		return &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
+		return &AbsentError{name, c.About.Host, c.About.At}
 	}
 	return &UnknownError{name, c.About.Host}
 }
