@@ -95,7 +95,7 @@ func Read(files []string, o Options) (*Found, error) {
 	f := &Found{of: map[string][]string{}}
 	read := members.ReadOptions{
 		Name: o.Name, Hostname: o.Source.Hostname, ReadFile: o.Source.ReadFile, ReadDir: o.Source.ReadDir, Follow: follow,
-		Copies: follow != nil,
+		Copies: true,
 	}
 	if o.Pod {
 		read.Name = cmp.Or(o.Name, o.Source.Hostname)

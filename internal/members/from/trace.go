@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
@@ -23,7 +24,9 @@ func Trace(files []string) (read, absent []string, err error) {
 	source := &Source{Hostname: hostname}
 	source.ReadFile = func(name string) ([]byte, error) {
 		raw, err := readFile(name)
-		if errors.Is(err, fs.ErrNotExist) {
+		info, serr := os.Stat(name)
+		folder := serr == nil && info.IsDir() // where a copied unit has its own file at another place
+		if folder || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			looked = append(looked, path.Clean(name))
 		} else {
 			read = append(read, path.Clean(name)) // what cannot be read is missing

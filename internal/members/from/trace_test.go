@@ -80,6 +80,13 @@ func TestTrace(t *testing.T) {
 			if err != nil || !reflect.DeepEqual(got, want) {
 				t.Errorf("got %+v, %v, want %+v", got, err, want)
 			}
+			// What was not there then is told with the time, and not as a file of this host.
+			var absent *companion.AbsentError
+			_, err = content.ReadFile(filepath.Join(dir, "none.env"))
+			if name == "unit" && (!errors.Is(err, fs.ErrNotExist) || !errors.As(err, &absent) || !strings.Contains(err.Error(),
+				"none.env was not there on host "+content.About.Host+" at "+content.About.At.Format(time.RFC3339))) {
+				t.Errorf("a file that was not there: %v", err)
+			}
 			// What it does not know is never taken for absent.
 			var unknown *companion.UnknownError
 			content.About.Absent = nil
@@ -163,5 +170,54 @@ func TestTrace_Refused(t *testing.T) {
 	archive = companion.Of(nil, write(t, strings.Replace(threeMembers, "NAME", "etcd", -1)), from.Trace).Collect()
 	if got := archive.About.Missing; len(got) != 0 {
 		t.Errorf("missing: %+v", got)
+	}
+}
+
+// TestTrace_Copied: the files of several hosts in folders of one are those of their own hosts, here
+// and out of a snapshot; where one lacks, that of this host is not taken for it.
+func TestTrace_Copied(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	here := filepath.Join(dir, "here/etc/etcd.conf") // an absolute path that each host has
+	unit := "[Service]\nUser=root\nEnvironmentFile=" + here + "\nExecStart=/usr/bin/etcd\n"
+	write := func(path, text string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(here, "ETCD_NAME=wrong\nETCD_DATA_DIR=/wrong\n")
+	var start []string
+	for _, name := range []string{"m1", "m2"} {
+		root := filepath.Join(dir, "hosts", name)
+		start = append(start, filepath.Join(root, "etc/systemd/system/etcd.service"))
+		write(start[len(start)-1], unit)
+		write(filepath.Join(root, here), "ETCD_NAME="+name+"\nETCD_DATA_DIR=/data/"+name+"\n")
+	}
+	// A folder at another place where the file might lie.
+	if err := os.MkdirAll(filepath.Join(filepath.Dir(start[0]), "etcd.conf"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	content := stored(t, start)
+	source := &from.Source{Hostname: "new", ReadFile: content.ReadFile, ReadDir: content.ReadDir}
+	if err := os.RemoveAll(filepath.Join(dir, "hosts")); err != nil {
+		t.Fatal(err)
+	}
+	f, err := from.Read(start, from.Options{All: true, Source: source})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"/data/m1", "/data/m2"} {
+		if got := f.All[i].Place.DataDir; got != want {
+			t.Errorf("member %d at %q, want %q", i, got, want)
+		}
+	}
+	// The settings of m2 were forgotten: the backup says so, and a restore takes no others.
+	lacking := filepath.Join(dir, "hosts/m3/etc/systemd/system/etcd.service")
+	write(lacking, unit)
+	archive := companion.Of(nil, []string{lacking}, from.Trace).Collect()
+	m := archive.About.Missing
+	if len(m) != 1 || !strings.Contains(m[0].Reason, "is a file of this host, and nobody knows") {
+		t.Errorf("missing: %+v", m)
 	}
 }
