@@ -96,7 +96,7 @@ func runScripts(t *testing.T, dir string) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"field": checkField, "code": checkCode, "flip": flipByte, "empty": checkEmpty, "glob": setGlob,
 			"unset": unset, "again": makeAgain, "elsewhere": beginElsewhere,
-			"goneon": goOn, "agekey": makeKey, "plain": decodePlain, "halfundo": halfUndo,
+			"goneon": goOn, "agekey": makeKey, "plain": decodePlain, "halfundo": halfUndo, "ofhost": ofHost,
 		},
 	})
 }

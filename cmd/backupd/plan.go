@@ -47,6 +47,11 @@ With --from, files that start etcd on some host, who is in the cluster is compar
 they say, and the plan takes the directories, the owner and the way to start each member from
 them. Give those of all hosts, copied to this one.
 
+With --from-snapshot these files come out of the snapshot, as --companion-from of 'backup' has
+stored them, and nothing is needed of the hosts. Where a snapshot has those of one host only,
+--files-of ID takes those of the others out of other snapshots of the cluster: the plan names
+the newest one of each host. Encrypted ones need --identity; the plan never holds it.
+
 "backupd runbook" then writes down every step, with the commands of each host.
 
 Nothing is changed, here or in the repository.
@@ -55,6 +60,7 @@ Nothing is changed, here or in the repository.
 		Example: `  backupd plan --repo s3://backups/etcd latest
   backupd plan latest --output plan.yaml --data-dir /var/lib/etcd
   backupd plan latest --output plan.yaml --data-dir /var/lib/etcd --data-dir m2=/srv/etcd
+  backupd plan latest --output plan.yaml --from-snapshot --identity key.txt
   backupd restore --plan plan.yaml --name m1 --dry-run`,
 		Args:              oneReference,
 		ValidArgsFunction: completeIDs(&o.repo),
@@ -65,7 +71,9 @@ Nothing is changed, here or in the repository.
 	o.repo.registerTimeline(cmd, latestOfTimeline)
 	o.target.registerCluster(cmd)
 	o.target.registerAutoBump(cmd)
+	o.identity.register(cmd)
 	o.from.register(cmd)
+	o.from.registerSnapshot(cmd, &o.repo)
 	f := cmd.Flags()
 	f.BoolVar(&o.allowSuspect, "allow-suspect", false, "plan with a suspect snapshot: its content is in doubt")
 	f.StringArrayVar(&o.dataDirs, "data-dir", nil,
@@ -91,6 +99,11 @@ func runPlan(cmd *cobra.Command, a *app, o planOptions, args []string) error {
 	order.request.ClearNoSpace = true
 	if err := o.from.check(&o.target); err != nil {
 		return err
+	}
+	if o.from.inSnapshots() {
+		if err := o.readStored(cmd, a, args); err != nil {
+			return err
+		}
 	}
 	found, err := o.from.read(&o.target, true)
 	if err != nil {
@@ -121,7 +134,7 @@ func (o *planOptions) make(ctx context.Context, job *restoreJob) (*restore.Plan,
 	if err != nil {
 		return nil, err
 	}
-	p.Notes = append(p.Notes, notesOf(job.found)...)
+	p.Notes = append(append(p.Notes, notesOf(job.found)...), o.from.notesFor(ctx, p, job.found, places)...)
 	stored := restore.Stored{
 		Repository: secret.Show(o.repo.repo), RepositoryID: job.stored.in.Repository().ID(), Cluster: job.stored.in.Name(),
 		Snapshot: job.stored.item.ID, AllowSuspect: o.allowSuspect, Settings: whereabouts(&o.repo),
@@ -285,7 +298,7 @@ func (o *planOptions) printWritten(a *app, p *restore.Plan, found *from.Found) e
 	for _, m := range p.Members {
 		words := []string{"backupd", "restore", "--plan=" + o.output, "--name=" + m.Name}
 		var files []string
-		if found != nil {
+		if found != nil && !o.from.inSnapshots() {
 			files = found.FilesOf(m.Name)
 		}
 		switch {

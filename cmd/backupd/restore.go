@@ -69,7 +69,10 @@ configuration, the manifest of a static pod, a StatefulSet, a docker run line, a
 file. A line that is not understood is refused (exit code 78), and never guessed. Who is in
 the cluster is what the snapshot says; if the files say something else, --members chooses.
 --from-snapshot takes these files as they were when the snapshot was taken, if --companion-from
-or companions.from has stored them with it: then nothing is needed of the old host.
+or companions.from has stored them with it: then nothing is needed of the old host. A snapshot
+mostly has those of one host. --files-of ID takes those of another one out of another snapshot
+of the cluster; the data is that of the snapshot that is restored. Where they are missing, the
+newest snapshot of each host that has some is named.
 
 --plan FILE restores what "backupd plan" has decided and written: repository, snapshot,
 members, token and changes come from the file. Flags that contradict it are refused.
@@ -119,7 +122,7 @@ may not, it warns and prints the command that does so.
 	o.target.register(cmd)
 	o.target.registerAutoBump(cmd)
 	o.from.register(cmd)
-	o.from.registerSnapshot(cmd)
+	o.from.registerSnapshot(cmd, &o.repo)
 	o.plan.register(cmd)
 	f := cmd.Flags()
 	f.StringVar(&o.target.name, "name", "", "name of the member to restore")
@@ -161,8 +164,10 @@ func (o *restoreOptions) check(cmd *cobra.Command, args []string) error {
 		return &usageError{errors.New(
 			"--all-members makes all directories in --output-dir, or where the plan says: leave --name, --data-dir and " +
 				"--wal-dir out")}
-	case o.from.snapshot && len(args) != 1:
-		return &usageError{errors.New("--from-snapshot goes with a snapshot: its id, or latest")}
+	case o.from.inSnapshots() && len(args) != 1 && o.plan.file == "":
+		return &usageError{errors.New("--from-snapshot and --files-of go with a snapshot: its id, or latest")}
+	case o.from.snapshot && len(o.from.filesOf) > 0, len(o.from.filesOf) > 1:
+		return &usageError{errors.New("the member here has the files of one host: give --from-snapshot, or --files-of once")}
 	case !o.allMembers && o.target.name == "" && !o.from.given():
 		return &usageError{errors.New("no member: give --name NAME --data-dir DIR, or --from FILE, or " +
 			"--all-members --output-dir DIR")}
@@ -178,21 +183,33 @@ func (o *restoreOptions) readFiles(cmd *cobra.Command, a *app, args []string) (*
 	if err := o.check(cmd, args); err != nil {
 		return nil, err
 	}
-	if o.from.snapshot {
-		ids, err := o.identity.read(a)
-		if err != nil {
-			return nil, err
-		}
-		allow := choice.Allow{Suspect: o.allowSuspect}
-		if args[0], err = o.from.fromStored(cmd, a, &o.repo, args[0], allow, ids); err != nil {
+	if o.from.inSnapshots() {
+		if err := o.readStored(cmd, a, args); err != nil {
 			return nil, err
 		}
 	}
-	found, err := o.from.read(&o.target, o.allMembers)
-	if err != nil && o.from.snapshot {
-		err = o.from.explain(err)
+	return o.from.read(&o.target, o.allMembers)
+}
+
+// readStored reads the files out of the snapshot that is restored, or beside it.
+func (o *restoreOptions) readStored(cmd *cobra.Command, a *app, args []string) error {
+	ids, err := o.identity.read(a)
+	if err != nil {
+		return err
 	}
-	return found, err
+	allow := choice.Allow{Suspect: o.allowSuspect}
+	if o.plan.file == "" {
+		args[0], err = o.from.fromStored(cmd, a, &o.repo, args[0], allow, ids)
+		return err
+	}
+	p, err := readPlan(o.plan.file)
+	if err != nil {
+		return err
+	}
+	in := o.repo // what is told otherwise is refused later
+	in.cluster, in.timeline, allow.Suspect = p.Stored.Cluster, "", p.Stored.AllowSuspect
+	_, err = o.from.fromStored(cmd, a, &in, string(p.Stored.Snapshot), allow, ids)
+	return err
 }
 
 // checkFolder refuses everything but a folder for the flag that finishes a restore or gives it
@@ -262,10 +279,10 @@ func runRestore(cmd *cobra.Command, a *app, o *restoreOptions, args []string) er
 	if err := describe(&order.site, found); err != nil {
 		return err
 	}
-	o.from.compare(&order.site, found)
 	if err := o.plan.own(&order); err != nil {
 		return err
 	}
+	o.from.compare(&order.site, found)
 	job := &restoreJob{cmd: cmd, app: a, restoreOrder: order, found: found, beginNew: o.beginNew, empty: o.empty}
 	if err := o.choose(job, args, ids); err != nil {
 		return job.explain(err)
@@ -296,9 +313,7 @@ func (o *restoreOptions) keepFiles(a *app, order *restoreOrder) {
 	}
 	order.keep("the configuration", a.config)
 	for _, file := range o.from.files {
-		if !o.from.snapshot {
-			order.keep("a file of --from", file)
-		}
+		order.keep("a file of --from", file)
 	}
 	order.keep("the plan", o.plan.file)
 	order.keepSpool()

@@ -23,14 +23,17 @@ import (
 // fromFlags name the operator's own files, and say whom to believe.
 type fromFlags struct {
 	files    []string
-	snapshot bool
+	snapshot bool     // the one that is restored
+	filesOf  []string // other snapshots
 	members  string
-	source   *from.Source // nil: this host
-	stored   *storedFiles // nil: this host
+	stored   []*storedFiles // out of snapshots; none: the files are those of this host
 }
 
 // given reports whether the operator's files say which member is on this host.
-func (o *fromFlags) given() bool { return len(o.files) > 0 || o.snapshot }
+func (o *fromFlags) given() bool { return len(o.files) > 0 || o.inSnapshots() }
+
+// inSnapshots reports whether the files are taken out of snapshots.
+func (o *fromFlags) inSnapshots() bool { return o.snapshot || len(o.filesOf) > 0 }
 
 const (
 	membersOfSnapshot = "snapshot"
@@ -52,15 +55,19 @@ func (o *fromFlags) registerFiles(cmd *cobra.Command) {
 	mustRegister(cmd.MarkFlagFilename("from"))
 }
 
-func (o *fromFlags) registerSnapshot(cmd *cobra.Command) {
+// registerSnapshot registers what takes the files out of snapshots of a repository.
+func (o *fromFlags) registerSnapshot(cmd *cobra.Command, in *repoFlags) {
 	cmd.Flags().BoolVar(&o.snapshot, "from-snapshot", false,
 		"take the files of --from out of the snapshot: those that --companion-from of 'backup' has stored with it")
+	cmd.Flags().StringArrayVar(&o.filesOf, "files-of", nil,
+		"as --from-snapshot, but out of this `snapshot` of the same cluster, which holds the files of another host")
+	mustRegister(cmd.RegisterFlagCompletionFunc("files-of", completeIDs(in)))
 }
 
 func (o *fromFlags) check(t *targetFlags) error {
 	switch {
-	case o.snapshot && len(o.files) > 0:
-		return &usageError{errors.New("--from and --from-snapshot exclude each other: the files are here or in the snapshot")}
+	case o.inSnapshots() && len(o.files) > 0:
+		return &usageError{errors.New("--from excludes --from-snapshot and --files-of: the files are here or in a snapshot")}
 	case o.members == "":
 		return nil
 	case !o.given():
@@ -76,7 +83,7 @@ func (o *fromFlags) check(t *targetFlags) error {
 // read reads the files, and fills in what they say of this host. Flags stay as they are:
 // they beat the files.
 func (o *fromFlags) read(t *targetFlags, all bool) (*from.Found, error) {
-	if len(o.files) == 0 {
+	if !o.given() {
 		return nil, nil
 	}
 	for flag, dir := range map[string]string{"data-dir": t.dataDir, "wal-dir": t.walDir} {
@@ -85,10 +92,15 @@ func (o *fromFlags) read(t *targetFlags, all bool) (*from.Found, error) {
 				"it: leave it out, or give an absolute path", flag, dir)}
 		}
 	}
-	found, err := from.Read(o.files, from.Options{
-		Name: t.name, All: all, DataDir: t.dataDir, WALDir: t.walDir, Source: o.source,
-		Pod: os.Getenv("KUBERNETES_SERVICE_HOST") != "" && o.source == nil,
-	})
+	options := from.Options{
+		Name: t.name, All: all, DataDir: t.dataDir, WALDir: t.walDir,
+		Pod: os.Getenv("KUBERNETES_SERVICE_HOST") != "" && len(o.stored) == 0,
+	}
+	read := func() (*from.Found, error) { return from.Read(o.files, options) }
+	if len(o.stored) > 0 {
+		read = func() (*from.Found, error) { return o.readStored(options) }
+	}
+	found, err := read()
 	if err != nil || all {
 		return found, err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -16,12 +17,17 @@ import (
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/companion"
 	"github.com/etcd-backupd/backupd/internal/members/from"
+	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/restore"
 )
 
-// fromStored takes the files that start etcd out of the snapshot that ref names, and returns its
-// id: a later "latest" may be another one, and the data must be that of the same snapshot.
+// storedFlags are the flags of files out of snapshots.
+var storedFlags = []string{"from-snapshot", "files-of"}
+
+// fromStored takes the files that start etcd out of the snapshot that ref names, or out of those of
+// --files-of, and returns the id of the first: a later "latest" may be another one, and the data must
+// be that of the same snapshot.
 func (o *fromFlags) fromStored(
 	cmd *cobra.Command, a *app, in *repoFlags, ref string, allow choice.Allow, ids codec.Identities,
 ) (string, error) {
@@ -37,38 +43,76 @@ func (o *fromFlags) fromStored(
 	if err != nil {
 		return "", in.explain(cmd, repo, err)
 	}
-	m, err := of.Manifest(ctx, item)
-	if err != nil {
-		return "", err
-	}
-	if m.FilesKey() == "" || len(m.Companions.From) == 0 {
-		return "", backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf(
-			"snapshot %s holds no file that starts etcd", m.ID)},
-			"name the files of this host: --from FILE; or the member and its place: --name and --data-dir")
-	}
-	content, err := companion.Read(ctx, of.Data(), m, ids)
-	if err != nil {
-		return "", fmt.Errorf("companion files of snapshot %s: %w", m.ID, err)
-	}
-	o.files, o.stored = m.Companions.From, &storedFiles{content, func() string {
-		return commandAt(cmd, of.Name(), m.ID)
-	}}
-	o.source = &from.Source{Hostname: m.Companions.Host, ReadFile: content.ReadFile, ReadDir: content.ReadDir}
 	in.cluster, in.timeline = of.Name(), ""
-	return string(m.ID), nil
+	var items []repository.Item
+	if o.snapshot {
+		items = append(items, item)
+	}
+	for _, ref := range o.filesOf { // what their data is worth does not matter
+		other, err := choice.FindIn(ctx, of, ref)
+		if err != nil {
+			return "", fmt.Errorf("--files-of: %w", in.explain(cmd, repo, err))
+		}
+		items = append(items, other)
+	}
+	for _, i := range items {
+		if err := o.store(cmd, of, i, ids); err != nil {
+			return "", err
+		}
+	}
+	return string(item.ID), nil
 }
+
+// store reads the files of one snapshot.
+func (o *fromFlags) store(cmd *cobra.Command, in *repository.Cluster, i repository.Item, ids codec.Identities) error {
+	ctx := cmd.Context()
+	m, err := in.Manifest(ctx, i)
+	if err != nil {
+		return err
+	}
+	if !startsEtcd(m) {
+		return withHints(&backup.RefusedError{Reason: fmt.Sprintf("snapshot %s holds no file that starts etcd", m.ID)},
+			append(filesElsewhere(ctx, in, nil),
+				"name the files of this host: --from FILE; or the member and its place: --name and --data-dir")...)
+	}
+	content, err := companion.Read(ctx, in.Data(), m, ids)
+	if err != nil {
+		return fmt.Errorf("companion files of snapshot %s: %w", m.ID, err)
+	}
+	o.stored = append(o.stored, &storedFiles{content, cmd, in, m})
+	return nil
+}
+
+func startsEtcd(m *backup.Manifest) bool { return m.FilesKey() != "" && len(m.Companions.From) > 0 }
 
 // storedFiles are the files that start etcd, out of a snapshot.
 type storedFiles struct {
 	*companion.Content
-	putBack func() string // the command that extracts them
+	cmd *cobra.Command
+	in  *repository.Cluster
+	m   *backup.Manifest
 }
 
-// commandAt returns the command that extracts the companion files.
-func commandAt(cmd *cobra.Command, cluster string, id backup.SnapshotID) string {
-	words := []string{"backupd", "companions", string(id), "--cluster=" + cluster}
+// read reads the files as their host would.
+func (s *storedFiles) read(o from.Options) (*from.Found, error) {
+	o.Source = &from.Source{Hostname: s.About.Host, ReadFile: s.ReadFile, ReadDir: s.ReadDir}
+	found, err := from.Read(s.m.Companions.From, o)
+	if err == nil || errors.As(err, new(*backup.HintError)) {
+		return found, err
+	}
+	return nil, withHints(err, append(filesElsewhere(s.cmd.Context(), s.in, []string{s.About.Host}),
+		"look at the files, and give those that are right by --from: "+s.putBack())...)
+}
+
+func (s *storedFiles) String() string {
+	return fmt.Sprintf("host %s at %s, out of snapshot %s", s.About.Host, s.About.At.Format(time.RFC3339), s.m.ID)
+}
+
+// putBack returns the command that extracts the files.
+func (s *storedFiles) putBack() string {
+	words := []string{"backupd", "companions", string(s.m.ID), "--cluster=" + s.in.Name()}
 	for _, name := range []string{"repo", "config", "identity"} {
-		f := cmd.Flags().Lookup(name)
+		f := s.cmd.Flags().Lookup(name)
 		if f == nil || !f.Changed || f.Annotations[fromEnv] != nil {
 			continue
 		}
@@ -83,24 +127,56 @@ func commandAt(cmd *cobra.Command, cluster string, id backup.SnapshotID) string 
 	return shellquote.Join(words...) + " --output-dir=DIR"
 }
 
+// searched is how many manifests are read to find files of other hosts.
+const searched = 1000
+
+// filesElsewhere says for each host but those that are known which is the newest snapshot that holds
+// files of it that start etcd. It is a help: nothing is said where it fails.
+func filesElsewhere(ctx context.Context, in *repository.Cluster, known []string) (out []string) {
+	items, err := repository.Names(ctx, in, "")
+	if err != nil {
+		return nil
+	}
+	slices.Reverse(items)
+	newest := map[string]*backup.Manifest{}
+	for r := range in.Manifests(ctx, items[:min(len(items), searched)]) {
+		m := r.Manifest
+		if r.Err != nil || !startsEtcd(m) || slices.Contains(known, m.Companions.Host) {
+			continue
+		}
+		if before := newest[m.Companions.Host]; before == nil || m.Companions.At.After(before.Companions.At) {
+			newest[m.Companions.Host] = m
+		}
+	}
+	for host, m := range newest {
+		out = append(out, fmt.Sprintf("files of host %s at %s are in snapshot %s: --files-of=%s", host,
+			m.Companions.At.Format(time.RFC3339), m.ID, m.ID))
+	}
+	slices.Sort(out)
+	return out
+}
+
 // maxCompared is how many files a note names.
 const maxCompared = 5
 
 // compare says whose files they are and how those of this host differ, for the server starts by
 // these: a unit that is not here, or is another one, starts no restored member.
 func (o *fromFlags) compare(site *restore.Site, found *from.Found) {
-	if o.stored == nil || found == nil {
+	if found == nil {
 		return
 	}
-	about := o.stored.About
-	site.Notes = append(site.Notes, fmt.Sprintf(
-		"the files that start etcd are those of host %s at %s, out of the snapshot",
-		about.Host, about.At.Format(time.RFC3339)))
-	if here, err := os.Hostname(); err == nil && here != about.Host {
-		site.Notes = append(site.Notes, fmt.Sprintf("this host is %s, and the files are those of %s: "+
-			"names, folders and addresses in them are the ones of that host", here, about.Host))
+	for _, s := range o.stored {
+		s.compare(site, found)
 	}
-	absent, differ := o.stored.Here()
+}
+
+func (s *storedFiles) compare(site *restore.Site, found *from.Found) {
+	site.Notes = append(site.Notes, "the files that start etcd are those of "+s.String())
+	if here, err := os.Hostname(); err == nil && here != s.About.Host {
+		site.Notes = append(site.Notes, fmt.Sprintf("this host is %s, and the files are those of %s: "+
+			"names, folders and addresses in them are the ones of that host", here, s.About.Host))
+	}
+	absent, differ := s.Here()
 	for i, files := range [][]string{absent, differ} {
 		if len(files) == 0 {
 			continue
@@ -111,20 +187,66 @@ func (o *fromFlags) compare(site *restore.Site, found *from.Found) {
 			named += fmt.Sprintf(" and %d more", more)
 		}
 		site.Notes = append(site.Notes, fmt.Sprintf(
-			"companion files are %s: %s: put back what is needed before the start: %s",
-			what, named, o.stored.putBack()))
+			"companion files are %s: %s: put back what is needed before the start: %s", what, named, s.putBack()))
 	}
-	if h := found.Host; h != nil && slices.ContainsFunc(o.files, func(f string) bool {
+	if h := found.Host; h != nil && slices.ContainsFunc(s.m.Companions.From, func(f string) bool {
 		return slices.Contains(absent, f) || slices.Contains(differ, f)
 	}) {
 		site.Start = ""
 	}
 }
 
-// explain adds the way by hand to the error of files that the snapshot has.
-func (o *fromFlags) explain(err error) error {
-	if err == nil || o.source == nil || errors.As(err, new(*backup.HintError)) {
-		return err
+// readStored reads what the files of snapshots say. Those of several snapshots are of other members.
+func (o *fromFlags) readStored(options from.Options) (*from.Found, error) {
+	all := &from.Found{}
+	of := map[string]*storedFiles{}
+	for _, s := range o.stored {
+		found, err := s.read(options)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range found.All {
+			name := l.Name.Text
+			if other := of[name]; other != nil {
+				return nil, backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf(
+					"member %s is described by the files of %s, and by those of %s", name, other, s)},
+					"name the snapshot of the host that it is on now, and leave the other one out")
+			}
+			of[name] = s
+		}
+		if len(o.stored) == 1 {
+			return found, nil
+		}
+		all.All, all.Claims = append(all.All, found.All...), append(all.Claims, found.Claims...)
 	}
-	return backup.WithHint(err, "look at the files, and give those that are right by --from: %s", o.stored.putBack())
+	return all, nil
+}
+
+// notesFor are those of a plan: whose files were read, and of which members none were. Where a
+// member is, a flag may have said.
+func (o *fromFlags) notesFor(ctx context.Context, p *restore.Plan, found *from.Found, places []restore.Place) []string {
+	if len(o.stored) == 0 {
+		return nil
+	}
+	var out, hosts, unknown []string
+	for _, s := range o.stored {
+		out = append(out, fmt.Sprintf("files that start etcd are those of %s: before the start put back what is not on "+
+			"that host, or is another file there: backupd companions %s", s, s.m.ID))
+		hosts = append(hosts, s.About.Host)
+	}
+	for _, m := range p.Members {
+		if !slices.ContainsFunc(found.All, func(l from.Located) bool { return l.Name.Text == m.Name }) &&
+			!slices.ContainsFunc(places, func(at restore.Place) bool { return at.Member == m.Name }) {
+			unknown = append(unknown, m.Name)
+		}
+	}
+	if len(unknown) == 0 {
+		return out
+	}
+	note := fmt.Sprintf("no file of a snapshot says where the data of %s is: give --data-dir NAME=DIR, or a snapshot "+
+		"with the files of the host", strings.Join(unknown, ", "))
+	for _, text := range filesElsewhere(ctx, o.stored[0].in, hosts) {
+		note += "; " + text
+	}
+	return append(out, note)
 }

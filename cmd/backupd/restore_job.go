@@ -167,10 +167,27 @@ func (j *restoreJob) others(w *restore.Work) []restore.Command {
 		if j.stored != nil { // of a file it is said already, or is 0
 			args = append(args, fmt.Sprintf("--bump-revision=%d", w.Plan.Request.BumpRevision))
 		}
-		args = append(args, absolutePaths(j.cmd)...)
-		out = append(out, restore.Command{Member: m.Name, Line: commandWith(j.cmd, perHost, args...)})
+		drop, place := elsewhere(j, m.Name)
+		args = append(append(args, absolutePaths(j.cmd)...), place...)
+		out = append(out, restore.Command{Member: m.Name, Line: commandWith(j.cmd, append(drop, perHost...), args...)})
 	}
 	return out
+}
+
+// elsewhere returns which flags a command for the host of another member does not have, and the place
+// that it needs then: files out of a snapshot are those of their host.
+func elsewhere(j *restoreJob, member string) (drop, place []string) {
+	stored := slices.ContainsFunc(storedFlags, func(name string) bool {
+		f := j.cmd.Flags().Lookup(name)
+		return f != nil && f.Changed
+	})
+	if !stored || j.found.Describes(member) {
+		return nil, nil
+	}
+	if j.plan == nil || j.plan.PlaceOf(member).DataDir == "" {
+		place = []string{"--data-dir=DIR"}
+	}
+	return append(slices.Clone(storedFlags), "wal-dir"), place
 }
 
 // source returns the argument that names the source, which may be a file.

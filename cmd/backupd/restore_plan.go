@@ -275,9 +275,10 @@ func commandByPlan(j *restoreJob, member string) string {
 		}
 	}
 	if j.plan.PlaceOf(member).DataDir != "" {
-		drop = append(drop, "data-dir", "wal-dir")
+		drop = append(append(drop, "data-dir", "wal-dir"), storedFlags...)
 	} else {
-		args = append(args, absolutePaths(j.cmd)...)
+		without, place := elsewhere(j, member)
+		drop, args = append(drop, without...), append(append(args, absolutePaths(j.cmd)...), place...)
 	}
 	return commandWith(j.cmd, drop, args...)
 }

@@ -48,6 +48,9 @@ func (f *Found) FilesOf(member string) []string {
 	return f.Files
 }
 
+// Describes reports whether a file names that member.
+func (f *Found) Describes(member string) bool { return len(f.of[member]) > 0 }
+
 // Claim is what one line says of the members.
 type Claim struct {
 	At      members.Position
