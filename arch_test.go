@@ -89,6 +89,7 @@ var stairs = map[string]int{
 	"internal/openfiles":             1,
 	"internal/config/strict":         1,
 	"internal/check/greet":           0,
+	"internal/check/companions":      3,
 	"internal/check/certificate":     1,
 	"internal/check/release":         0,
 	"internal/check/host":            1,

@@ -12,7 +12,10 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/check"
+	"github.com/etcd-backupd/backupd/internal/check/companions"
+	"github.com/etcd-backupd/backupd/internal/companion"
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/members/from"
 )
 
 // Kinds of JSON documents.
@@ -26,27 +29,34 @@ type checkFlags struct {
 	clusters []string
 	notify   bool
 	policy   bool
+
+	companions companionFlags
 }
 
 func newCheckCommand(a *app) *cobra.Command {
 	var f checkFlags
 	cmd := &cobra.Command{
-		Use:   "check --config FILE",
+		Use:   "check --config FILE | --companion PATH ... | --companion-from FILE ...",
 		Short: "Try everything that backups and restores will need",
 		Long: `Try everything that backups and restores will need, and report what would fail and what
 to do about it. The command checks files, certificates, schedules and retention, connects
 to every endpoint of every cluster, receives the first bytes of a snapshot, writes to the
 spool folder, and creates, reads, lists and deletes objects in every repository, in a
-folder of their own.
+folder of their own. It reads the companion files of each cluster as a backup would, and
+says which are missing, and why.
 
 Nothing is left behind, unless the credentials of a repository may not delete. Run it on
 the daemon's host and as the daemon's user; the daemon may run meanwhile.
+
+Without a configuration, --companion and --companion-from try the files that 'backup' would
+store by these flags, and nothing else.
 
 Exit code 0 means that there is no failure, though there may be warnings; 1 means that
 there is a failure; 78 means that the configuration cannot be read.`,
 		Example: `  backupd check --config /etc/backupd/backupd.yaml
   backupd check --config backupd.yaml --cluster prod,staging --notify
-  backupd check --config backupd.yaml --iam-policy`,
+  backupd check --config backupd.yaml --iam-policy
+  backupd check --companion /etc/kubernetes/pki --companion-from /etc/kubernetes/manifests/etcd.yaml`,
 		Args: arguments(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if givenCluster(cmd, "given") == "" {
@@ -62,11 +72,17 @@ there is a failure; 78 means that the configuration cannot be read.`,
 	cmd.Flags().BoolVar(&f.notify, "notify", false, "send a test to every receiver of notifications")
 	cmd.Flags().BoolVar(&f.policy, "iam-policy", false,
 		"check nothing, and print the smallest IAM policy for the buckets")
+	f.companions.register(cmd)
 	return cmd
 }
 
 func runCheck(cmd *cobra.Command, a *app, f checkFlags) error {
 	ctx := cmd.Context()
+	if files, err := f.companions.named(); err != nil {
+		return err
+	} else if !files.None() {
+		return checkCompanions(cmd, a, f, files)
+	}
 	if f.config == "" {
 		return notTold(cmd, errNoConfiguration)
 	}
@@ -86,10 +102,30 @@ func runCheck(cmd *cobra.Command, a *app, f checkFlags) error {
 	if f.policy {
 		return printPolicies(a, policies)
 	}
-	findings := check.Run(ctx, conf, check.Options{Clusters: f.clusters, Notify: f.notify, Log: a.log.slog})
+	findings := check.Run(ctx, conf, check.Options{
+		Clusters: f.clusters, Notify: f.notify, Trace: from.Trace, Log: a.log.slog,
+	})
 	if ctx.Err() != nil {
 		return fmt.Errorf("check: %w", context.Cause(ctx))
 	}
+	return judge(a, findings, policies)
+}
+
+// checkCompanions tries the files of the command line alone.
+func checkCompanions(cmd *cobra.Command, a *app, f checkFlags, files companion.Files) error {
+	if f.config != "" {
+		return excludeConfig(cmd, "companion", "companion-from")
+	}
+	for _, name := range []string{"cluster", "notify", "iam-policy"} {
+		if given := cmd.Flags().Lookup(name); given.Changed && given.Annotations[fromEnv] == nil {
+			return &usageError{fmt.Errorf("--%s needs --config: --companion alone tries only these files", name)}
+		}
+	}
+	return judge(a, companions.Check(files, "host "+files.Host, f.companions.unencrypted), nil)
+}
+
+// judge prints findings. It is an error if one of them is a failure.
+func judge(a *app, findings []backup.Finding, policies []config.Policy) error {
 	if err := printFindings(a, findings, policies); err != nil {
 		return err
 	}

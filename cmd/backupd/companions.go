@@ -39,16 +39,25 @@ func (o *companionFlags) register(cmd *cobra.Command) {
 	mustRegister(cmd.MarkFlagFilename("companion-from"))
 }
 
-// files returns the files, or refuses to store them where anybody may read them. Nothing was
-// asked of etcd or of a store before.
-func (o *companionFlags) files(cmd *cobra.Command, to codec.Recipients) (companion.Files, error) {
+// named returns the files.
+func (o *companionFlags) named() (companion.Files, error) {
 	files := companion.Of(allAbsolute(o.paths), allAbsolute(o.from), from.Trace)
 	if err := cmp.Or(companion.CheckPaths(files.Paths), companion.CheckPaths(files.From)); err != nil {
 		return companion.Files{}, &usageError{fmt.Errorf("--companion: %w", err)}
 	}
-	switch {
-	case o.unencrypted && files.None():
+	if o.unencrypted && files.None() {
 		return companion.Files{}, &usageError{errors.New("--companions-unencrypted needs --companion: it names no file")}
+	}
+	return files, nil
+}
+
+// files returns the files, or refuses to store them where anybody may read them. Nothing was
+// asked of etcd or of a store before.
+func (o *companionFlags) files(cmd *cobra.Command, to codec.Recipients) (companion.Files, error) {
+	files, err := o.named()
+	switch {
+	case err != nil:
+		return companion.Files{}, err
 	case o.unencrypted && to.Len() > 0:
 		return companion.Files{}, &usageError{errors.New("--companions-unencrypted and recipients exclude each other")}
 	case !files.None() && to.Len() == 0 && !o.unencrypted:

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/check/companions"
+	"github.com/etcd-backupd/backupd/internal/companion"
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/openfiles"
 )
@@ -25,6 +27,7 @@ import (
 // Sections of the findings, in their order.
 const (
 	SectionConfiguration = "configuration"
+	SectionCompanions    = companions.Section
 	SectionCluster       = "cluster"
 	SectionSpool         = "spool"
 	SectionRepository    = "repository"
@@ -40,7 +43,9 @@ type Options struct {
 	Clusters []string
 	// Notify sends a test event to each receiver of notifications.
 	Notify bool
-	Log    *slog.Logger // nil discards
+	// Trace finds what files that start etcd refer to. It is needed where a cluster names some.
+	Trace companion.Trace
+	Log   *slog.Logger // nil discards
 }
 
 // Limits of a check: one task that hangs must not hold up the others, and not all
@@ -103,8 +108,14 @@ func (r *run) tasks() (static, clusters, repositories, rest []task) {
 		still(func() []backup.Finding { return checkCertificates(r.conf, r.now) }),
 		still(func() []backup.Finding { return checkOpenFiles(r.conf, openfiles.Limit()) }),
 	}
+	var beside []task
 	for _, c := range r.clusters {
 		static = append(static, still(func() []backup.Finding { return checkPlan(c.conf, r.conf.Clusters, r.now) }))
+		files := companion.Of(c.conf.Companions.Paths, c.conf.Companions.From, r.options.Trace)
+		repository := r.conf.Repositories[c.conf.Repository]
+		beside = append(beside, still(func() []backup.Finding {
+			return companions.Check(files, c.conf.Name, !repository.Encrypts())
+		}))
 		clusters = append(clusters, func(ctx context.Context) (out []backup.Finding) {
 			c.live, out = (&clusterCheck{conf: c.conf, log: r.options.Log, now: r.now}).run(ctx)
 			return out
@@ -119,7 +130,7 @@ func (r *run) tasks() (static, clusters, repositories, rest []task) {
 	}
 	notifications := &notificationCheck{conf: r.conf, send: r.options.Notify, log: r.options.Log, now: r.now}
 	server := still(func() []backup.Finding { return checkServer(&r.conf.Daemon.Server) })
-	return static, clusters, repositories, []task{server, notifications.run}
+	return slices.Concat(static, beside), clusters, repositories, []task{server, notifications.run}
 }
 
 // repositories returns the names of the repositories that the chosen clusters use,
