@@ -178,22 +178,30 @@ func (s *storedFiles) compare(site *restore.Site, found *from.Found) {
 	}
 	absent, differ := s.Here()
 	for i, files := range [][]string{absent, differ} {
-		if len(files) == 0 {
-			continue
+		if len(files) > 0 {
+			site.Notes = append(site.Notes, fmt.Sprintf("companion files are %s: %s: put back what is needed before the "+
+				"start: %s", []string{"not here", "other ones here"}[i], someOf(files), s.putBack()))
 		}
-		what := []string{"not here", "other ones here"}[i]
-		named := strings.Join(files[:min(len(files), maxCompared)], ", ")
-		if more := len(files) - maxCompared; more > 0 {
-			named += fmt.Sprintf(" and %d more", more)
-		}
-		site.Notes = append(site.Notes, fmt.Sprintf(
-			"companion files are %s: %s: put back what is needed before the start: %s", what, named, s.putBack()))
 	}
-	if h := found.Host; h != nil && slices.ContainsFunc(s.m.Companions.From, func(f string) bool {
+	come := s.Come()
+	if len(come) > 0 {
+		site.Notes = append(site.Notes, fmt.Sprintf("etcd is started with settings that host %s had not: move these files "+
+			"away before the start, or say by flags what they change: %s", s.About.Host, someOf(come)))
+	}
+	if h := found.Host; h != nil && (len(come) > 0 || slices.ContainsFunc(s.m.Companions.From, func(f string) bool {
 		return slices.Contains(absent, f) || slices.Contains(differ, f)
-	}) {
+	})) {
 		site.Start = ""
 	}
+}
+
+// someOf names the first of many files.
+func someOf(files []string) string {
+	named := strings.Join(files[:min(len(files), maxCompared)], ", ")
+	if more := len(files) - maxCompared; more > 0 {
+		named += fmt.Sprintf(" and %d more", more)
+	}
+	return named
 }
 
 // readStored reads what the files of snapshots say. Those of several snapshots are of other members.

@@ -89,6 +89,17 @@ func (c *Content) Here() (absent, differ []string) {
 	return absent, differ
 }
 
+// Come returns the files that are on this host and were known not to be there on that of the files:
+// what starts etcd would read them.
+func (c *Content) Come() (files []string) {
+	for _, p := range c.About.Absent {
+		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() {
+			files = append(files, p)
+		}
+	}
+	return files
+}
+
 // maxLinks is how many links lead to one file, as on Linux.
 const maxLinks = 40
 
