@@ -170,7 +170,7 @@ func notesOf(found *from.Found) (out []string) {
 			out = append(out, l.Name.Text+": "+text)
 		}
 		if l.Unknown != "" {
-			out = append(out, l.Name.Text+": its data directory is not known: "+l.Unknown)
+			out = append(out, l.Name.Text+": its data directory is not known: "+secret.ShowText(l.Unknown))
 		}
 	}
 	return out
