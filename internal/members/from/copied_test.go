@@ -20,6 +20,7 @@ func TestRead_Copied(t *testing.T) {
 	const start, opt = "ExecStart=/usr/bin/etcd", "EnvironmentFile=-HERE/env\n"
 	const flags, none = start + " --name m2 --data-dir /copied/m2 --wal-dir /w", "EnvironmentFile=-HERE/none\n"
 	const yml, sh = "name: m2\ndata-dir: /copied/m2\n", "#!/bin/sh\nexec etcd --name m2 --data-dir /copied/m2\n"
+	const asks = "#!/bin/bash\nexec etcd --name $(hostname) --data-dir /copied/m2\n"
 	type files map[string]string
 	for name, c := range map[string]struct {
 		text  string
@@ -45,6 +46,8 @@ func TestRead_Copied(t *testing.T) {
 		"configuration beside": {start + " --config-file=HERE/yml", files{"m2/yml": yml}, "", "was read as"},
 		"script":               {"ExecStart=/bin/sh HERE/start.sh", nil, "HERE/start.sh" + wrong, ""},
 		"script beside":        {"ExecStart=/bin/sh HERE/start.sh", files{"m2/start.sh": sh}, "", ""},
+		"its host's name":      {start + " --name %H --data-dir /copied/m2", nil, "%H cannot be known", ""},
+		"its host asked":       {"ExecStart=/bin/sh HERE/start.sh", files{"m2/start.sh": asks}, "hostname", ""},
 		"whole tree": {file + start, files{
 			"m2/etcd.service":                    "",
 			"m2/etc/systemd/system/etcd.service": "[Service]\n" + file + start + "\n",

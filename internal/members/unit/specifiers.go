@@ -56,7 +56,7 @@ func (s specifiers) value(c byte) (value, problem string) {
 		return "%", ""
 	case 'H', 'l':
 		if s.hostname == "" {
-			return "", "the name of the host is not known"
+			return "", "the name of its host is not known: give the unit on that host"
 		}
 		short, _, _ := strings.Cut(s.hostname, ".")
 		return map[byte]string{'H': s.hostname, 'l': short}[c], ""

@@ -77,14 +77,16 @@ type unit struct {
 }
 
 func newUnit(id identity, o members.ReadOptions) *unit {
-	u := &unit{options: o, identity: id, specifiers: specifiersOf(id.path, o.Hostname)}
-	u.name = id.unit
+	u := &unit{options: o, identity: id}
 	if u.copied = copyOf(id, o); u.copied != nil {
 		u.options.ReadFile = u.copied.readFile
+		u.options.Hostname = "" // it may be another one there
 	}
+	u.specifiers = specifiersOf(id.path, u.options.Hostname)
+	u.name = id.unit
 	u.Start = members.Start{
 		Means: members.Systemd, Unit: u.name, Of: members.Position{File: id.path},
-		Hostname: members.Word{Text: o.Hostname},
+		Hostname: members.Word{Text: u.options.Hostname},
 	}
 	return u
 }
