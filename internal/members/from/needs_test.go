@@ -35,6 +35,7 @@ func TestRead_Needs(t *testing.T) {
 	if err := os.Symlink("/disk2", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
+	const below = "/no-such-folder-of-a-test" // the folder of the tests may be a mount
 	const etcd = "etcd --name m1 --data-dir %[1]s/d/etcd"
 	service := func(lines string) string { return lines + "\n[Service]\nExecStart=/bin/" + etcd + "\n" }
 	script := func(lines string) string { return "#!/bin/sh\n" + lines + "\nexec " + etcd + "\n" }
@@ -80,10 +81,10 @@ func TestRead_Needs(t *testing.T) {
 			2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			escaped := strings.ReplaceAll(strings.ReplaceAll(strings.Trim(dir+"/d", "/"), "-", `\x2d`), "/", "-")
+			escaped := strings.ReplaceAll(strings.ReplaceAll(strings.Trim(below+"/d", "/"), "-", `\x2d`), "/", "-")
 			text := c.text
 			if strings.Contains(text, "%[") {
-				text = strings.TrimSuffix(fmt.Sprintf(text+"%[3]s%[1]s%[2]s", dir, escaped, "\x00"), "\x00"+dir+escaped)
+				text = strings.TrimSuffix(fmt.Sprintf(text+"%[3]s%[1]s%[2]s", below, escaped, "\x00"), "\x00"+below+escaped)
 			}
 			file := filepath.Join(t.TempDir(), "etcd.service")
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -97,7 +98,7 @@ func TestRead_Needs(t *testing.T) {
 				t.Errorf("%s\ngot %v, want line %d", text, err, c.line)
 			}
 			if c.line > 0 {
-				if _, err := from.Read([]string{file}, from.Options{DataDir: dir + "/d/etcd"}); err != nil {
+				if _, err := from.Read([]string{file}, from.Options{DataDir: below + "/d/etcd"}); err != nil {
 					t.Errorf("with a place that is given: %v", err)
 				}
 			}
