@@ -69,7 +69,7 @@ func TestRead_Needs(t *testing.T) {
 		"script, if":        {script("if ! mountpoint -q %[1]s/d; then mount $DISK %[1]s/d; fi"), 2},
 		"script, unknown":   {script("mount /dev/sdb $(cat /place)"), 2},
 		"script, remount":   {script("mount -o remount,rw %[1]s/d; mount --make-rprivate /"), 0},
-		"script, systemctl": {script("systemctl start x.mount %[2]s.mount"), 2},
+		"script, systemctl": {script("systemctl start x.mount '%[2]s.mount'"), 2},
 		"script, cd":        {script("cd %[1]s\nmount /dev/sdb d"), 3},
 		"link":              {script("ln -s /disk2 %[1]s/d"), 2},
 		"link in a folder":  {script("cd %[1]s && ln -sfn /other/d"), 2},

@@ -25,7 +25,11 @@ func order(u *unit, a assignment) {
 // findNeeds finds what has to be there before etcd runs.
 func findNeeds(u *unit) error {
 	for _, a := range u.mounts {
-		list, err := words(a.value)
+		value := a.value
+		if !strings.HasSuffix(a.name, "MountsFor") {
+			value = value.literal() // names of units keep their escapes
+		}
+		list, err := words(value)
 		if err != nil {
 			return err
 		}

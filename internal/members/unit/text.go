@@ -131,6 +131,22 @@ func goesOn(s string) bool {
 	return (len(s)-len(strings.TrimRight(s, `\`)))%2 == 1
 }
 
+// literal doubles each backslash, so that none begins an escape.
+func (t text) literal() text {
+	out := text{file: t.file}
+	for i := range len(t.s) {
+		n := 1
+		if t.s[i] == '\\' {
+			n = 2
+		}
+		for range n {
+			out.s += t.s[i : i+1]
+			out.lines = append(out.lines, t.lines[i])
+		}
+	}
+	return out
+}
+
 // words splits a value as systemd does: words are separated by white space, quotes keep it
 // in, and a backslash begins an escape of C. An escape that is not known stays as it is.
 func words(t text) ([]text, error) {
