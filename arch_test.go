@@ -108,6 +108,8 @@ var stairs = map[string]int{
 	"internal/secret":                0,
 	"internal/repository/acceptance": 4,
 	"internal/repository/highwater":  4,
+	"internal/repository/lineage":    1,
+	"internal/config/watch":          0,
 }
 
 // testOnly packages may be imported by tests alone, and may import anything.

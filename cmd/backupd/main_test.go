@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository/lineage"
 	"github.com/etcd-backupd/backupd/internal/rescue"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
@@ -216,7 +217,7 @@ func goOn(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	raw, err = os.ReadFile(ts.MkAbs(args[1]))
 	ts.Check(err)
-	a, err := backup.ParseAcceptance(raw)
+	a, err := lineage.Parse(raw)
 	ts.Check(err)
 	by, err := time.ParseDuration(args[2])
 	ts.Check(err)
@@ -241,7 +242,7 @@ func beginElsewhere(ts *testscript.TestScript, neg bool, args []string) {
 	path := ts.MkAbs(args[0])
 	raw, err := os.ReadFile(path)
 	ts.Check(err)
-	a, err := backup.ParseAcceptance(raw)
+	a, err := lineage.Parse(raw)
 	ts.Check(err)
 	ago, err := time.ParseDuration(args[2])
 	ts.Check(err)

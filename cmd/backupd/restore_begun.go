@@ -12,6 +12,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/publish"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/repository/acceptance"
+	"github.com/etcd-backupd/backupd/internal/repository/lineage"
 	"github.com/etcd-backupd/backupd/internal/restore"
 )
 
@@ -27,10 +28,10 @@ on with what it has begun. A verified backup of the restored cluster ends all th
 // elsewhere.
 type begun struct {
 	*restoreJob
-	seen []backup.Acceptance
+	seen []lineage.Acceptance
 	// resumed is the one that this very command has begun, and that was killed before
 	// anything was put into place.
-	resumed *backup.Acceptance
+	resumed *lineage.Acceptance
 	// made is true if this run has announced the new cluster.
 	made bool
 }
@@ -70,12 +71,12 @@ func (j *begun) goesOn(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	all, err := repository.ReadAcceptances(ctx, j.stored.in)
-	return slices.ContainsFunc(all, func(a backup.Acceptance) bool { return a.ClusterID == p.ClusterID }), err
+	return slices.ContainsFunc(all, func(a lineage.Acceptance) bool { return a.ClusterID == p.ClusterID }), err
 }
 
 // resumes reports whether a is the restore that this command has begun before it was killed.
 // What was put into place is another matter: a server may have run on it.
-func (j *begun) resumes(a backup.Acceptance) bool {
+func (j *begun) resumes(a lineage.Acceptance) bool {
 	host, err := os.Hostname()
 	dir, derr := publish.Resolve(j.site.DataDir)
 	b := a.Begun
@@ -91,7 +92,7 @@ func (j *begun) resumes(a backup.Acceptance) bool {
 
 // published reports whether the restore that was begun at that time may have put something
 // into place: old data was moved aside then or, if there was none, there is some now.
-func (j *begun) published(b *backup.Begun, at time.Time) bool {
+func (j *begun) published(b *lineage.Begun, at time.Time) bool {
 	dirs := []string{b.Dir}
 	if j.site.WALDir != "" {
 		wal, err := publish.Resolve(j.site.WALDir)
@@ -115,7 +116,7 @@ func (j *begun) published(b *backup.Begun, at time.Time) bool {
 func (j *restoreJob) joins() bool { return j.plan != nil || j.request.Token != "" }
 
 // newPlan decides the restore, with the token of the one that it goes on with.
-func (j *begun) newPlan(resumed *backup.Acceptance) (*restore.Plan, error) {
+func (j *begun) newPlan(resumed *lineage.Acceptance) (*restore.Plan, error) {
 	r := j.request
 	if j.plan != nil {
 		return j.plan, nil
@@ -174,7 +175,7 @@ func (j *begun) expect(ctx context.Context, w *restore.Work) (err error) {
 		return acceptance.Expect(ctx, j.stored.in, p.ClusterID, j.stored.manifest, reason, whoami())
 	}
 	t := w.Summary().Targets[0]
-	j.made, err = acceptance.Begin(ctx, j.stored.in, p.ClusterID, j.stored.manifest, backup.Begun{
+	j.made, err = acceptance.Begin(ctx, j.stored.in, p.ClusterID, j.stored.manifest, lineage.Begun{
 		Host: host, Member: t.Name, Dir: t.DataDir, Replaces: t.Replaces,
 		Token: p.Token, InitialCluster: p.InitialCluster(),
 		BumpRevision: p.Request.BumpRevision, ClearAlarms: p.Request.ClearAlarms,
@@ -197,7 +198,7 @@ func (j *begun) withdrawIfNotAlone(ctx context.Context, own backup.MemberID) err
 		j.app.log.slog.Warn("nobody knows whether another host begins a restore at the same moment", "err", err)
 	}
 	for _, a := range now {
-		known := slices.ContainsFunc(j.seen, func(s backup.Acceptance) bool { return s.ClusterID == a.ClusterID })
+		known := slices.ContainsFunc(j.seen, func(s lineage.Acceptance) bool { return s.ClusterID == a.ClusterID })
 		if a.ClusterID == own || known {
 			continue
 		}

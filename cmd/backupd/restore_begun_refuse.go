@@ -10,12 +10,13 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository/acceptance"
+	"github.com/etcd-backupd/backupd/internal/repository/lineage"
 )
 
 // refuseBegun names the restores that were begun, with the commands that join them. What is
 // right mostly is printed first: if the snapshot of this restore was taken after all of them
 // were begun, that is to begin another one.
-func (j *begun) refuseBegun(ctx context.Context, all []backup.Acceptance) error {
+func (j *begun) refuseBegun(ctx context.Context, all []lineage.Acceptance) error {
 	var what, hints []string
 	now, host := time.Now(), hostname()
 	for _, a := range all {
@@ -30,7 +31,7 @@ func (j *begun) refuseBegun(ctx context.Context, all []backup.Acceptance) error 
 		}
 		hints = append(hints, hint+j.older(a, now)+": "+j.joinCommand(ctx, a))
 	}
-	if own := j.stored.item.ID; slices.ContainsFunc(all, func(a backup.Acceptance) bool { return !j.after(a, now) }) {
+	if own := j.stored.item.ID; slices.ContainsFunc(all, func(a lineage.Acceptance) bool { return !j.after(a, now) }) {
 		hints = append(hints, "to begin another one: "+j.again("--new"))
 	} else {
 		hints = slices.Insert(hints, 0, fmt.Sprintf("to begin another one, of snapshot %s, which was taken %s ago, "+
@@ -41,8 +42,8 @@ func (j *begun) refuseBegun(ctx context.Context, all []backup.Acceptance) error 
 }
 
 // how says by what the restores were begun, if this one is by a plan or a token.
-func (j *begun) how(all []backup.Acceptance) string {
-	other := func(a backup.Acceptance) bool { return !strings.Contains(a.Begun.Token, "-plan") }
+func (j *begun) how(all []lineage.Acceptance) string {
+	other := func(a lineage.Acceptance) bool { return !strings.Contains(a.Begun.Token, "-plan") }
 	switch {
 	case !j.joins():
 		return ""
@@ -54,14 +55,14 @@ func (j *begun) how(all []backup.Acceptance) string {
 
 // after reports whether the snapshot of this restore was taken after another one was begun, and not
 // of a first member of that which runs alone.
-func (j *begun) after(a backup.Acceptance, now time.Time) bool {
+func (j *begun) after(a lineage.Acceptance, now time.Time) bool {
 	own := j.stored.item
 	return own.ID != a.Restored.Snapshot && own.Taken == backup.Verified &&
 		own.ID.Time().After(a.At) && !own.ID.Future(now)
 }
 
 // older says that the snapshot of a restore that was begun is older than that of this one.
-func (j *begun) older(a backup.Acceptance, now time.Time) string {
+func (j *begun) older(a lineage.Acceptance, now time.Time) string {
 	own, its := j.stored.item.ID, a.Restored.Snapshot
 	if !own.Time().After(its.Time()) {
 		return ""
@@ -76,7 +77,7 @@ func hostname() string {
 	return host
 }
 
-func hostOf(a backup.Acceptance, own string) string {
+func hostOf(a lineage.Acceptance, own string) string {
 	if a.Begun.Host == own {
 		return "this host (" + own + ")"
 	}
@@ -84,7 +85,7 @@ func hostOf(a backup.Acceptance, own string) string {
 }
 
 // joinCommand is the running command, with all that must be equal.
-func (j *begun) joinCommand(ctx context.Context, a backup.Acceptance) string {
+func (j *begun) joinCommand(ctx context.Context, a lineage.Acceptance) string {
 	if j.plan != nil && len(j.site.Places) > 0 {
 		return "restore by its plan, if it has one, in place of this one"
 	}

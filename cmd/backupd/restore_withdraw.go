@@ -16,6 +16,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/publish"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/repository/acceptance"
+	"github.com/etcd-backupd/backupd/internal/repository/lineage"
 	"github.com/etcd-backupd/backupd/internal/restore/undo"
 )
 
@@ -142,7 +143,7 @@ func (w *withdrawal) withdrawIn(ctx context.Context, in *repository.Cluster, unt
 
 // undone reports whether a is a restore to one of the directories until that time, of which
 // nothing is in place: the data that it has moved aside was put back, or older data.
-func (w *withdrawal) undone(a backup.Acceptance, until string) (bool, error) {
+func (w *withdrawal) undone(a lineage.Acceptance, until string) (bool, error) {
 	host, err := os.Hostname()
 	begun := backup.TimeOf(a.At)
 	if err != nil || a.Begun.Host != host || !slices.Contains(w.dirs, a.Begun.Dir) || begun > until || !w.recent(a) {
@@ -157,7 +158,7 @@ func (w *withdrawal) undone(a backup.Acceptance, until string) (bool, error) {
 
 // recent reports whether a may be what is undone: that has moved the data aside within a day. If
 // the data was put back before, and nobody knows when it was moved, it was begun within a day.
-func (w *withdrawal) recent(a backup.Acceptance) bool {
+func (w *withdrawal) recent(a lineage.Acceptance) bool {
 	if w.putBack == "" {
 		return time.Since(a.At).Abs() < acceptance.BegunFor
 	}
@@ -165,7 +166,7 @@ func (w *withdrawal) recent(a backup.Acceptance) bool {
 }
 
 // one takes one announcement back, unless the new cluster lives.
-func (w *withdrawal) one(ctx context.Context, in *repository.Cluster, a backup.Acceptance) (string, error) {
+func (w *withdrawal) one(ctx context.Context, in *repository.Cluster, a lineage.Acceptance) (string, error) {
 	timelines, err := repository.ReadTimelines(ctx, in)
 	if err != nil {
 		return "", err
@@ -198,7 +199,7 @@ const backedUp = "if the restored cluster was backed up, the next backup of the 
 // acceptOld says which history goes on after the undo. The histories of the new cluster are
 // those of the restore that was undone.
 func (w *withdrawal) acceptOld(
-	in *repository.Cluster, all repository.Timelines, undone backup.Acceptance,
+	in *repository.Cluster, all repository.Timelines, undone lineage.Acceptance,
 ) string {
 	var olds, news []string
 	for _, t := range all {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/config/watch"
 	"github.com/etcd-backupd/backupd/internal/daemon"
 	"github.com/etcd-backupd/backupd/internal/members/from"
 )
@@ -89,7 +90,7 @@ func (a *app) daemonOptions(cmd *cobra.Command, path string) (o daemon.Options, 
 		return o, notTold(cmd, errNoConfiguration)
 	}
 	a.configured = true
-	watcher := config.NewWatcher(path)
+	watcher := watch.New(path)
 	conf, err := config.Load(path)
 	if err != nil {
 		return o, err

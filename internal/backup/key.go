@@ -18,7 +18,7 @@ const (
 	KindManifest = "manifest"
 	KindData     = "data"
 	KindMark     = "mark"
-	// KindAcceptance is that of an [Acceptance].
+	// KindAcceptance is that of an acceptance.
 	KindAcceptance = "acceptance"
 	// KindStream is that of an announcement of a snapshot stream.
 	KindStream = "stream"
@@ -32,9 +32,9 @@ const (
 //	<cluster>/marks/<id>.<kind>.json                    a [Mark] about the snapshot
 //	<cluster>/marks/<id>.<kind>.<time>.json             a [Mark] of a verification: see [MarkKind.Dated]
 //	<cluster>/marks/<data name>.litter.json             a [Mark] about data that no manifest names
-//	<cluster>/timelines/<timeline>.json                 an [Acceptance] of a timeline
+//	<cluster>/timelines/<timeline>.json                 an acceptance of a timeline
 //	<cluster>/streams/<data name>.<until>.json          a snapshot stream that may be open until then
-//	<cluster>/timelines/cluster-<cluster id>.json       an [Acceptance] of the cluster that a restore makes
+//	<cluster>/timelines/cluster-<cluster id>.json       an acceptance of the cluster that a restore makes
 type Key struct {
 	Cluster  string
 	Kind     string

@@ -216,7 +216,7 @@ func (m *Manifest) Marshal() ([]byte, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
 	}
-	raw, err := seal(m, MaxManifestBytes)
+	raw, err := Seal(m, MaxManifestBytes)
 	if err != nil {
 		return nil, fmt.Errorf("manifest: %w", err)
 	}
@@ -226,7 +226,7 @@ func (m *Manifest) Marshal() ([]byte, error) {
 // ParseManifest decodes and validates a manifest. Its errors wrap [ErrCorrupt],
 // except for an [*UnknownFormatError].
 func ParseManifest(raw []byte) (*Manifest, error) {
-	if err := unseal(raw, ManifestFormat, MaxManifestBytes); err != nil {
+	if err := Unseal(raw, ManifestFormat, MaxManifestBytes); err != nil {
 		return nil, fmt.Errorf("manifest: %w", err)
 	}
 	var m Manifest

@@ -122,14 +122,14 @@ func (m *Mark) Marshal() ([]byte, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
 	}
-	return seal(m, MaxMarkBytes)
+	return Seal(m, MaxMarkBytes)
 }
 
 // ParseMark decodes and validates a mark. Its errors wrap [ErrCorrupt], except
 // for an [*UnknownFormatError].
 func ParseMark(raw []byte) (*Mark, error) {
 	var m Mark
-	if err := unseal(raw, MarkFormat, MaxMarkBytes); err != nil {
+	if err := Unseal(raw, MarkFormat, MaxMarkBytes); err != nil {
 		return nil, fmt.Errorf("mark: %w", err)
 	}
 	if err := json.Unmarshal(raw, &m); err != nil {

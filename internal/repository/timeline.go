@@ -11,6 +11,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/history"
+	"github.com/etcd-backupd/backupd/internal/repository/lineage"
 )
 
 // Timeline is one history of a cluster, as the repository holds it.
@@ -24,7 +25,7 @@ type Timeline struct {
 	Manifest *backup.Manifest
 	// Accepted says who accepted that the timeline follows the ones before it; nil if
 	// nobody did.
-	Accepted *backup.Acceptance
+	Accepted *lineage.Acceptance
 	// Ended reports that an accepted timeline has replaced this one, and that nothing
 	// was added since.
 	Ended bool
@@ -262,7 +263,7 @@ func compareDoubt(a, b Item) int {
 }
 
 // accept judges which timelines are accepted and which have ended.
-func (t Timelines) accept(accepted []backup.Acceptance) {
+func (t Timelines) accept(accepted []lineage.Acceptance) {
 	for n := range t {
 		t[n].Accepted = t.acceptanceOf(n, accepted)
 	}
@@ -282,7 +283,7 @@ func (t Timelines) accept(accepted []backup.Acceptance) {
 // acceptanceOf returns the acceptance of the n-th timeline. One that names a cluster
 // is about the first timeline of that cluster only: the same cluster id may come back
 // when its data is lost.
-func (t Timelines) acceptanceOf(n int, accepted []backup.Acceptance) *backup.Acceptance {
+func (t Timelines) acceptanceOf(n int, accepted []lineage.Acceptance) *lineage.Acceptance {
 	of := t[n]
 	for i, a := range accepted {
 		if a.Timeline == of.Name {
@@ -317,7 +318,7 @@ func (t *Timeline) endedBy(other *Timeline) bool {
 
 // descends reports whether a snapshot can be of the cluster that a restore has announced.
 // Another database may have got the cluster's id by its token.
-func descends(m *backup.Manifest, a backup.Acceptance) bool {
+func descends(m *backup.Manifest, a lineage.Acceptance) bool {
 	if a.Restored == nil {
 		return true // an operator knows it
 	}
@@ -358,12 +359,12 @@ func Around(ctx context.Context, c *Cluster, index uint64) (map[string][]*backup
 
 // ReadAcceptances reads all acceptances of the cluster. One that is damaged, or cannot be
 // read here, accepts nothing.
-func ReadAcceptances(ctx context.Context, c *Cluster) ([]backup.Acceptance, error) {
+func ReadAcceptances(ctx context.Context, c *Cluster) ([]lineage.Acceptance, error) {
 	objects, err := c.objects.All(ctx, backup.AcceptancePrefix(c.Name()))
 	if err != nil {
 		return nil, err
 	}
-	var out []backup.Acceptance
+	var out []lineage.Acceptance
 	for _, obj := range objects {
 		raw, err := c.objects.Read(ctx, obj.Key, backup.MaxManifestBytes)
 		if errors.Is(err, fs.ErrNotExist) || c.deniedOnly(ctx, err) {
@@ -372,7 +373,7 @@ func ReadAcceptances(ctx context.Context, c *Cluster) ([]backup.Acceptance, erro
 		if err != nil {
 			return nil, fmt.Errorf("read acceptance %s: %w", obj.Key, err)
 		}
-		a, err := backup.ParseAcceptance(raw)
+		a, err := lineage.Parse(raw)
 		if err == nil && a.ObjectKey(c.Name()) == obj.Name {
 			out = append(out, *a)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/lineage"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
 
@@ -27,10 +28,10 @@ func Accept(ctx context.Context, c *repository.Cluster, timeline, reason, by str
 	if all.Find(timeline) == nil {
 		return nil, &repository.NotFoundError{Reason: fmt.Sprintf("cluster %s has no timeline %s", c.Name(), timeline)}
 	}
-	a := backup.Acceptance{Timeline: timeline, Reason: reason, By: by, Ended: map[string]backup.Place{}}
+	a := lineage.Acceptance{Timeline: timeline, Reason: reason, By: by, Ended: map[string]lineage.Place{}}
 	for _, t := range all {
 		if t.Name != timeline {
-			a.Ended[t.Name] = backup.Place{Snapshot: t.Head.ID, Index: t.Head.Index}
+			a.Ended[t.Name] = lineage.Place{Snapshot: t.Head.ID, Index: t.Head.Index}
 			ended = append(ended, t.Name)
 		}
 	}
@@ -55,7 +56,7 @@ func Accept(ctx context.Context, c *repository.Cluster, timeline, reason, by str
 
 // contradicts reports whether an acceptance cannot hold where the timeline is the present
 // one: it has ended the timeline, or a restore has announced the cluster of another.
-func contradicts(a backup.Acceptance, timeline string, all repository.Timelines) bool {
+func contradicts(a lineage.Acceptance, timeline string, all repository.Timelines) bool {
 	_, ended := a.Ended[timeline]
 	return ended || slices.ContainsFunc(all, func(t repository.Timeline) bool {
 		return a.ClusterID != 0 && t.Name != timeline && t.Manifest != nil && t.Manifest.ClusterID == a.ClusterID
@@ -68,14 +69,14 @@ func contradicts(a backup.Acceptance, timeline string, all repository.Timelines)
 func Expect(
 	ctx context.Context, c *repository.Cluster, id backup.MemberID, of *backup.Manifest, reason, by string,
 ) error {
-	_, err := announce(ctx, c, backup.Acceptance{ClusterID: id, Reason: reason, By: by}, of)
+	_, err := announce(ctx, c, lineage.Acceptance{ClusterID: id, Reason: reason, By: by}, of)
 	return err
 }
 
 // announce reports whether the acceptance was made, and not there already.
-func announce(ctx context.Context, c *repository.Cluster, a backup.Acceptance, of *backup.Manifest) (bool, error) {
+func announce(ctx context.Context, c *repository.Cluster, a lineage.Acceptance, of *backup.Manifest) (bool, error) {
 	if of != nil {
-		a.Restored = &backup.Restored{Snapshot: of.ID, Revision: of.Revision, Sketch: of.Sketch}
+		a.Restored = &lineage.Restored{Snapshot: of.ID, Revision: of.Revision, Sketch: of.Sketch}
 	}
 	err := create(ctx, c, a)
 	if errors.Is(err, fs.ErrExist) {
@@ -84,11 +85,11 @@ func announce(ctx context.Context, c *repository.Cluster, a backup.Acceptance, o
 	return err == nil, err
 }
 
-func create(ctx context.Context, c *repository.Cluster, a backup.Acceptance) error {
+func create(ctx context.Context, c *repository.Cluster, a lineage.Acceptance) error {
 	if err := backup.CheckClusterName(c.Name()); err != nil {
 		return err
 	}
-	a.Format, a.At = backup.AcceptanceFormat, time.Now().UTC().Truncate(time.Second)
+	a.Format, a.At = lineage.Format, time.Now().UTC().Truncate(time.Second)
 	raw, err := a.Marshal()
 	if err != nil {
 		return err

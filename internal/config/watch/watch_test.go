@@ -1,4 +1,4 @@
-package config
+package watch
 
 import (
 	"context"
@@ -51,7 +51,7 @@ func must(t *testing.T, err error) {
 
 // eventsOnly makes a watcher that never looks without an event.
 func eventsOnly(paths ...string) *Watcher {
-	w := NewWatcher(paths...)
+	w := New(paths...)
 	w.poll, w.settle = time.Hour, 10*time.Millisecond
 	return w
 }
@@ -117,7 +117,7 @@ func TestWatchPolls(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "backupd.yaml")
 	put(t, path, "one")
-	w := NewWatcher(path)
+	w := New(path)
 	w.poll, w.settle = time.Millisecond, time.Millisecond
 	w.notifier = func() (*fsnotify.Watcher, error) { return nil, errors.New("too many open files") }
 	changes := watched(t, w)
@@ -157,7 +157,7 @@ func TestWatchContent(t *testing.T) {
 func TestWatchGoneForAMoment(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "backupd.yaml")
 	put(t, path, "one")
-	w := NewWatcher(path)
+	w := New(path)
 	look := func(what string, wantChanged, wantAgain bool) {
 		t.Helper()
 		if changed, again := w.changed(); changed != wantChanged || again != wantAgain {

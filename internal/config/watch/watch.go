@@ -1,4 +1,5 @@
-package config
+// Package watch reports when the content of files changes.
+package watch
 
 import (
 	"context"
@@ -33,8 +34,8 @@ type Watcher struct {
 // digest is the sum of a file's content. It is zero for a file that cannot be read.
 type digest [sha256.Size]byte
 
-// NewWatcher reads the files. [Watcher.Run] reports changes from this moment on.
-func NewWatcher(paths ...string) *Watcher {
+// New reads the files. [Watcher.Run] reports changes from this moment on.
+func New(paths ...string) *Watcher {
 	w := &Watcher{
 		paths: paths, gone: map[string]bool{},
 		poll: pollInterval, settle: settleTime, notifier: fsnotify.NewWatcher,
@@ -60,7 +61,7 @@ func (w *Watcher) Run(ctx context.Context, onChange func()) {
 	}
 	tick := time.NewTicker(w.poll)
 	defer tick.Stop()
-	settled := time.NewTimer(0) // changes since NewWatcher have no event
+	settled := time.NewTimer(0) // changes since New have no event
 	defer settled.Stop()
 	waiting := true
 	for {

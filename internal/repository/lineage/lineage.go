@@ -1,4 +1,5 @@
-package backup
+// Package lineage holds the statement that a timeline follows those before it, as it is stored.
+package lineage
 
 import (
 	"encoding/json"
@@ -8,18 +9,20 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
-// AcceptanceFormat is the format an acceptance of this version declares.
-const AcceptanceFormat = "backupd/acceptance/v1"
+// Format is the format an acceptance of this version declares.
+const Format = "backupd/acceptance/v1"
 
 // Acceptance states that a timeline may follow those before it: an operator says so,
 // or the restore that made the cluster. It names either the timeline or, before the
 // first snapshot of it exists, the id of its cluster.
 type Acceptance struct {
-	Format    string   `json:"format"`
-	Timeline  string   `json:"timeline,omitempty"`
-	ClusterID MemberID `json:"clusterID,omitempty"`
+	Format    string          `json:"format"`
+	Timeline  string          `json:"timeline,omitempty"`
+	ClusterID backup.MemberID `json:"clusterID,omitempty"`
 	// Restored is what the cluster with that id was made of; nil if nobody knows.
 	Restored *Restored `json:"restored,omitempty"`
 	// Begun is the restore, if other hosts have to restore their members, too.
@@ -33,15 +36,15 @@ type Acceptance struct {
 
 // Place is the place of a snapshot in its timeline.
 type Place struct {
-	Snapshot SnapshotID `json:"snapshot"`
-	Index    uint64     `json:"index"` // the last raft entry in its database
+	Snapshot backup.SnapshotID `json:"snapshot"`
+	Index    uint64            `json:"index"` // the last raft entry in its database
 }
 
 // Restored is the snapshot that a cluster was restored from.
 type Restored struct {
-	Snapshot SnapshotID `json:"snapshot"`
-	Revision Revision   `json:"revision"`
-	Sketch   Sketch     `json:"sketch"`
+	Snapshot backup.SnapshotID `json:"snapshot"`
+	Revision backup.Revision   `json:"revision"`
+	Sketch   backup.Sketch     `json:"sketch"`
 }
 
 // Begun is a restore of some members of a new cluster, as its first host has begun it: what
@@ -79,27 +82,27 @@ func notShown(r rune) bool { return !unicode.IsPrint(r) }
 
 // Validate checks that a is complete and does not contradict itself.
 func (a *Acceptance) Validate() error {
-	if a.Format != AcceptanceFormat {
-		return fmt.Errorf("format %q: want %q", a.Format, AcceptanceFormat)
+	if a.Format != Format {
+		return fmt.Errorf("format %q: want %q", a.Format, Format)
 	}
 	if (a.Timeline == "") == (a.ClusterID == 0) {
 		return errors.New("want either a timeline or a cluster id")
 	}
 	if a.Timeline != "" {
-		if err := CheckTimeline(a.Timeline); err != nil {
+		if err := backup.CheckTimeline(a.Timeline); err != nil {
 			return err
 		}
 	}
 	for timeline, place := range a.Ended {
-		if err := CheckTimeline(timeline); err != nil {
+		if err := backup.CheckTimeline(timeline); err != nil {
 			return err
 		}
-		if _, err := ParseSnapshotID(string(place.Snapshot)); err != nil {
+		if _, err := backup.ParseSnapshotID(string(place.Snapshot)); err != nil {
 			return err
 		}
 	}
 	if a.Restored != nil {
-		if _, err := ParseSnapshotID(string(a.Restored.Snapshot)); err != nil {
+		if _, err := backup.ParseSnapshotID(string(a.Restored.Snapshot)); err != nil {
 			return err
 		}
 	}
@@ -111,12 +114,12 @@ func (a *Acceptance) Validate() error {
 			return err
 		}
 	}
-	return CheckReason(a.Reason)
+	return backup.CheckReason(a.Reason)
 }
 
 // ObjectKey is the parsed name of the acceptance in the part of a cluster.
-func (a *Acceptance) ObjectKey(cluster string) Key {
-	return Key{Cluster: cluster, Kind: KindAcceptance, Timeline: a.Timeline, ClusterID: a.ClusterID}
+func (a *Acceptance) ObjectKey(cluster string) backup.Key {
+	return backup.Key{Cluster: cluster, Kind: backup.KindAcceptance, Timeline: a.Timeline, ClusterID: a.ClusterID}
 }
 
 // Marshal validates a and returns it as indented JSON with its seal.
@@ -124,21 +127,21 @@ func (a *Acceptance) Marshal() ([]byte, error) {
 	if err := a.Validate(); err != nil {
 		return nil, err
 	}
-	return seal(a, MaxManifestBytes)
+	return backup.Seal(a, backup.MaxManifestBytes)
 }
 
-// ParseAcceptance decodes and validates an acceptance. Its errors wrap [ErrCorrupt],
-// except for an [*UnknownFormatError].
-func ParseAcceptance(raw []byte) (*Acceptance, error) {
-	if err := unseal(raw, AcceptanceFormat, MaxManifestBytes); err != nil {
+// Parse decodes and validates an acceptance. Its errors wrap [backup.ErrCorrupt],
+// except for an [*backup.UnknownFormatError].
+func Parse(raw []byte) (*Acceptance, error) {
+	if err := backup.Unseal(raw, Format, backup.MaxManifestBytes); err != nil {
 		return nil, fmt.Errorf("acceptance: %w", err)
 	}
 	var a Acceptance
 	if err := json.Unmarshal(raw, &a); err != nil {
-		return nil, Corruptf("decode acceptance: %w", err)
+		return nil, backup.Corruptf("decode acceptance: %w", err)
 	}
 	if err := a.Validate(); err != nil {
-		return nil, Corruptf("acceptance: %w", err)
+		return nil, backup.Corruptf("acceptance: %w", err)
 	}
 	return &a, nil
 }
