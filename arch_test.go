@@ -110,6 +110,7 @@ var stairs = map[string]int{
 	"internal/repository/highwater":  4,
 	"internal/repository/lineage":    1,
 	"internal/config/watch":          0,
+	"internal/kubeapi":               1,
 }
 
 // testOnly packages may be imported by tests alone, and may import anything.
