@@ -63,7 +63,9 @@ With --companion the files of this host that a restore needs besides the data ar
 the snapshot: certificates, settings, manifests of static pods. They are listed with their
 fingerprints by 'backupd show', and come back by 'backupd companions'. Without recipients this
 is refused (exit code 6). A file that cannot be read costs no snapshot: it is stored without
-it, and the exit code is 1.
+it, and the exit code is 1. The same holds for Secrets of Kubernetes, which --companion-secret
+names: they are read by name, as the service account of the pod or by --kubeconfig, within
+five seconds.
 
 Where the newest snapshot is encrypted and no recipient is given, the backup is refused
 (exit code 6): say --unencrypted to store this one in plain text all the same.

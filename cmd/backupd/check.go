@@ -42,14 +42,14 @@ func newCheckCommand(a *app) *cobra.Command {
 to do about it. The command checks files, certificates, schedules and retention, connects
 to every endpoint of every cluster, receives the first bytes of a snapshot, writes to the
 spool folder, and creates, reads, lists and deletes objects in every repository, in a
-folder of their own. It reads the companion files of each cluster as a backup would, and
-says which are missing, and why.
+folder of their own. It reads the companion files of each cluster, and the Secrets among
+them, as a backup would, and says which are missing, and why.
 
 Nothing is left behind, unless the credentials of a repository may not delete. Run it on
 the daemon's host and as the daemon's user; the daemon may run meanwhile.
 
-Without a configuration, --companion and --companion-from try the files that 'backup' would
-store by these flags, and nothing else.
+Without a configuration, --companion, --companion-from and --companion-secret try what 'backup'
+would store by these flags, and nothing else.
 
 Exit code 0 means that there is no failure, though there may be warnings; 1 means that
 there is a failure; 78 means that the configuration cannot be read.`,
@@ -114,14 +114,17 @@ func runCheck(cmd *cobra.Command, a *app, f checkFlags) error {
 // checkCompanions tries the files of the command line alone.
 func checkCompanions(cmd *cobra.Command, a *app, f checkFlags, files companion.Files) error {
 	if f.config != "" {
-		return excludeConfig(cmd, "companion", "companion-from")
+		return excludeConfig(cmd, "companion", "companion-from", "companion-secret", "kubeconfig")
 	}
 	for _, name := range []string{"cluster", "notify", "iam-policy"} {
 		if given := cmd.Flags().Lookup(name); given.Changed && given.Annotations[fromEnv] == nil {
 			return &usageError{fmt.Errorf("--%s needs --config: --companion alone tries only these files", name)}
 		}
 	}
-	return judge(a, companions.Check(files, "host "+files.Host, f.companions.unencrypted), nil)
+	if err := f.companions.checkAccess(files); err != nil {
+		return err
+	}
+	return judge(a, companions.Check(cmd.Context(), files, "host "+files.Host, f.companions.unencrypted), nil)
 }
 
 // judge prints findings. It is an error if one of them is a failure.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -16,6 +17,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/companion"
 	"github.com/etcd-backupd/backupd/internal/disk"
+	"github.com/etcd-backupd/backupd/internal/kubeapi"
 	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/members/from"
 )
@@ -24,6 +26,8 @@ import (
 type companionFlags struct {
 	paths       []string
 	from        []string
+	secrets     []string
+	kubeconfig  string
 	unencrypted bool
 }
 
@@ -33,17 +37,31 @@ func (o *companionFlags) register(cmd *cobra.Command) {
 		"file or folder of this host that is stored with the snapshot: certificates, settings (repeatable)")
 	f.StringArrayVar(&o.from, "companion-from", nil,
 		"file that starts etcd on this host, as of 'restore --from': it is stored with all that it refers to (repeatable)")
+	f.StringArrayVar(&o.secrets, "companion-secret", nil,
+		"Secret of Kubernetes that is stored with the snapshot, as NAMESPACE/NAME (repeatable)")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "",
+		"file that says which API server has the Secrets, and who asks it (default the service account of the pod)")
 	f.BoolVar(&o.unencrypted, "companions-unencrypted", false,
 		"store them although the snapshot is not encrypted: everybody who reads the repository can read them")
 	mustRegister(cmd.MarkFlagFilename("companion"))
 	mustRegister(cmd.MarkFlagFilename("companion-from"))
+	mustRegister(cmd.MarkFlagFilename("kubeconfig"))
 }
 
-// named returns the files.
+// named returns the files and Secrets.
 func (o *companionFlags) named() (companion.Files, error) {
-	files := companion.Of(allAbsolute(o.paths), allAbsolute(o.from), from.Trace)
+	files := companion.Of(companion.Files{
+		Paths: allAbsolute(o.paths), From: allAbsolute(o.from), Trace: from.Trace,
+		Secrets: o.secrets, Kubeconfig: absolute(o.kubeconfig),
+	})
 	if err := cmp.Or(companion.CheckPaths(files.Paths), companion.CheckPaths(files.From)); err != nil {
 		return companion.Files{}, &usageError{fmt.Errorf("--companion: %w", err)}
+	}
+	if err := companion.CheckSecrets(files.Secrets); err != nil {
+		return companion.Files{}, &usageError{fmt.Errorf("--companion-secret: %w", err)}
+	}
+	if files.Kubeconfig != "" && len(files.Secrets) == 0 {
+		return companion.Files{}, &usageError{errors.New("--kubeconfig needs --companion-secret: it names no Secret")}
 	}
 	if o.unencrypted && files.None() {
 		return companion.Files{}, &usageError{errors.New("--companions-unencrypted needs --companion: it names no file")}
@@ -66,7 +84,25 @@ func (o *companionFlags) files(cmd *cobra.Command, to codec.Recipients) (compani
 			"to encrypt it: "+commandWith(cmd, []string{"unencrypted"}, "--recipient=age1..."),
 			"to store them in plain text all the same: "+commandWith(cmd, nil, "--companions-unencrypted"))
 	}
-	return files, nil
+	return files, o.checkAccess(files)
+}
+
+// checkAccess refuses a kubeconfig that is not followed. Nothing is asked of the API server yet: if
+// that does not answer the snapshot is stored without the Secrets.
+func (o *companionFlags) checkAccess(files companion.Files) error {
+	if len(files.Secrets) == 0 {
+		return nil
+	}
+	client, err := kubeapi.Open(files.Kubeconfig)
+	switch {
+	case errors.Is(err, kubeapi.ErrNoPod):
+		return &usageError{backup.WithHint(fmt.Errorf("--companion-secret: %w", err),
+			"give --kubeconfig=FILE; the variable KUBECONFIG is not read")}
+	case err != nil:
+		return fmt.Errorf("--companion-secret: %w", err)
+	}
+	client.Close()
+	return nil
 }
 
 func allAbsolute(paths []string) []string {
@@ -89,13 +125,16 @@ func newCompanionsCommand(a *app) *cobra.Command {
 		Use:   "companions [--repo REPO] ID|latest [--output-dir DIR]",
 		Short: "List the companion files of a snapshot, or put them into a new folder",
 		Long: `List the companion files of a snapshot: files of a host that were stored with it because a
-restore may need them, such as certificates and settings. See --companion of 'backupd backup',
-and companions in the configuration.
+restore may need them, such as certificates and settings, and Secrets of Kubernetes. See
+--companion and --companion-secret of 'backupd backup', and companions in the configuration.
 
 With --output-dir they are put into that folder, which is made or must be empty: each at its
 path below it, with its permissions, and owned by who runs the command. They are never put
 into their own places: compare them with what is there, and copy what is needed. Nothing is
 written unless every byte is what the manifest says (else the exit code is 4).
+
+A Secret is below kubernetes.io/secrets/NAMESPACE/NAME there: each key of it as a file in data, and
+secret.json, which 'kubectl apply --server-side -f' makes a Secret of again.
 
 ` + latestHelp + exitHelp,
 		Example: `  backupd companions --repo s3://backups/etcd latest
@@ -201,11 +240,14 @@ func printCompanions(w io.Writer, c *backup.Companions) error {
 	if c == nil {
 		return nil
 	}
-	size := ""
+	size, of := "", "of host "+c.Host
 	if c.Stored.Bytes > 0 {
 		size = ", stored " + humanize.IBytes(uint64(c.Stored.Bytes))
 	}
-	fmt.Fprintf(w, "  companions of host %s, read at %s: %s%s\n", c.Host, c.At.Format(time.RFC3339),
+	if len(c.Paths) == 0 { // the host is a pod like another
+		of = "of Kubernetes"
+	}
+	fmt.Fprintf(w, "  companions %s, read at %s: %s%s\n", of, c.At.Format(time.RFC3339),
 		count(len(c.Files), "file", "files"), size)
 	t := newColumns(w)
 	for _, f := range c.Files {
@@ -217,6 +259,13 @@ func printCompanions(w io.Writer, c *backup.Companions) error {
 	}
 	for _, f := range c.From {
 		t.row("    "+f, "starts etcd", "for 'restore --from-snapshot'")
+	}
+	for _, name := range c.Secrets {
+		if slices.ContainsFunc(c.Files, func(f backup.CompanionFile) bool {
+			return f.Path == backup.SecretPath(name)+"/secret.json"
+		}) {
+			t.row("    Secret "+name, "stored", "for 'kubectl apply --server-side -f', as secret.json")
+		}
 	}
 	for _, m := range c.Missing {
 		t.row("    "+m.Path, "MISSING", m.Reason)

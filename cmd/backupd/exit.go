@@ -15,6 +15,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/config"
 	"github.com/etcd-backupd/backupd/internal/disk"
+	"github.com/etcd-backupd/backupd/internal/kubeapi"
 	"github.com/etcd-backupd/backupd/internal/members"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/secret"
@@ -72,7 +73,7 @@ func exitCode(err error) int {
 		return exitInterrupted
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.As(err, &conf), errors.As(err, new(*members.FileError)):
+	case errors.As(err, &conf), errors.As(err, new(*members.FileError)), errors.As(err, new(*kubeapi.FileError)):
 		return exitConfig
 	case errors.As(err, &partial):
 		return exitPartial

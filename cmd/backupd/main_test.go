@@ -49,6 +49,7 @@ const notSet = "not set"
 //	$EP        endpoints of all members        $EP1 to $EP3  each alone
 //	$REPO      a fresh file:// repository      $S3   a fresh s3:// repository
 //	$ETCD, $ETCDCTL, $ETCDUTL                  etcd and its own tools
+//	$KUBECONFIG_FILE                           of an API server with the Secret prod/certs
 //	unset NAME...                              takes variables away
 //	field NAME WANT                            of the JSON on the last stdout
 //	code N backupd ...                         the exact exit code
@@ -64,6 +65,8 @@ func runScripts(t *testing.T, dir string) {
 	c := testserver.StartCluster(t, testserver.Options{Version: "3.7", Size: 3})
 	testserver.Fill(t, c.Client(t), testserver.FillOptions{Seed: 1, Compact: true})
 	c.WaitStorageVersion(t, "3.7.0")
+	kube := testserver.StartFakeKube(t)
+	kube.Set("prod/certs", map[string]string{"tls.key": "KEY", "ca.crt": "CERTIFICATE"})
 	files, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scripts in %s: %v", dir, err)
@@ -88,6 +91,7 @@ func runScripts(t *testing.T, dir string) {
 			env.Setenv("ETCDCTL", testserver.Binary(t, "3.7", "etcdctl"))
 			env.Setenv("ETCDUTL", testserver.Binary(t, "3.7", "etcdutl"))
 			env.Setenv("ETCD", testserver.Binary(t, "3.7", "etcd"))
+			env.Setenv("KUBECONFIG_FILE", kube.Kubeconfig)
 			env.Setenv("TMPDIR", env.WorkDir)
 			env.Setenv("BACKUPD_SPOOL_MIN_FREE", "0B") // the machine's disk may be nearly full
 			env.Setenv("FREE1", testserver.FreeURL(t))

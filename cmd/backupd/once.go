@@ -37,8 +37,8 @@ type onceList struct {
 func runOnce(cmd *cobra.Command, a *app, path, clusters string, mayInit bool) error {
 	err := excludeConfig(cmd,
 		"repo", "repo-id", "endpoints", "recipient", "recipients-file", "unencrypted", "compression", "spool",
-		"spool-min-free", "hash-check", "companion", "companion-from", "companions-unencrypted", "allow-near-quota",
-		"max-rate", "file-min-free")
+		"spool-min-free", "hash-check", "companion", "companion-from", "companion-secret", "kubeconfig",
+		"companions-unencrypted", "allow-near-quota", "max-rate", "file-min-free")
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,8 @@ const (
 	MaxCompanionPath = 1024
 )
 
-// Companions are files of a host that a restore may need. Their content has an object of its own.
+// Companions are files of a host, and Secrets of Kubernetes, that a restore may need. Their content
+// has an object of its own.
 type Companions struct {
 	// Host is the name of the host that the files are of.
 	Host string `json:"host"`
@@ -32,6 +33,8 @@ type Companions struct {
 	// From are the files that start etcd, and Absent what they refer to and was not there.
 	From   []string `json:"starts,omitempty"`
 	Absent []string `json:"absent,omitempty"`
+	// Secrets are the Secrets that were asked for, as NAMESPACE/NAME. Each is files at [SecretPath].
+	Secrets []string `json:"secrets,omitempty"`
 	// Files are those that are stored, in the order of their paths, and Missing those that
 	// are not, each with the reason.
 	Files   []CompanionFile    `json:"files"`
@@ -43,7 +46,7 @@ type Companions struct {
 
 // CompanionFile is one file, or a link that stands among the files.
 type CompanionFile struct {
-	Path string `json:"path"` // absolute, on its host
+	Path string `json:"path"` // absolute, on its host, or at [SecretPath]
 	// Mode are the permissions of a file, as 0600; empty for a link.
 	Mode   string `json:"mode,omitempty"`
 	Bytes  int64  `json:"bytes"`
@@ -72,6 +75,9 @@ func (c *Companions) Validate() error {
 		return errors.New("companions: the sha256 of the object is missing")
 	case len(c.Files) > MaxCompanions:
 		return fmt.Errorf("companions: %d files are more than %d", len(c.Files), MaxCompanions)
+	}
+	if err := c.validateSecrets(); err != nil {
+		return fmt.Errorf("companions: %w", err)
 	}
 	total, before, seen := int64(0), "", map[string]bool{}
 	for _, f := range c.Files {

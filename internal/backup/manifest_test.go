@@ -47,11 +47,13 @@ func full() *backup.Manifest {
 		FinishedAt: at.Add(time.Second), Stored: backup.Blob{Bytes: 10, SHA256: backup.Digest{2}},
 		Encoding: backup.Encoding{Compression: "zstd", Encryption: "age", Recipients: []string{"age1x"}},
 		Companions: &backup.Companions{
-			Host: "h", At: at, Paths: []string{"/a", "/z"}, Plain: backup.Blob{Bytes: 11, SHA256: backup.Digest{3}},
+			Host: "h", At: at, Paths: []string{"/a", "/z"}, Secrets: []string{"ns/s"},
+			Plain:   backup.Blob{Bytes: 11, SHA256: backup.Digest{3}},
 			Stored:  backup.Blob{Bytes: 12, SHA256: backup.Digest{4}},
 			Missing: []backup.MissingCompanion{{Path: "/z", Reason: "no such file"}},
 			Files: []backup.CompanionFile{
 				{Path: "/a/f", Mode: "0600", Bytes: 13, SHA256: backup.Digest{5}}, {Path: "/a/l", Link: "f"},
+				{Path: "/kubernetes.io/secrets/ns/s/secret.json", Mode: "0600", SHA256: backup.Digest{6}},
 			},
 		},
 	}

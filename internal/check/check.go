@@ -111,11 +111,11 @@ func (r *run) tasks() (static, clusters, repositories, rest []task) {
 	var beside []task
 	for _, c := range r.clusters {
 		static = append(static, still(func() []backup.Finding { return checkPlan(c.conf, r.conf.Clusters, r.now) }))
-		files := companion.Of(c.conf.Companions.Paths, c.conf.Companions.From, r.options.Trace)
+		files := c.conf.CompanionFiles(r.options.Trace)
 		repository := r.conf.Repositories[c.conf.Repository]
-		beside = append(beside, still(func() []backup.Finding {
-			return companions.Check(files, c.conf.Name, !repository.Encrypts())
-		}))
+		beside = append(beside, func(ctx context.Context) []backup.Finding {
+			return companions.Check(ctx, files, c.conf.Name, !repository.Encrypts())
+		})
 		clusters = append(clusters, func(ctx context.Context) (out []backup.Finding) {
 			c.live, out = (&clusterCheck{conf: c.conf, log: r.options.Log, now: r.now}).run(ctx)
 			return out

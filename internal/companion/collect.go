@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -50,6 +51,8 @@ type found struct {
 	name string // below root
 	info fs.FileInfo
 	link string
+	// content is that of a file of a Secret, which has no root: it is on no host.
+	content []byte
 }
 
 type collector struct {
@@ -57,17 +60,19 @@ type collector struct {
 	found   []found
 	real    map[string]bool // what the archive will hold, without links in the way
 	visited int
-	names   int // bytes
+	names   int   // bytes
+	left    int64 // bytes that files may have
 	roots   []*os.Root
 	calm    calm
 }
 
-// Collect reads the files. It always returns an archive: what could not be read is listed as
-// missing, because no snapshot is given up for a file.
-func (f Files) Collect() *Archive {
+// Collect reads the files and the Secrets. It always returns an archive: what could not be read is
+// listed as missing, because no snapshot is given up for a file.
+func (f Files) Collect(ctx context.Context) *Archive {
 	c := &collector{
 		about: &backup.Companions{Host: f.Host, At: time.Now().UTC(), From: f.From, Files: []backup.CompanionFile{}},
 		real:  map[string]bool{},
+		left:  backup.MaxCompanionBytes,
 		calm:  calm{quiet: quiet, patience: patience, now: time.Now, wait: time.Sleep},
 	}
 	defer func() {
@@ -75,12 +80,13 @@ func (f Files) Collect() *Archive {
 			_ = r.Close() // it was read only
 		}
 	}()
-	c.about.Paths = sorted(slices.Concat(f.Paths, c.trace(f)))
+	c.about.Paths = sorted(append(append([]string{}, f.Paths...), c.trace(f)...))
 	for _, p := range c.about.Paths {
 		if err := c.look(p); err != nil {
 			c.miss(p, err)
 		}
 	}
+	c.secrets(ctx, f)
 	c.order()
 	c.move()
 	c.checkLinks()
@@ -182,7 +188,7 @@ func (c *collector) miss(p string, err error) {
 // look finds the files at a path that was asked for. A link that is named itself is followed,
 // for whoever named it wants what it leads to.
 func (c *collector) look(p string) error {
-	if err := backup.CheckCompanionPath(p); err != nil {
+	if err := checkPath(p); err != nil {
 		return err
 	}
 	real, err := filepath.EvalSymlinks(p)
@@ -255,6 +261,9 @@ func (c *collector) add(f found) (err error) {
 	if cmp.Or(backup.CheckCompanionPath(f.path), backup.CheckCompanionPath(f.real)) != nil {
 		return errors.New("its name is no line of text")
 	}
+	if err := cmp.Or(checkPath(f.path), checkPath(f.real)); err != nil {
+		return err // a link has led there
+	}
 	switch mode := f.info.Mode(); {
 	case mode&fs.ModeSymlink != 0:
 		f.link, err = f.root.Readlink(f.name)
@@ -306,9 +315,8 @@ func (c *collector) checkLinks() {
 func (c *collector) pack() []byte {
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
-	left := int64(backup.MaxCompanionBytes)
 	for _, f := range c.found {
-		file, header, raw, err := f.read(left, &c.calm)
+		file, header, raw, err := f.read(c.left, &c.calm)
 		if err == nil {
 			err = errors.Join(w.WriteHeader(header), write(w, raw))
 		}
@@ -316,7 +324,9 @@ func (c *collector) pack() []byte {
 			c.miss(f.path, err)
 			continue
 		}
-		left -= file.Bytes
+		if f.root != nil { // those of Secrets are counted already
+			c.left -= file.Bytes
+		}
 		c.about.Files = append(c.about.Files, file)
 	}
 	_ = w.Close() // it writes to memory

@@ -1,7 +1,7 @@
-// Package companion packs files of a host beside a snapshot, stores them, reads them back as a
-// whole, and puts them into a folder of their own. They are a tar archive, encoded as the data
-// of the snapshot is. It follows no link out of the folders that were named, neither when it
-// reads nor when it writes.
+// Package companion packs files of a host, and Secrets of Kubernetes, beside a snapshot, stores
+// them, reads them back as a whole, and puts them into a folder of their own. They are a tar
+// archive, encoded as the data of the snapshot is. It follows no link out of the folders that were
+// named, neither when it reads nor when it writes.
 package companion
 
 import (
@@ -24,6 +24,10 @@ type Files struct {
 	From []string
 	// Trace finds what they refer to.
 	Trace Trace
+	// Secrets of Kubernetes, as NAMESPACE/NAME, which are read by their names. Kubeconfig says
+	// where; without one the service account of this pod does.
+	Secrets    []string
+	Kubeconfig string
 	// Host is the name of this host.
 	Host string
 }
@@ -33,16 +37,17 @@ type Files struct {
 // refuse the files.
 type Trace func(files []string) (read, absent []string, err error)
 
-// None reports whether no files are asked for.
-func (f Files) None() bool { return len(f.Paths)+len(f.From) == 0 }
+// None reports whether neither files nor Secrets are asked for.
+func (f Files) None() bool { return len(f.Paths)+len(f.From)+len(f.Secrets) == 0 }
 
-// Of returns the files of this host at these paths.
-func Of(paths, from []string, trace Trace) Files {
+// Of completes what is asked for on this host.
+func Of(f Files) Files {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
 	}
-	return Files{Paths: paths, From: from, Trace: trace, Host: host}
+	f.Host = host
+	return f
 }
 
 // Store is what is needed of the data objects of a cluster.
@@ -53,19 +58,24 @@ type Store interface {
 	Open(ctx context.Context, key string, want backup.Blob, progress func(done, total int64)) (io.ReadCloser, error)
 }
 
-// Changed reports whether a snapshot has other companion files than the next one would have.
-// Of a snapshot of another host it is not known, and counts as no.
-func (f Files) Changed(m *backup.Manifest) bool {
-	if m.Companions == nil {
+// Changed reports whether a snapshot has other companions than the next one would have. Of the files
+// of another host it is not known, and counts as no. Secrets are the same from everywhere.
+func (f Files) Changed(ctx context.Context, m *backup.Manifest) bool {
+	was := m.Companions
+	if was == nil {
 		return !f.None()
 	}
-	if m.Companions.Host != f.Host {
-		return false
+	if was.Host == f.Host {
+		return f.None() || !same(f.Collect(ctx).About, was)
 	}
-	if f.None() {
+	if len(f.Paths)+len(f.From) > 0 && len(was.Paths) == 0 {
 		return true
 	}
-	return !same(f.Collect().About, m.Companions)
+	f.Paths, f.From = nil, nil
+	if f.None() {
+		return len(was.Secrets) > 0
+	}
+	return !same(f.Collect(ctx).About, secretsOf(was))
 }
 
 // maxPaths is how many files and folders may be asked for.
@@ -77,7 +87,28 @@ func CheckPaths(paths []string) error {
 		return fmt.Errorf("%d companions: want at most %d; name the folders that they are in", len(paths), maxPaths)
 	}
 	for _, p := range paths {
-		if err := backup.CheckCompanionPath(p); err != nil {
+		if err := checkPath(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkPath reports why no file can be taken from a path, or nil.
+func checkPath(p string) error {
+	if backup.Reserved(p) {
+		return fmt.Errorf("%q: this path is reserved for Secrets of Kubernetes", p)
+	}
+	return backup.CheckCompanionPath(p)
+}
+
+// CheckSecrets reports why these Secrets cannot be asked for, or nil.
+func CheckSecrets(names []string) error {
+	if len(names) > backup.MaxSecrets {
+		return fmt.Errorf("%d Secrets: want at most %d", len(names), backup.MaxSecrets)
+	}
+	for _, name := range names {
+		if err := backup.CheckSecretName(name); err != nil {
 			return err
 		}
 	}
@@ -94,13 +125,17 @@ func Incomplete(m *backup.Manifest) error {
 	if n := len(m.Companions.Missing) - 1; n > 0 {
 		more = fmt.Sprintf(" (and %d more)", n)
 	}
-	return backup.WithHint(fmt.Errorf("snapshot %s is stored, but without the companion file %s: %s%s",
-		m.ID, first.Path, first.Reason, more),
-		"the data is safe; let backupd read the file where it is expected, or take it off the list of companions")
+	what, thing := "companion file "+first.Path, "file where it is expected"
+	if name, _ := backup.SecretOf(first.Path); name != "" {
+		what, thing = "Secret "+name, "Secret"
+	}
+	return backup.WithHint(fmt.Errorf("snapshot %s is stored, but without the %s: %s%s",
+		m.ID, what, first.Reason, more),
+		"the data is safe; let backupd read the %s, or take it off the list of companions", thing)
 }
 
 // same reports whether two lists of one host are of the same files.
 func same(a, b *backup.Companions) bool {
 	return slices.Equal(a.Paths, b.Paths) && slices.Equal(a.From, b.From) && slices.Equal(a.Absent, b.Absent) &&
-		slices.Equal(a.Files, b.Files) && slices.Equal(a.Missing, b.Missing)
+		slices.Equal(a.Secrets, b.Secrets) && slices.Equal(a.Files, b.Files) && slices.Equal(a.Missing, b.Missing)
 }

@@ -77,7 +77,7 @@ func missing(c *backup.Companions, dir string) string {
 func TestCollect(t *testing.T) {
 	dir := tree(t)
 	paths := []string{dir + "/pki", dir + "/etcd.conf", dir + "/pki/etcd"}
-	c := companion.Files{Paths: paths, Host: "h1"}.Collect().About
+	c := companion.Files{Paths: paths, Host: "h1"}.Collect(t.Context()).About
 	want := []string{
 		"/etcd.conf 0640", "/pki/ca.crt 0644", "/pki/ca.key 0600", "/pki/current etcd/peer.key", "/pki/etcd/peer.key 0400",
 	}
@@ -88,7 +88,7 @@ func TestCollect(t *testing.T) {
 		t.Errorf("the key is listed as %+v", f)
 	}
 	// A link that is named itself is followed: whoever names it wants the file.
-	c = companion.Files{Paths: []string{dir + "/pki/current"}}.Collect().About
+	c = companion.Files{Paths: []string{dir + "/pki/current"}}.Collect(t.Context()).About
 	if got := list(c, dir); !slices.Equal(got, []string{"/pki/current 0400"}) || len(c.Missing) > 0 {
 		t.Errorf("a named link: %q, missing %v", got, c.Missing)
 	}
@@ -108,7 +108,7 @@ func TestCollect_BelowLink(t *testing.T) {
 		for _, p := range also {
 			paths = append(paths, dir+p)
 		}
-		archive := companion.Files{Paths: paths}.Collect()
+		archive := companion.Files{Paths: paths}.Collect(t.Context())
 		got := list(archive.About, dir)
 		for _, want := range []string{"/opt/v2/more/x 0600", "/opt/v2/peer.key 0600", "/pki/now " + dir + "/opt/v2"} {
 			if !slices.Contains(got, want) {
@@ -135,7 +135,7 @@ func TestCollect_BelowLink(t *testing.T) {
 	link(t, "loop", dir+"/pki/loop")
 	s := mem.New()
 	c, err := companion.Read(t.Context(), data(s),
-		stored(t, s, companion.Files{Paths: []string{dir + "/pki"}}.Collect(), codec.Options{}), nil)
+		stored(t, s, companion.Files{Paths: []string{dir + "/pki"}}.Collect(t.Context()), codec.Options{}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,8 @@ func TestCollect_Missing(t *testing.T) {
 	if err := os.Mkdir(dir+"/empty", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	archive := companion.Files{Paths: []string{dir + "/pki", dir + "/gone", dir + "/empty", "relative"}}.Collect()
+	paths := []string{dir + "/pki", dir + "/gone", dir + "/empty", "relative"}
+	archive := companion.Files{Paths: paths}.Collect(t.Context())
 	got := missing(archive.About, dir)
 	for _, want := range []string{
 		"/gone: no such file or directory", "/empty: the folder holds no file",
@@ -192,7 +193,7 @@ func TestCollect_Secrets(t *testing.T) {
 		trace := func([]string) (read, absent []string, err error) {
 			return nil, nil, fmt.Errorf("%s/etcd.conf:7: %s", dir, problem)
 		}
-		c := companion.Files{From: []string{dir + "/etcd.conf"}, Trace: trace}.Collect().About
+		c := companion.Files{From: []string{dir + "/etcd.conf"}, Trace: trace}.Collect(t.Context()).About
 		got := missing(c, dir)
 		if strings.Contains(got, "SECRET") || !strings.Contains(got, "would refuse it: /etcd.conf:7: ") ||
 			!strings.HasSuffix(got, "is not understood") {
@@ -215,12 +216,12 @@ func TestCollect_Bounds(t *testing.T) {
 	if err := errors.Join(big.Truncate(backup.MaxCompanionBytes), big.Close()); err != nil {
 		t.Fatal(err)
 	}
-	c := companion.Files{Paths: []string{dir + "/etcd.conf", dir + "/many"}}.Collect().About
+	c := companion.Files{Paths: []string{dir + "/etcd.conf", dir + "/many"}}.Collect(t.Context()).About
 	got := missing(c, dir)
 	if len(c.Files) != backup.MaxCompanions || !strings.HasPrefix(got, "/many: there are more than 1000") {
 		t.Errorf("%d files, missing %s", len(c.Files), got)
 	}
-	archive := companion.Files{Paths: []string{dir + "/pki/ca.key", dir + "/big", dir + "/etcd.conf"}}.Collect()
+	archive := companion.Files{Paths: []string{dir + "/pki/ca.key", dir + "/big", dir + "/etcd.conf"}}.Collect(t.Context())
 	if got := missing(archive.About, dir); got != "/etcd.conf: with it the companions would have more than 64 MiB\n"+
 		"/pki/ca.key: with it the companions would have more than 64 MiB" {
 		t.Errorf("missing %s", got)
@@ -274,7 +275,7 @@ func TestExtract(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := codec.Options{Compress: codec.Zstd, Recipients: to}
-	m := stored(t, s, companion.Files{Paths: []string{dir + "/pki", dir + "/etcd.conf"}}.Collect(), o)
+	m := stored(t, s, companion.Files{Paths: []string{dir + "/pki", dir + "/etcd.conf"}}.Collect(t.Context()), o)
 	if _, err := companion.Read(t.Context(), data(s), m, nil); !errors.Is(err, codec.ErrNoIdentity) {
 		t.Errorf("without the key: %v", err)
 	}
@@ -314,7 +315,7 @@ func TestExtract(t *testing.T) {
 func TestRead_Damage(t *testing.T) {
 	dir := tree(t)
 	for _, o := range []codec.Options{{}, {Compress: codec.Zstd}} {
-		archive := companion.Files{Paths: []string{dir + "/pki"}}.Collect()
+		archive := companion.Files{Paths: []string{dir + "/pki"}}.Collect(t.Context())
 		good := mem.New()
 		m := stored(t, good, archive, o)
 		raw := read(t, good, m.FilesKey())
@@ -344,7 +345,7 @@ func TestRead_Damage(t *testing.T) {
 // made it has made the sums fit.
 func TestRead_Hostile(t *testing.T) {
 	dir := tree(t)
-	archive := companion.Files{Paths: []string{dir + "/etcd.conf"}}.Collect()
+	archive := companion.Files{Paths: []string{dir + "/etcd.conf"}}.Collect(t.Context())
 	s := mem.New()
 	m := stored(t, s, archive, codec.Options{})
 	text := "ETCD_NAME=m1\n"
@@ -428,7 +429,7 @@ func TestExtract_Through(t *testing.T) {
 	outside := t.TempDir()
 	link(t, outside, dir+"/pki/z")
 	s := mem.New()
-	m := stored(t, s, companion.Files{Paths: []string{dir + "/pki", outside}}.Collect(), codec.Options{})
+	m := stored(t, s, companion.Files{Paths: []string{dir + "/pki", outside}}.Collect(t.Context()), codec.Options{})
 	c, err := companion.Read(t.Context(), data(s), m, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -451,7 +452,7 @@ func TestExtract_Through(t *testing.T) {
 func TestExtract_Fails(t *testing.T) {
 	dir := tree(t)
 	s := mem.New()
-	m := stored(t, s, companion.Files{Paths: []string{dir + "/pki"}}.Collect(), codec.Options{})
+	m := stored(t, s, companion.Files{Paths: []string{dir + "/pki"}}.Collect(t.Context()), codec.Options{})
 	c, err := companion.Read(t.Context(), data(s), m, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -468,7 +469,7 @@ func TestExtract_Fails(t *testing.T) {
 // TestStore_Fails: a store that does not keep the archive costs the companions and nothing else.
 func TestStore_Fails(t *testing.T) {
 	dir := tree(t)
-	archive := companion.Files{Paths: []string{dir + "/pki"}}.Collect()
+	archive := companion.Files{Paths: []string{dir + "/pki"}}.Collect(t.Context())
 	s := mem.New()
 	err := archive.Store(t.Context(), &failing{data(s)}, "prod/data/20261120T101500Z-aaaaaa.files.tar", codec.Options{})
 	if err == nil {
@@ -496,24 +497,24 @@ func TestChanged(t *testing.T) {
 	dir := tree(t)
 	f := companion.Files{Paths: []string{dir + "/pki"}, Host: "h1"}
 	m := &backup.Manifest{}
-	if !f.Changed(m) || (companion.Files{}).Changed(m) {
+	if !f.Changed(t.Context(), m) || (companion.Files{}).Changed(t.Context(), m) {
 		t.Error("a snapshot without companions")
 	}
-	m.Companions = f.Collect().About
-	if f.Changed(m) || !(companion.Files{Host: "h1"}).Changed(m) {
+	m.Companions = f.Collect(t.Context()).About
+	if f.Changed(t.Context(), m) || !(companion.Files{Host: "h1"}).Changed(t.Context(), m) {
 		t.Error("the same files")
 	}
 	other := f
 	other.Host = "h2"
 	put(t, dir+"/pki/ca.crt", "NEW", 0o644)
-	if !f.Changed(m) || other.Changed(m) {
+	if !f.Changed(t.Context(), m) || other.Changed(t.Context(), m) {
 		t.Error("a certificate was renewed")
 	}
-	m.Companions = f.Collect().About
+	m.Companions = f.Collect(t.Context()).About
 	if err := os.Chmod(dir+"/pki/ca.crt", 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if !f.Changed(m) {
+	if !f.Changed(t.Context(), m) {
 		t.Error("a permission was changed")
 	}
 }

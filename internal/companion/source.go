@@ -70,7 +70,7 @@ func (c *Content) ReadDir(name string) ([]fs.DirEntry, error) {
 // Here compares the files with those of this host at the same paths, which may not be there.
 func (c *Content) Here() (absent, differ []string) {
 	for i, f := range c.About.Files {
-		if f.Link != "" {
+		if f.Link != "" || backup.Reserved(f.Path) {
 			continue
 		}
 		info, err := os.Stat(f.Path)

@@ -23,6 +23,10 @@ func (f *found) read(left int64, calm *calm) (backup.CompanionFile, *tar.Header,
 	if f.link != "" {
 		return out, headerOf(out, f.info), nil, nil
 	}
+	if f.root == nil { // of a Secret
+		out.Mode, out.Bytes, out.SHA256 = secretMode, int64(len(f.content)), blobOf(f.content).SHA256
+		return out, secretHeader(out), f.content, nil
+	}
 	raw, info, err := calm.stable(func() ([]byte, fs.FileInfo, error) { return f.once(left) })
 	if err != nil {
 		return out, nil, nil, err

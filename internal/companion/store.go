@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
@@ -52,7 +53,11 @@ func (a *Archive) try(ctx context.Context, to Store, key string, o codec.Options
 func (a *Archive) Lost(err error) {
 	a.About.Files, a.About.Plain, a.About.Stored = []backup.CompanionFile{}, backup.Blob{}, backup.Blob{}
 	a.About.Missing = nil
-	for _, p := range a.About.Paths[:min(len(a.About.Paths), maxMissing)] {
+	all := slices.Clone(a.About.Paths)
+	for _, name := range a.About.Secrets {
+		all = append(all, backup.SecretPath(name))
+	}
+	for _, p := range all[:min(len(all), maxMissing)] {
 		a.About.Missing = append(a.About.Missing, backup.MissingCompanion{
 			Path: p, Reason: backup.ReasonOf(fmt.Errorf("the store did not keep it: %w", err)),
 		})

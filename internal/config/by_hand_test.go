@@ -18,6 +18,7 @@ func TestLoadPlaces(t *testing.T) {
 	for text, want := range map[string]string{
 		good:                                 "",
 		good + "daemon: {concurrency: many}": "",
+		one + "}}\nclusters: [{name: prod, companions: {secrets: [x], kubeconfig: k}}]":                                   "",
 		good + "daemon: {spool: {folder: '${NOT_SET_ANYWHERE}'}}":                                                         "",
 		one + ", recipients: [bad], compression: lzma, recipients-files: [r]}}\nclusters: [{name: prod}]":                 "",
 		one + "}}\nclusters: [{name: prod, endpoints: 1, tls: {ca: x}, snapshot: {}, labels: [], user: u, retention: x}]": "",

@@ -198,13 +198,20 @@ func checkCluster(d *strict.Decoder, path string, c *Cluster) {
 }
 
 func checkCompanions(d *strict.Decoder, path string, c *Config, cluster *Cluster) {
-	for key, list := range map[string][]string{".paths": cluster.Companions.Paths, ".from": cluster.Companions.From} {
-		if err := companion.CheckPaths(list); err != nil {
+	these := &cluster.Companions
+	for key, err := range map[string]error{
+		".paths": companion.CheckPaths(these.Paths), ".from": companion.CheckPaths(these.From),
+		".secrets": companion.CheckSecrets(these.Secrets),
+	} {
+		if err != nil {
 			d.Add(path+key, "%v", err)
 		}
 	}
+	if these.Kubeconfig != "" && len(these.Secrets) == 0 {
+		d.Add(path+".kubeconfig", "has no effect without secrets")
+	}
 	r := c.Repositories[cluster.Repository]
-	if len(cluster.Companions.Paths)+len(cluster.Companions.From) > 0 && !r.Encrypts() && !cluster.Companions.Unencrypted {
+	if len(these.Paths)+len(these.From)+len(these.Secrets) > 0 && !r.Encrypts() && !these.Unencrypted {
 		d.Add(path, "these files may be keys, and repository %s is not encrypted: give it recipients, or set "+
 			"unencrypted: true here", cluster.Repository)
 	}

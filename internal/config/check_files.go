@@ -12,6 +12,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/certs"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/kubeapi"
 	"github.com/etcd-backupd/backupd/internal/notify"
 )
 
@@ -72,7 +73,9 @@ func (c *Config) CheckFilesOf(cluster *Cluster) error {
 	})
 	own, repository := fmt.Sprintf("clusters[%d].", i), "repositories."+cluster.Repository+"."
 	problems := slices.DeleteFunc(c.CheckFiles(), func(p Problem) bool {
-		return !strings.HasPrefix(p.Path, own) && !strings.HasPrefix(p.Path, repository)
+		// No snapshot is given up for its companions.
+		return !strings.HasPrefix(p.Path, own) && !strings.HasPrefix(p.Path, repository) ||
+			strings.HasPrefix(p.Path, own+"companions.")
 	})
 	if len(problems) == 0 {
 		return nil
@@ -150,6 +153,21 @@ func checkPath(key, path string) error {
 		return checkURL(text, "https", "http")
 	case key == "sse-c-key-file":
 		return checkCustomerKey(raw)
+	case key == "kubeconfig":
+		return checkKubeconfig(path)
+	}
+	return err
+}
+
+// checkKubeconfig says what backupd cannot follow in a kubeconfig, and in which line.
+func checkKubeconfig(path string) error {
+	client, err := kubeapi.Open(path)
+	if err == nil {
+		client.Close()
+		return nil
+	}
+	if of := (*kubeapi.FileError)(nil); errors.As(err, &of) && of.Line > 0 {
+		return fmt.Errorf("line %d: %w", of.Line, of.Reason)
 	}
 	return err
 }

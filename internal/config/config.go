@@ -90,7 +90,8 @@ type Cluster struct {
 	LocalEndpoint string `yaml:"local-endpoint"`
 	// Snapshot says when and how snapshots are taken.
 	Snapshot Snapshot `yaml:"snapshot" required:"yes"`
-	// Companions are files of this host that are stored with each snapshot.
+	// Companions are files of this host, and Secrets of Kubernetes, that are stored with each
+	// snapshot.
 	Companions Companions `yaml:"companions"`
 	// Verify says when stored snapshots are verified again.
 	Verify Verify `yaml:"verify"`
@@ -154,6 +155,11 @@ type Companions struct {
 	Paths []string `yaml:"paths"`
 	// From are files that start etcd, as of 'restore --from'. What they refer to is stored, too.
 	From []string `yaml:"from"`
+	// Secrets of Kubernetes, each as NAMESPACE/NAME, at most 100. They are read by their names alone.
+	Secrets []string `yaml:"secrets"`
+	// Kubeconfig says which API server has the Secrets, and who asks it. It is read again each time.
+	// Without it that is the service account of the pod that backupd runs in.
+	Kubeconfig string `yaml:"kubeconfig"`
 	// Unencrypted allows to store them where snapshots are not encrypted.
 	Unencrypted bool `yaml:"unencrypted" default:"false"`
 }

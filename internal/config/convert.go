@@ -8,6 +8,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/cluster"
 	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/companion"
 	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/location"
 	"github.com/etcd-backupd/backupd/internal/retention"
@@ -126,6 +127,15 @@ func (s *Spool) Reserve() disk.Reserve {
 		return disk.Reserve{}
 	}
 	return r
+}
+
+// CompanionFiles returns what is stored with each snapshot. trace finds what files that start etcd
+// refer to.
+func (c *Cluster) CompanionFiles(trace companion.Trace) companion.Files {
+	return companion.Of(companion.Files{
+		Paths: c.Companions.Paths, From: c.Companions.From, Trace: trace,
+		Secrets: c.Companions.Secrets, Kubeconfig: c.Companions.Kubeconfig,
+	})
 }
 
 // Members returns how many members the cluster may have: as many as it has endpoints. How

@@ -259,7 +259,7 @@ func typeName(k key) string {
 		return "section"
 	case k.name == "folder":
 		return "folder"
-	case strings.HasSuffix(k.name, "-file"):
+	case strings.HasSuffix(k.name, "-file"), k.name == "kubeconfig":
 		return "file"
 	case strings.HasSuffix(k.name, "schedule"):
 		return "cron line"

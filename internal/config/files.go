@@ -72,7 +72,7 @@ func lastKey(path string) string {
 // namesPath reports whether the values of a key are paths. Its name decides, so
 // that a new key cannot be forgotten here.
 func namesPath(key string) bool {
-	return key == "folder" || strings.HasSuffix(key, "-file") || strings.HasSuffix(key, "-files")
+	return key == "folder" || key == "kubeconfig" || strings.HasSuffix(key, "-file") || strings.HasSuffix(key, "-files")
 }
 
 // eachPath calls visit with the path of each key that names a file or folder, and

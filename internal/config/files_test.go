@@ -48,6 +48,12 @@ func inFolder(dir string) string {
 	return strings.Replace(text, "# sse-c-key-file", "sse-c-key-file", 1)
 }
 
+const kubeconfig = `current-context: x
+contexts: [{name: x, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:6443"}}]
+users: [{name: u, user: {token: hunter2}}]
+`
+
 // goodFiles writes everything the example names.
 func goodFiles(t *testing.T, dir string) map[string]string {
 	t.Helper()
@@ -66,7 +72,8 @@ func goodFiles(t *testing.T, dir string) map[string]string {
 		"prod-password": " pass word \n", "read-tokens": "0123456789abcdef\n",
 		"operate-tokens": "0123456789abcdef\nfedcba9876543210==\n",
 		"team-tokens":    "0123456789abcdef\n", "webhook-token": "t\n", "alerts-ca.crt": client,
-		"slack-url": "https://hooks.example/x\n", "healthchecks-url": "http://hc.example/x\n",
+		"kubeconfig": kubeconfig,
+		"slack-url":  "https://hooks.example/x\n", "healthchecks-url": "http://hc.example/x\n",
 	}
 	for name, text := range files {
 		write(t, filepath.Join(dir, name), text)
@@ -123,7 +130,7 @@ func TestCheckFiles(t *testing.T) {
 	wantSecrets := []string{
 		"repositories.offsite.s3.credentials-file s3-credentials", "repositories.offsite.s3.sse-c-key-file sse-c.key",
 		"clusters[0].tls.key-file client.key", "clusters[0].password-file prod-password",
-		"clusters[0].verify.identity-files identity.txt",
+		"clusters[0].verify.identity-files identity.txt", "clusters[0].companions.kubeconfig kubeconfig",
 		"daemon.notifications[2].webhook.bearer-token-file webhook-token",
 		"daemon.notifications[0].slack.url-file slack-url",
 		"daemon.notifications[1].healthchecks.url-file healthchecks-url",
@@ -157,6 +164,8 @@ func TestCheckFiles(t *testing.T) {
 			"want exactly one token"},
 		"url": {"slack-url", "https://u:" + secret + "@h/", "daemon.notifications[0].slack.url-file",
 			"a user or a password"},
+		"kubeconfig": {"kubeconfig", strings.Replace(kubeconfig, "token: hunter2", "exec: {command: hunter2}", 1),
+			"clusters[0].companions.kubeconfig", "line 4: exec: backupd runs no program"},
 		"customer key": {"sse-c.key", secret, "repositories.offsite.s3.sse-c-key-file", "32 bytes"},
 		"large": {"s3-credentials", strings.Repeat(secret, 1<<16), "repositories.offsite.s3.credentials-file",
 			"more than 1048576 bytes"},
@@ -173,6 +182,13 @@ func TestCheckFiles(t *testing.T) {
 		}
 		write(t, path, files[tt.file])
 	}
+
+	// No snapshot is given up for what goes with it.
+	write(t, filepath.Join(dir, "kubeconfig"), "{}")
+	if err := c.CheckFilesOf(&c.Clusters[0]); err != nil || len(c.CheckFiles()) != 1 {
+		t.Errorf("a cluster is not backed up for its kubeconfig: %v, %v", err, c.CheckFiles())
+	}
+	write(t, filepath.Join(dir, "kubeconfig"), kubeconfig)
 
 	gone := func(name, path, want string) {
 		t.Helper()

@@ -317,6 +317,17 @@ func TestProblems(t *testing.T) {
 				"recipients, or set unencrypted: true here"}},
 		{"cluster", "companions: {paths: [pki], unencrypted: true}\n",
 			[]string{`8:23: clusters[0].companions.paths: "pki": want an absolute path in its shortest form`}},
+		{"cluster", "companions: {secrets: [ns/name]}\n",
+			[]string{"8:15: clusters[0].companions: these files may be keys, and repository main is not encrypted: give it " +
+				"recipients, or set unencrypted: true here"}},
+		{"cluster", "companions: {secrets: [name], unencrypted: true}\n",
+			[]string{`8:25: clusters[0].companions.secrets: "name": want NAMESPACE/NAME of a Secret`}},
+		{"cluster", "companions: {paths: [/kubernetes.io/x], unencrypted: true}\n",
+			[]string{`8:23: clusters[0].companions.paths: "/kubernetes.io/x": this path is reserved for Secrets of Kubernetes`}},
+		{"cluster", "companions: {kubeconfig: /k}\n",
+			[]string{"8:28: clusters[0].companions.kubeconfig: has no effect without secrets"}},
+		{"cluster", "companions: {kubeconfig: k, secrets: [a/b], unencrypted: true}\n",
+			[]string{`8:28: clusters[0].companions.kubeconfig: "k" is a relative path: want an absolute one`}},
 		{"cluster", "companions: {paths: [/], unencrypted: true}\n",
 			[]string{`8:23: clusters[0].companions.paths: "/": want an absolute path in its shortest form`}},
 		// Schedules.

@@ -116,7 +116,7 @@ func (g *guard) assign(tool string, trace companion.Trace) (err error) {
 	g.backup = duty.Backup{
 		Subject: g.Subject, Jitter: c.Snapshot.Jitter, MaxAge: c.Snapshot.MaxAge, Policy: policy,
 		Hashes: c.Snapshot.Hashes(), Codec: g.repo.Codec, Plain: !g.repo.Encrypts(), Tool: tool,
-		Companions: companion.Of(c.Companions.Paths, c.Companions.From, trace),
+		Companions: c.CompanionFiles(trace),
 	}
 	g.verify = duty.Verify{Subject: g.Subject, Policy: policy}
 	g.Rereading.BytesPerDay, g.Rereading.Decrypts = c.Verify.MaxBytesPerDay, len(c.Verify.IdentityFiles) > 0

@@ -171,7 +171,7 @@ func (b *Backup) unchanged(ctx context.Context, o *repository.Overview, survey *
 	}
 	m, newest := o.Newest(), o.Summary(now).Newest
 	if !o.Trusts(newest.ID) || !history.Unchanged(m, survey.Position()) ||
-		b.Line.Next(now).Sub(m.StartedAt) > b.MaxAge || b.Companions.Changed(m) {
+		b.Line.Next(now).Sub(m.StartedAt) > b.MaxAge || b.Companions.Changed(ctx, m) {
 		return false
 	}
 	// Members that are cut off, and have not noticed yet, have nothing new to tell.

@@ -15,7 +15,7 @@ func attach(ctx context.Context, t *Taker, to *repository.Cluster, m *backup.Man
 	if t.Companions.None() {
 		return
 	}
-	archive := t.Companions.Collect()
+	archive := t.Companions.Collect(ctx)
 	m.Companions = archive.About
 	if err := archive.Store(ctx, to.Data(), m.FilesKey(), t.Codec); err != nil {
 		archive.Lost(err)

@@ -1,8 +1,9 @@
-// Package companions reads the companion files of this host as a backup would, and says which of
-// them no snapshot would have.
+// Package companions reads the companion files of this host, and the Secrets of Kubernetes among them,
+// as a backup would, and says which of them no snapshot would have.
 package companions
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/dustin/go-humanize"
@@ -17,12 +18,16 @@ const Section = "companions"
 const (
 	readable = "let backupd read it where it is expected, correct it, or take it off the list of companions: until then " +
 		"each snapshot is stored without it, and each backup fails"
+	allowed = "let backupd read it, or take it off the list of companions: until then each snapshot is stored without " +
+		"it, and each backup fails"
 	encrypt = "give the snapshots recipients, unless everybody who reads the repository may have these files"
 )
 
 // Check collects the files, and stores nothing. It reports nothing if none are asked for. plain says
 // that they would be stored in plain text.
-func Check(files companion.Files, subject string, plain bool) (out []backup.Finding) {
+func Check(
+	ctx context.Context, files companion.Files, subject string, plain bool,
+) (out []backup.Finding) {
 	if files.None() {
 		return nil
 	}
@@ -31,15 +36,29 @@ func Check(files companion.Files, subject string, plain bool) (out []backup.Find
 			Section: Section, Subject: subject, Level: level, Text: fmt.Sprintf(format, args...), Hint: hint,
 		})
 	}
-	about := files.Collect().About
+	about := files.Collect(ctx).About
 	for _, m := range about.Missing {
-		add(backup.LevelFailure, readable, "%s: %s", m.Path, m.Reason)
+		what, hint := m.Path, readable
+		if name, _ := backup.SecretOf(m.Path); name != "" {
+			what, hint = "Secret "+name, allowed
+		}
+		add(backup.LevelFailure, hint, "%s: %s", what, m.Reason)
 	}
-	bytes := int64(0)
+	bytes, n, secrets := int64(0), 0, map[string]bool{}
 	for _, f := range about.Files {
+		if name, _ := backup.SecretOf(f.Path); name != "" {
+			secrets[name] = true
+			continue
+		}
 		bytes += f.Bytes
+		n++
 	}
-	if n := len(about.Files); n > 0 {
+	for _, name := range about.Secrets {
+		if secrets[name] {
+			add(backup.LevelOK, "", "Secret %s can be read", name)
+		}
+	}
+	if n > 0 {
 		what := "companion files with %s of host %s can be read"
 		if n == 1 {
 			what = "companion file with %s of host %s can be read"

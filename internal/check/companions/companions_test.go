@@ -11,6 +11,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/check/companions"
 	"github.com/etcd-backupd/backupd/internal/companion"
 	"github.com/etcd-backupd/backupd/internal/members/from"
+	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
 func TestCheck(t *testing.T) {
@@ -32,26 +33,37 @@ func TestCheck(t *testing.T) {
 	if err := os.Mkdir(empty, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	kube := testserver.StartFakeKube(t)
+	kube.Set("prod/certs", map[string]string{"tls.key": "parsley"})
 	const refused = ": a restore would refuse it: "
 	for name, c := range map[string]struct {
-		paths, from []string
-		plain       bool
-		want        []string // each a level and a part of the text
+		paths, from, secrets []string
+		plain                bool
+		want                 []string // each a level and a part of the text
 	}{
-		"none": {nil, nil, true, nil},
-		"all": {[]string{key}, []string{unit}, false, []string{
+		"none": {nil, nil, nil, true, nil},
+		"all": {[]string{key}, []string{unit}, nil, false, []string{
 			"ok 2 companion files with 94 B of host ", "ok a restore by --from-snapshot would read 1 of them",
 		}},
-		"plain":  {[]string{filepath.Dir(key)}, nil, true, []string{"ok 1 companion file with 7 B", "warning plain text"}},
-		"gone":   {[]string{key, gone}, nil, false, []string{"failure " + gone + ": no such file", "ok 1 companion file "}},
-		"empty":  {[]string{empty}, nil, true, []string{"failure " + empty + ": the folder holds no file"}},
-		"starts": {nil, []string{bad}, false, []string{"failure " + bad + refused, "ok 1 companion "}},
-		"torn":   {nil, []string{torn}, false, []string{"failure " + torn + refused, "ok 1 companion "}},
-		"second": {nil, []string{unit, gone}, false, []string{"failure " + gone + ": no such file"}},
+		"plain": {[]string{filepath.Dir(key)}, nil, nil, true, []string{
+			"ok 1 companion file with 7 B", "warning plain text",
+		}},
+		"gone": {[]string{key, gone}, nil, nil, false, []string{
+			"failure " + gone + ": no such file", "ok 1 companion file ",
+		}},
+		"empty":  {[]string{empty}, nil, nil, true, []string{"failure " + empty + ": the folder holds no file"}},
+		"starts": {nil, []string{bad}, nil, false, []string{"failure " + bad + refused, "ok 1 companion "}},
+		"torn":   {nil, []string{torn}, nil, false, []string{"failure " + torn + refused, "ok 1 companion "}},
+		"second": {nil, []string{unit, gone}, nil, false, []string{"failure " + gone + ": no such file"}},
+		"Secrets": {nil, nil, []string{"prod/gone", "prod/certs"}, true, []string{
+			"failure Secret prod/gone: not found", "ok Secret prod/certs can be read", "warning plain text",
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // a file that was just written is waited for
-			got := companions.Check(companion.Of(c.paths, c.from, from.Trace), "prod", c.plain)
+			got := companions.Check(t.Context(), companion.Of(companion.Files{
+				Paths: c.paths, From: c.from, Trace: from.Trace, Secrets: c.secrets, Kubeconfig: kube.Kubeconfig,
+			}), "prod", c.plain)
 			var lines []string
 			for _, f := range got {
 				lines = append(lines, string(f.Level)+" "+f.Text)

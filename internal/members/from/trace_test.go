@@ -48,6 +48,12 @@ var starts = map[string]string{
 	"unit": "etcd.service", "yaml": "etcd.service", "supervisord": "etcd.ini", "compose": "compose.yaml",
 }
 
+// collect collects the files that start etcd, with what they refer to.
+func collect(t *testing.T, start []string) *companion.Archive {
+	t.Helper()
+	return companion.Of(companion.Files{From: start, Trace: from.Trace}).Collect(t.Context())
+}
+
 // TestTrace: what is stored of a host says the same of its member when the host is gone.
 func TestTrace(t *testing.T) {
 	t.Parallel() // a file that was just written is waited for
@@ -106,7 +112,7 @@ func TestTrace(t *testing.T) {
 // stored stores the files that start etcd as a snapshot's, and reads them back.
 func stored(t *testing.T, start []string) *companion.Content {
 	t.Helper()
-	archive := companion.Of(nil, start, from.Trace).Collect()
+	archive := collect(t, start)
 	if len(archive.About.Missing) > 0 {
 		t.Errorf("missing: %+v", archive.About.Missing)
 	}
@@ -152,7 +158,7 @@ spec:
 func TestTrace_Refused(t *testing.T) {
 	t.Parallel()
 	start := write(t, "name: m1\ndata-dir: data.etcd\n")
-	archive := companion.Of(nil, start, from.Trace).Collect()
+	archive := collect(t, start)
 	want := "a restore would refuse it: " + start[0] + ":2: "
 	if got := archive.About.Missing; len(got) != 1 || !strings.Contains(got[0].Reason, want) {
 		t.Errorf("missing: %+v", got)
@@ -161,13 +167,13 @@ func TestTrace_Refused(t *testing.T) {
 		t.Errorf("it is not stored: %+v", archive.About.Files)
 	}
 	// Files that say something together only are read together.
-	archive = companion.Of(nil, write(t, "FROM scratch\nENTRYPOINT [\"/etcd-v3.5\", \"--data-dir\", \"/data\"]\n",
-		"#!/bin/sh\ndocker run -v /srv/etcd:/data etcd-of-ours --name m1\n"), from.Trace).Collect()
+	archive = collect(t, write(t, "FROM scratch\nENTRYPOINT [\"/etcd-v3.5\", \"--data-dir\", \"/data\"]\n",
+		"#!/bin/sh\ndocker run -v /srv/etcd:/data etcd-of-ours --name m1\n"))
 	if got := archive.About.Missing; len(got) != 0 {
 		t.Errorf("two files of one member: %+v", got)
 	}
 	// Which of several members is on this host a restore is told.
-	archive = companion.Of(nil, write(t, strings.Replace(threeMembers, "NAME", "etcd", -1)), from.Trace).Collect()
+	archive = collect(t, write(t, strings.Replace(threeMembers, "NAME", "etcd", -1)))
 	if got := archive.About.Missing; len(got) != 0 {
 		t.Errorf("missing: %+v", got)
 	}
@@ -215,7 +221,7 @@ func TestTrace_Copied(t *testing.T) {
 	// The settings of m2 were forgotten: the backup says so, and a restore takes no others.
 	lacking := filepath.Join(dir, "hosts/m3/etc/systemd/system/etcd.service")
 	write(lacking, unit)
-	archive := companion.Of(nil, []string{lacking}, from.Trace).Collect()
+	archive := collect(t, []string{lacking})
 	m := archive.About.Missing
 	if len(m) != 1 || !strings.Contains(m[0].Reason, "is a file of this host, and nobody knows") {
 		t.Errorf("missing: %+v", m)
