@@ -23,6 +23,7 @@ func TestAPIServer(t *testing.T) {
 	k.operator(t)
 	t.Run("with the operator", k.everything(true))
 	t.Run("page", k.walk)
+	t.Run("companion Secrets", k.companionSecrets)
 }
 
 // everything applies the sets that need the operator, or those that do not.
@@ -91,6 +92,11 @@ func (k kube) install(t *testing.T, s set, operator bool) {
 		level = "privileged"
 	}
 	k.namespace(t, s.namespace, level)
+	for _, o := range s.objects(t) {
+		if space := o.GetNamespace(); space != "" { // of a Role for Secrets elsewhere
+			k.namespace(t, space, "restricted")
+		}
+	}
 	given := s.given(t)
 	var accounts [][]byte
 	for _, doc := range given {

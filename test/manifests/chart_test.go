@@ -31,6 +31,11 @@ func TestChartRefuses(t *testing.T) {
 		{"cluster that is no name of a volume", good + "\netcd: {existingSecrets: {Prod_1: a}}\n", "Prod_1"},
 		{"claim without use", good + "\nspool: {persistent: false, existingClaim: a}\n", "spool.existingClaim is only for"},
 		{"claim in another mode", good + "\nmode: cronjob\nspool: {existingClaim: a}\n", "spool.existingClaim is only for"},
+		{"no Secret", good + "\nconfig: " + withSecrets("certs"),
+			`"certs" in companions.secrets: want NAMESPACE/NAME`},
+		{"Secrets beside etcd", good + "\nmode: sidecar\nconfig: " + withSecrets("prod/certs"),
+			"not for mode sidecar"},
+		{"port of the API", good + "\ncompanions: {apiServerPorts: [0]}\n", "apiServerPorts"},
 		{"port", good + "\nnetworkPolicy: {egressPorts: [70000]}\n", "egressPorts"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -45,6 +50,13 @@ func TestChartRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// withSecrets is a configuration that names a Secret.
+func withSecrets(name string) string {
+	return "{repositories: {main: {url: s3://example-backups/etcd}}, clusters: [{name: a, " +
+		"endpoints: [http://etcd:2379], " +
+		"companions: {secrets: [" + name + "]}}]}\n"
 }
 
 // dedupe drops a top-level block that a later one of the same key replaces.

@@ -17,12 +17,16 @@ import (
 )
 
 // kube is a real API server with an etcd behind it, and the clients that people use.
-type kube struct{ bin, home, config string }
+type kube struct {
+	bin, home, config string
+	etcd              *testserver.Cluster // behind it
+}
 
 func startKube(t *testing.T) kube {
 	t.Helper()
-	server := testserver.StartAPIServer(t, testserver.StartCluster(t, testserver.Options{}))
-	k := kube{bin: t.TempDir(), home: t.TempDir(), config: server.Kubeconfig}
+	etcd := testserver.StartCluster(t, testserver.Options{})
+	server := testserver.StartAPIServer(t, etcd)
+	k := kube{bin: t.TempDir(), home: t.TempDir(), config: server.Kubeconfig, etcd: etcd}
 	out, err := exec.CommandContext(t.Context(), "go", "tool", "-n", "helm").Output()
 	if err != nil {
 		t.Fatalf("build helm: %v", err)

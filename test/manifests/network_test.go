@@ -74,8 +74,8 @@ func TestNetworkPolicies(t *testing.T) {
 			checkEgress(t, s, policy)
 		}
 	}
-	if found != 13 {
-		t.Errorf("%d network policies, want 13: of nine overlays, and of four files of values", found)
+	if found != 16 {
+		t.Errorf("%d network policies, want 16: of twelve overlays, and of four files of values", found)
 	}
 }
 
@@ -91,6 +91,7 @@ func checkEgress(t *testing.T, s set, policy *networking.NetworkPolicy) {
 		{"169.254.20.10", "TCP", 53, true},
 		{anywhere, "UDP", 53, false},
 		{anywhere, "TCP", 443, true},
+		{anywhere, "TCP", 6443, s.secrets},
 		{anywhere, "TCP", 80, strings.Contains(s.name, "quiet")},
 		// An etcd of the overlay is not to have the identity of the node.
 		{"169.254.170.23", "TCP", 80, s.mode != "sidecar"},

@@ -11,6 +11,7 @@ import (
 	core "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
 	disruption "k8s.io/api/policy/v1"
+	rbac "k8s.io/api/rbac/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
@@ -20,21 +21,23 @@ type object = meta.Object
 
 // kinds are all that may be in a set.
 var kinds = map[string]func() object{
-	"v1/ConfigMap":                            func() object { return &core.ConfigMap{} },
-	"v1/Namespace":                            func() object { return &core.Namespace{} },
-	"v1/PersistentVolumeClaim":                func() object { return &core.PersistentVolumeClaim{} },
-	"v1/Pod":                                  func() object { return &core.Pod{} },
-	"v1/Secret":                               func() object { return &core.Secret{} },
-	"v1/Service":                              func() object { return &core.Service{} },
-	"v1/ServiceAccount":                       func() object { return &core.ServiceAccount{} },
-	"apps/v1/DaemonSet":                       func() object { return &apps.DaemonSet{} },
-	"apps/v1/Deployment":                      func() object { return &apps.Deployment{} },
-	"apps/v1/StatefulSet":                     func() object { return &apps.StatefulSet{} },
-	"batch/v1/CronJob":                        func() object { return &batch.CronJob{} },
-	"policy/v1/PodDisruptionBudget":           func() object { return &disruption.PodDisruptionBudget{} },
-	"networking.k8s.io/v1/NetworkPolicy":      func() object { return &networking.NetworkPolicy{} },
-	"monitoring.coreos.com/v1/PodMonitor":     func() object { return &monitoring.PodMonitor{} },
-	"monitoring.coreos.com/v1/PrometheusRule": func() object { return &monitoring.PrometheusRule{} },
+	"v1/ConfigMap":                             func() object { return &core.ConfigMap{} },
+	"v1/Namespace":                             func() object { return &core.Namespace{} },
+	"v1/PersistentVolumeClaim":                 func() object { return &core.PersistentVolumeClaim{} },
+	"v1/Pod":                                   func() object { return &core.Pod{} },
+	"v1/Secret":                                func() object { return &core.Secret{} },
+	"v1/Service":                               func() object { return &core.Service{} },
+	"v1/ServiceAccount":                        func() object { return &core.ServiceAccount{} },
+	"apps/v1/DaemonSet":                        func() object { return &apps.DaemonSet{} },
+	"apps/v1/Deployment":                       func() object { return &apps.Deployment{} },
+	"apps/v1/StatefulSet":                      func() object { return &apps.StatefulSet{} },
+	"batch/v1/CronJob":                         func() object { return &batch.CronJob{} },
+	"policy/v1/PodDisruptionBudget":            func() object { return &disruption.PodDisruptionBudget{} },
+	"networking.k8s.io/v1/NetworkPolicy":       func() object { return &networking.NetworkPolicy{} },
+	"rbac.authorization.k8s.io/v1/Role":        func() object { return &rbac.Role{} },
+	"rbac.authorization.k8s.io/v1/RoleBinding": func() object { return &rbac.RoleBinding{} },
+	"monitoring.coreos.com/v1/PodMonitor":      func() object { return &monitoring.PodMonitor{} },
+	"monitoring.coreos.com/v1/PrometheusRule":  func() object { return &monitoring.PrometheusRule{} },
 }
 
 // decode decodes one object; a field that its type does not have is an error.
@@ -70,7 +73,7 @@ func (s set) objects(t *testing.T) []object {
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", s.name, err, doc)
 		}
-		key := fmt.Sprintf("%T %s", o, o.GetName())
+		key := fmt.Sprintf("%T %s/%s", o, o.GetNamespace(), o.GetName())
 		if seen[key] {
 			t.Errorf("%s: %s is there twice", s.name, key)
 		}

@@ -31,6 +31,7 @@ type set struct {
 	chart     bool
 	file      string // of the chart's values
 	operator  bool   // an overlay with the line for the Prometheus operator
+	secrets   bool   // its pods read Secrets as their account
 	mode      string // as the overlays are called
 	namespace string
 	docs      [][]byte
@@ -45,6 +46,9 @@ func sets(t *testing.T) []set {
 		all = append(all, overlay(t, name))
 		if name != "cronjob" { // which serves no metrics
 			all = append(all, overlayWithOperator(t, name))
+		}
+		if strings.Contains("cronjob daemon kubeadm", name) { // whose account is its own
+			all = append(all, overlayWithSecrets(t, name))
 		}
 	}
 	for _, file := range chartValues(t) {
@@ -72,7 +76,14 @@ func overlay(t *testing.T, name string) set {
 // what needs the Prometheus operator.
 func overlayWithOperator(t *testing.T, name string) set {
 	t.Helper()
-	const line = "components: [../deploy/kustomize/components/prometheus-operator]\n"
+	s := overlayWith(t, name, "components: [../deploy/kustomize/components/prometheus-operator]\n")
+	s.name, s.operator = s.name+" with the operator", true
+	return s
+}
+
+// overlayWith is an overlay with one line of the page below it.
+func overlayWith(t *testing.T, name, line string) set {
+	t.Helper()
 	if !strings.Contains(read(t, filepath.Join(docs, "kubernetes.md")), "\n"+line) {
 		t.Fatalf("the page does not show %q", line)
 	}
@@ -89,8 +100,14 @@ func overlayWithOperator(t *testing.T, name string) set {
 	namespace := namespaceOf(name)
 	write(t, filepath.Join(dir, "kustomization.yaml"), []byte(strings.ReplaceAll(
 		"namespace: "+namespace+"\nresources: [../deploy/kustomize/overlays/"+name+"]\n"+line, "../deploy", up)))
-	s := kustomize(t, name, dir)
-	s.name, s.operator = s.name+" with the operator", true
+	return kustomize(t, name, dir)
+}
+
+// overlayWithSecrets is an overlay with the line of the page that lets backupd read Secrets.
+func overlayWithSecrets(t *testing.T, name string) set {
+	t.Helper()
+	s := overlayWith(t, name, "components: [../deploy/kustomize/components/companion-secrets]\n")
+	s.name, s.secrets = s.name+" with Secrets", true
 	return s
 }
 
@@ -131,6 +148,7 @@ func chartSet(t *testing.T, file string, apis ...string) set {
 	if mode, ok := values["mode"].(string); ok {
 		s.mode = mode
 	}
+	s.secrets = strings.HasSuffix(file, "daemon-values.yaml")
 	rendered, err := renderChart(values, apis...)
 	if err != nil {
 		t.Fatalf("%s: %v", s.name, err)

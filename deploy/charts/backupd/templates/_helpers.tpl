@@ -65,6 +65,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and .Values.restore.plan (ne .Values.mode "sidecar") }}
 {{- fail "restore.plan is only for mode sidecar: in the other modes etcd does not run in pods that a restore could precede" }}
 {{- end }}
+{{- if and (eq .Values.mode "sidecar") (ne (include "backupd.companionSecrets" .) "[]") }}
+{{- fail "companions.secrets without a kubeconfig is not for mode sidecar: the account of those pods is etcd's, too" }}
+{{- end }}
 {{- if eq (include "backupd.listen" .) "off" }}
 {{- $_ := set $config.daemon "server" (dict "listen" "off") }}
 {{- else if not (hasKey $config.daemon.server "allowed-hosts") }}
@@ -86,6 +89,28 @@ a node's disk, where etcd's data may lie too, more stays free than the kubelet a
 {{- end }}
 {{- $_ := set $config.daemon "spool" $spool }}
 {{- toYaml $config }}
+{{- end }}
+
+{{/* Two releases may read Secrets of one namespace. */}}
+{{- define "backupd.companionRole" -}}
+{{- printf "%s-%s-companions" .Release.Namespace (include "backupd.fullname" .) }}
+{{- end }}
+
+{{/* The Secrets that go with snapshots and that the pods read as their account, as NAMESPACE/NAME. */}}
+{{- define "backupd.companionSecrets" -}}
+{{- $names := list }}
+{{- range .Values.config.clusters }}
+{{- $companions := default (dict) (get . "companions") }}
+{{- if not (get $companions "kubeconfig") }}
+{{- range default (list) (get $companions "secrets") }}
+{{- if not (regexMatch "^[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-.a-z0-9]*[a-z0-9])?$" .) }}
+{{- fail (printf "%q in companions.secrets: want NAMESPACE/NAME of a Secret" .) }}
+{{- end }}
+{{- $names = append $names . }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- uniq $names | sortAlpha | toJson }}
 {{- end }}
 
 {{- define "backupd.listen" -}}
@@ -124,6 +149,11 @@ off
 {{- $ports := list }}
 {{- range .Values.networkPolicy.egressPorts }}
 {{- $ports = append $ports (int .) }}
+{{- end }}
+{{- if ne (include "backupd.companionSecrets" .) "[]" }}
+{{- range .Values.companions.apiServerPorts }}
+{{- $ports = append $ports (int .) }}
+{{- end }}
 {{- end }}
 {{- range $urls }}
 {{- $address := regexFind "^https?://[^/?]+" . }}
@@ -251,6 +281,9 @@ volumeMounts:
   - {name: backupd-kubeadm-cert, mountPath: /etc/kubernetes/pki/etcd/healthcheck-client.crt, readOnly: true}
   - {name: backupd-kubeadm-key, mountPath: /etc/kubernetes/pki/etcd/healthcheck-client.key, readOnly: true}
   {{- end }}
+  {{- if ne (include "backupd.companionSecrets" .) "[]" }}
+  - {name: backupd-account, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
+  {{- end }}
   - {name: backupd-spool, mountPath: /var/lib/backupd/spool}
   {{- with .Values.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}
@@ -331,6 +364,15 @@ volumeMounts:
   hostPath: {path: /etc/kubernetes/pki/etcd/healthcheck-client.crt, type: File}
 - name: backupd-kubeadm-key
   hostPath: {path: /etc/kubernetes/pki/etcd/healthcheck-client.key, type: File}
+{{- end }}
+{{- if ne (include "backupd.companionSecrets" .) "[]" }}
+# What automountServiceAccountToken would mount, for this container alone.
+- name: backupd-account
+  projected:
+    defaultMode: 0440
+    sources:
+      - serviceAccountToken: {path: token, expirationSeconds: 3600}
+      - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
 {{- end }}
 - name: backupd-spool
   {{- if $claim }}
