@@ -51,7 +51,7 @@ func runMemberReplace(cmd *cobra.Command, a *app, o replaceOptions) (err error) 
 	if err != nil {
 		return err
 	}
-	defer c.Close() //nolint:errcheck // returns none
+	defer c.Close() // returns none
 	people := io.Writer(a.stdout)
 	if a.forMachines() {
 		people = a.stderr // the answer has standard output for itself

@@ -85,7 +85,7 @@ func (g *guard) do(ctx context.Context, kind string, r duty.Run) duty.Outcome {
 	}
 	defer done()
 	if kind != kindVerify {
-		defer g.Etcd.Close() //nolint:errcheck // it never fails
+		defer g.Etcd.Close() // it never fails
 	}
 	switch kind {
 	case kindBackup:

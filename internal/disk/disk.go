@@ -114,7 +114,7 @@ func ReadSmall(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close() // only read from
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err

@@ -16,7 +16,7 @@ func Copy(ctx context.Context, from, to string, progress func(done int64)) (err 
 	if err != nil {
 		return err
 	}
-	defer src.Close() //nolint:errcheck // only read from
+	defer src.Close() // only read from
 	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err

@@ -158,7 +158,7 @@ func examine(ctx context.Context, path string, req request) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close() //nolint:errcheck // only read from
+	defer file.Close() // only read from
 	if err := lockShared(file); err != nil {
 		return nil, err
 	}

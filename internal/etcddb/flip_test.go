@@ -232,7 +232,7 @@ func (f *flipper) bootEdited(t testing.TB, version string, edit func(tx *bolt.Tx
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "booted")
 	must(t, os.CopyFS(dir, os.DirFS(f.dir)))
-	defer os.RemoveAll(dir) //nolint:errcheck // the test's directory goes anyway
+	defer os.RemoveAll(dir) // the test's directory goes anyway
 	editDatabase(t, databaseOf(dir), edit)
 	return startEtcd(t, version, dir, f.peer, f.client)
 }
@@ -273,7 +273,7 @@ func askEtcd(ctx context.Context, client string) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close() //nolint:errcheck // nothing was written
+	defer c.Close() // nothing was written
 	_, err = c.Get(ctx, "key")
 	if err != nil && !strings.Contains(err.Error(), "user name is empty") {
 		return err

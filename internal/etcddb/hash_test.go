@@ -111,7 +111,7 @@ func copyFile(t testing.TB, from string) string {
 	to := filepath.Join(t.TempDir(), "copy.db")
 	src, err := os.Open(from)
 	must(t, err)
-	defer src.Close() //nolint:errcheck // only read from
+	defer src.Close() // only read from
 	dst, err := os.Create(to)
 	must(t, err)
 	_, err = io.Copy(dst, src)

@@ -367,7 +367,7 @@ func TestWithImage_FileCutMeanwhile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close() //nolint:errcheck // only read from
+	defer file.Close() // only read from
 	err = withImage(file, func(im *image) error {
 		if err := os.Truncate(path, 4096); err != nil {
 			return err

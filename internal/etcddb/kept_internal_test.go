@@ -62,7 +62,7 @@ func TestKeptOf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close() //nolint:errcheck // only read from
+	defer file.Close() // only read from
 	err = withImage(file, func(im *image) error {
 		all, err := newWalker(im, ascending).buckets()
 		if err != nil {

@@ -97,7 +97,7 @@ func prepare(path string, o PrepareOptions) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", o.From, err)
 	}
-	defer from.Close() //nolint:errcheck // only read from
+	defer from.Close() // only read from
 	return from.View(func(source *bolt.Tx) error {
 		return update(path, int(o.InitialMmapBytes), func(tx *bolt.Tx) error {
 			if err := transplant(tx, source); err != nil {

@@ -27,7 +27,7 @@ func dump(t testing.TB, path string) map[string]string {
 	t.Helper()
 	db, err := bolt.Open(path, 0o400, &bolt.Options{ReadOnly: true})
 	must(t, err)
-	defer db.Close() //nolint:errcheck // only read from
+	defer db.Close() // only read from
 	all := make(map[string]string)
 	must(t, db.View(func(tx *bolt.Tx) error {
 		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {

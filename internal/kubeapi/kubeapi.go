@@ -90,7 +90,7 @@ func (c *Client) Secret(ctx context.Context, namespace, name string) (*Secret, e
 	if err != nil {
 		return nil, c.failed(err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read from
+	defer resp.Body.Close() // only read from
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
 	case resp.StatusCode != http.StatusOK:

@@ -123,7 +123,7 @@ func TestTry_ReadOnly(t *testing.T) {
 		return // everything may be written
 	}
 	ok(t, os.Chmod(s.root, 0o500))
-	defer os.Chmod(s.root, 0o700) //nolint:errcheck // for the clean-up
+	defer os.Chmod(s.root, 0o700) // for the clean-up
 	if err := f.Try(nil); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), s.root) {
 		t.Errorf("in a folder that is read-only: %v", err)
 	}

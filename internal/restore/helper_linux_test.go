@@ -99,7 +99,7 @@ func walOf(t testing.TB, dir string) string {
 	t.Helper()
 	w, err := wal.OpenForRead(zap.NewNop(), dir, &walpb.Snapshot{})
 	must(t, err)
-	defer w.Close() //nolint:errcheck // only read from
+	defer w.Close() // only read from
 	metadata, state, entries, err := w.ReadAll()
 	must(t, err)
 	snapshots, err := wal.ValidSnapshotEntries(zap.NewNop(), dir)
@@ -138,7 +138,7 @@ func dump(t testing.TB, path string) map[string]string {
 	t.Helper()
 	db, err := bolt.Open(path, 0o400, &bolt.Options{ReadOnly: true})
 	must(t, err)
-	defer db.Close() //nolint:errcheck // only read from
+	defer db.Close() // only read from
 	all := make(map[string]string)
 	must(t, db.View(func(tx *bolt.Tx) error {
 		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {

@@ -144,7 +144,7 @@ func sumOf(ctx context.Context, path string, size int64) (backup.Digest, error) 
 	if err != nil {
 		return backup.Digest{}, err
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close() // only read from
 	sum := sha256.New()
 	if _, err := io.Copy(sum, fill.Cancellable(ctx, io.LimitReader(f, size))); err != nil {
 		return backup.Digest{}, fmt.Errorf("read %s: %w", path, err)
@@ -154,7 +154,7 @@ func sumOf(ctx context.Context, path string, size int64) (backup.Digest, error) 
 
 // withTrailer adds the trailer to the sum of a database.
 func withTrailer(sum hash.Hash) backup.Digest {
-	sum.Write(sum.Sum(nil)) //nolint:errcheck // a hash does not fail
+	sum.Write(sum.Sum(nil)) // a hash does not fail
 	return backup.Digest(sum.Sum(nil))
 }
 
@@ -192,7 +192,7 @@ func (s *file) Place(ctx context.Context, f *os.File, progress func(done, total 
 	if err != nil {
 		return fmt.Errorf("open snapshot: %w", err)
 	}
-	defer in.Close() //nolint:errcheck // only read from
+	defer in.Close() // only read from
 	r := &fileReader{
 		f: in, plain: s.origin.Bytes, total: s.origin.Bytes + s.trailer, report: progress,
 		sum: sha256.New(), want: s.origin.SHA256, check: s.check,
@@ -215,7 +215,7 @@ type fileReader struct {
 func (r *fileReader) Read(p []byte) (int, error) {
 	n, err := r.f.Read(p)
 	plain := max(0, min(int64(n), r.plain-r.done))
-	r.sum.Write(p[:plain]) //nolint:errcheck // a hash does not fail
+	r.sum.Write(p[:plain]) // a hash does not fail
 	if r.check == RequireHash {
 		r.trailer = append(r.trailer, p[plain:n]...)
 	}

@@ -116,7 +116,7 @@ func putV2(t *testing.T, endpoint string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read from
+	defer resp.Body.Close() // only read from
 	if body, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusCreated {
 		t.Fatalf("%s: %s, %v", resp.Status, body, err)
 	}

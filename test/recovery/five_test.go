@@ -258,7 +258,7 @@ func (s *site) start(t *testing.T, args, env []string, dir, user string) *proces
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close() //nolint:errcheck // the process writes it
+	defer log.Close() // the process writes it
 	p := &process{cmd: exec.Command(args[0], args[1:]...), log: log.Name(), ended: make(chan struct{}),
 		notified: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Env = dir, append([]string{"PATH=/usr/local/bin:/usr/bin:/bin"}, env...)
@@ -326,7 +326,7 @@ func (s *site) ready(t *testing.T, user string, ps []*process, endpoints ...stri
 			if last = err; err != nil {
 				return false
 			}
-			defer c.Close() //nolint:errcheck // only read with
+			defer c.Close() // only read with
 			_, last = c.Get(ctx, "x")
 			return last == nil
 		})

@@ -85,7 +85,7 @@ func (d *deadMember) killed(t *testing.T, at string, args ...string) (code int, 
 	cmd.Dir = "/"
 	log, err := os.CreateTemp(t.TempDir(), "out") // a pipe would be kept open by what it starts
 	done(t, err)
-	defer log.Close() //nolint:errcheck // only written to
+	defer log.Close() // only written to
 	cmd.Stdout, cmd.Stderr = log, log
 	done(t, cmd.Start())
 	ended := make(chan struct{})

@@ -182,7 +182,7 @@ func metadata(path string) *pb.Metadata {
 	if err != nil {
 		return nil
 	}
-	defer file.Close() //nolint:errcheck // only read
+	defer file.Close() // only read
 	decoder := wal.NewDecoder(fileutil.NewFileReader(file))
 	for range 4 { // the checksum of the segment before stands first
 		var rec walpb.Record

@@ -105,7 +105,7 @@ func readFields(root fs.FS, name string) map[string]int64 {
 	if err != nil {
 		return out
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close() // only read from
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		if part := strings.Fields(lines.Text()); len(part) >= 2 {
 			if n, err := strconv.ParseInt(part[1], 10, 64); err == nil {

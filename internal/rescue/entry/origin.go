@@ -204,7 +204,7 @@ func newest(path string, compact backup.Revision) (out [][]record, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer db.Close() //nolint:errcheck // only read from
+	defer db.Close() // only read from
 	return out, db.View(func(tx *bolt.Tx) error {
 		keys := tx.Bucket([]byte("key"))
 		if keys == nil {

@@ -22,7 +22,7 @@ func Write(ctx context.Context, path, database string, size int64) (digest backu
 	if err != nil {
 		return digest, err
 	}
-	defer in.Close() //nolint:errcheck // only read from
+	defer in.Close() // only read from
 	part := path + disk.TempSuffix
 	out, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

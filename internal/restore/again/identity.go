@@ -42,7 +42,7 @@ func read(path string) (*identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read WAL: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close() // only read from
 	d := wal.NewDecoder(fileutil.NewFileReader(f))
 	for {
 		var rec walpb.Record

@@ -210,7 +210,7 @@ func peerRequest(ctx context.Context, client *http.Client, base string,
 	if err != nil {
 		return 0, nil, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read from
+	defer resp.Body.Close() // only read from
 	var list []struct {
 		ID         uint64   `json:"id"`
 		Name       string   `json:"name"`
@@ -239,7 +239,7 @@ func clientRequest(ctx context.Context, client *http.Client, base string) (backu
 	if err != nil {
 		return 0, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read from
+	defer resp.Body.Close() // only read from
 	var status struct {
 		Header struct {
 			ClusterID uint64 `json:"cluster_id,string"`

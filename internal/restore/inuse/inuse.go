@@ -236,7 +236,7 @@ func databaseHeld(path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer db.Close() //nolint:errcheck // only locked
+	defer db.Close() // only locked
 	return errors.Is(disk.TryLock(db, disk.Exclusive), disk.ErrInUse), nil
 }
 
