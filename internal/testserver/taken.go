@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Taken is what an etcd server took from its start: who it is and where its data would be.
@@ -19,8 +20,22 @@ type Taken struct {
 
 // Take runs a command that starts an etcd, with no variable but env, in dir, and ends it as
 // soon as the server has said what it takes. A server that ends before that has ok false, and
-// the output says why.
+// the output says why. One that is told no addresses wants etcd's own ports, which another test
+// may have for a moment: it is waited for.
 func Take(t testing.TB, dir string, command, env []string) (taken Taken, output string, ok bool) {
+	t.Helper()
+	for patience := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		taken, output, ok = takeOnce(t, dir, command, env)
+		if ok || !strings.Contains(output, "address already in use") {
+			return taken, output, ok
+		}
+		if time.Now().After(patience) {
+			t.Fatalf("a server of this host has the ports 2379 and 2380, which this test needs:\n%s", output)
+		}
+	}
+}
+
+func takeOnce(t testing.TB, dir string, command, env []string) (taken Taken, output string, ok bool) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
 	cmd.Dir, cmd.Env = dir, append([]string{"PATH=/usr/bin:/bin"}, env...)
