@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,8 +30,9 @@ type Manifest struct {
 	Origin *Origin `json:"origin,omitempty"`
 	Capture
 	FinishedAt time.Time `json:"finishedAt"`
-	// Stored is the data object.
+	// Stored is the data object. Table is the seek table at the end of compressed bytes, before encryption.
 	Stored   Blob     `json:"stored"`
+	Table    *Blob    `json:"table,omitempty"`
 	Encoding Encoding `json:"encoding"`
 	// Companions is nil if no companion files were asked for. They are encoded as the data is.
 	Companions *Companions `json:"companions,omitempty"`
@@ -255,13 +257,7 @@ func (m *Manifest) Validate() error {
 	if len(m.Repository) < MinRepositoryID {
 		return fmt.Errorf("repository %q: want the id of one", m.Repository)
 	}
-	if m.Timeline == "" {
-		return errors.New("no timeline")
-	}
-	if err := CheckTimeline(m.Timeline); err != nil {
-		return err
-	}
-	if err := m.Origin.validate(); err != nil {
+	if err := cmp.Or(CheckTimeline(m.Timeline), m.Origin.validate()); err != nil {
 		return err
 	}
 	if m.FinishedAt.IsZero() {
@@ -275,6 +271,9 @@ func (m *Manifest) Validate() error {
 	}
 	if c := m.Encoding.Encryption; c != "" && c != "age" {
 		return fmt.Errorf("encryption %q is not known", c)
+	}
+	if (m.Table != nil) != (m.Encoding.Compression != "") {
+		return errors.New("compressed bytes have a seek table, and no others have")
 	}
 	if err := m.Companions.Validate(); err != nil {
 		return err

@@ -96,6 +96,7 @@ func encode(t *testing.T, plain []byte, o codec.Options) ([]byte, codec.Want) {
 		t.Errorf("plain checksum %+v of %d bytes", sum, len(plain))
 	}
 	w.Plain, w.Stored = backup.Blob{Bytes: int64(len(plain)), SHA256: sha256.Sum256(plain)}, blob
+	w.Table = e.Table()
 	return stored, w
 }
 

@@ -6,34 +6,31 @@ import (
 	"io"
 
 	"filippo.io/age"
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
-
-// maxWindow bounds the memory that a stored object can make a decoder use. The
-// window of our own objects is windowBytes; objects written by zstd's command
-// line at its default levels fit as well.
-const maxWindow = 32 << 20
 
 // ErrNoIdentity is returned for encrypted bytes that none of the given identities
 // can decrypt.
 var ErrNoIdentity = errors.New("no identity decrypts this snapshot")
 
 // Decoder yields the plain form of stored bytes. Read returns io.EOF only if both
-// ends had exactly the promised size and SHA-256.
+// ends had exactly the promised size and SHA-256, and the seek table told of
+// exactly the frames before it.
 type Decoder struct {
 	src    *source
-	r      io.Reader
-	zr     *zstd.Decoder
+	pieces *pieces
 	want   Want
-	plain  *behindMeter // nil after its sum was read
 	stored *meter
+	unread []byte
 	err    error
 }
 
 // Want holds the sizes and sums that the manifest promises of both ends.
-type Want struct{ Plain, Stored backup.Blob }
+type Want struct {
+	Plain, Stored backup.Blob
+	Table         *backup.Blob // of the seek table; nil if none is promised
+}
 
 // NewDecoder returns a reader of the plain form of src. It reads src to its end.
 // The error wraps [ErrNoIdentity] if ids cannot decrypt src, and
@@ -41,70 +38,100 @@ type Want struct{ Plain, Stored backup.Blob }
 func NewDecoder(src io.Reader, enc backup.Encoding, want Want, ids Identities) (*Decoder, error) {
 	d := &Decoder{want: want, stored: newMeter()}
 	d.src = &source{r: io.TeeReader(src, d.stored)}
-	d.r = d.src
+	r := io.Reader(d.src)
 	if enc.Encryption == "age" {
 		if len(ids) == 0 {
-			to := fmt.Sprintf("with the secret key of one of: %v", enc.Recipients)
-			return nil, backup.WithHints(fmt.Errorf("decrypt: %w: none was given", ErrNoIdentity),
-				"give --identity FILE (or BACKUPD_IDENTITY) "+to, "give verify.identity-files "+to)
+			return nil, noIdentity(enc)
 		}
-		r, err := age.Decrypt(d.r, ids...)
-		var mismatch *age.NoIdentityMatchError
-		if errors.As(err, &mismatch) {
-			return nil, backup.WithHint(fmt.Errorf("decrypt: %w", ErrNoIdentity),
-				"it was encrypted to: %v", enc.Recipients)
+		plain, err := age.Decrypt(r, ids...)
+		if err = wrongIdentity(err, enc); errors.Is(err, ErrNoIdentity) {
+			return nil, err
 		}
 		if err != nil {
 			return nil, d.explain("decrypt", err)
 		}
-		d.r = r
+		r = plain
 	}
-	if enc.Compression == "zstd" {
-		zr, err := zstd.NewReader(d.r, zstd.WithDecoderMaxWindow(maxWindow),
-			// Both ends have a SHA-256; the frame's own checksum would add nothing.
-			zstd.IgnoreChecksum(true), zstd.WithDecoderConcurrency(2))
-		if err != nil {
-			return nil, d.explain("decompress", err)
-		}
-		d.zr, d.r = zr, zr
+	cut, err := newCutter(r, enc.Compression, want)
+	if err != nil {
+		return nil, d.explain("decompress", err)
 	}
-	d.plain = newBehindMeter()
+	d.pieces = newPieces(cut)
 	return d, nil
+}
+
+func noIdentity(enc backup.Encoding) error {
+	to := fmt.Sprintf("with the secret key of one of: %v", enc.Recipients)
+	return backup.WithHints(fmt.Errorf("decrypt: %w: none was given", ErrNoIdentity),
+		"give --identity FILE (or BACKUPD_IDENTITY) "+to, "give verify.identity-files "+to)
+}
+
+// wrongIdentity is an error of age, with the keys that would have helped.
+func wrongIdentity(err error, enc backup.Encoding) error {
+	var mismatch *age.NoIdentityMatchError
+	if !errors.As(err, &mismatch) {
+		return err
+	}
+	return backup.WithHint(fmt.Errorf("decrypt: %w", ErrNoIdentity), "it was encrypted to: %v", enc.Recipients)
 }
 
 // Read yields plain bytes.
 func (d *Decoder) Read(p []byte) (int, error) {
-	if d.err != nil {
-		return 0, d.err
+	if err := d.fill(); err != nil {
+		return 0, err
 	}
-	n, err := d.r.Read(p)
-	_, _ = d.plain.Write(p[:n])
+	n := copy(p, d.unread)
+	d.unread = d.unread[n:]
+	return n, nil
+}
+
+// WriteTo writes all plain bytes to w, in large pieces and without a copy. It returns no error
+// only where Read would return io.EOF.
+func (d *Decoder) WriteTo(w io.Writer) (total int64, err error) {
+	for {
+		if err := d.fill(); err == io.EOF {
+			return total, nil
+		} else if err != nil {
+			return total, err
+		}
+		n, err := w.Write(d.unread)
+		total += int64(n)
+		d.unread = d.unread[n:]
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// fill waits for plain bytes, if none are left.
+func (d *Decoder) fill() error {
+	if len(d.unread) > 0 {
+		return nil
+	}
+	if d.err != nil {
+		return d.err
+	}
+	piece, err := d.pieces.next()
 	switch {
-	case d.plain.n > d.want.Plain.Bytes:
-		// This also stops a small object that decodes to a huge one.
-		d.err = d.explain("decode", fmt.Errorf("more than the %d plain bytes in the manifest", d.want.Plain.Bytes))
-		return 0, d.err
 	case err == io.EOF:
 		d.err = d.finish()
 	case err != nil:
 		d.err = d.explain("decode", err)
+	default:
+		d.unread = piece
 	}
-	if n > 0 {
-		return n, nil
-	}
-	return 0, d.err
+	return d.err
 }
 
 // finish reads the rest of src and compares both ends.
 func (d *Decoder) finish() error {
+	plain := d.pieces.close()
 	if _, err := io.Copy(io.Discard, d.src); err != nil {
 		return d.explain("decode", err)
 	}
 	if err := Compare("stored object", d.stored.blob(), d.want.Stored); err != nil {
 		return err
 	}
-	plain := d.plain.close()
-	d.plain = nil
 	if err := Compare("snapshot", plain, d.want.Plain); err != nil {
 		return err
 	}
@@ -133,8 +160,8 @@ func (d *Decoder) Stored() backup.Blob { return d.stored.blob() }
 // the rest of the source, because the sum says more than a decoder can: whether
 // the object was cut, was changed or is another one.
 func (d *Decoder) explain(verb string, err error) error {
-	if d.zr != nil {
-		d.zr.Close() // it reads ahead
+	if d.pieces != nil {
+		d.pieces.close() // it reads ahead
 	}
 	if d.src.err != nil {
 		return fmt.Errorf("%s: %w", verb, d.src.err)
@@ -163,15 +190,10 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close releases the decoder; it does not close the source.
+// Close releases the decoder; it does not close the source, and waits for a Read of it.
 func (d *Decoder) Close() error {
-	if d.zr != nil {
-		d.zr.Close()
-	}
-	if d.plain != nil {
-		d.plain.close()
-		d.plain = nil
-	}
+	d.pieces.close()
+	d.unread = nil
 	if d.err == nil {
 		d.err = errors.New("decoder is closed")
 	}

@@ -249,6 +249,9 @@ func stored(t *testing.T, s *mem.Store, a *companion.Archive, o codec.Options) *
 			Cluster: "prod", StartedAt: at, Members: []backup.Member{{ID: 1}}, Revision: 5, Plain: blob,
 		},
 	}
+	if o.Compress != codec.None {
+		m.Table = &blob
+	}
 	if err := a.Store(t.Context(), data(s), m.FilesKey(), o); err != nil {
 		t.Fatal(err)
 	}

@@ -214,6 +214,7 @@ func stored(t testing.TB, f *fixture) ([]byte, *backup.Manifest) {
 		}}
 	m.Plain = backup.Blob{Bytes: int64(len(plain)), SHA256: sha256.Sum256(plain)}
 	_, m.Stored = enc.Sums()
+	m.Table = enc.Table()
 	return object, m
 }
 

@@ -103,6 +103,16 @@ func TestMutations(t *testing.T) {
 			}
 		})
 	}
+	testserver.Fill(t, real.Client(t), testserver.FillOptions{Keys: 20, ValueBytes: 90 << 10, Prefix: "large"})
+	for name, options := range map[string]codec.Options{
+		"frames": {Compress: codec.Zstd}, "frames-age": encryptTo(t, id.Recipient().String()),
+	} {
+		t.Run(name, func(t *testing.T) {
+			taker := newTaker(t, source, file.New(folder))
+			taker.cluster, taker.Codec = name, options
+			total += testFrames(t, taker, folder, id)
+		})
+	}
 	t.Logf("%d mutations", total)
 	if total < rounds.Of(500) {
 		t.Error("too few")

@@ -100,7 +100,7 @@ func Open(
 	if err != nil {
 		return nil, err
 	}
-	dec, err := codec.NewDecoder(src, m.Encoding, codec.Want{Plain: m.Plain, Stored: m.Stored}, ids)
+	dec, err := codec.NewDecoder(src, m.Encoding, codec.Want{Plain: m.Plain, Stored: m.Stored, Table: m.Table}, ids)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", m.DataKey(), err), src.Close())
 	}
@@ -109,6 +109,9 @@ func Open(
 
 // Read yields plain bytes.
 func (r *Content) Read(p []byte) (int, error) { return r.dec.Read(p) }
+
+// WriteTo writes all plain bytes in large pieces.
+func (r *Content) WriteTo(w io.Writer) (int64, error) { return r.dec.WriteTo(w) }
 
 // Close ends the download.
 func (r *Content) Close() error { return errors.Join(r.src.Close(), r.dec.Close()) }

@@ -203,7 +203,7 @@ func complete(
 	}
 	return &backup.Manifest{
 		Format: backup.ManifestFormat, ID: stored.name.WithRevision(c.Revision), Capture: c,
-		FinishedAt: time.Now().UTC(), Stored: stored.stored, Encoding: stored.encoding,
+		FinishedAt: time.Now().UTC(), Stored: stored.stored, Table: stored.table, Encoding: stored.encoding,
 	}, nil
 }
 

@@ -36,6 +36,7 @@ type storedData struct {
 	key      string
 	plain    backup.Checksum // of what was read from the spool
 	stored   backup.Blob
+	table    *backup.Blob
 	encoding backup.Encoding
 }
 
@@ -64,6 +65,7 @@ func (s storer) store(ctx context.Context, src *spool.Reader) (storedData, error
 	}
 	report() // the store had its last bytes to do after they were read here
 	out.plain, out.stored = enc.Sums()
+	out.table = enc.Table()
 	// Nothing that cannot be read back is called a backup.
 	if err := s.to.Data().ReadBack(ctx, out.key, out.stored, s.progress); err != nil {
 		s.to.Data().Discard(ctx, out.key)

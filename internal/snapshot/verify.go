@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"reflect"
 	"slices"
@@ -179,7 +178,7 @@ func (v *Verifier) fullBy(ctx context.Context, m *backup.Manifest, file *spool.F
 	if err != nil {
 		return v.diagnose(ctx, m, err)
 	}
-	_, err = io.CopyBuffer(file, struct{ io.Reader }{r}, make([]byte, 256<<10))
+	_, err = r.WriteTo(file)
 	if err = errors.Join(err, r.Close()); err != nil {
 		return v.diagnose(ctx, m, err)
 	}

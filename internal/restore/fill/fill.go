@@ -21,17 +21,14 @@ const flushEvery = 32 << 20
 
 // File writes the first size bytes of stream to f, which is new and empty. It also
 // reads the trailer bytes that must follow, because the reader may verify at its
-// end. It allocates the space first, and writes while it reads on.
+// end. It allocates the space first, and writes while it reads on. A stream that is an
+// [io.WriterTo] works ahead by itself, and its bytes are written without a copy.
 func File(ctx context.Context, f *os.File, stream io.Reader, size, trailer int64) error {
 	if err := fileutil.Preallocate(f, size, true); err != nil {
 		return fmt.Errorf("allocate %d bytes for the database: %w", size, err)
 	}
 	head := &headWriter{f: f, size: size}
-	w := behind.NewWriter(head.write)
-	n, err := w.ReadFrom(Cancellable(ctx, stream))
-	if closed := w.Close(); err == nil {
-		err = closed
-	}
+	n, err := pass(ctx, stream, head.write)
 	if err != nil {
 		return err
 	}
@@ -39,6 +36,33 @@ func File(ctx context.Context, f *os.File, stream io.Reader, size, trailer int64
 		return backup.Corruptf("the source ended after %d bytes of %d", n, size+trailer)
 	}
 	return nil
+}
+
+// pass hands all bytes of stream to write and returns how many there were.
+func pass(ctx context.Context, stream io.Reader, write func(p []byte) error) (n int64, err error) {
+	if ahead, ok := stream.(io.WriterTo); ok {
+		return ahead.WriteTo(writer(func(p []byte) error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return write(p)
+		}))
+	}
+	w := behind.NewWriter(write)
+	n, err = w.ReadFrom(Cancellable(ctx, stream))
+	if closed := w.Close(); err == nil {
+		err = closed
+	}
+	return n, err
+}
+
+type writer func(p []byte) error
+
+func (w writer) Write(p []byte) (int, error) {
+	if err := w(p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // headWriter writes the first size bytes to a file and drops the rest.
