@@ -9,6 +9,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/etcddb/trailer"
 )
 
 // explainFile says of a file that is no whole database what it is, and what to do.
@@ -26,7 +27,7 @@ func explainFile(path, name string, err error) error {
 	switch {
 	case ferr != nil:
 		return errors.Join(err, ferr)
-	case form == nil && errors.Is(err, etcddb.ErrNoTrailer):
+	case form == nil && errors.Is(err, trailer.ErrNone):
 		return backup.WithHint(broken, "%s", lostEnd)
 	case form == nil:
 		return withHints(err, lostEnd)

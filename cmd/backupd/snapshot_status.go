@@ -14,6 +14,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/etcddb/trailer"
 )
 
 func newSnapshotStatusCommand(a *app) *cobra.Command {
@@ -73,8 +74,8 @@ type fileStatus struct {
 }
 
 func runSnapshotStatus(ctx context.Context, a *app, path string) error {
-	err := etcddb.VerifyTrailer(ctx, path, nil)
-	hasTrailer := !errors.Is(err, etcddb.ErrNoTrailer)
+	err := trailer.Verify(ctx, path, nil)
+	hasTrailer := !errors.Is(err, trailer.ErrNone)
 	if err != nil && hasTrailer {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/etcddb/trailer"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 	"github.com/etcd-backupd/backupd/internal/testserver/rounds"
 )
@@ -86,7 +87,7 @@ func TestInspect_Mutations(t *testing.T) {
 			continue
 		}
 		must(t, os.WriteFile(path, m.data, 0o600))
-		if err := etcddb.VerifyTrailer(t.Context(), path, nil); !errors.Is(err, backup.ErrCorrupt) {
+		if err := trailer.Verify(t.Context(), path, nil); !errors.Is(err, backup.ErrCorrupt) {
 			t.Errorf("%s: VerifyTrailer: %v", m.name, err)
 		}
 		got, err := etcddb.Inspect(t.Context(), path)

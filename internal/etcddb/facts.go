@@ -97,7 +97,7 @@ type Facts struct {
 // An error about a defect names its place and wraps [backup.ErrCorrupt]. When ctx
 // ends the child is killed.
 //
-// Inspect does not look at the SHA-256 trailer; see [VerifyTrailer].
+// Inspect does not look at the SHA-256 trailer; see the package trailer.
 func Inspect(ctx context.Context, path string) (*Facts, error) {
 	resp, err := examine(ctx, path, request{Op: opInspect})
 	if err != nil {

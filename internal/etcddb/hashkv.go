@@ -25,9 +25,9 @@ const keyBucket = "key"
 
 // keepSet selects the records up to the compact revision that take part in a hash.
 type keepSet struct {
-	old     uint64 // number of records up to the compact revision
-	kept    uint64 // number of them that take part
-	dropped bitmap // those of them that do not take part, newest first
+	old     uint64        // number of records up to the compact revision
+	kept    uint64        // number of them that take part
+	dropped keyset.Bitmap // those of them that do not take part, newest first
 }
 
 // newKeepSet decides for every record up to compact as of revision rev.
@@ -60,7 +60,7 @@ func keptOf(im *image, b *bucket, rev, compact int64, atOnce int) (k *keepSet, a
 		}
 		todo, alive = append(rest, todo[1:]...), alive || some
 	}
-	k.kept = k.old - k.dropped.count()
+	k.kept = k.old - k.dropped.Count()
 	return k, alive, nil
 }
 
@@ -92,7 +92,7 @@ func (k *keepSet) read(
 			alive = alive || !drop
 		}
 		if rk.main <= compact {
-			k.dropped.push(k.old, drop)
+			k.dropped.Push(k.old, drop)
 			k.old++
 		}
 		return nil
@@ -101,7 +101,7 @@ func (k *keepSet) read(
 }
 
 // keeps reports whether the n-th record from the beginning takes part.
-func (k *keepSet) keeps(n uint64) bool { return !k.dropped.has(k.old - 1 - n) }
+func (k *keepSet) keeps(n uint64) bool { return !k.dropped.Has(k.old - 1 - n) }
 
 // hashAt computes the HashKV for any compact revision, finished or not.
 func hashAt(im *image, b *bucket, rev, compact int64) (backup.HashKV, error) {

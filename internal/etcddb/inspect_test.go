@@ -15,6 +15,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/etcddb/trailer"
 )
 
 // TestInspect_Defects makes one defect each in a database whose pages are in
@@ -112,7 +113,7 @@ func TestInspect_ReadOnly(t *testing.T) {
 
 	_, err = etcddb.Inspect(t.Context(), path)
 	must(t, err)
-	must(t, etcddb.VerifyTrailer(t.Context(), path, nil))
+	must(t, trailer.Verify(t.Context(), path, nil))
 	after, err := os.ReadFile(path)
 	must(t, err)
 	info, err := os.Stat(path)
@@ -190,7 +191,7 @@ func TestInspect_MemberFile(t *testing.T) {
 		frame.PageBytes != want.PageBytes {
 		t.Errorf("frame %+v of a database of %d bytes", frame, want.DatabaseBytes)
 	}
-	if err := etcddb.VerifyTrailer(t.Context(), path, nil); !errors.Is(err, etcddb.ErrNoTrailer) ||
+	if err := trailer.Verify(t.Context(), path, nil); !errors.Is(err, trailer.ErrNone) ||
 		!errors.Is(err, backup.ErrCorrupt) {
 		t.Errorf("VerifyTrailer: %v, want ErrNoTrailer", err)
 	}
@@ -209,7 +210,7 @@ func TestVerifyTrailer(t *testing.T) {
 		t.Errorf("frame of a snapshot: %+v", frame)
 	}
 	var last int64
-	must(t, etcddb.VerifyTrailer(t.Context(), path, func(n int64) { last = n }))
+	must(t, trailer.Verify(t.Context(), path, func(n int64) { last = n }))
 	if last != frame.DatabaseBytes {
 		t.Errorf("progress ended at %d of %d bytes", last, frame.DatabaseBytes)
 	}
@@ -217,7 +218,7 @@ func TestVerifyTrailer(t *testing.T) {
 	must(t, err)
 	data[len(data)/2] ^= 4
 	must(t, os.WriteFile(path, data, 0o600))
-	err = etcddb.VerifyTrailer(t.Context(), path, nil)
+	err = trailer.Verify(t.Context(), path, nil)
 	var expected, got string
 	if !errors.Is(err, backup.ErrCorrupt) || !strings.Contains(err.Error(), "expected sha256 ") {
 		t.Fatalf("error %v, want ErrCorrupt that names both sums", err)
@@ -230,7 +231,7 @@ func TestVerifyTrailer(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := etcddb.VerifyTrailer(ctx, path, nil); !errors.Is(err, context.Canceled) {
+	if err := trailer.Verify(ctx, path, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want context.Canceled", err)
 	}
 }

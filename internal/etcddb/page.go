@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"math/bits"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
@@ -199,26 +198,3 @@ func (p *page) element(i int) element {
 
 // clip shortens a key for a message: keys can be as long as a page.
 func clip(b []byte) []byte { return b[:min(len(b), 40)] }
-
-// bitmap is a set of small numbers.
-type bitmap []uint64
-
-func newBitmap(n uint64) bitmap    { return make(bitmap, (n+63)/64) }
-func (b bitmap) has(i uint64) bool { return b[i/64]&(1<<(i%64)) != 0 }
-func (b bitmap) set(i uint64)      { b[i/64] |= 1 << (i % 64) }
-func (b bitmap) count() (n uint64) {
-	for _, word := range b {
-		n += uint64(bits.OnesCount64(word))
-	}
-	return n
-}
-
-// push sets bit i to v, unless it is set. It may be one more than there are.
-func (b *bitmap) push(i uint64, v bool) {
-	if i/64 == uint64(len(*b)) {
-		*b = append(*b, 0)
-	}
-	if v {
-		b.set(i)
-	}
-}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/etcddb/trailer"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
 
@@ -80,7 +81,7 @@ func sameAsEtcdutl(t testing.TB, version, path string, f *etcddb.Facts) {
 func inspectLive(t testing.TB, c *testserver.Cluster) (string, *etcddb.Facts) {
 	t.Helper()
 	path := download(t, c.Client(t))
-	must(t, etcddb.VerifyTrailer(t.Context(), path, nil))
+	must(t, trailer.Verify(t.Context(), path, nil))
 	f, err := etcddb.Inspect(t.Context(), path)
 	must(t, err)
 	sameAsEtcdutl(t, c.Version, path, f)

@@ -43,8 +43,8 @@ func inspect(im *image) (*Facts, error) {
 		return nil, err
 	}
 	w := newWalker(im, ascending)
-	w.seen.set(0)
-	w.seen.set(1)
+	w.seen.Set(0)
+	w.seen.Set(1)
 	all, err := w.buckets()
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func inspect(im *image) (*Facts, error) {
 		return nil, backup.Corruptf("%w", err)
 	}
 	s.facts.setContents(&s.small)
-	s.facts.BytesInUse = int64(w.seen.count()) * int64(im.pageBytes)
+	s.facts.BytesInUse = int64(w.seen.Count()) * int64(im.pageBytes)
 	if err := w.checkFreelist(); err != nil {
 		return nil, err
 	}

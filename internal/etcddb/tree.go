@@ -1,11 +1,13 @@
 package etcddb
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/etcddb/keyset"
 )
 
 // maxDepth is far above the depth of any B+tree with at least two entries a page
@@ -35,13 +37,14 @@ type bucket struct {
 // defect, so a loop of pages cannot hold it.
 type walker struct {
 	im    *image
-	seen  bitmap
+	seen  keyset.Bitmap
 	order direction
+	from  []byte // pages whose keys are all smaller are not read
 	visit func(e *element) error
 }
 
 func newWalker(im *image, order direction) *walker {
-	return &walker{im: im, seen: newBitmap(im.pages), order: order}
+	return &walker{im: im, seen: keyset.NewBitmap(im.pages), order: order}
 }
 
 // bucket calls visit for every entry of b.
@@ -92,10 +95,10 @@ func (w *walker) tree(id uint64, low, high []byte, depth int) error {
 // reach marks the page and its overflow pages as used. None may be marked before.
 func (w *walker) reach(p *page) error {
 	for id := p.id; id < p.id+p.span; id++ {
-		if w.seen.has(id) {
+		if w.seen.Has(id) {
 			return backup.Corruptf("page %d: in use twice", id)
 		}
-		w.seen.set(id)
+		w.seen.Set(id)
 	}
 	return nil
 }
@@ -112,6 +115,9 @@ func (w *walker) branch(p *page, low, high []byte, depth int) error {
 		e, end := p.element(i), high
 		if i+1 < p.count {
 			end = p.element(i + 1).key
+		}
+		if end != nil && bytes.Compare(end, w.from) <= 0 {
+			continue
 		}
 		if err := w.tree(e.child, e.key, end, depth+1); err != nil {
 			return err
@@ -194,13 +200,13 @@ func (w *walker) checkFreelist() error {
 	}
 	for i := range count {
 		id := binary.NativeEndian.Uint64(ids[i*8:])
-		if id < 2 || id >= w.im.pages || w.seen.has(id) {
+		if id < 2 || id >= w.im.pages || w.seen.Has(id) {
 			return backup.Corruptf("free list: page %d is in use, listed twice or outside of the file", id)
 		}
-		w.seen.set(id)
+		w.seen.Set(id)
 	}
 	for id := uint64(2); id < w.im.pages; id++ {
-		if !w.seen.has(id) {
+		if !w.seen.Has(id) {
 			return backup.Corruptf("page %d: neither in use nor in the free list", id)
 		}
 	}

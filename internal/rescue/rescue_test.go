@@ -20,6 +20,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/etcddb/trailer"
 	"github.com/etcd-backupd/backupd/internal/rescue"
 	"github.com/etcd-backupd/backupd/internal/testserver"
 )
@@ -240,7 +241,7 @@ func sameMembers(t testing.TB, c *testserver.Cluster, got []backup.Member) {
 func TestRun_File(t *testing.T) {
 	all := survivors(t)
 	out, path := rescued(t, rescue.Drop, all[0])
-	must(t, etcddb.VerifyTrailer(t.Context(), path, nil))
+	must(t, trailer.Verify(t.Context(), path, nil))
 	facts, err := etcddb.Inspect(t.Context(), path)
 	must(t, err)
 	if facts.HashKV != out.HashKV || facts.ConsistentIndex != out.RaftIndex || !facts.AuthEnabled || facts.Users != 2 ||

@@ -14,6 +14,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/etcddb"
+	"github.com/etcd-backupd/backupd/internal/etcddb/trailer"
 	"github.com/etcd-backupd/backupd/internal/restore/fill"
 )
 
@@ -161,12 +162,12 @@ func withTrailer(sum hash.Hash) backup.Digest {
 func verifyTrailer(
 	ctx context.Context, path string, size int64, progress func(done, total int64),
 ) (backup.Digest, error) {
-	sum, err := etcddb.VerifiedSum(ctx, path, func(n int64) {
+	sum, err := trailer.Sum(ctx, path, func(n int64) {
 		if progress != nil {
 			progress(n, size)
 		}
 	})
-	if errors.Is(err, etcddb.ErrNoTrailer) {
+	if errors.Is(err, trailer.ErrNone) {
 		return sum, backup.WithHint(fmt.Errorf("snapshot missing hash but --skip-hash-check=false: %w", err),
 			"a snapshot ends in a SHA-256 of 32 bytes; "+
 				"a file copied from a data directory has none and needs --skip-hash-check")
