@@ -75,22 +75,30 @@ func (d Data) readBack(ctx context.Context, key string, want backup.Blob, progre
 func (d Data) Open(
 	ctx context.Context, key string, want backup.Blob, progress func(done, total int64),
 ) (io.ReadCloser, error) {
+	obj, err := d.find(ctx, key, want)
+	if err != nil {
+		return nil, err
+	}
+	return storage.Counted(storage.Download(ctx, d.store, obj), obj.Size, progress), nil
+}
+
+// OpenAt returns a reader of any part of stored bytes. Its errors are those of [Data.Open].
+func (d Data) OpenAt(ctx context.Context, key string, want backup.Blob) (io.ReaderAt, error) {
+	obj, err := d.find(ctx, key, want)
+	return storage.ReaderAt(ctx, d.store, obj), err
+}
+
+// find looks for an object that must be there and have the size of want.
+func (d Data) find(ctx context.Context, key string, want backup.Blob) (storage.Object, error) {
 	obj, err := d.store.Stat(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &backup.DefectError{Kind: backup.DataMissing, Key: key,
+		return obj, &backup.DefectError{Kind: backup.DataMissing, Key: key,
 			Err: backup.Corruptf("the manifest's data object is not there")}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look for %s: %w", key, err)
+		return obj, fmt.Errorf("look for %s: %w", key, err)
 	}
-	if err := compareSize(obj, want); err != nil {
-		return nil, err
-	}
-	r := storage.Download(ctx, d.store, obj)
-	if progress == nil {
-		return r, nil
-	}
-	return &counted{ReadCloser: r, total: obj.Size, report: progress}, nil
+	return obj, compareSize(obj, want)
 }
 
 // compareSize reports whether an object has another size than it should.
@@ -99,20 +107,6 @@ func compareSize(obj storage.Object, want backup.Blob) error {
 		return &backup.DefectError{Kind: backup.Truncated, Key: obj.Key, Err: err}
 	}
 	return nil
-}
-
-// counted reports how much was read.
-type counted struct {
-	io.ReadCloser
-	done, total int64
-	report      func(done, total int64)
-}
-
-func (c *counted) Read(p []byte) (int, error) {
-	n, err := c.ReadCloser.Read(p)
-	c.done += int64(n)
-	c.report(c.done, c.total)
-	return n, err
 }
 
 // Sum reads a whole data object as it is now, whatever its manifest says.

@@ -115,3 +115,20 @@ func (r *Content) WriteTo(w io.Writer) (int64, error) { return r.dec.WriteTo(w) 
 
 // Close ends the download.
 func (r *Content) Close() error { return errors.Join(r.src.Close(), r.dec.Close()) }
+
+// OpenAt returns a reader of any part of a snapshot's plain bytes: see [codec.ReaderAt], and for what
+// proves them docs/format.md. It must be closed.
+func OpenAt(
+	ctx context.Context, in *repository.Cluster, m *backup.Manifest, ids codec.Identities,
+) (*codec.ReaderAt, error) {
+	src, err := in.Data().OpenAt(ctx, m.DataKey(), m.Stored)
+	if err != nil {
+		return nil, err
+	}
+	want := codec.Want{Plain: m.Plain, Stored: m.Stored, Table: m.Table}
+	r, err := codec.NewReaderAt(src, m.Encoding, want, ids)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", m.DataKey(), err)
+	}
+	return r, nil
+}

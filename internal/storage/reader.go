@@ -75,3 +75,24 @@ func (e *exactReader) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// Counted returns r, which then reports how much of its total bytes was read. report may be nil.
+func Counted(r io.ReadCloser, total int64, report func(done, total int64)) io.ReadCloser {
+	if report == nil {
+		return r
+	}
+	return &counted{ReadCloser: r, total: total, report: report}
+}
+
+type counted struct {
+	io.ReadCloser
+	done, total int64
+	report      func(done, total int64)
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	c.done += int64(n)
+	c.report(c.done, c.total)
+	return n, err
+}
