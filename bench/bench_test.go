@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,13 +21,21 @@ type world struct {
 	dir     string
 	cluster *testserver.Cluster
 	env     []string
+	extra   []string // environment of backupd alone
 	s3      *testserver.S3
 	tools   map[string]string
 }
 
-func newWorld(b *testing.B) *world { return newWorldOf(b, 1) }
+// dataSets are how many containers an object has: see [object].
+var dataSets = []struct {
+	name       string
+	containers int
+}{{"Seventh", 4}, {"Third", 0}}
 
-func newWorldOf(b *testing.B, members int) *world {
+func newWorldOf(b *testing.B, members int) *world { return newWorldWith(b, members, 4) }
+
+// mebibytes is how large the database is.
+func mebibytes(b *testing.B) int {
 	b.Helper()
 	mib := 1024
 	if s := os.Getenv("BACKUPD_BENCH_MIB"); s != "" {
@@ -35,6 +44,11 @@ func newWorldOf(b *testing.B, members int) *world {
 			b.Fatal(err)
 		}
 	}
+	return mib
+}
+
+func newWorldWith(b *testing.B, members, containers int) *world {
+	b.Helper()
 	w := &world{dir: b.TempDir(), tools: map[string]string{}}
 	for _, name := range []string{"etcdctl", "etcdutl"} {
 		w.tools[name] = testserver.Binary(b, "3.7", name)
@@ -42,6 +56,7 @@ func newWorldOf(b *testing.B, members int) *world {
 	w.tools["backupd"] = filepath.Join(w.dir, "backupd")
 	run(b, nil, "go", "build", "-o", w.tools["backupd"], "../cmd/backupd")
 	testserver.Tool(b, "zstd", "zstd")
+	testserver.Tool(b, "age", "age")
 	testserver.Tool(b, "curl", "curl")
 	w.cluster = testserver.StartCluster(b, testserver.Options{Version: "3.7", Size: members,
 		Args: []string{"--quota-backend-bytes", strconv.Itoa(16 << 30)}})
@@ -52,7 +67,7 @@ func newWorldOf(b *testing.B, members int) *world {
 	if err := os.Mkdir(w.spool(), 0o700); err != nil {
 		b.Fatal(err)
 	}
-	fill(b, w.cluster.Client(b), mib)
+	fill(b, w.cluster.Client(b), mebibytes(b), containers)
 	return w
 }
 
@@ -70,25 +85,40 @@ func run(b *testing.B, env []string, name string, args ...string) string {
 	return string(out)
 }
 
-// script runs the shell pipeline that backupd replaces.
-func (w *world) script(b *testing.B, body string) time.Duration {
+// script runs the shell pipeline that backupd replaces. It returns how long that took, and the CPU
+// time of its processes.
+func (w *world) script(b *testing.B, body string) side {
 	b.Helper()
 	body = strings.NewReplacer("etcdctl ", w.tools["etcdctl"]+" ", "etcdutl ", w.tools["etcdutl"]+" ",
 		"CURL", fmt.Sprintf("curl -sS --fail -H x-amz-content-sha256:UNSIGNED-PAYLOAD "+
 			"--aws-sigv4 aws:amz:%s:s3 --user %s:%s", w.s3.Region, w.s3.AccessKey, w.s3.SecretKey),
 		"URL", w.s3.Endpoint+"/"+w.s3.Bucket).Replace(body)
+	syscall.Sync()
+	cmd := exec.Command("bash", "-euo", "pipefail", "-c", "cd "+w.dir+"\n"+body)
+	cmd.Env = w.env
 	start := time.Now()
-	run(b, w.env, "bash", "-euc", "cd "+w.dir+"\n"+body)
-	return time.Since(start)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		b.Fatalf("%s: %v\n%s", body, err, out)
+	}
+	return side{time.Since(start), cpuOf(cmd)}
 }
 
-// backupd runs one command and returns how long it took and the most anonymous
+// side is what one side of a comparison took.
+type side struct{ wall, cpu time.Duration }
+
+// cpuOf is the CPU time of a command that has ended, and of the processes that it has waited for.
+func cpuOf(cmd *exec.Cmd) time.Duration {
+	return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+}
+
+// backupd runs one command and returns what it took, and the most anonymous
 // memory that it and its children had at any one moment, in MiB.
-func (w *world) backupd(b *testing.B, args ...string) (time.Duration, result) {
+func (w *world) backupd(b *testing.B, args ...string) (side, result) {
 	b.Helper()
+	syscall.Sync()
 	cmd := exec.Command(w.tools["backupd"], args...)
 	cmd.Dir = w.dir
-	cmd.Env = w.env
+	cmd.Env = append(w.env, w.extra...)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	start := time.Now()
@@ -124,7 +154,7 @@ func (w *world) backupd(b *testing.B, args ...string) (time.Duration, result) {
 	if err != nil {
 		b.Fatalf("backupd %s: %v\n%s", strings.Join(args, " "), err, &out)
 	}
-	return took, r
+	return side{took, cpuOf(cmd)}, r
 }
 
 // result is what a run of backupd took besides time; memory in KiB of RssAnon.
@@ -178,65 +208,37 @@ func median(d []time.Duration) time.Duration {
 	return d[len(d)/2]
 }
 
-// report prints both sides' medians and their ratio.
-func report(b *testing.B, ours, theirs []time.Duration, peak result) {
+// comparison collects both sides of several rounds.
+type comparison struct {
+	ours, theirs, ourCPU, theirCPU, etcdCPU []time.Duration
+	peak                                    result
+}
+
+func (c *comparison) add(ours, theirs side, r result) {
+	c.ours, c.theirs = append(c.ours, ours.wall), append(c.theirs, theirs.wall)
+	c.ourCPU, c.theirCPU = append(c.ourCPU, ours.cpu), append(c.theirCPU, theirs.cpu)
+	p := &c.peak
+	p.own, p.child, p.spool = max(p.own, r.own), max(p.child, r.child), max(p.spool, r.spool)
+}
+
+// report prints both sides' medians and their ratios, and how loaded the machine was.
+func (c *comparison) report(b *testing.B) {
 	b.Helper()
-	b.ReportMetric(median(ours).Seconds(), "backupd-s")
-	b.ReportMetric(median(theirs).Seconds(), "script-s")
-	b.ReportMetric(median(ours).Seconds()/median(theirs).Seconds(), "ratio")
-	b.ReportMetric(float64(peak.own)/1024, "RssAnon-MiB")
-	b.ReportMetric(float64(peak.child)/1024, "child-RssAnon-MiB")
-	b.ReportMetric(float64(peak.spool)/(1<<20), "spool-MiB")
+	b.ReportMetric(median(c.ours).Seconds(), "backupd-s")
+	b.ReportMetric(median(c.theirs).Seconds(), "script-s")
+	b.ReportMetric(median(c.ours).Seconds()/median(c.theirs).Seconds(), "ratio")
+	b.ReportMetric(median(c.ourCPU).Seconds(), "backupd-cpu-s")
+	b.ReportMetric(median(c.theirCPU).Seconds(), "script-cpu-s")
+	b.ReportMetric(median(c.ourCPU).Seconds()/median(c.theirCPU).Seconds(), "cpu-ratio")
+	if len(c.etcdCPU) > 0 {
+		b.ReportMetric(median(c.etcdCPU).Seconds(), "etcd-cpu-s")
+	}
+	b.ReportMetric(float64(c.peak.own)/1024, "RssAnon-MiB")
+	b.ReportMetric(float64(c.peak.child)/1024, "child-RssAnon-MiB")
+	b.ReportMetric(float64(c.peak.spool)/(1<<20), "spool-MiB")
+	if raw, err := os.ReadFile("/proc/loadavg"); err == nil {
+		load, _ := strconv.ParseFloat(strings.Fields(string(raw))[0], 64)
+		b.ReportMetric(load, "load")
+	}
 	b.ReportMetric(0, "ns/op")
-	b.Logf("backupd %v, script %v", ours, theirs)
-}
-
-func (r *result) add(o result) {
-	r.own, r.child, r.spool = max(r.own, o.own), max(r.child, o.child), max(r.spool, o.spool)
-}
-
-func BenchmarkAll(b *testing.B) {
-	w := newWorld(b)
-	b.Run("Backup", w.benchBackup)
-	b.Run("Restore", w.benchRestore)
-}
-
-func (w *world) benchBackup(b *testing.B) {
-	var ours, theirs []time.Duration
-	var peak result
-	w.backupd(b, "init")
-	for b.Loop() {
-		theirs = append(theirs, w.script(b, `
-etcdctl snapshot save s.db
-etcdutl snapshot status s.db
-zstd -1 -q -f s.db -o s.db.zst
-CURL -T s.db.zst URL/script/s.db.zst
-rm s.db s.db.zst`))
-		d, r := w.backupd(b, "backup")
-		ours = append(ours, d)
-		peak.add(r)
-	}
-	report(b, ours, theirs, peak)
-}
-
-func (w *world) benchRestore(b *testing.B) {
-	flags := "--name default --initial-cluster default=http://127.0.0.1:1 " +
-		"--initial-advertise-peer-urls http://127.0.0.1:1"
-	var ours, theirs []time.Duration
-	var peak result
-	for b.Loop() {
-		theirs = append(theirs, w.script(b, `
-CURL -o r.db.zst URL/script/s.db.zst
-zstd -d -q -f r.db.zst -o r.db
-etcdutl snapshot restore r.db --data-dir script.etcd `+flags))
-		d, r := w.backupd(b, append(strings.Fields("restore latest --bump-revision 0 --data-dir backupd.etcd"),
-			strings.Fields(flags)...)...)
-		ours = append(ours, d)
-		peak.add(r)
-		b.StopTimer()
-		run(b, nil, "rm", "-rf", filepath.Join(w.dir, "script.etcd"), filepath.Join(w.dir, "backupd.etcd"),
-			filepath.Join(w.dir, "r.db"), filepath.Join(w.dir, "r.db.zst"))
-		b.StartTimer()
-	}
-	report(b, ours, theirs, peak)
 }

@@ -13,8 +13,8 @@ import (
 
 // object makes something like a Kubernetes pod as the API server stores it:
 // names and labels that repeat, hashes and ids that do not. zstd -1 makes about
-// a seventh of it.
-func object(r *rand.Rand, n int) (key, value string) {
+// a seventh of it with four containers, and about 0.3 of a database of those with none.
+func object(r *rand.Rand, n, containers int) (key, value string) {
 	ns, app := n%50, n%400
 	id := fmt.Sprintf("%08x-%04x-4%03x-a%03x-%012x", r.Uint32(), r.Uint32N(1<<16), r.Uint32N(1<<12), r.Uint32N(1<<12),
 		r.Uint64N(1<<48))
@@ -30,7 +30,7 @@ func object(r *rand.Rand, n int) (key, value string) {
 		`"topology.kubernetes.io/zone":"eu-central-1%c"},"annotations":{"checksum/config":"%s"}},`,
 		app, id[:13], ns, id, 1+r.IntN(28), r.IntN(24), r.IntN(60), r.IntN(60), app, r.Uint32(), 'a'+rune(r.IntN(3)),
 		base64.StdEncoding.EncodeToString(noise))
-	for c := range 4 {
+	for c := range containers {
 		value += fmt.Sprintf(`"container-%d":{"name":"c%d","image":"registry.example.com/team-%d/app-%d@sha256:%x",`+
 			`"ports":[{"containerPort":%d,"protocol":"TCP"}],"env":[{"name":"POD_IP",`+
 			`"valueFrom":{"fieldRef":{"fieldPath":"status.podIP"}}},{"name":"DATABASE_URL",`+
@@ -51,7 +51,7 @@ func object(r *rand.Rand, n int) (key, value string) {
 }
 
 // fill writes objects until the database has about mib mebibytes.
-func fill(b *testing.B, cl *clientv3.Client, mib int) {
+func fill(b *testing.B, cl *clientv3.Client, mib, containers int) {
 	b.Helper()
 	const perTxn, writers = 64, 8
 	r := rand.New(rand.NewPCG(7, 7))
@@ -71,7 +71,7 @@ func fill(b *testing.B, cl *clientv3.Client, mib int) {
 	for n := 0; written < mib<<20 && !b.Failed(); {
 		var ops []clientv3.Op
 		for range perTxn {
-			k, v := object(r, n)
+			k, v := object(r, n, containers)
 			ops = append(ops, clientv3.OpPut(k, v))
 			written += len(k) + len(v)
 			n++
