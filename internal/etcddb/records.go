@@ -13,14 +13,21 @@ import (
 // maxPiece bounds a page with its overflow pages: far more than a record that etcd takes.
 const maxPiece = 64 << 20
 
+// keptBytes bounds the memory for pages with pointers.
+const keptBytes = 16 << 20
+
 // paged is a database of which a reader yields any part. Nothing is mapped: what is damaged is an
 // error, and cannot end the process.
 type paged struct {
 	r         io.ReaderAt
 	pageBytes uint64
+	kept      map[uint64][]byte // pages with pointers, to which each walk comes back
 }
 
 func (p *paged) read(id, n uint64) ([]byte, error) {
+	if b := p.kept[id]; b != nil && n == 1 {
+		return b, nil
+	}
 	if n > maxPiece/p.pageBytes {
 		return nil, backup.Corruptf("%d pages are more than a record can have", n)
 	}
@@ -31,10 +38,13 @@ func (p *paged) read(id, n uint64) ([]byte, error) {
 		}
 		return nil, err
 	}
+	if n == 1 && parsePage(b).flags == branchPage && len(p.kept) < keptBytes/len(b) {
+		p.kept[id] = b
+	}
 	return b, nil
 }
 
-// Records reads single records of a database, without the rest of it.
+// Records reads single records of a database, without the rest of it. It is for one goroutine.
 type Records struct {
 	im     *image
 	bucket *bucket
@@ -58,7 +68,7 @@ func OpenRecords(r io.ReaderAt, size int64) (*Records, error) {
 	if m.pages > uint64(size)/uint64(m.pageBytes) {
 		return nil, backup.Corruptf("%d bytes are too few for %d pages of %d bytes", size, m.pages, m.pageBytes)
 	}
-	im := &image{m, &paged{r, uint64(m.pageBytes)}}
+	im := &image{m, &paged{r, uint64(m.pageBytes), map[uint64][]byte{}}}
 	all, err := newWalker(im, ascending).buckets()
 	if err != nil {
 		return nil, err
