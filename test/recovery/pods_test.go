@@ -306,7 +306,7 @@ func TestLongPods(t *testing.T) {
 		{"AllLost", podsAllLost}, {"TwoLost", podsTwoLost},
 	}
 	kills := 0
-	for n := range rounds.Of(len(misfortunes)) {
+	for n := range max(len(misfortunes), rounds.Of(len(misfortunes))) {
 		what := misfortunes[n%len(misfortunes)]
 		version := versions[n%3]
 		t.Run(fmt.Sprintf("%d/%s/%s/Secure=%v", n, what.name, version, n%2 == 0), func(t *testing.T) {
