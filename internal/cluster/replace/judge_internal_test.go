@@ -52,6 +52,14 @@ func (s *scene) new(learner, named bool) {
 	s.note = &note{ClusterID: 9, Member: "m2", ReplacedID: 2, PeerURLs: m.PeerURLs}
 }
 
+// five makes it a cluster of five, in which m4 (6) and m5 (7) answer.
+func (s *scene) five() {
+	for id, name := range map[backup.MemberID]string{6: "m4", 7: "m5"} {
+		s.members = append(s.members, backup.Member{ID: id, Name: name})
+		s.seen[id] = cluster.Candidate{MemberID: id}
+	}
+}
+
 func (s *scene) judge(t *testing.T) (Step, *Report, error) {
 	t.Helper()
 	a := &asker{o: &s.o, folders: s.f}
@@ -97,7 +105,7 @@ func TestNext(t *testing.T) {
 		"VotesAndIsDown":   {func(s *scene) { s.new(false, true); s.held = own }, Start},
 		"VotesAndDiffered": {func(s *scene) { s.new(false, true); s.held = own; s.note.Differs = "m1" }, Remove},
 		"VotesAndDataGone": {func(s *scene) { s.new(false, true) }, Remove},
-		"MoreDownAllowed":  {func(s *scene) { delete(s.seen, 3); s.o.AllowMoreDown = true }, Remove},
+		"MoreDownAllowed":  {func(s *scene) { s.five(); delete(s.seen, 3); s.o.AllowMoreDown = true }, Remove},
 		"AnswersAllowed": {func(s *scene) {
 			s.seen[2] = cluster.Candidate{MemberID: 2}
 			s.o.AllowRunning = true
@@ -164,7 +172,27 @@ func TestNext_Refused(t *testing.T) {
 		"Alive": {func(_ *testing.T, s *scene) {
 			s.seen[2] = cluster.Candidate{MemberID: 2, Endpoint: "e2"}
 		}, "member m2 (2) is not dead: it answers at e2", "--allow-running"},
-		"MoreDown": {func(_ *testing.T, s *scene) { delete(s.seen, 3) }, "besides m2, member m3 (3)", "--allow-more-down"},
+		"MoreDown": {func(_ *testing.T, s *scene) {
+			s.five()
+			delete(s.seen, 3)
+		}, "besides m2, member m3 (3)", "--allow-more-down"},
+		"NoQuorumLeft": {func(_ *testing.T, s *scene) { // three of five run, and one of the three is named
+			s.five()
+			delete(s.seen, 3)
+			delete(s.seen, 7)
+			s.seen[2] = cluster.Candidate{MemberID: 2}
+			s.o.AllowMoreDown, s.o.AllowRunning = true, true
+		}, "2 of the 4 other voting members answer, and a quorum of them is 3", ""},
+		"NoQuorumOfTwo": {func(_ *testing.T, s *scene) {
+			delete(s.seen, 3)
+			s.seen[2] = cluster.Candidate{MemberID: 2}
+			s.o.AllowRunning = true
+		}, "1 of the 2 other voting members answer, and a quorum of them is 2", ""},
+		"OnlyOne": {func(_ *testing.T, s *scene) {
+			s.members = s.members[1:2]
+			s.seen = map[backup.MemberID]cluster.Candidate{2: {MemberID: 2, Leader: true}}
+			s.o.AllowRunning = true
+		}, "member m2 (2) is the only one that votes", ""},
 		"Learner": {func(_ *testing.T, s *scene) {
 			s.members = append(s.members, backup.Member{ID: 7, Name: "x", Learner: true})
 		}, "is being changed: member x (7) is a learner", ""},

@@ -96,7 +96,38 @@ func (j *judge) mayRemove(ctx context.Context, s *state) error {
 	if err := j.dead(ctx, s); err != nil {
 		return err
 	}
+	if err := spare(s); err != nil {
+		return err
+	}
 	return j.mayChange(ctx, s)
+}
+
+// spare refuses to remove a voting member without which the others have no quorum. etcd refuses it
+// only if it checks reconfigurations, and only for members that it knows to be gone.
+func spare(s *state) error {
+	if s.target.Learner {
+		return nil
+	}
+	others := s.others()
+	var down []string
+	for _, m := range others {
+		if !s.alive(m.ID) {
+			down = append(down, s.why(m))
+		}
+	}
+	answer, quorum := len(others)-len(down), len(others)/2+1
+	switch {
+	case len(others) == 0:
+		return backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf(
+			"member %s is the only one that votes: without it there is no cluster", nameOf(*s.target))},
+			"nothing can be copied from another member; with its data lost the cluster is restored: backupd restore --help")
+	case answer < quorum:
+		return s.refuse(backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf(
+			"without member %s the cluster has no quorum: %d of the %d other voting members answer, and a quorum of them is %d "+
+				"(%s)", nameOf(*s.target), answer, len(others), quorum, strings.Join(down, "; "))},
+			"start one that does not answer first, or name its client URL with --endpoints if it runs"))
+	}
+	return nil
 }
 
 // dead refuses a member that answers, itself or at its peer URL.
