@@ -54,7 +54,11 @@ func (c *connections) try(ctx context.Context, endpoint string, request func(*cl
 	if err != nil {
 		return err
 	}
-	err = request(cl)
+	for err = request(cl); err != nil && strings.Contains(err.Error(), "connection is closing"); err = request(cl) {
+		if cl, loggedIn, err = c.client(ctx, endpoint); err != nil { // another request had ended it
+			return err
+		}
+	}
 	if !loggedIn && (c.password != nil || c.token != nil) && loginRefused(err) {
 		c.forget(endpoint, cl)
 		if cl, _, err = c.client(ctx, endpoint); err != nil {

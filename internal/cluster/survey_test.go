@@ -10,6 +10,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
@@ -200,6 +201,24 @@ func TestSurvey_NoMember(t *testing.T) {
 	_, err := c.Survey(t.Context())
 	if !errors.As(err, &none) || len(none.Refusals) != 2 || !strings.Contains(err.Error(), "unreachable") {
 		t.Errorf("got %v, want a NoMemberError with two reasons", err)
+	}
+}
+
+// TestDo_Closed: a question that ends the connection to a dead member does not become the reason of
+// another, which is asked at the same time.
+func TestDo_Closed(t *testing.T) {
+	url := testserver.FreeURL(t)
+	c := testserver.Connect(t, cluster.Config{Endpoints: []string{url}})
+	asked := 0
+	err := c.Do(t.Context(), url, func(cl *clientv3.Client) error {
+		if asked++; asked == 1 {
+			_, _ = c.Identify(t.Context(), url) // fails, and ends the connection of both
+		}
+		_, err := pb.NewMaintenanceClient(cl.ActiveConnection()).Status(t.Context(), &pb.StatusRequest{})
+		return err
+	})
+	if asked != 2 || err == nil || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("asked %d times, got %v, want that the connection is refused", asked, err)
 	}
 }
 
