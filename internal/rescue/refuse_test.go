@@ -352,16 +352,47 @@ func TestRun_Sent(t *testing.T) {
 	own, path := rescued(t, rescue.Drop, all[0])
 	voters := &raftpb.ConfState{Voters: []uint64{uint64(own.Members[0].ID)}}
 	must(t, os.Rename(path, filepath.Join(all[0].DataDir, "member", "snap", fmt.Sprintf("%016x.snap.db", index))))
-	w, err := wal.Open(zap.NewNop(), walOf(all[0]), lastMark(t, all[0]))
-	must(t, err)
-	_, _, _, err = w.ReadAll()
-	must(t, err)
-	must(t, w.SaveSnapshot(&walpb.Snapshot{Index: &index, Term: &term, ConfState: voters}))
-	must(t, w.Close())
+	mark(t, all[0], &walpb.Snapshot{Index: &index, Term: &term, ConfState: voters})
 	out, err := run(t, rescue.Undecided, all...)
 	must(t, err)
 	if s := out.Survivors; s[0].StoredIndex != index || s[0].Replayed != 0 || s[1].StoredIndex >= index ||
 		s[0].HashKV != s[1].HashKV {
 		t.Errorf("survivors %+v, want the first one to begin with the database of entry %d", s, index)
+	}
+}
+
+// mark writes to a log that a snapshot is there.
+func mark(t testing.TB, f rescue.Folder, s *walpb.Snapshot) {
+	t.Helper()
+	w, err := wal.Open(zap.NewNop(), walOf(f), lastMark(t, f))
+	must(t, err)
+	_, _, _, err = w.ReadAll()
+	must(t, err)
+	must(t, w.SaveSnapshot(s))
+	must(t, w.Close())
+}
+
+// TestRun_SentLast: a member that died while it took a database that its leader had sent may show in
+// its log that it has it, or not yet, and not that all of it is committed. It is not passed over.
+func TestRun_SentLast(t *testing.T) {
+	all := survivors(t)
+	index, term := settle(t, all)
+	index++
+	craft(t, all[1], term, index, putEntry(t, all[1], index, term, "sent/1", "value"))
+	leader, path := rescued(t, rescue.Drop, all[1])
+	must(t, os.Rename(path, filepath.Join(all[0].DataDir, "member", "snap", fmt.Sprintf("%016x.snap.db", index))))
+	_, err := run(t, rescue.Undecided, all[0])
+	refused(t, err, fmt.Sprintf("%016x.snap.db is a database that a leader has sent", index))
+	out, err := run(t, rescue.Undecided, all...)
+	must(t, err)
+	if out.RaftIndex != index {
+		t.Errorf("of both: entry %d, want %d", out.RaftIndex, index)
+	}
+	voters := &raftpb.ConfState{Voters: []uint64{uint64(leader.Members[0].ID)}}
+	mark(t, all[0], &walpb.Snapshot{Index: &index, Term: &term, ConfState: voters})
+	out, err = run(t, rescue.Undecided, all[0])
+	must(t, err)
+	if out.RaftIndex != index || out.Revision != leader.Revision || !has(t, out, "sent/1")[0] {
+		t.Errorf("got %+v, want what the leader had sent", out.Report)
 	}
 }

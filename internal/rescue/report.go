@@ -64,11 +64,11 @@ type Tail struct {
 }
 
 // changes reports whether any of the entries changes something that is stored.
-func (t Tail) changes() bool { return len(sortedKinds(t.Kinds)) > 0 }
+func (t Tail) changes() bool { return len(entry.Changes(t.Kinds)) > 0 }
 
 // String describes the entries.
 func (t Tail) String() string {
-	what := strings.Join(sortedKinds(t.Kinds), ", ")
+	what := strings.Join(entry.Changes(t.Kinds), ", ")
 	if what == "" {
 		what = "which change nothing"
 	}

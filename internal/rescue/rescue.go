@@ -11,12 +11,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/disk"
-	"github.com/etcd-backupd/backupd/internal/rescue/entry"
+	"github.com/etcd-backupd/backupd/internal/rescue/snapfile"
 )
 
 // Uncommitted says what is done with entries at the end of a log that no survivor shows as
@@ -83,9 +82,22 @@ func Run(ctx context.Context, r Request) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := unused(all, best); err != nil {
+		return nil, err
+	}
 	out.database = best.db
 	out.describe(all, best)
 	return out, nil
+}
+
+// unused refuses a result that is behind a database which a leader has sent to one of them.
+func unused(all []*survivor, best *survivor) error {
+	for _, s := range all {
+		if name, index := snapfile.Sent(s.snap); index > best.done.Index {
+			return snapfile.Unused(filepath.Join(s.folder.snap(), name), index, best.done.Index)
+		}
+	}
+	return nil
 }
 
 // choose returns the survivor that came furthest. One without a WAL may be of anything, so it
@@ -243,16 +255,4 @@ func Remove(work string) error {
 		return fmt.Errorf("remove the copies: %w", err)
 	}
 	return nil
-}
-
-// sortedKinds lists the kinds of entries that change something, with their numbers.
-func sortedKinds(kinds map[string]int64) []string {
-	var out []string
-	for k, n := range kinds {
-		if !entry.Silent(k) {
-			out = append(out, fmt.Sprintf("%d %s", n, k))
-		}
-	}
-	slices.Sort(out)
-	return out
 }

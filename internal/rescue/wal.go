@@ -202,6 +202,8 @@ func (w *walker) record(d wal.Decoder, rec *walpb.Record) error {
 
 func (w *walker) mark(s *walpb.Snapshot) {
 	w.log.Marks = append(w.log.Marks, position{s.GetIndex(), s.GetTerm()})
+	// A leader sends only what is committed. A crash may come before the raft state that says so.
+	w.log.Commit = max(w.log.Commit, s.GetIndex())
 	if s.GetIndex() > w.after {
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,6 +29,18 @@ const (
 
 // Silent reports whether entries of a kind change nothing that is stored.
 func Silent(kind string) bool { return silent[kind] }
+
+// Changes lists the kinds of entries that change something, with their numbers.
+func Changes(kinds map[string]int64) []string {
+	var out []string
+	for k, n := range kinds {
+		if !Silent(k) {
+			out = append(out, fmt.Sprintf("%d %s", n, k))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
 
 // silent are such kinds. Names are those of the fields of etcd's InternalRaftRequest.
 var silent = map[string]bool{

@@ -1,4 +1,5 @@
-// Package snapfile writes a database as a snapshot file, as etcd makes it.
+// Package snapfile writes a database as a snapshot file, as etcd makes it, and knows those that a
+// leader has sent to a member.
 package snapfile
 
 import (
@@ -61,4 +62,28 @@ func (c *cancellable) Read(p []byte) (int, error) {
 		return 0, context.Cause(c.ctx)
 	}
 	return c.r.Read(p)
+}
+
+// Sent returns the newest database in a member's snap directory that a leader has sent it, and the
+// raft entry that it has everything up to; 0 if there is none.
+func Sent(dir string) (name string, index uint64) {
+	found, _ := filepath.Glob(filepath.Join(dir, "*.snap.db"))
+	for _, path := range found {
+		var i uint64
+		n, err := fmt.Sscanf(filepath.Base(path), "%016x.snap.db", &i)
+		if err == nil && n == 1 && i > index {
+			name, index = filepath.Base(path), i
+		}
+	}
+	return name, index
+}
+
+// Unused refuses what has the entries up to one only, and not those of a database that a leader has
+// sent. All of that one is committed, and a crash came before the log of the member could say so.
+func Unused(path string, index, has uint64) error {
+	return backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf(
+		"%s is a database that a leader has sent, with the entries up to %d, and what was rescued has those up to %d: the "+
+			"member crashed before its WAL showed the newer one, and etcd would drop it", path, index, has)},
+		"to take the newer one, which has all that was committed up to there, copy it to DIR/member/snap/db, and give "+
+			"--from-data-dir=DIR --without-wal alone; to do without it, rescue a copy of the folder that lacks this file")
 }
