@@ -30,8 +30,8 @@ func LoadPlaces(path string) (*Places, error) {
 // here counts, and so does one that nobody knows.
 var elsewhere = regexp.MustCompile(`^daemon($|\.)|` +
 	`^repositories\..*\.(create-if-missing|compression|recipients|recipients-files)($|\[)|` +
-	`^clusters\[\d+\]\.(endpoints|tls|user|password-file|local-endpoint|snapshot|companions|retention|defragment|labels)` +
-	`($|\.|\[)|` +
+	`^clusters\[\d+\]\.(endpoints|discovery-srv|discovery-srv-name|tls|user|password-file|token-file|local-endpoint|` +
+	`snapshot|companions|retention|defragment|labels)($|\.|\[)|` +
 	`^clusters\[\d+\]\.verify\.(schedule|max-bytes-per-day)$`)
 
 // lookupByHand looks up a variable for a command that a person runs. CREDENTIALS_DIRECTORY

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +20,8 @@ func TestLoadPlaces(t *testing.T) {
 		good:                                 "",
 		good + "daemon: {concurrency: many}": "",
 		one + "}}\nclusters: [{name: prod, companions: {secrets: [x], kubeconfig: k}}]":                                   "",
+		one + "}}\nclusters: [{name: prod, discovery-srv: 'a:1', discovery-srv-name: 1, token-file: t, user: u}]":         "",
+		one + "}}\nclusters: [{name: prod, discovery-srv-name: n, endpoints: [x], token-file: '${NOT_SET_ANYWHERE}'}]":    "",
 		good + "daemon: {spool: {folder: '${NOT_SET_ANYWHERE}'}}":                                                         "",
 		one + ", recipients: [bad], compression: lzma, recipients-files: [r]}}\nclusters: [{name: prod}]":                 "",
 		one + "}}\nclusters: [{name: prod, endpoints: 1, tls: {ca: x}, snapshot: {}, labels: [], user: u, retention: x}]": "",
@@ -57,6 +60,27 @@ func TestLoadPlaces(t *testing.T) {
 	}
 	if _, err := config.LoadPlaces("/nowhere"); !errors.As(err, new(*config.Error)) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestLoadPlaces_Keys: a key of a cluster that is new is looked at here, so that a mistake in what
+// only a backup needs stops no command that reads.
+func TestLoadPlaces_Keys(t *testing.T) {
+	needed := []string{"name", "repository", "verify"}
+	of := reflect.TypeFor[config.Cluster]()
+	for i := range of.NumField() {
+		key := of.Field(i).Tag.Get("yaml")
+		if slices.Contains(needed, key) {
+			continue
+		}
+		path := filepath.Join(t.TempDir(), "c.yaml")
+		text := "repositories: {main: {url: 'file:///r'}}\nclusters: [{name: prod, " + key + ": '${NOT_SET_ANYWHERE}'}]"
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := config.LoadPlaces(path); err != nil {
+			t.Errorf("%s: %v", key, err)
+		}
 	}
 }
 
