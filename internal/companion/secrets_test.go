@@ -3,7 +3,9 @@ package companion_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -262,5 +264,33 @@ func TestReserved(t *testing.T) {
 		return strings.Contains(m.Reason, "reserved for Secrets")
 	}); i < 0 {
 		t.Errorf("missing: %+v", c.Missing)
+	}
+}
+
+// TestSecrets_NoFiles: a Secret is no file of the host, neither by its path nor by a link that leads to it.
+func TestSecrets_NoFiles(t *testing.T) {
+	_, files := asked(t)
+	dir := t.TempDir()
+	if err := os.Symlink(secretDir, dir+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	files.Paths = []string{dir}
+	s := mem.New()
+	content, err := companion.Read(t.Context(), data(s), stored(t, s, files.Collect(t.Context()), codec.Options{}), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []string{secretDir, dir + "/link"} {
+		if raw, err := content.ReadFile(at + "/secret.json"); !errors.As(err, new(*companion.UnknownError)) {
+			t.Errorf("%s: %q, %v", at, raw, err)
+		}
+		if in, err := content.ReadDir(at); !errors.As(err, new(*companion.UnknownError)) {
+			t.Errorf("%s: %v, %v", at, in, err)
+		}
+	}
+	if in, err := content.ReadDir("/"); err != nil || slices.ContainsFunc(in, func(e fs.DirEntry) bool {
+		return e.Name() == "kubernetes.io"
+	}) {
+		t.Errorf("%v, %v", in, err)
 	}
 }

@@ -36,11 +36,12 @@ func (e *AbsentError) Error() string {
 func (e *AbsentError) Unwrap() error { return fs.ErrNotExist }
 
 // ReadFile returns a file as it was on its host. The error is [fs.ErrNotExist] only if it is
-// known that there was none (an [*AbsentError]), and an [*UnknownError] if it is not known.
+// known that there was none (an [*AbsentError]), and an [*UnknownError] if it is not known. Secrets of
+// Kubernetes were files of no host, even if a path or a link on it led to where they are stored.
 func (c *Content) ReadFile(name string) ([]byte, error) {
 	name = c.follow(name)
 	for i, f := range c.About.Files {
-		if f.Path == name && f.Link == "" {
+		if f.Path == name && f.Link == "" && !backup.Reserved(name) {
 			return c.raw[i], nil
 		}
 	}
@@ -53,7 +54,7 @@ func (c *Content) ReadDir(name string) ([]fs.DirEntry, error) {
 	var out []fs.DirEntry
 	for _, f := range c.About.Files {
 		rest, below := strings.CutPrefix(f.Path, strings.TrimSuffix(name, "/")+"/")
-		if !below {
+		if !below || backup.Reserved(f.Path) {
 			continue
 		}
 		first, _, deeper := strings.Cut(rest, "/")
