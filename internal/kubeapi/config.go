@@ -99,11 +99,11 @@ func login(a *access, who value) {
 		}
 		a.token = func() (string, error) { return text, nil }
 	case tokenFile.text() != "":
-		at := tokenFile.f.beside(tokenFile.text())
+		at := tokenFile.beside()
 		a.token = func() (string, error) { return readToken(at) }
 		a.who = at
 		if _, err := readToken(at); err != nil {
-			tokenFile.fail("tokenFile: %w", err)
+			tokenFile.failToRead(err)
 		}
 	}
 	switch {
@@ -137,9 +137,9 @@ func (v value) content(key string) (value, []byte) {
 		}
 		return data, append([]byte{}, raw...)
 	case named.text() != "":
-		raw, err := readFile(v.f.beside(named.text()))
+		raw, err := readFile(named.beside())
 		if err != nil {
-			named.fail("%s: %w", key, err)
+			named.failToRead(err)
 		}
 		return named, append([]byte{}, raw...)
 	}

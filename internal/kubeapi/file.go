@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -35,11 +37,21 @@ type file struct {
 }
 
 // beside returns a path in the file, which means one beside the file unless it is absolute.
-func (f *file) beside(path string) string {
-	if filepath.IsAbs(path) {
-		return path
+func (v value) beside() string {
+	if filepath.IsAbs(v.text()) {
+		return v.text()
 	}
-	return filepath.Join(filepath.Dir(f.path), path)
+	return filepath.Join(filepath.Dir(v.f.path), v.text())
+}
+
+// failToRead says why the file that v names cannot be read. Only an absolute path is repeated: people
+// write a token or a key itself where its file is to be named, and the reason stands in manifests.
+func (v value) failToRead(err error) {
+	text := err.Error()
+	if !filepath.IsAbs(v.text()) {
+		text = strings.ReplaceAll(text, v.beside(), "the file that it names")
+	}
+	v.fail("%s: %s", v.key, text)
 }
 
 func (f *file) load() (value, error) {
@@ -134,6 +146,9 @@ func (v value) text() string {
 	return v.n.Value
 }
 
+// keyName is what a key may be: all else may be a secret.
+var keyName = regexp.MustCompile(`^[A-Za-z][A-Za-z-]{0,31}$`)
+
 // known refuses each key that is not among these, and each that backupd cannot follow.
 func (v value) known(keys ...string) {
 	if v.n == nil || v.n.Kind != yaml.MappingNode {
@@ -141,10 +156,14 @@ func (v value) known(keys ...string) {
 	}
 	for i := 0; i+1 < len(v.n.Content); i += 2 {
 		name := v.n.Content[i]
-		of := v.get(name.Value)
-		if !slices.Contains(keys, name.Value) {
-			of.fail("%.80q is a key that backupd does not know", name.Value)
+		switch at := (value{f: v.f, line: name.Line}); {
+		case slices.Contains(keys, name.Value):
+		case keyName.MatchString(name.Value):
+			at.fail("%q is a key that backupd does not know", name.Value)
+		default: // a token without a space before it
+			at.fail("there is a key that backupd does not know")
 		}
+		of := v.get(name.Value)
 		why, refused := refusals[name.Value]
 		off := of.n == nil || of.n.Kind == yaml.ScalarNode && (of.n.Value == "" || of.n.Value == "false")
 		if refused && !off {
