@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -50,6 +51,9 @@ func (o *companionFlags) register(cmd *cobra.Command) {
 
 // named returns the files and Secrets.
 func (o *companionFlags) named() (companion.Files, error) {
+	if strings.ContainsAny(o.kubeconfig, "\r\n") { // with its token in it
+		return companion.Files{}, &usageError{errors.New("--kubeconfig: want the name of a file, and not what it holds")}
+	}
 	files := companion.Of(companion.Files{
 		Paths: allAbsolute(o.paths), From: allAbsolute(o.from), Trace: from.Trace,
 		Secrets: o.secrets, Kubeconfig: absolute(o.kubeconfig),

@@ -30,7 +30,7 @@ func check(d *strict.Decoder, c *Config) {
 		if !d.Usable(path) || filepath.IsAbs(value) {
 			return
 		}
-		if secret.Holds(value) {
+		if secret.Holds(value) || strings.ContainsAny(value, "\r\n") {
 			d.Hide(path)
 			d.Add(path, "this is a secret, and not the name of a file that holds it")
 			return

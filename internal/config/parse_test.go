@@ -214,6 +214,9 @@ func TestProblems(t *testing.T) {
 		{"cluster", "verify: {identity-files: [AGE-SECRET-KEY-1QQQ]}\n",
 			[]string{"8:29: clusters[0].verify.identity-files[0]: this is a secret, and not the name of a file " +
 				"that holds it"}},
+		{"cluster", `companions: {secrets: [a/b], unencrypted: true, kubeconfig: "token: hunter2\nusers:"}` + "\n",
+			[]string{"8:63: clusters[0].companions.kubeconfig: this is a secret, and not the name of a file " +
+				"that holds it"}},
 		{"cluster", "local-endpoint: root:hunter2@a:1\n",
 			[]string{"8:19: clusters[0].local-endpoint: the endpoint must not hold a user or a password"}},
 		{"cluster", "local-endpoint: http://root:hunter2\n",
