@@ -110,10 +110,10 @@ func (s *storedFiles) String() string {
 
 // putBack returns the command that extracts the files.
 func (s *storedFiles) putBack() string {
-	words := []string{"backupd", "companions", string(s.m.ID), "--cluster=" + s.in.Name()}
-	for _, name := range []string{"repo", "config", "identity"} {
+	words, idle := []string{"backupd", "companions", string(s.m.ID), "--cluster=" + s.in.Name()}, idleFlags(s.cmd)
+	for _, name := range append(pathFlags(), "config", "identity") {
 		f := s.cmd.Flags().Lookup(name)
-		if f == nil || !f.Changed || f.Annotations[fromEnv] != nil {
+		if f == nil || !f.Changed || f.Annotations[fromEnv] != nil || slices.Contains(idle, name) {
 			continue
 		}
 		values := []string{f.Value.String()}

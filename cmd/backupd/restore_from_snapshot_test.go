@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"os"
 	"path/filepath"
+	"strings"
+	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/repository"
 )
 
 // ofHost finds the one snapshot of this host, or the one without companion files if no other host is
@@ -38,4 +41,24 @@ func ofHost(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("there is no such snapshot")
+}
+
+// TestPutBack: the command that extracts the files reaches the repository as this one did.
+func TestPutBack(t *testing.T) {
+	cmd := newRestoreCommand(&app{})
+	if err := cmd.ParseFlags([]string{
+		"--repo=s3://b/p", "--s3-endpoint=http://minio:9000", "--s3-region=here", "--identity=k1", "--identity=k2",
+		"--data-dir=/d",
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s := &storedFiles{cmd: cmd, in: (&repository.Repository{}).Cluster("prod"), m: &backup.Manifest{ID: "ID"}}
+	for _, want := range []string{
+		"backupd companions ID --cluster=prod ", " --repo=s3://b/p ", " --s3-endpoint=http://minio:9000 ",
+		" --s3-region=here ", " --identity=k1 --identity=k2 --output-dir=DIR",
+	} {
+		if got := s.putBack(); !strings.Contains(got, want) || strings.Contains(got, "data-dir") {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
 }
