@@ -72,7 +72,8 @@ the cluster is what the snapshot says; if the files say something else, --member
 or companions.from has stored them with it: then nothing is needed of the old host. A snapshot
 mostly has those of one host. --files-of ID takes those of another one out of another snapshot
 of the cluster; the data is that of the snapshot that is restored. Where they are missing, the
-newest snapshot of each host that has some is named.
+newest snapshot of each host that has some is named. If the snapshot has those of another host,
+and another one has those of this host, --name NAME or --files-of says who is restored here.
 
 --plan FILE restores what "backupd plan" has decided and written: repository, snapshot,
 members, token and changes come from the file. Flags that contradict it are refused.
@@ -188,7 +189,12 @@ func (o *restoreOptions) readFiles(cmd *cobra.Command, a *app, args []string) (*
 			return nil, err
 		}
 	}
-	return o.from.read(&o.target, o.allMembers)
+	chosen := o.target.name != "" || o.allMembers
+	found, err := o.from.read(&o.target, o.allMembers)
+	if err == nil && !chosen && found != nil {
+		err = o.from.checkHost(cmd, args, found)
+	}
+	return found, err
 }
 
 // readStored reads the files out of the snapshot that is restored, or beside it.

@@ -131,8 +131,21 @@ func (s *storedFiles) putBack() string {
 const searched = 1000
 
 // filesElsewhere says for each host but those that are known which is the newest snapshot that holds
-// files of it that start etcd. It is a help: nothing is said where it fails.
+// files of it that start etcd.
 func filesElsewhere(ctx context.Context, in *repository.Cluster, known []string) (out []string) {
+	for host, m := range newestFiles(ctx, in) {
+		if !slices.Contains(known, host) {
+			out = append(out, fmt.Sprintf("files of host %s at %s are in snapshot %s: --files-of=%s", host,
+				m.Companions.At.Format(time.RFC3339), m.ID, m.ID))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// newestFiles returns for each host the newest snapshot with files of it that start etcd. It is a
+// help: there is none where it fails.
+func newestFiles(ctx context.Context, in *repository.Cluster) map[string]*backup.Manifest {
 	items, err := repository.Names(ctx, in, "")
 	if err != nil {
 		return nil
@@ -141,19 +154,41 @@ func filesElsewhere(ctx context.Context, in *repository.Cluster, known []string)
 	newest := map[string]*backup.Manifest{}
 	for r := range in.Manifests(ctx, items[:min(len(items), searched)]) {
 		m := r.Manifest
-		if r.Err != nil || !startsEtcd(m) || slices.Contains(known, m.Companions.Host) {
+		if r.Err != nil || !startsEtcd(m) {
 			continue
 		}
 		if before := newest[m.Companions.Host]; before == nil || m.Companions.At.After(before.Companions.At) {
 			newest[m.Companions.Host] = m
 		}
 	}
-	for host, m := range newest {
-		out = append(out, fmt.Sprintf("files of host %s at %s are in snapshot %s: --files-of=%s", host,
-			m.Companions.At.Format(time.RFC3339), m.ID, m.ID))
+	return newest
+}
+
+// checkHost refuses the files of another host, if nobody said that this one is to be that member and
+// the repository has files of this one: the same command on every host would restore one member on all.
+func (o *fromFlags) checkHost(cmd *cobra.Command, args []string, found *from.Found) error {
+	if !o.snapshot || found.Host == nil {
+		return nil
 	}
-	slices.Sort(out)
-	return out
+	s := o.stored[0]
+	here, err := os.Hostname()
+	if err != nil || here == s.About.Host {
+		return err
+	}
+	own := newestFiles(cmd.Context(), s.in)[here]
+	if own == nil {
+		return nil
+	}
+	name, at := found.Host.Name.Text, own.Companions.At.Format(time.RFC3339)
+	if len(args) > 0 {
+		args = []string{args[0], "--cluster=" + s.in.Name()}
+	}
+	return withHints(&backup.RefusedError{Reason: fmt.Sprintf(
+		"the files are those of %s, with member %s, and this host is %s, whose own files are in another snapshot",
+		s, name, here)},
+		fmt.Sprintf("to restore the member that this host is by its files at %s: %s", at,
+			commandWith(cmd, []string{"from-snapshot"}, append(slices.Clone(args), "--files-of="+string(own.ID))...)),
+		fmt.Sprintf("to make this host member %s: %s", name, commandWith(cmd, nil, append(args, "--name="+name)...)))
 }
 
 // maxCompared is how many files a note names.
