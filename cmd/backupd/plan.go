@@ -149,7 +149,7 @@ func whereabouts(r *repoFlags) (out []string) {
 	idle := location.Idle(r.repo)
 	for _, s := range r.options.Settings() {
 		name := s.Section + "-" + s.Key
-		if slices.Contains([]string{"s3-endpoint", "s3-region", "s3-path-style"}, name) && *s.Value != "" &&
+		if slices.Contains(whereFlags, name) && *s.Value != "" &&
 			!slices.Contains(idle, name) {
 			out = append(out, name+"="+secret.Show(*s.Value))
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/restore"
+	"github.com/etcd-backupd/backupd/internal/secret"
 )
 
 // storedFlags are the flags of files out of snapshots.
@@ -126,6 +127,22 @@ func (s *storedFiles) putBack() string {
 	}
 	return shellquote.Join(words...) + " --output-dir=DIR"
 }
+
+// putBackAnywhere is putBack for a plan: who may read the repository and by which keys, and how this
+// host reaches it, is not said, and a variable of this host is.
+func (s *storedFiles) putBackAnywhere() string {
+	words := []string{"backupd", "companions", string(s.m.ID), "--cluster=" + s.in.Name()}
+	for _, name := range whereFlags {
+		f := s.cmd.Flags().Lookup(name)
+		if f != nil && f.Changed && !slices.Contains(idleFlags(s.cmd), name) {
+			words = append(words, "--"+name+"="+secret.Show(f.Value.String()))
+		}
+	}
+	return shellquote.Join(words...) + " --output-dir=DIR"
+}
+
+// whereFlags say where a repository is.
+var whereFlags = []string{"repo", "s3-endpoint", "s3-region", "s3-path-style"}
 
 // searched is how many manifests are read to find files of other hosts.
 const searched = 1000
@@ -260,6 +277,10 @@ func (o *fromFlags) readStored(options from.Options) (*from.Found, error) {
 		if len(o.stored) == 1 {
 			return found, nil
 		}
+		for i := range found.Claims { // each host has its files at the same paths
+			at := &found.Claims[i].At
+			at.File = string(s.m.ID) + ":" + at.File
+		}
 		all.All, all.Claims = append(all.All, found.All...), append(all.Claims, found.Claims...)
 	}
 	return all, nil
@@ -274,7 +295,7 @@ func (o *fromFlags) notesFor(ctx context.Context, p *restore.Plan, found *from.F
 	var out, hosts, unknown []string
 	for _, s := range o.stored {
 		out = append(out, fmt.Sprintf("files that start etcd are those of %s: before the start put back what is not on "+
-			"that host, or is another file there: backupd companions %s", s, s.m.ID))
+			"that host, or is another file there: %s", s, s.putBackAnywhere()))
 		hosts = append(hosts, s.About.Host)
 	}
 	for _, m := range p.Members {
@@ -286,8 +307,8 @@ func (o *fromFlags) notesFor(ctx context.Context, p *restore.Plan, found *from.F
 	if len(unknown) == 0 {
 		return out
 	}
-	note := fmt.Sprintf("no file of a snapshot says where the data of %s is: give --data-dir NAME=DIR, or a snapshot "+
-		"with the files of the host", strings.Join(unknown, ", "))
+	note := fmt.Sprintf("no file of these snapshots says where the data of %s is: give --data-dir NAME=DIR, or a "+
+		"snapshot with the files of the host", strings.Join(unknown, ", "))
 	for _, text := range filesElsewhere(ctx, o.stored[0].in, hosts) {
 		note += "; " + text
 	}

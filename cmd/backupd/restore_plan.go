@@ -155,6 +155,13 @@ func (p *planFlag) contradiction(cmd *cobra.Command, o *restoreOptions, args []s
 		if !told || c.is == c.want || c.name == "bump-revision" && t.bump.auto {
 			continue
 		}
+		if !cmd.Flags().Changed(c.name) {
+			return backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf(
+				"the files that start etcd contradict the plan %s: they have %q as --%s, and it says %q",
+				p.file, c.is, c.name, c.want)},
+				"leave --from, --from-snapshot or --files-of out, and give --name; or make another plan, for all members: "+
+					"backupd plan")
+		}
 		return backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf(
 			"--%s=%s contradicts the plan %s, which says %q", c.name, c.is, p.file, c.want)},
 			"leave --%s out; or make another plan, for all members: backupd plan", c.name)
