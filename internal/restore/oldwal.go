@@ -21,14 +21,14 @@ func (w *Work) checkOldWAL(t Target) error {
 	}
 	const risk = "a server that finds its old WAL replays it over the restored data"
 	switch {
-	case t.givenWAL:
+	case t.givenWAL && t.WALDir != "": // the usual place says nothing of one elsewhere
 		if apart && t.wal != nil && len(t.wal.Old) == 0 {
 			w.notef("neither %s nor %s has the WAL of the old data: --wal-dir must be that of the server, for %s",
 				t.DataDir, t.WALDir, risk)
 		}
 	case apart:
 		return t.walElsewhere(risk, w.site.OutputDir != "" || len(w.site.Places) > 0)
-	case bare && w.site.Start == "": // the files that start the server have no such place
+	case bare && w.site.Start == "" && !t.givenWAL: // the files that start the server have no such place
 		w.notef("if etcd is started with --wal-dir, give the same --wal-dir here: " +
 			"an old WAL would be replayed over the restored data")
 	}
@@ -44,7 +44,7 @@ func (t Target) walElsewhere(risk string, all bool) error {
 			"or move %s away yourself, and the WAL of its server, too", t.Member.Name, t.DataDir)
 	}
 	return backup.WithHint(err, "give the server's --wal-dir (ETCD_WAL_DIR, wal-dir in its configuration), and the WAL "+
-		"there is moved aside, too; if it has none, say so by --wal-dir=%s", filepath.Join(t.DataDir, usualWAL))
+		"there is moved aside, too; if it has none, its WAL is lost: move %s away yourself", t.DataDir)
 }
 
 // hasSegments reports whether a WAL is in the folder.

@@ -76,7 +76,13 @@ func TestCheck_WALElsewhere(t *testing.T) {
 	noted("with another one", "neither "+m.DataDir+" nor ", func(r *request) { r.WALDir = filepath.Join(root, "other") })
 	noted("with the right one", "", func(r *request) { r.WALDir = walDir })
 	usual := filepath.Join(m.DataDir, "member", "wal")
-	noted("there is none", "", func(r *request) { r.WALDir = usual })
+	if _, err := notes(func(r *request) { r.WALDir = usual }); !forgotten(err) {
+		t.Errorf("the usual place is named, and has no WAL: %v", err)
+	}
+	noted("there is none", "", func(r *request) {
+		r.DataDir = filepath.Join(root, "cleaned")
+		r.WALDir = filepath.Join(r.DataDir, "member", "wal")
+	})
 
 	restoreFile(t, snapshot, request{
 		Site:    restore.Site{Name: "m1", DataDir: m.DataDir, WALDir: walDir, Replace: true},

@@ -333,23 +333,29 @@ func TestLongMemberReplace_Page(t *testing.T) {
 		t.Fatal(err)
 	}
 	blocks := regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindAllStringSubmatch(string(raw), -1)
-	if len(blocks) != 2 {
-		t.Fatalf("%d blocks of commands in the page, this test knows 2", len(blocks))
+	if len(blocks) != 3 {
+		t.Fatalf("%d blocks of commands in the page, this test knows 3", len(blocks))
 	}
 	r := newReplacement(t, "3.7", false)
 	m, before := r.Members[1], r.ids(t)
 	m.Kill()
+	from := filepath.Join(t.TempDir(), "etcd.env")
+	file := fmt.Sprintf("ETCD_NAME=%s\nETCD_DATA_DIR=%s\nETCD_LISTEN_PEER_URLS=%[3]s\n"+
+		"ETCD_INITIAL_ADVERTISE_PEER_URLS=%[3]s\n", m.Name, m.DataDir, m.PeerURL)
+	if err := os.WriteFile(from, []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for n, block := range blocks {
 		cmd := exec.Command("bash", "-euc", block[1])
 		cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(r.program)+":"+os.Getenv("PATH"), "MEMBER="+m.Name,
 			"ENDPOINTS="+strings.Join(r.Endpoints(), ","), "DATA_DIR="+m.DataDir,
-			"WAL_DIR="+filepath.Join(m.DataDir, "member", "wal"), "START="+startBySelf(t, m))
+			"FROM="+from, "START="+startBySelf(t, m))
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", block[1], err, out)
 		}
 		changed := !slices.Equal(r.ids(t), before)
-		if changed != (n == 1) {
+		if changed != (n == 2) {
 			t.Errorf("%s: were the members changed: %v\n%s", block[1], changed, out)
 		}
 		t.Logf("%s", out)

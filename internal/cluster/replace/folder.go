@@ -29,7 +29,7 @@ import (
 // folders are the data directory of the member, and the WAL directory if that is elsewhere.
 type folders struct {
 	dataDir, walDir string // walDir is empty if the WAL is in the usual place
-	// usual says that the operator has named the usual place.
+	// usual says that the operator has named the usual place. Of data without a WAL it says nothing.
 	usual bool
 	// known says that the member's own settings say where the WAL is.
 	known bool
@@ -214,11 +214,12 @@ func (f *folders) check(ctx context.Context, s *state) error {
 	}
 	_, snap := os.Stat(filepath.Join(f.dataDir, "member", "snap"))
 	segments, _ := filepath.Glob(filepath.Join(f.dataDir, usualWAL, "*.wal"))
-	if snap == nil && len(segments) == 0 && f.walDir == "" && !f.usual {
+	if snap == nil && len(segments) == 0 && f.walDir == "" { // also if the usual place is named
 		return backup.WithHint(&backup.RefusedError{Override: "--wal-dir", Reason: fmt.Sprintf(
 			"%s has the data of a server and no WAL in member/wal: its WAL is elsewhere, and the new member would find it",
 			f.dataDir)}, "give the server's --wal-dir (ETCD_WAL_DIR, wal-dir in its configuration), and the WAL there is "+
-			"moved aside, too; if it has none, say so by --wal-dir=%s", filepath.Join(f.dataDir, usualWAL))
+			"moved aside, too; if it has none, its WAL is lost: move the data away yourself (%s), and run the same command",
+			away(f))
 	}
 	return f.checkOwner(s)
 }

@@ -230,6 +230,14 @@ func TestNext_Refused(t *testing.T) {
 		"WALElsewhere": {func(t *testing.T, s *scene) {
 			file(t, filepath.Join(s.f.dataDir, "member", "snap", "db"))
 		}, "its WAL is elsewhere", "--wal-dir"},
+		"UsualWALWithoutOne": {func(t *testing.T, s *scene) { // as a page of commands with a default gives it
+			file(t, filepath.Join(s.f.dataDir, "member", "snap", "db"))
+			f, err := newFolders(s.f.dataDir, filepath.Join(s.f.dataDir, "member", "wal"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.f = f
+		}, "its WAL is elsewhere", "--wal-dir"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
