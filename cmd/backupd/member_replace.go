@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -195,34 +194,6 @@ func startLine(s replace.Settings) string {
 		return ""
 	}
 	return shellquote.Join(append([]string{"etcd"}, startFlags(s)...)...)
-}
-
-// printStart says how the new member is started: as the files have it, with two settings changed,
-// or else with flags.
-func printStart(w io.Writer, host *settings.Host, s replace.Settings) {
-	list := secret.ShowText(s.InitialCluster)
-	if host == nil {
-		fmt.Fprintf(w, "Start the etcd of %s now, with its usual flags and these:\n  %s ...\n"+
-			"In a file of settings that is\n"+clusterVariables, s.Name, secret.ShowText(startLine(s)), list)
-		return
-	}
-	fmt.Fprintf(w, "Set --initial-cluster and --initial-cluster-state of %s (%s), as variables:\n"+clusterVariables,
-		s.Name, wherever(host), list)
-	fmt.Fprintf(w, "Then start it: %s\n", cmp.Or(startOf(host), "as usual"))
-}
-
-// wherever says where the list of members and its state are set now.
-func wherever(h *settings.Host) string {
-	var at []string
-	for _, name := range []string{"initial-cluster", "initial-cluster-state"} {
-		if s, ok := h.Setting(name); ok {
-			at = append(at, s.At.String())
-		}
-	}
-	if len(at) == 0 {
-		return "which " + h.Of.String() + " does not set"
-	}
-	return "now in " + strings.Join(slices.Compact(at), " and ")
 }
 
 // start runs the command that starts the member, in a session of its own: an etcd in it goes on

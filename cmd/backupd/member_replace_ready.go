@@ -23,8 +23,7 @@ func checkReady(people io.Writer, host *settings.Host, command string, s replace
 	if host == nil {
 		if !givesFlags {
 			fmt.Fprintf(people, "BEWARE: the command of --exec starts %s with its own settings, which nobody has checked "+
-				"(--from FILE does). They must be, or it begins a cluster of its own:\n"+clusterVariables, s.Name,
-				secret.ShowText(s.InitialCluster))
+				"(--from FILE does). They must be these, or it begins a cluster of its own:\n%s", s.Name, anyForm(s))
 		}
 		return nil
 	}
@@ -48,9 +47,6 @@ func checkReady(people io.Writer, host *settings.Host, command string, s replace
 		"set initial-cluster-state to existing, and initial-cluster to %s; then run the same command again. Or leave --exec "+
 			"away, and start the member yourself when this asks for it", secret.ShowText(s.InitialCluster))
 }
-
-// clusterVariables are the two settings that a new member needs, as variables.
-const clusterVariables = "  ETCD_INITIAL_CLUSTER=%q\n  ETCD_INITIAL_CLUSTER_STATE=\"existing\"\n"
 
 // unreadyState says where the state of the initial cluster is not existing; etcd's default is new.
 func unreadyState(h *settings.Host) string {
@@ -91,8 +87,6 @@ func sameMembers(have, want []backup.Member, own string) bool {
 	})
 }
 
-// fromYAML reports whether etcd takes its settings from its own configuration file: flags are
-// nothing to it then.
-func fromYAML(h *settings.Host) bool {
-	return slices.ContainsFunc(h.Settings, func(s settings.Setting) bool { return strings.HasSuffix(s.Spelled, ":") })
-}
+// fromYAML reports whether etcd takes its settings from its own configuration file: flags and
+// variables are nothing to it then.
+func fromYAML(h *settings.Host) bool { return hasForm(h, yamlForm) }
