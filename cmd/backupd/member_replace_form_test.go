@@ -28,12 +28,12 @@ func TestPrintStart(t *testing.T) {
 	}{
 		"YAML": {map[string]string{
 			"m2.yaml": "name: m2\ndata-dir: /d\ninitial-cluster: m2=http://10.0.0.2:2380\ninitial-cluster-state: new\n",
-		}, "Set for m2, in its YAML file (initial-cluster is at DIR/m2.yaml:3, initial-cluster-state is at DIR/m2.yaml:4):\n" +
-			yaml},
+		}, "Set for m2, in its YAML file " +
+			"(initial-cluster is at DIR/m2.yaml:3, initial-cluster-state is at DIR/m2.yaml:4):\n" + yaml},
 		"YAMLOfUnit": {map[string]string{
 			"m2.service": unit + " --config-file DIR/etcd.yaml\n", "etcd.yaml": "name: m2\ndata-dir: /d\n",
-		}, "in its YAML file (DIR/etcd.yaml does not set initial-cluster, DIR/etcd.yaml does not set initial-cluster-state):\n" +
-			yaml},
+		}, "in its YAML file (DIR/etcd.yaml does not set initial-cluster, " +
+			"DIR/etcd.yaml does not set initial-cluster-state):\n" + yaml},
 		"Script": {map[string]string{
 			"m2.sh": "#!/bin/sh\nexec etcd --name m2 --data-dir /d \\\n  --initial-cluster m2=http://10.0.0.2:2380\n",
 		}, "Set for m2, as flags (initial-cluster is at DIR/m2.sh:3, DIR/m2.sh:2 does not set initial-cluster-state):\n" +

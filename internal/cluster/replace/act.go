@@ -160,7 +160,7 @@ func (r *run) start(ctx context.Context, s *state) error {
 		hint += fmt.Sprintf(". It votes since a replacement %s: to replace it afresh instead, remove %s, and run the same "+
 			"command", s.note.age(), r.folders.notePath())
 	}
-	return r.await(ctx, s, fmt.Errorf("member %s: %w", nameOf(*s.target), errNotStarted), hint)
+	return r.await(ctx, s, fmt.Errorf("member %s: %w", nameOf(*s.target), errNotStarted), hint+r.folders.oldWAL())
 }
 
 // ended takes over how the command has ended that starts the member. One that has not failed may

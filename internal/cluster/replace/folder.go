@@ -102,6 +102,9 @@ func (f *folders) wal() string {
 	return filepath.Join(f.dataDir, usualWAL)
 }
 
+// oldWAL says, of a member that was started, that its WAL is elsewhere.
+func (f *folders) oldWAL() string { return inuse.OldWAL(f.dataDir, f.wal()) }
+
 // places are the folders as they are now, the data directory first.
 func (f *folders) places() ([]*publish.Folder, error) {
 	mounts, err := disk.Mounts()

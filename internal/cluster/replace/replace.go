@@ -358,7 +358,7 @@ func standing(r *run) string {
 			"has one member less", r.o.Name)
 	case Start:
 		return fmt.Sprintf("the new member %s (%s) was added to the cluster, and does not answer yet; what was started runs "+
-			"on", r.o.Name, id)
+			"on%s", r.o.Name, id, r.folders.oldWAL())
 	case Promote:
 		return fmt.Sprintf("the new member %s (%s) runs as a learner, and does not vote yet", r.o.Name, id)
 	}

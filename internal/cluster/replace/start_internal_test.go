@@ -3,7 +3,10 @@ package replace
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -47,9 +50,33 @@ func TestStanding(t *testing.T) {
 		Remove: "the dead member m2 is in the cluster", Aside: "one member less", Add: "one member less",
 		Start: "the new member m2 (5) was added to the cluster", Promote: "as a learner", Compare: "(5) votes",
 	} {
-		r := &run{o: Options{Name: "m2"}, begun: step, report: &Report{MemberID: 5}}
+		r := &run{o: Options{Name: "m2"}, begun: step, report: &Report{MemberID: 5}, folders: newScene(t).f}
 		if got := standing(r); !strings.Contains(got, want) {
 			t.Errorf("%s: %s", step, got)
 		}
+	}
+}
+
+// TestStanding_OldWAL: a member that was started and has its WAL elsewhere is told of, until its WAL is
+// where it is expected.
+func TestStanding_OldWAL(t *testing.T) {
+	s := newScene(t)
+	r := &run{o: s.o, begun: Start, report: &Report{MemberID: 5}, folders: s.f}
+	all := func() string { return standing(r) + answering(r, &s.state) }
+	if got := all(); strings.Contains(got, "mismatch member") {
+		t.Errorf("before it has begun: %s", got)
+	}
+	file := func(path string) {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file(filepath.Join(s.f.dataDir, "member", "snap", "db"))
+	if got := all(); strings.Count(got, "--wal-dir") != 2 || strings.Count(got, "mismatch member") != 2 {
+		t.Errorf("without a WAL: %s", got)
+	}
+	file(filepath.Join(s.f.wal(), "0.wal"))
+	if got := all(); strings.Contains(got, "mismatch member") {
+		t.Errorf("with its WAL: %s", got)
 	}
 }

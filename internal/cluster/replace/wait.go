@@ -65,7 +65,7 @@ func answering(r *run, s *state) string {
 	}
 	text := strings.Join(append([]string{strings.Join(answer, ", ") + " answer"}, silent...), "; ")
 	if s.held.used {
-		return fmt.Sprintf("%s; a server runs on %s", text, r.folders.dataDir)
+		return fmt.Sprintf("%s; a server runs on %s%s", text, r.folders.dataDir, r.folders.oldWAL())
 	}
-	return fmt.Sprintf("%s; no server runs on %s", text, r.folders.dataDir)
+	return fmt.Sprintf("%s; no server runs on %s%s", text, r.folders.dataDir, r.folders.oldWAL())
 }
