@@ -59,6 +59,9 @@ func span(d time.Duration) string {
 	if hours >= 48 {
 		return fmt.Sprintf("%d days and %d hours", hours/24, hours%24)
 	}
+	if d < time.Minute {
+		return "less than a minute"
+	}
 	return fmt.Sprintf("%d hours and %d minutes", hours, minutes)
 }
 
