@@ -239,6 +239,9 @@ func askWithoutWAL(t *testing.T, dir string) {
 	if code != exitRefused || !strings.Contains(stderr, dir+" has no WAL in member/wal") || stdout != "" {
 		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
 	}
+	if first, _, _ := strings.Cut(stderr, "if it is elsewhere, say where"); strings.Contains(first, "--without-wal") {
+		t.Errorf("what loses data comes first\n%s", stderr)
+	}
 	const all = "Everything that a survivor shows as committed was recovered."
 	offered := map[string]string{"--from-wal-dir=DIR2": all, "--without-wal": "Not known: what the WAL of " + dir}
 	for line := range strings.Lines(stderr) {

@@ -94,7 +94,7 @@ func (e *NoWALError) Error() string { return e.Unwrap().Error() }
 
 // Unwrap returns a [backup.RefusedError].
 func (e *NoWALError) Unwrap() error {
-	return &backup.RefusedError{Override: "--without-wal", Reason: strings.Join(e.DataDirs, " has no WAL, and ") +
+	return &backup.RefusedError{Reason: strings.Join(e.DataDirs, " has no WAL, and ") +
 		" has no WAL in member/wal: it is elsewhere, or lost, and may have acknowledged writes that the database lacks"}
 }
 

@@ -79,7 +79,7 @@ func TestRun_Uncommitted(t *testing.T) {
 	craft(t, all[0], term+1, index, &raftpb.Entry{Index: new(index + 1), Term: new(term + 1)})
 	leader, err := run(t, rescue.Undecided, all...)
 	must(t, err) // a leader's first entry is empty
-	warned(t, leader, "left out", fmt.Sprintf("entry %d (which change nothing)", index+1))
+	warned(t, leader, "left out", fmt.Sprintf("entry %d (changing nothing)", index+1))
 
 	craft(t, all[0], term+1, index, put(index+2, term+1, "tail/1", "x"), put(index+3, term+1, "tail/2", "x"))
 	_, err = run(t, rescue.Undecided, all...)

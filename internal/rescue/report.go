@@ -70,7 +70,7 @@ func (t Tail) changes() bool { return len(entry.Changes(t.Kinds)) > 0 }
 func (t Tail) String() string {
 	what := strings.Join(entry.Changes(t.Kinds), ", ")
 	if what == "" {
-		what = "which change nothing"
+		what = "changing nothing"
 	}
 	if t.Count == 1 {
 		return fmt.Sprintf("entry %d (%s)", t.From, what)
