@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -381,7 +380,7 @@ func (o *restoreOptions) finishAny(cmd *cobra.Command, a *app, order restoreOrde
 }
 
 func noneInterrupted(site restore.Site) error {
-	return fmt.Errorf("no restore to %s%s was interrupted: %w", site.DataDir, site.OutputDir, fs.ErrNotExist)
+	return &undo.AbsentError{Text: fmt.Sprintf("no restore to %s%s was interrupted", site.DataDir, site.OutputDir)}
 }
 
 // abort gives up a restore that was interrupted before it moved anything.

@@ -77,6 +77,8 @@ func (u *undoFlags) run(cmd *cobra.Command, a *app, repo *repoFlags, order resto
 // once was not announced to other hosts.
 func (u *undoFlags) withdraw(cmd *cobra.Command, a *app, repo *repoFlags, order restoreOrder, d *undo.Done) {
 	if order.site.OutputDir == "" {
+		d.Notes = append(d.Notes, "undo all members, or none: one with old data and one with restored data never form a "+
+			"cluster. If other members were restored, undo that on their hosts, too")
 		newWithdrawal(cmd, a, repo, d, order.dryRun).note(cmd.Context(), d)
 		return
 	}

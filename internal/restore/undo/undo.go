@@ -131,6 +131,15 @@ func Check(ctx context.Context, r Request) (*Work, error) {
 	return w, nil
 }
 
+// AbsentError says that there is nothing to put back, or to go on with. It is an [fs.ErrNotExist].
+type AbsentError struct{ Text string }
+
+// Error says what there is not.
+func (e *AbsentError) Error() string { return e.Text }
+
+// Unwrap returns [fs.ErrNotExist].
+func (e *AbsentError) Unwrap() error { return fs.ErrNotExist }
+
 // choose returns the old data that is meant.
 func (r *Request) choose(dirs []string) (publish.Old, error) {
 	olds, err := publish.Olds(dirs)
@@ -141,7 +150,7 @@ func (r *Request) choose(dirs []string) (publish.Old, error) {
 	if r.Old == "" {
 		switch len(olds) {
 		case 0:
-			return publish.Old{}, fmt.Errorf("no restore has moved data of %s aside: %w", where, fs.ErrNotExist)
+			return publish.Old{}, &AbsentError{fmt.Sprintf("no restore has moved data of %s aside", where)}
 		case 1:
 			return olds[0], nil
 		}
@@ -149,7 +158,7 @@ func (r *Request) choose(dirs []string) (publish.Old, error) {
 	}
 	i := slices.IndexFunc(olds, func(o publish.Old) bool { return o.Stamp == r.stamp() })
 	if i < 0 {
-		return publish.Old{}, fmt.Errorf("no old data of %s has the time %s: %w", where, r.stamp(), fs.ErrNotExist)
+		return publish.Old{}, &AbsentError{fmt.Sprintf("no old data of %s has the time %s", where, r.stamp())}
 	}
 	return olds[i], nil
 }
