@@ -394,7 +394,7 @@ func (r *run) plan(ctx context.Context) error {
 			continue
 		}
 		r.report.Steps = append(r.report.Steps, next)
-		text := describe(r.o.Name, r.folders, s, next)
+		text, _, _ := strings.Cut(describe(r.o.Name, r.folders, s, next), ". BEWARE: ") // it is a note here
 		if next == step {
 			text += afresh(r.folders, s, step)
 		}
