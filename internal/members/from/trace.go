@@ -2,6 +2,7 @@ package from
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -26,6 +27,9 @@ func Trace(files []string) (read, absent []string, err error) {
 		raw, err := readFile(name)
 		info, serr := os.Stat(name)
 		folder := serr == nil && info.IsDir() // where a copied unit has its own file at another place
+		if serr == nil && info.Mode().IsRegular() && isProgram(name) {
+			return raw, err // it was read to see whether it is a script: a package has it, and a restore is told so, too
+		}
 		if folder || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			looked = append(looked, path.Clean(name))
 		} else {
@@ -47,4 +51,16 @@ func Trace(files []string) (read, absent []string, err error) {
 		}
 	}
 	return read, absent, err
+}
+
+// isProgram reports whether a file is a program for Linux, in ELF.
+func isProgram(name string) bool {
+	f, err := os.Open(name)
+	if err != nil {
+		return false
+	}
+	defer f.Close() // only read from
+	magic := make([]byte, 4)
+	_, err = io.ReadFull(f, magic)
+	return err == nil && string(magic) == "\x7fELF"
 }

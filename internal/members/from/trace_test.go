@@ -227,3 +227,29 @@ func TestTrace_Copied(t *testing.T) {
 		t.Errorf("missing: %+v", m)
 	}
 }
+
+// TestTrace_Program: etcd's own program is not stored, whether it is read as a whole or not, and a
+// script that runs it says the same without it.
+func TestTrace_Program(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{100, 2 << 20} {
+		dir := t.TempDir()
+		script, program := filepath.Join(dir, "start.sh"), filepath.Join(dir, "etcd")
+		if err := errors.Join(
+			os.WriteFile(script, []byte("#!/bin/sh\nexec "+program+" --name m1 --data-dir /data\n"), 0o600),
+			os.WriteFile(program, append([]byte("\x7fELF"), make([]byte, size)...), 0o700),
+		); err != nil {
+			t.Fatal(err)
+		}
+		content := stored(t, []string{script})
+		if got := content.About.Files; len(got) != 1 || got[0].Path != script {
+			t.Errorf("stored: %+v", got)
+		}
+		f, err := from.Read([]string{script}, from.Options{
+			Source: &from.Source{Hostname: "m1", ReadFile: content.ReadFile, ReadDir: content.ReadDir},
+		})
+		if err != nil || f.Host.DataDir.Text != "/data" {
+			t.Errorf("out of the snapshot: %+v, %v", f, err)
+		}
+	}
+}
