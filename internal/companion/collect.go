@@ -141,17 +141,20 @@ func (c *collector) trace(f Files) []string {
 	if len(f.From) == 0 {
 		return nil
 	}
-	read, absent, err := f.Trace(f.From)
+	traced, err := f.Trace(f.From)
 	if err != nil {
 		c.miss(f.From[0], errors.New("a restore would refuse it: "+unquoted(err)))
 	}
-	for _, p := range absent {
+	for p, err := range traced.Missing {
+		c.miss(p, err)
+	}
+	for _, p := range traced.Absent {
 		if c.names += inManifest(p); c.names <= maxNames/2 && backup.CheckCompanionPath(p) == nil {
 			c.about.Absent = append(c.about.Absent, p)
 		}
 	}
 	c.about.Absent = sorted(c.about.Absent)
-	return append(read, f.From...)
+	return append(traced.Read, f.From...)
 }
 
 // quotation is what an error repeats of a file.

@@ -32,10 +32,19 @@ type Files struct {
 	Host string
 }
 
-// Trace reads files that start etcd as a restore does. It returns all files that it read, and
-// the files and folders that it looked for where nothing is. The error says why a restore would
-// refuse the files.
-type Trace func(files []string) (read, absent []string, err error)
+// Trace reads files that start etcd as a restore does. The error says why a restore would refuse
+// the files.
+type Trace func(files []string) (Traced, error)
+
+// Traced are the files that others refer to.
+type Traced struct {
+	// Read are those that were read, and those that etcd itself reads.
+	Read []string
+	// Absent are files and folders that were looked for where nothing is.
+	Absent []string
+	// Missing are files that etcd would not find, each with the reason.
+	Missing map[string]error
+}
 
 // None reports whether neither files nor Secrets are asked for.
 func (f Files) None() bool { return len(f.Paths)+len(f.From)+len(f.Secrets) == 0 }

@@ -190,8 +190,8 @@ func TestCollect_Secrets(t *testing.T) {
 		`what $(curl -u root:SECRET) gives is not understood`, `'PW=SECRET' is not understood`,
 		`"an \"escaped\" SECRET" is not understood`, `a URL, https://u:SECRET@x/y, is not understood`,
 	} {
-		trace := func([]string) (read, absent []string, err error) {
-			return nil, nil, fmt.Errorf("%s/etcd.conf:7: %s", dir, problem)
+		trace := func([]string) (companion.Traced, error) {
+			return companion.Traced{}, fmt.Errorf("%s/etcd.conf:7: %s", dir, problem)
 		}
 		c := companion.Files{From: []string{dir + "/etcd.conf"}, Trace: trace}.Collect(t.Context()).About
 		got := missing(c, dir)

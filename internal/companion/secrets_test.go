@@ -256,8 +256,8 @@ func TestReserved(t *testing.T) {
 			t.Errorf("%s: %v, want an error: %v", path, err, want)
 		}
 	}
-	trace := func([]string) (read, absent []string, err error) {
-		return []string{"/kubernetes.io/secrets/x/y"}, nil, nil
+	trace := func([]string) (companion.Traced, error) {
+		return companion.Traced{Read: []string{"/kubernetes.io/secrets/x/y"}}, nil
 	}
 	c := companion.Files{From: []string{"/none"}, Trace: trace}.Collect(t.Context()).About
 	if i := slices.IndexFunc(c.Missing, func(m backup.MissingCompanion) bool {

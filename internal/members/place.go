@@ -1,5 +1,17 @@
 package members
 
+import (
+	"slices"
+
+	"github.com/etcd-backupd/backupd/internal/disk"
+)
+
+// shared are folders of a host that are never a copy of those of another one, whatever lies there.
+var shared = []string{"/", "/etc", "/usr", "/lib", "/run", "/var", "/var/lib", "/opt", "/srv", "/home", "/mnt", "/tmp"}
+
+// InTree reports whether a file is in a folder that may be a copy of a host's.
+func InTree(name, root string) bool { return disk.Within(name, root) && !slices.Contains(shared, root) }
+
 // Place says where the directories of a member are on its host, and how it is started there,
 // as far as that was said: all but Member may be empty.
 type Place struct {

@@ -158,6 +158,8 @@ type Start struct {
 	Needs []Need
 	// Absent are files that are not there, and that the start may make: they would set variables.
 	Absent []Word
+	// Copied are the folders for which a file counts that may be of another host, that with its / first.
+	Copied []string
 	// Notes are facts on lines that were read.
 	Notes []Note
 }

@@ -11,15 +11,18 @@ import (
 	"syscall"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/companion"
 )
 
 // Trace reads files as [Read] does, and returns all files of this host that it read, and the
 // files and folders that it looked for where nothing is, or nothing of interest. With these a
-// [Source] elsewhere gives the same answers. The error is that of [Read].
-func Trace(files []string) (read, absent []string, err error) {
+// [Source] elsewhere gives the same answers. Files that etcd reads itself, such as its keys, are
+// among them, or are missing with the line that names them. The error is that of [Read].
+func Trace(files []string) (companion.Traced, error) {
+	t := companion.Traced{Missing: map[string]error{}}
 	hostname, err := os.Hostname()
 	if err != nil {
-		return nil, nil, err
+		return t, err
 	}
 	looked := []string{}
 	source := &Source{Hostname: hostname}
@@ -33,7 +36,7 @@ func Trace(files []string) (read, absent []string, err error) {
 		if folder || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			looked = append(looked, path.Clean(name))
 		} else {
-			read = append(read, path.Clean(name)) // what cannot be read is missing
+			t.Read = append(t.Read, path.Clean(name)) // what cannot be read is missing
 		}
 		return raw, err
 	}
@@ -41,16 +44,19 @@ func Trace(files []string) (read, absent []string, err error) {
 		looked = append(looked, path.Clean(name))
 		return os.ReadDir(name)
 	}
-	_, err = Read(files, Options{Source: source})
+	found, err := Read(files, Options{Source: source})
 	if errors.As(err, new(*backup.RefusedError)) { // it is of several members: a restore is told which
-		_, err = Read(files, Options{All: true, Source: source})
+		found, err = Read(files, Options{All: true, Source: source})
 	}
 	for _, name := range looked {
-		if !slices.ContainsFunc(read, func(r string) bool { return r == name || strings.HasPrefix(r, name+"/") }) {
-			absent = append(absent, name)
+		if !slices.ContainsFunc(t.Read, func(r string) bool { return r == name || strings.HasPrefix(r, name+"/") }) {
+			t.Absent = append(t.Absent, name)
 		}
 	}
-	return read, absent, err
+	if err == nil {
+		addNamed(&t, found)
+	}
+	return t, err
 }
 
 // isProgram reports whether a file is a program for Linux, in ELF.

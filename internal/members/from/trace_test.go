@@ -253,3 +253,102 @@ func TestTrace_Program(t *testing.T) {
 		}
 	}
 }
+
+// TestTrace_Named: certificates and keys that etcd is started with are stored, in whatever way they
+// are named, and each that is not there is missing with its line.
+func TestTrace_Named(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ text, stored, missing string }{
+		"flags": {"#!/bin/sh\nexec etcd --name m1 --data-dir /d --cert-file HERE/a.crt --key-file=HERE/a.key \\\n" +
+			" --peer-trusted-ca-file HERE/gone.crt\n", "a.crt a.key",
+			"HERE/gone.crt: --peer-trusted-ca-file names it at START:3"},
+		"variables": {"ETCD_NAME=m1\"\nETCD_DATA_DIR=/d\nETCD_PEER_CERT_FILE=HERE/a.crt\nETCD_PEER_KEY_FILE=HERE/gone.key\n" +
+			"ETCD_AUTH_TOKEN=jwt,pub-key=HERE/jwt.pub,priv-key=HERE/none.key,sign-method=RS256\n", "a.crt jwt.pub",
+			"HERE/gone.key: ETCD_PEER_KEY_FILE names it at START:4; HERE/none.key: ETCD_AUTH_TOKEN names it at START:5"},
+		"yaml": {"name: m1\ndata-dir: /d\nclient-transport-security:\n  trusted-ca-file: HERE/a.crt\n" +
+			"peer-transport-security:\n  key-file: HERE/a.key\n  cert-file: gone.crt\n", "a.crt a.key",
+			"gone.crt: cert-file: names it at START:7"},
+		"container": {"services:\n  etcd:\n    image: quay.io/coreos/etcd:v3.6.0\n    volumes: [\"/srv/etcd:/data\", " +
+			"\"HERE:/pki:ro\"]\n    command: etcd --name m1 --data-dir /data --cert-file /pki/a.crt --key-file /in/image\n",
+			"a.crt", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			start := filepath.Join(dir, "etcd.yaml")
+			for _, f := range []string{"a.crt", "a.key", "jwt.pub"} {
+				if err := os.WriteFile(filepath.Join(dir, f), []byte(f), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.WriteFile(start, []byte(strings.ReplaceAll(c.text, "HERE", dir)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			about := collect(t, []string{start}).About
+			var stored, missing []string
+			for _, f := range about.Files {
+				if f.Path != start {
+					stored = append(stored, filepath.Base(f.Path))
+				}
+			}
+			for _, m := range about.Missing {
+				reason, _, _ := strings.Cut(m.Reason, ": ")
+				if strings.HasPrefix(m.Reason, "cert-file:") {
+					reason, _, _ = strings.Cut(m.Reason, ": the folder")
+				}
+				missing = append(missing, m.Path+": "+reason)
+			}
+			want := strings.NewReplacer("HERE", dir, "START", start).Replace(c.missing)
+			if got := strings.Join(stored, " "); got != c.stored {
+				t.Errorf("stored %q, want %q", got, c.stored)
+			}
+			if got := strings.Join(missing, "; "); got != want {
+				t.Errorf("missing %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// TestTrace_NamedCopied: the keys of another host are those that were copied with its files, and
+// never those that this host has at the same paths.
+func TestTrace_NamedCopied(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(path, text string) string {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	key := write(filepath.Join(dir, "here/etc/a.key"), "of this host")
+	var units, configurations, copies []string
+	for _, name := range []string{"m1", "m2"} {
+		root := filepath.Join(dir, "hosts", name)
+		units = append(units, write(filepath.Join(root, "etc/systemd/system/etcd.service"),
+			"[Service]\nExecStart=/usr/bin/etcd --name "+name+" --data-dir /d --key-file "+key+"\n"))
+		configurations = append(configurations, write(filepath.Join(root, "etc/etcd.yaml"),
+			"name: "+name+"\ndata-dir: /d\nclient-transport-security: {key-file: "+key+"}\n"))
+		copies = append(copies, write(filepath.Join(root, key), name))
+	}
+	for _, start := range [][]string{units, configurations} {
+		content := stored(t, start)
+		for i, name := range []string{"m1", "m2"} {
+			if raw, err := content.ReadFile(copies[i]); err != nil || string(raw) != name {
+				t.Errorf("key of %s: %q, %v", name, raw, err)
+			}
+		}
+		if _, err := content.ReadFile(key); err == nil {
+			t.Error("the key of this host is stored, too")
+		}
+	}
+	if err := os.Remove(copies[1]); err != nil {
+		t.Fatal(err)
+	}
+	for _, start := range [][]string{units, configurations} {
+		about := collect(t, start).About
+		if m := about.Missing; len(m) != 1 || m[0].Path != key || !strings.Contains(m[0].Reason, "is a file of this host") {
+			t.Errorf("missing: %+v", m)
+		}
+	}
+}

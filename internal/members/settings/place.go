@@ -62,6 +62,9 @@ func (h *Host) decideWAL(o Options) error {
 	return nil
 }
 
+// What etcd only reads may be in a mount that is read-only.
+const theConfiguration, aFile = "the configuration file", "the file"
+
 // ground is where the paths of a start are.
 type ground struct{ *members.Start }
 
@@ -133,7 +136,7 @@ func (g ground) outside(what, path string, at members.Position) (string, error) 
 	case !filepath.IsAbs(best.Host.Text):
 		return "", best.Host.At.Errorf("%s %s is in %q on this host, which is not an absolute path", what, path,
 			best.Host.Text)
-	case best.ReadOnly && what != "the configuration file":
+	case best.ReadOnly && what != theConfiguration && what != aFile:
 		return "", best.Inside.At.Errorf("%s %s is in a mount that is read-only", what, path)
 	}
 	rest, err := filepath.Rel(filepath.Clean(best.Inside.Text), path)

@@ -183,7 +183,7 @@ func flagOf(variableName string) (string, bool) {
 // fromFile takes the configuration file: etcd looks at nothing else then, but it does
 // parse its flags.
 func (h *Host) fromFile(file Setting, given []Setting, o Options) error {
-	path, err := h.ground().place("the configuration file", file.Value, file.At)
+	path, err := h.ground().place(theConfiguration, file.Value, file.At)
 	if err != nil {
 		return err
 	}

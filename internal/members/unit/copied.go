@@ -22,9 +22,6 @@ var userFolders = []string{
 	"/home/*/.config/systemd/user", "/home/*/.local/share/systemd/user",
 }
 
-// shared are folders of a host that are never a copy of those of another one, whatever lies there.
-var shared = []string{"/", "/etc", "/usr", "/lib", "/run", "/var", "/var/lib", "/opt", "/srv", "/home", "/mnt", "/tmp"}
-
 // copied is a unit that lies outside of systemd's folders: it may be of another host, and the files
 // of this host that have the names it gives are not known to be its own.
 type copied struct {
@@ -89,7 +86,7 @@ func (c *copied) find(name string, at members.Position) (string, []byte, error) 
 
 // holds reports whether a path is in the tree of the unit.
 func (c *copied) holds(name string) bool {
-	return disk.Within(name, c.root) && !slices.Contains(shared, c.root)
+	return members.InTree(name, c.root)
 }
 
 // beside are the places of a file that was copied together with the unit.

@@ -88,6 +88,9 @@ func newUnit(id identity, o members.ReadOptions) *unit {
 		Means: members.Systemd, Unit: u.name, Of: members.Position{File: id.path},
 		Hostname: members.Word{Text: u.options.Hostname},
 	}
+	if u.copied != nil {
+		u.Copied = []string{u.copied.root, u.copied.dir}
+	}
 	return u
 }
 
