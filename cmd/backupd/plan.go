@@ -129,7 +129,8 @@ func (o *planOptions) make(ctx context.Context, job *restoreJob) (*restore.Plan,
 	if err != nil {
 		return nil, err
 	}
-	p.Notes = append(append(p.Notes, job.site.Notes...), notesOfBegun(ctx, job)...)
+	begun := notesOfBegun(ctx, job)
+	p.Notes = append(append(p.Notes, job.site.Notes...), begun...)
 	places, err := o.places(p, job.found)
 	if err != nil {
 		return nil, err
@@ -137,6 +138,7 @@ func (o *planOptions) make(ctx context.Context, job *restoreJob) (*restore.Plan,
 	p.Notes = append(append(p.Notes, notesOf(job.found)...), o.from.notesFor(ctx, p, job.found, places)...)
 	stored := restore.Stored{
 		Repository: secret.Show(o.repo.repo), RepositoryID: job.stored.in.Repository().ID(), Cluster: job.stored.in.Name(),
+		New:      len(begun) > 0,
 		Snapshot: job.stored.item.ID, AllowSuspect: o.allowSuspect, Settings: whereabouts(&o.repo),
 		Encryption: job.stored.manifest.Encoding.Encryption, Recipients: job.stored.manifest.Encoding.Recipients,
 	}
@@ -297,6 +299,12 @@ func (o *planOptions) printWritten(a *app, p *restore.Plan, found *from.Found) e
 		"old data lies:\n", o.output)
 	for _, m := range p.Members {
 		words := []string{"backupd", "restore", "--plan=" + o.output, "--name=" + m.Name}
+		if p.Stored.New {
+			words = append(words, "--new")
+		}
+		for _, file := range o.identity.files {
+			words = append(words, "--identity="+absolute(file))
+		}
 		var files []string
 		if found != nil && !o.from.inSnapshots() {
 			files = found.FilesOf(m.Name)

@@ -29,9 +29,8 @@ type Stored struct {
 	RepositoryID string            `json:"repositoryID"`
 	Cluster      string            `json:"cluster"`
 	Snapshot     backup.SnapshotID `json:"snapshot"`
-	// AllowSuspect says that somebody has decided to restore it although its content is
-	// in doubt.
-	AllowSuspect bool `json:"allowSuspect,omitempty"`
+	AllowSuspect bool              `json:"allowSuspect,omitempty"` // it is restored although its content is in doubt
+	New          bool              `json:"new,omitempty"`          // another restore was begun: this is not that one
 	// Encryption is that of the manifest, and Recipients are the public keys: who restores
 	// needs the identity of one of them.
 	Encryption string   `json:"encryption,omitempty"`

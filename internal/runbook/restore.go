@@ -45,6 +45,9 @@ func restoreHere(b *book, n node) {
 	if n.like == "" && n.place.Means != "" {
 		command += " --replace"
 	}
+	if b.plan.Stored.New {
+		command += " --new"
+	}
 	b.commands(append(lines, command+" --dry-run")...)
 	b.text(compare)
 	b.commands(append(lines, command)...)
@@ -149,6 +152,9 @@ func restoreInPod(b *book, n node) {
 	}
 	if v.WALDir != "" {
 		args = append(args, "--wal-dir="+v.WALDir)
+	}
+	if b.plan.Stored.New {
+		args = append(args, "--new")
 	}
 	args = append(args, access(b)...)
 	s := b.setOf(n)

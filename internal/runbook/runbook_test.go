@@ -265,3 +265,15 @@ func TestWrite_Pods(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// TestWrite_New: where another restore was begun, each command says that it is not that one.
+func TestWrite_New(t *testing.T) {
+	for want, begun := range map[string]bool{"--new": true, "": false} {
+		p := seal(t, about(three("http")...), 0, restore.Stored{New: begun}, nil)
+		for line := range strings.Lines(write(t, p, nil)) {
+			if strings.HasPrefix(line, "backupd restore --plan") && strings.Contains(line, " --new") != (want != "") {
+				t.Errorf("begun %t: %s", begun, line)
+			}
+		}
+	}
+}
