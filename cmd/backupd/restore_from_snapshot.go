@@ -74,7 +74,7 @@ func (o *fromFlags) store(cmd *cobra.Command, in *repository.Cluster, i reposito
 	if !startsEtcd(m) {
 		return withHints(&backup.RefusedError{Reason: fmt.Sprintf("snapshot %s holds no file that starts etcd", m.ID)},
 			append(filesElsewhere(ctx, in, nil),
-				"name the files of this host: --from FILE; or the member and its place: --name and --data-dir")...)
+				otherwise(cmd))...)
 	}
 	content, err := companion.Read(ctx, in.Data(), m, ids)
 	if err != nil {
@@ -82,6 +82,14 @@ func (o *fromFlags) store(cmd *cobra.Command, in *repository.Cluster, i reposito
 	}
 	o.stored = append(o.stored, &storedFiles{content, cmd, in, m})
 	return nil
+}
+
+// otherwise says how a command is told without the files what they would say.
+func otherwise(cmd *cobra.Command) string {
+	if cmd.Flags().Lookup("name") == nil { // it is for all hosts
+		return "name copies of the files of all hosts: --from FILE; or the places of the members: --data-dir NAME=DIR"
+	}
+	return "name the files of this host: --from FILE; or the member and its place: --name and --data-dir"
 }
 
 func startsEtcd(m *backup.Manifest) bool { return m.FilesKey() != "" && len(m.Companions.From) > 0 }

@@ -20,6 +20,8 @@ func conclude(b *book) {
 		words = append(words, "--recipient="+r)
 	}
 	b.commands(q(words...) + " " + b.connection())
+	b.text("If the files of the hosts were stored with each snapshot, add the same `--companion` and `--companion-from` " +
+		"as before: a backup without them has none.")
 	b.text("Exit code 4 means that the announcement could not be stored: run the `backupd timeline accept` that it " +
 		"prints.")
 
