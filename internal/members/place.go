@@ -28,6 +28,8 @@ type Place struct {
 	Namespace string `json:"namespace,omitempty"`
 	// File is the one that starts the member.
 	File string `json:"file,omitempty"`
+	// Stored is the id of the snapshot that holds the files of the host.
+	Stored string `json:"stored,omitempty"`
 	// Volume is nil for directories of the host.
 	Volume *Volume `json:"volume,omitempty"`
 }

@@ -37,6 +37,11 @@ func restoreHere(b *book, n node) {
 	for _, text := range n.restoreTexts() {
 		b.text("%s", text)
 	}
+	if n.place.Stored != "" {
+		b.text("Put its files back first: this extracts them into a new folder. Compare them with those of this host, and " +
+			"copy what is not there, or is another file, to its place.")
+		b.commands(extract(b, n))
+	}
 	lines, words := n.directory()
 	command := q("backupd", "restore", "--plan", b.file(), "--name", n.Name) + words
 	if owner := n.owner(); owner != "" && !n.plannedOwner {
@@ -51,6 +56,16 @@ func restoreHere(b *book, n node) {
 	b.commands(append(lines, command+" --dry-run")...)
 	b.text(compare)
 	b.commands(append(lines, command)...)
+}
+
+// extract is the command that extracts the files of a member's host.
+func extract(b *book, n node) string {
+	s := b.plan.Stored
+	words := []string{"backupd", "companions", n.place.Stored, "--repo=" + s.Repository, "--cluster=" + s.Cluster}
+	for _, setting := range s.Settings {
+		words = append(words, "--"+setting)
+	}
+	return q(append(words, "--output-dir=companions-"+strings.ReplaceAll(plain(n.Name), "/", "_"))...)
 }
 
 // compare stands between a dry run and the restore, so that nobody runs both at once.

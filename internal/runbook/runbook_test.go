@@ -277,3 +277,16 @@ func TestWrite_New(t *testing.T) {
 		}
 	}
 }
+
+// TestWrite_Stored: the files of a member that are in a snapshot are put back before its restore.
+func TestWrite_Stored(t *testing.T) {
+	const id = "20261120T101500Z-r123450-k7q2xe"
+	text := write(t, seal(t, about(three("http")...), 0, restore.Stored{},
+		[]restore.Place{{Member: "m2", DataDir: "/d", Stored: id}}), nil)
+	back := strings.Index(text, "backupd companions "+id+
+		" --repo=s3://backups/etcd --cluster=prod --output-dir=companions-m2")
+	restored := strings.Index(text, "backupd restore --plan plan.yaml --name m2")
+	if back < 0 || restored < back || strings.Count(text, "backupd companions") != 1 {
+		t.Errorf("put back at %d, restored at %d", back, restored)
+	}
+}
