@@ -80,7 +80,7 @@ func (o *fromFlags) store(cmd *cobra.Command, in *repository.Cluster, i reposito
 	if err != nil {
 		return fmt.Errorf("companion files of snapshot %s: %w", m.ID, err)
 	}
-	o.stored = append(o.stored, &storedFiles{content, cmd, in, m})
+	o.stored = append(o.stored, &storedFiles{content, cmd, in, m, nil})
 	return nil
 }
 
@@ -100,6 +100,8 @@ type storedFiles struct {
 	cmd *cobra.Command
 	in  *repository.Cluster
 	m   *backup.Manifest
+	// members are those that the files describe.
+	members []string
 }
 
 // read reads the files as their host would.
@@ -273,8 +275,10 @@ func (o *fromFlags) readStored(options from.Options) (*from.Found, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, l := range found.All {
+		for i, l := range found.All {
 			name := l.Name.Text
+			found.All[i].Place.Stored = string(s.m.ID)
+			s.members = append(s.members, name)
 			if other := of[name]; other != nil {
 				return nil, backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf(
 					"member %s is described by the files of %s, and by those of %s", name, other, s)},
@@ -302,8 +306,8 @@ func (o *fromFlags) notesFor(ctx context.Context, p *restore.Plan, found *from.F
 	}
 	var out, hosts, unknown []string
 	for _, s := range o.stored {
-		out = append(out, fmt.Sprintf("files that start etcd are those of %s: before the start put back what is not on "+
-			"that host, or is another file there: %s", s, s.putBackAnywhere()))
+		out = append(out, fmt.Sprintf("files that start etcd are those of %s, for %s: before the start put back what is not "+
+			"on that host, or is another file there: %s", s, strings.Join(s.members, ", "), s.putBackAnywhere()))
 		hosts = append(hosts, s.About.Host)
 	}
 	for _, m := range p.Members {

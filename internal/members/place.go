@@ -29,7 +29,7 @@ type Place struct {
 	// File is the one that starts the member.
 	File string `json:"file,omitempty"`
 	// Stored is the id of the snapshot that holds the files of the host.
-	Stored string `json:"stored,omitempty"`
+	Stored string `json:"filesOf,omitempty"`
 	// Volume is nil for directories of the host.
 	Volume *Volume `json:"volume,omitempty"`
 }
