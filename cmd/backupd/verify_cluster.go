@@ -44,7 +44,8 @@ seconds for each GB while it is computed: one member is asked at a time, the lea
 
 Data can be compared with the plan until the cluster is compacted. Run the command before
 clients write: an API server of Kubernetes compacts every five minutes. Later the members
-are compared with one another only, and the exit code is 1.
+are compared with one another only, and the exit code is 1. The plan describes the restore:
+once a member was added, removed or replaced, the command finds that as a failure.
 
 With auth, --user needs the role root. The last lines tell when each phase of the recovery
 ended.
