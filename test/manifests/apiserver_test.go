@@ -22,8 +22,8 @@ func TestAPIServer(t *testing.T) {
 	t.Run("the kinds of the operator are not there", k.knowsNoMonitors)
 	k.operator(t)
 	t.Run("with the operator", k.everything(true))
-	t.Run("page", k.walk)
 	t.Run("companion Secrets", k.companionSecrets)
+	t.Run("page", k.walk)
 }
 
 // everything applies the sets that need the operator, or those that do not.

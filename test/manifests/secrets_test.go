@@ -143,9 +143,11 @@ func (k kube) companionSecrets(t *testing.T) {
 	// As people apply one, with all of it in an annotation.
 	k.kubectl(t, []byte("{apiVersion: v1, kind: Secret, metadata: {name: by-hand, namespace: prod}, stringData: {k: v}}"),
 		"apply", "-f", "-")
-	k.apply(t, "backupd", [][]byte{[]byte("{apiVersion: v1, kind: ServiceAccount, metadata: {name: backupd}}")})
+	account := [][]byte{[]byte("{apiVersion: v1, kind: ServiceAccount, metadata: {name: backupd}}")}
+	k.apply(t, "backupd", account)
+	defer k.remove(t, "backupd", account) // the page makes its own
 	// The commands of the page make the Role of the example; this one has more names.
-	commands := block(t, section(t, "2. Or with Helm"), "create role ")
+	commands := block(t, section(t, "Secrets as companions"), "create role ")
 	for line := range strings.Lines(strings.ReplaceAll(commands, "\\\n", "")) {
 		k.kubectl(t, nil, strings.Fields(line)[1:]...)
 	}
