@@ -373,8 +373,8 @@ func TestMachine_ReplaceFrom(t *testing.T) {
 	write("--initial-cluster-state new --initial-cluster old=http://127.0.0.1:1," + d.Name + "=" + d.PeerURL)
 	_, out := d.call(t, "--dry-run", "--from="+unit)
 	for _, want := range []string{
-		"Set --initial-cluster and --initial-cluster-state of m3 (now in " + unit + ":3), as variables:\n",
-		"\n  ETCD_INITIAL_CLUSTER=\"m1=" + d.Members[0].PeerURL + ",m2=", "\nThen start it: systemctl start etcd",
+		"Set for m3, as flags (initial-cluster is at " + unit + ":3, initial-cluster-state is at " + unit + ":3):\n",
+		"\n  --initial-cluster=m1=" + d.Members[0].PeerURL + ",m2=", "\nThen start it: systemctl start etcd",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in\n%s", want, out)
