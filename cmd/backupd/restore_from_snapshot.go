@@ -141,10 +141,10 @@ func (s *storedFiles) putBack() string {
 // putBackAnywhere is putBack for a plan: who may read the repository and by which keys, and how this
 // host reaches it, is not said, and a variable of this host is.
 func (s *storedFiles) putBackAnywhere() string {
-	words := []string{"backupd", "companions", string(s.m.ID), "--cluster=" + s.in.Name()}
+	words, idle := []string{"backupd", "companions", string(s.m.ID), "--cluster=" + s.in.Name()}, idleFlags(s.cmd)
 	for _, name := range whereFlags {
 		f := s.cmd.Flags().Lookup(name)
-		if f != nil && f.Changed && !slices.Contains(idleFlags(s.cmd), name) {
+		if f != nil && f.Changed && !slices.Contains(idle, name) {
 			words = append(words, "--"+name+"="+secret.Show(f.Value.String()))
 		}
 	}

@@ -5,6 +5,7 @@
 package backup
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"hash/crc32"
@@ -109,6 +110,9 @@ type Blob struct {
 	Bytes  int64  `json:"bytes"`
 	SHA256 Digest `json:"sha256"`
 }
+
+// BlobOf describes bytes in memory.
+func BlobOf(raw []byte) Blob { return Blob{Bytes: int64(len(raw)), SHA256: sha256.Sum256(raw)} }
 
 // Digest is a SHA-256 sum, spelled in text and JSON as 64 lower-case
 // hexadecimal digits.

@@ -3,7 +3,6 @@ package check
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -302,7 +301,7 @@ func roundTrip(o codec.Options, ids codec.Identities) error {
 		return err
 	}
 	_, sum := enc.Sums()
-	want := codec.Want{Plain: backup.Blob{Bytes: int64(len(plain)), SHA256: sha256.Sum256(plain)}, Stored: sum}
+	want := codec.Want{Plain: backup.BlobOf(plain), Stored: sum}
 	dec, err := codec.NewDecoder(bytes.NewReader(raw), o.Encoding(), want, ids)
 	if err != nil {
 		return err

@@ -78,7 +78,7 @@ func (a *ReaderAt) readTable(src *decrypted, want Want) error {
 	if err := src.read(raw, at); err != nil {
 		return fmt.Errorf("read the seek table: %w", err)
 	}
-	if err := Compare("seek table", blobOf(raw), *want.Table); err != nil {
+	if err := Compare("seek table", backup.BlobOf(raw), *want.Table); err != nil {
 		return err
 	}
 	t, err := parseTable(raw)

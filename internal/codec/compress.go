@@ -139,7 +139,7 @@ func (c *compressor) next() error {
 			return c.failed
 		}
 		c.unread = c.table.marshal()
-		c.sum = blobOf(c.unread)
+		c.sum = backup.BlobOf(c.unread)
 		return nil
 	}
 	<-f.ready

@@ -66,7 +66,7 @@ func (c *cutter) next(p *piece) (err error) {
 // compareTable returns io.EOF if the seek table is the promised one.
 func (c *cutter) compareTable() error {
 	if c.want.Table != nil {
-		if err := Compare("seek table", blobOf(c.scan.table.marshal()), *c.want.Table); err != nil {
+		if err := Compare("seek table", backup.BlobOf(c.scan.table.marshal()), *c.want.Table); err != nil {
 			return err
 		}
 	}

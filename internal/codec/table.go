@@ -1,11 +1,6 @@
 package codec
 
-import (
-	"crypto/sha256"
-	"encoding/binary"
-
-	"github.com/etcd-backupd/backupd/internal/backup"
-)
+import "encoding/binary"
 
 // Compressed bytes are frames that do not depend on each other, and then a seek table in a
 // skippable frame, as zstd's seekable format has it (contrib/seekable_format of zstd):
@@ -57,9 +52,4 @@ func (t table) marshal() []byte {
 	out = order.AppendUint32(out, uint32(len(t)))
 	out = append(out, tableChecksums)
 	return order.AppendUint32(out, tableFooterMagic)
-}
-
-// blobOf returns the size and the sum of bytes in memory.
-func blobOf(raw []byte) backup.Blob {
-	return backup.Blob{Bytes: int64(len(raw)), SHA256: sha256.Sum256(raw)}
 }

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -336,17 +335,13 @@ func (c *collector) pack() []byte {
 	if len(c.about.Files) == 0 {
 		return nil
 	}
-	c.about.Plain = blobOf(out.Bytes())
+	c.about.Plain = backup.BlobOf(out.Bytes())
 	return out.Bytes()
 }
 
 func write(w io.Writer, raw []byte) error {
 	_, err := w.Write(raw)
 	return err
-}
-
-func blobOf(raw []byte) backup.Blob {
-	return backup.Blob{Bytes: int64(len(raw)), SHA256: sha256.Sum256(raw)}
 }
 
 // headerOf describes a file in the archive. The owner is for those who unpack it by hand.

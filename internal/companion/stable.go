@@ -24,14 +24,14 @@ func (f *found) read(left int64, calm *calm) (backup.CompanionFile, *tar.Header,
 		return out, headerOf(out, f.info), nil, nil
 	}
 	if f.root == nil { // of a Secret
-		out.Mode, out.Bytes, out.SHA256 = secretMode, int64(len(f.content)), blobOf(f.content).SHA256
+		out.Mode, out.Bytes, out.SHA256 = secretMode, int64(len(f.content)), backup.BlobOf(f.content).SHA256
 		return out, secretHeader(out), f.content, nil
 	}
 	raw, info, err := calm.stable(func() ([]byte, fs.FileInfo, error) { return f.once(left) })
 	if err != nil {
 		return out, nil, nil, err
 	}
-	blob := blobOf(raw)
+	blob := backup.BlobOf(raw)
 	out.Mode = fmt.Sprintf("%#04o", info.Mode().Perm())
 	out.Bytes, out.SHA256 = blob.Bytes, blob.SHA256
 	return out, headerOf(out, info), raw, nil

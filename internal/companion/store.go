@@ -149,7 +149,7 @@ func one(r io.Reader, h *tar.Header, want backup.CompanionFile) ([]byte, error) 
 	if err != nil {
 		return nil, backup.Corruptf("%s in the archive: %w", want.Path, err)
 	}
-	if got := blobOf(raw); want.Link == "" && got != (backup.Blob{Bytes: want.Bytes, SHA256: want.SHA256}) {
+	if got := backup.BlobOf(raw); want.Link == "" && got != (backup.Blob{Bytes: want.Bytes, SHA256: want.SHA256}) {
 		return nil, backup.Corruptf("%s in the archive is not the file that the manifest lists", want.Path)
 	}
 	return raw, nil
