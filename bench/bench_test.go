@@ -30,7 +30,7 @@ type world struct {
 var dataSets = []struct {
 	name       string
 	containers int
-}{{"Seventh", 4}, {"Third", 0}}
+}{{"Tenth", 4}, {"Third", 0}}
 
 func newWorldOf(b *testing.B, members int) *world { return newWorldWith(b, members, 4) }
 

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -12,8 +13,8 @@ import (
 )
 
 // object makes something like a Kubernetes pod as the API server stores it:
-// names and labels that repeat, hashes and ids that do not. zstd -1 makes about
-// a seventh of it with four containers, and about 0.3 of a database of those with none.
+// names and labels that repeat, hashes and ids that do not. zstd -1 makes about a tenth
+// of a database of those with four containers, and about 0.3 of one of those with none.
 func object(r *rand.Rand, n, containers int) (key, value string) {
 	ns, app := n%50, n%400
 	id := fmt.Sprintf("%08x-%04x-4%03x-a%03x-%012x", r.Uint32(), r.Uint32N(1<<16), r.Uint32N(1<<12), r.Uint32N(1<<12),
@@ -22,6 +23,10 @@ func object(r *rand.Rand, n, containers int) (key, value string) {
 	for i := range noise {
 		noise[i] = byte(r.Uint32())
 	}
+	checksum := base64.StdEncoding.EncodeToString(noise)
+	if containers == 0 {
+		checksum = hex.EncodeToString(noise[:320])
+	}
 	key = fmt.Sprintf("/registry/pods/namespace-%d/app-%d-%s", ns, app, id[:13])
 	value = fmt.Sprintf(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"app-%d-%s",`+
 		`"namespace":"namespace-%d","uid":"%s",`+
@@ -29,7 +34,7 @@ func object(r *rand.Rand, n, containers int) (key, value string) {
 		`"app.kubernetes.io/part-of":"platform","pod-template-hash":"%x",`+
 		`"topology.kubernetes.io/zone":"eu-central-1%c"},"annotations":{"checksum/config":"%s"}},`,
 		app, id[:13], ns, id, 1+r.IntN(28), r.IntN(24), r.IntN(60), r.IntN(60), app, r.Uint32(), 'a'+rune(r.IntN(3)),
-		base64.StdEncoding.EncodeToString(noise))
+		checksum)
 	for c := range containers {
 		value += fmt.Sprintf(`"container-%d":{"name":"c%d","image":"registry.example.com/team-%d/app-%d@sha256:%x",`+
 			`"ports":[{"containerPort":%d,"protocol":"TCP"}],"env":[{"name":"POD_IP",`+
