@@ -95,6 +95,7 @@ var stairs = map[string]int{
 	"internal/check/host":            1,
 	"internal/etcddb/buckets":        0,
 	"internal/etcddb/child":          0,
+	"internal/etcddb/freelist":       0,
 	"internal/etcddb/keyset":         0,
 	"internal/etcddb/keyvalue":       0,
 	"internal/etcddb/registry":       0,

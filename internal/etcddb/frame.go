@@ -87,6 +87,7 @@ func readFrame(file *os.File) (*Frame, error) {
 // (bbolt internal/common/meta.go). bbolt writes them in turn, so one may be torn
 // and the other must be good.
 type meta struct {
+	at        int64 // byte at which its page begins
 	pageBytes uint32
 	root      uint64 // page of the bucket of buckets
 	freelist  uint64 // page of the free list, or noFreelist
@@ -149,6 +150,7 @@ func readMetaAt(r io.ReaderAt, page int64) (meta, error) {
 			page, want, sum.Sum64())
 	}
 	m := meta{
+		at:        page,
 		pageBytes: order.Uint32(b[8:]),
 		root:      order.Uint64(b[16:]),
 		freelist:  order.Uint64(b[32:]),

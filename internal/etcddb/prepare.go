@@ -12,6 +12,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/etcddb/buckets"
+	"github.com/etcd-backupd/backupd/internal/etcddb/freelist"
 )
 
 // lockTimeout bounds the wait for another process that has the database open.
@@ -48,11 +49,11 @@ func (o *PrepareOptions) validate() error {
 	return nil
 }
 
-// Prepare turns a verified copy of a database into the member/snap/db of a member
-// of a new cluster. The result is the same as that of etcdutl snapshot restore. A
-// SHA-256 trailer is cut off. A child process does the work in one transaction,
-// and the result is on disk when Prepare returns. After an error the file must be
-// deleted. Defects wrap [backup.ErrCorrupt].
+// Prepare turns a verified copy of a database into the member/snap/db of a member of a
+// new cluster. The result is the same as that of etcdutl snapshot restore. A SHA-256
+// trailer is cut off. A child process does the work in one transaction, and the result
+// is on disk when Prepare returns. It visits few pages, so it does not find damage
+// elsewhere. After an error the file must be deleted. Defects wrap [backup.ErrCorrupt].
 func Prepare(ctx context.Context, path string, o PrepareOptions) error {
 	if err := o.validate(); err != nil {
 		return fmt.Errorf("prepare %s: %w", path, err)
@@ -90,8 +91,12 @@ func NewSkeleton(path string) error {
 
 // prepare does the work of [Prepare] in the child.
 func prepare(path string, o PrepareOptions) error {
-	if err := cutTrailer(path); err != nil {
+	frame, err := cutTrailer(path)
+	if err != nil {
 		return err
+	}
+	if err := freelist.Append(path, frame.meta.at, int64(frame.PageBytes)); err != nil {
+		return fmt.Errorf("add a list of free pages: %w", err)
 	}
 	from, err := bolt.Open(o.From, 0o400, &bolt.Options{ReadOnly: true, Timeout: lockTimeout})
 	if err != nil {
@@ -120,15 +125,15 @@ func prepare(path string, o PrepareOptions) error {
 }
 
 // cutTrailer cuts the file at the end of the database, as etcd expects it.
-func cutTrailer(path string) error {
+func cutTrailer(path string) (*Frame, error) {
 	frame, err := ReadFrame(path)
 	if err != nil || !frame.HasTrailer {
-		return err
+		return frame, err
 	}
 	if err := os.Truncate(path, frame.FileBytes-trailerBytes); err != nil {
-		return fmt.Errorf("cut off trailer: %w", err)
+		return nil, fmt.Errorf("cut off trailer: %w", err)
 	}
-	return nil
+	return frame, nil
 }
 
 // update runs change in one transaction on an existing database, opened as
@@ -137,7 +142,6 @@ func update(path string, mmapBytes int, change func(*bolt.Tx) error) error {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{
 		NoFreelistSync:  true,
 		FreelistType:    bolt.FreelistMapType,
-		MmapFlags:       populate,
 		InitialMmapSize: mmapBytes,
 		Timeout:         lockTimeout,
 	})
