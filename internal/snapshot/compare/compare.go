@@ -45,6 +45,8 @@ type Comparison struct {
 	all bool
 	// behind says that a member did not reach the revision.
 	behind bool
+	// mayChange says that a member could not be compared for a reason that may pass.
+	mayChange bool
 
 	// The first member is asked in the background.
 	cancel   context.CancelFunc
@@ -118,7 +120,7 @@ func (n *Comparison) Verdict(ctx context.Context, facts *etcddb.Facts) Verdict {
 	}
 	f := newFile(n.path, facts.HashKV)
 	answers, slow := n.round(ctx, f, facts.Revision, n.revision == facts.Revision)
-	if !slow && !slices.ContainsFunc(answers, compared) {
+	if !slow && n.mayChange && !slices.ContainsFunc(answers, compared) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(comparePause):
@@ -160,6 +162,7 @@ func (n *Comparison) round(
 		}
 		begun, n.first = false, r
 		slow = slow || errors.As(r.err, new(*SlowError))
+		n.mayChange = n.mayChange || !errors.As(r.err, new(*LargeLeaderError))
 		n.compacted = n.compacted || errors.Is(r.err, cluster.ErrCompacted) && !n.leads(r.member)
 		h := n.answer(ctx, f, rev, r)
 		out, left = append(out, h), slices.DeleteFunc(slices.Clone(left), func(id backup.MemberID) bool {

@@ -229,7 +229,12 @@ func TestVerdict_Alone(t *testing.T) {
 		t.Errorf("at the limit: asked %v, got %+v", asked, v)
 	}
 	f.size++
-	v, asked := f.verdict(t, f.comparer(t, compare.One), 1)
+	c, turns := f.comparer(t, compare.One), 0
+	c.Progress = func(_ backup.Stage, done, _ int64) { turns += int(done) }
+	v, asked := f.verdict(t, c, 1)
+	if turns != 1 {
+		t.Errorf("it had %d turns: there is nothing to wait for", turns)
+	}
 	if len(asked) != 0 || len(v.Unconfirmed) != 1 || !strings.Contains(v.Unconfirmed[0], "only hash-check: all asks it") {
 		t.Errorf("above it: asked %v, got %+v", asked, v)
 	}
