@@ -19,16 +19,34 @@ func BenchmarkAll(b *testing.B) {
 			b.Run("Backup", w.benchBackup)
 			b.Run("Verify", w.benchVerify)
 			b.Run("Restore", func(b *testing.B) { w.benchRestore(b, "s.db.zst", "zstd -d -q -c r.stored") })
-			for _, n := range []int{1, 2, 4} {
-				b.Run(fmt.Sprintf("Restore/GOMAXPROCS=%d", n), func(b *testing.B) {
-					w.extra = []string{fmt.Sprintf("GOMAXPROCS=%d", n)}
-					defer func() { w.extra = nil }()
-					w.benchRestore(b, "s.db.zst", "zstd -d -q -c r.stored")
-				})
-			}
 			b.Run("RestoreEncrypted", w.benchEncrypted)
+			for _, n := range []int{1, 2, 4} {
+				b.Run(fmt.Sprintf("Scale/GOMAXPROCS=%d", n), func(b *testing.B) { w.benchScale(b, n) })
+			}
 		})
 	}
+}
+
+// benchScale measures a backup and a restore with so many cores for our own process.
+func (w *world) benchScale(b *testing.B, cores int) {
+	w.extra = []string{fmt.Sprintf("GOMAXPROCS=%d", cores)}
+	defer func() { w.extra = nil }()
+	restored := filepath.Join(w.dir, "backupd.etcd")
+	var walls, cpus [2][]time.Duration
+	for b.Loop() {
+		for i, args := range [][]string{{"backup"}, restoreArgs()} {
+			took, _ := w.backupd(b, args...)
+			walls[i], cpus[i] = append(walls[i], took.wall), append(cpus[i], took.cpu)
+		}
+		b.StopTimer()
+		run(b, nil, "rm", "-rf", restored)
+		b.StartTimer()
+	}
+	for i, what := range []string{"backup", "restore"} {
+		b.ReportMetric(median(walls[i]).Seconds(), what+"-s")
+		b.ReportMetric(median(cpus[i]).Seconds(), what+"-cpu-s")
+	}
+	b.ReportMetric(0, "ns/op")
 }
 
 func (w *world) benchBackup(b *testing.B) {
@@ -81,18 +99,24 @@ rm r.stored r.db`)
 	c.report(b)
 }
 
+// memberFlags name the member of a restored cluster, for both sides.
+const memberFlags = "--name default --initial-cluster default=http://127.0.0.1:1 " +
+	"--initial-advertise-peer-urls http://127.0.0.1:1"
+
+func restoreArgs() []string {
+	return strings.Fields("restore latest --bump-revision 0 --data-dir backupd.etcd " + memberFlags)
+}
+
 // benchRestore compares a restore with that of an object of the script, which decode writes to its
 // standard output.
 func (w *world) benchRestore(b *testing.B, object, decode string, more ...string) {
-	const flags = "--name default --initial-cluster default=http://127.0.0.1:1 " +
-		"--initial-advertise-peer-urls http://127.0.0.1:1"
-	args := append(strings.Fields("restore latest --bump-revision 0 --data-dir backupd.etcd "+flags), more...)
+	args := append(restoreArgs(), more...)
 	var c comparison
 	for b.Loop() {
 		theirs := w.script(b, `
 CURL -o r.stored URL/script/`+object+`
 `+decode+` > r.db
-etcdutl snapshot restore r.db --data-dir script.etcd `+flags)
+etcdutl snapshot restore r.db --data-dir script.etcd `+memberFlags)
 		ours, r := w.backupd(b, args...)
 		c.add(ours, theirs, r)
 		b.StopTimer()

@@ -44,7 +44,7 @@ func newCompressor(src io.Reader) (*compressor, error) {
 	n := workers()
 	// SpeedFastest keeps up with etcd's stream on one core. A frame is its own window.
 	zw, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(n),
-		zstd.WithWindowSize(frameBytes), zstd.WithSingleSegment(true), zstd.WithEncoderCRC(true))
+		zstd.WithWindowSize(largeFrame), zstd.WithSingleSegment(true), zstd.WithEncoderCRC(true))
 	if err != nil {
 		return nil, err
 	}
@@ -64,17 +64,18 @@ func (c *compressor) begin() { c.running.Go(c.readAll) }
 // readAll cuts src into frames, until its end or an error.
 func (c *compressor) readAll() {
 	defer close(c.queue)
-	for {
+	size, plain, stored := frameBytes, 0, 0
+	for number := 0; ; number++ {
 		var f *frame
 		select {
 		case f = <-c.free:
 		case <-c.quit:
 			return
 		}
-		if f.plain == nil {
-			f.plain = make([]byte, frameBytes)
+		if cap(f.plain) < size {
+			f.plain = make([]byte, size)
 		}
-		n, err := readFull(c.src, f.plain[:frameBytes])
+		n, err := readFull(c.src, f.plain[:size])
 		f.plain = f.plain[:n]
 		if err != nil && err != io.EOF {
 			c.failed = err
@@ -82,10 +83,21 @@ func (c *compressor) readAll() {
 		}
 		if n > 0 {
 			c.queue <- f
-			c.running.Go(func() {
-				f.stored = c.zw.EncodeAll(f.plain, f.stored[:0])
-				f.ready <- nil
-			})
+		}
+		encode := func() {
+			f.stored = c.zw.EncodeAll(f.plain, f.stored[:0])
+			f.ready <- nil
+		}
+		switch {
+		case n == 0:
+		case number < firstFrames:
+			encode() // not beside others: the same bytes must be cut alike
+			plain, stored = plain+n, stored+len(f.stored)
+			if number == firstFrames-1 && stored < plain/largeRatio {
+				size = largeFrame
+			}
+		default:
+			c.running.Go(encode)
 		}
 		if err == io.EOF {
 			return

@@ -7,9 +7,13 @@ import "encoding/binary"
 //
 //	magic, bytes that follow | entries: stored bytes, plain bytes, checksum | entries, flags, magic
 const (
-	// frameBytes is how many plain bytes a frame holds, the last one fewer: docs/performance.md
-	// tells why.
+	// frameBytes is how many plain bytes a frame holds, the last one fewer, and largeFrame how many
+	// where the first frames shrink to less than a largeRatio: docs/performance.md tells why.
 	frameBytes = 1 << 20
+	largeFrame = 2 << 20
+	largeRatio = 6
+	// firstFrames decide.
+	firstFrames = 4
 	// maxFrame bounds the memory that a stored object can make a decoder use.
 	maxFrame = 4 << 20
 

@@ -53,6 +53,31 @@ func TestFrames_OtherReader(t *testing.T) {
 	}
 }
 
+// TestFrames_Large: plain bytes that shrink to less than a sixth are cut into frames of 2 MiB after
+// the first four, and the same bytes always alike.
+func TestFrames_Large(t *testing.T) {
+	text := sample(16)
+	for _, c := range []struct {
+		plain []byte
+		want  []int
+	}{
+		{
+			bytes.Repeat(text, 8<<20/len(text)),
+			[]int{frameBytes, frameBytes, frameBytes, frameBytes, 2 * frameBytes, 2 * frameBytes},
+		},
+		{bytes.Repeat(text, 4<<20/len(text)), []int{frameBytes, frameBytes, frameBytes, frameBytes}},
+		{sample(6*frameBytes + 1), []int{frameBytes, frameBytes, frameBytes, frameBytes, frameBytes, frameBytes, 1}},
+	} {
+		stored, _ := encode(t, c.plain, codec.Options{Compress: codec.Zstd})
+		if _, got := cutFrames(t, stored); !slices.Equal(got, c.want) {
+			t.Errorf("frames of %v plain bytes, want %v", got, c.want)
+		}
+		if again, _ := encode(t, c.plain, codec.Options{Compress: codec.Zstd}); !bytes.Equal(again, stored) {
+			t.Error("the same bytes were stored in another way")
+		}
+	}
+}
+
 // cutFrames cuts stored bytes as the table at their end says.
 func cutFrames(t *testing.T, stored []byte) (frames [][]byte, plain []int) {
 	t.Helper()
