@@ -31,16 +31,13 @@ func BenchmarkAll(b *testing.B) {
 func (w *world) benchScale(b *testing.B, cores int) {
 	w.extra = []string{fmt.Sprintf("GOMAXPROCS=%d", cores)}
 	defer func() { w.extra = nil }()
-	restored := filepath.Join(w.dir, "backupd.etcd")
 	var walls, cpus [2][]time.Duration
 	for b.Loop() {
 		for i, args := range [][]string{{"backup"}, restoreArgs()} {
 			took, _ := w.backupd(b, args...)
 			walls[i], cpus[i] = append(walls[i], took.wall), append(cpus[i], took.cpu)
 		}
-		b.StopTimer()
-		run(b, nil, "rm", "-rf", restored)
-		b.StartTimer()
+		w.remove(b, "backupd.etcd")
 	}
 	for i, what := range []string{"backup", "restore"} {
 		b.ReportMetric(median(walls[i]).Seconds(), what+"-s")
@@ -117,14 +114,23 @@ func (w *world) benchRestore(b *testing.B, object, decode string, more ...string
 CURL -o r.stored URL/script/`+object+`
 `+decode+` > r.db
 etcdutl snapshot restore r.db --data-dir script.etcd `+memberFlags)
+		// Each side begins with the memory of the page cache that the other one has left.
+		w.remove(b, "script.etcd", "r.db", "r.stored")
 		ours, r := w.backupd(b, args...)
+		w.remove(b, "backupd.etcd")
 		c.add(ours, theirs, r)
-		b.StopTimer()
-		run(b, nil, "rm", "-rf", filepath.Join(w.dir, "script.etcd"), filepath.Join(w.dir, "backupd.etcd"),
-			filepath.Join(w.dir, "r.db"), filepath.Join(w.dir, "r.stored"))
-		b.StartTimer()
 	}
 	c.report(b)
+}
+
+// remove removes folders and files of a round.
+func (w *world) remove(b *testing.B, names ...string) {
+	b.Helper()
+	for _, name := range names {
+		if err := os.RemoveAll(filepath.Join(w.dir, name)); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 // benchEncrypted restores an encrypted snapshot.

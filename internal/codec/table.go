@@ -9,7 +9,7 @@ import "encoding/binary"
 const (
 	// frameBytes is how many plain bytes a frame holds, the last one fewer, and largeFrame how many
 	// where the first frames shrink to less than a largeRatio: docs/performance.md tells why.
-	frameBytes = 1 << 20
+	frameBytes = 768 << 10
 	largeFrame = 2 << 20
 	largeRatio = 6
 	// firstFrames decide.

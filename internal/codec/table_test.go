@@ -18,7 +18,7 @@ import (
 )
 
 // frameBytes is as docs/format.md has it.
-const frameBytes = 1 << 20
+const frameBytes = 768 << 10
 
 // TestFrames_OtherReader: another implementation of the seekable format finds every byte of ours
 // by the table.
@@ -62,10 +62,10 @@ func TestFrames_Large(t *testing.T) {
 		want  []int
 	}{
 		{
-			bytes.Repeat(text, 8<<20/len(text)),
-			[]int{frameBytes, frameBytes, frameBytes, frameBytes, 2 * frameBytes, 2 * frameBytes},
+			bytes.Repeat(text, (4*frameBytes+(4<<20))/len(text)),
+			[]int{frameBytes, frameBytes, frameBytes, frameBytes, 2 << 20, 2 << 20},
 		},
-		{bytes.Repeat(text, 4<<20/len(text)), []int{frameBytes, frameBytes, frameBytes, frameBytes}},
+		{bytes.Repeat(text, 4*frameBytes/len(text)), []int{frameBytes, frameBytes, frameBytes, frameBytes}},
 		{sample(6*frameBytes + 1), []int{frameBytes, frameBytes, frameBytes, frameBytes, frameBytes, frameBytes, 1}},
 	} {
 		stored, _ := encode(t, c.plain, codec.Options{Compress: codec.Zstd})
@@ -197,7 +197,7 @@ func streamed(t *testing.T, p []byte) []byte {
 	return out.Bytes()
 }
 
-// headerBytes is the header of a frame of 1 MiB: the magic, a descriptor, four bytes of size.
+// headerBytes is the header of a frame of 768 KiB: the magic, a descriptor, four bytes of size.
 const headerBytes = 9
 
 func reserved(frames [][]byte, sizes []int) []byte {
