@@ -88,6 +88,38 @@ func TestReaderAt(t *testing.T) {
 	}
 }
 
+// TestReaderAt_Large reads across the seams of frames of both sizes.
+func TestReaderAt_Large(t *testing.T) {
+	const small, large = 4 * frameBytes, 2 << 20
+	plain := sample(small + 2*large + 11)
+	clear(plain[:small]) // the first frames shrink, and the rest does not
+	kinds := options(t)
+	for _, name := range []string{"zstd", "zstd+age"} {
+		c := kinds[name]
+		stored, w := encode(t, plain, c.o)
+		a, err := codec.NewReaderAt(bytes.NewReader(stored), c.o.Encoding(), w, c.ids)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for _, seam := range []int{frameBytes, small - frameBytes, small, small + large, small + 2*large} {
+			p := make([]byte, 9)
+			if _, err := a.ReadAt(p, int64(seam)-4); err != nil || !bytes.Equal(p, plain[seam-4:seam+5]) {
+				t.Errorf("%s: at byte %d: %v", name, seam, err)
+			}
+		}
+		all := make([]byte, len(plain))
+		if n, err := a.ReadAt(all, 0); n != len(all) || err != nil || !bytes.Equal(all, plain) {
+			t.Errorf("%s: all: %d bytes, %v", name, n, err)
+		}
+		if got, err := decode(stored, c.o, w, c.ids); err != nil || !bytes.Equal(got, plain) {
+			t.Errorf("%s: decode: %v, equal %v", name, err, bytes.Equal(got, plain))
+		}
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestReaderAt_Damage flips a bit in each place of the object in turn: what is read then is right
 // or refused as damage.
 func TestReaderAt_Damage(t *testing.T) {

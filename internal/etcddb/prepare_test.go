@@ -1,6 +1,7 @@
 package etcddb_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -234,6 +235,50 @@ func TestPrepare_FreePages(t *testing.T) {
 	must(t, etcddb.Prepare(t.Context(), base, etcddb.PrepareOptions{From: membership(t)}))
 	if got := freePages(t, base); got < free || free == 0 {
 		t.Errorf("%d pages are free, %d were", got, free)
+	}
+}
+
+// TestPrepare_Pages: databases with other pages than ours, with either meta page as the newest, and
+// with what a crash leaves behind the last page. No record and no page is lost.
+func TestPrepare_Pages(t *testing.T) {
+	from := membership(t)
+	for _, pageBytes := range []int{1024, 64 << 10} {
+		for _, more := range []int{1, 2} { // transactions, so that the number of the last is odd and even
+			path := filepath.Join(t.TempDir(), "db")
+			db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: pageBytes, NoFreelistSync: true, NoSync: true})
+			must(t, err)
+			for i := range 2 + more {
+				must(t, db.Update(func(tx *bolt.Tx) error {
+					for _, name := range []string{"key", "meta", "members", "members_removed", "cluster"} {
+						_, err := tx.CreateBucketIfNotExists([]byte(name))
+						must(t, err)
+					}
+					put(tx, int64(i)+2, 0, int64(i)+2, 1, fmt.Sprint(i), make([]byte, 3000))
+					return nil
+				}))
+			}
+			must(t, db.Close())
+			frame, err := etcddb.ReadFrame(path)
+			must(t, err)
+			must(t, os.Truncate(path, frame.DatabaseBytes))
+			file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+			must(t, err)
+			_, err = file.Write(bytes.Repeat([]byte("left"), 5*512/4))
+			must(t, errors.Join(err, file.Close()))
+
+			snapshot := snapshotOf(t, path) // its newest meta page is the first, whatever its number
+			for name, path := range map[string]string{"a member's own": path, "a snapshot": snapshot} {
+				want := dump(t, path)
+				must(t, etcddb.Prepare(t.Context(), path, etcddb.PrepareOptions{From: from}))
+				freePages(t, path)
+				got := dump(t, path)
+				for k := range want {
+					if got[k] != want[k] {
+						t.Errorf("%s, pages of %d bytes, %d transactions: %s is lost", name, pageBytes, more, k)
+					}
+				}
+			}
+		}
 	}
 }
 
