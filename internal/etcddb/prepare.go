@@ -154,13 +154,17 @@ func update(path string, mmapBytes int, change func(*bolt.Tx) error) error {
 	if err := db.Close(); err != nil {
 		return fmt.Errorf("close database: %w", err)
 	}
-	// The commit has synced the data. This syncs the length, which changed if the
-	// trailer was cut off.
+	// The commit has synced the data. This cuts off what bbolt has added to grow into, 16 MiB
+	// of hole that a copy would fill, and syncs the length.
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	return errors.Join(file.Sync(), file.Close())
+	frame, err := readFrame(file)
+	if err == nil {
+		err = file.Truncate(frame.DatabaseBytes)
+	}
+	return errors.Join(err, file.Sync(), file.Close())
 }
 
 // transplant replaces the membership and the raft position of the old cluster by

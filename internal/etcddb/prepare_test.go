@@ -233,6 +233,9 @@ func TestPrepare_FreePages(t *testing.T) {
 	must(t, db.Close())
 	free := freePages(t, base)
 	must(t, etcddb.Prepare(t.Context(), base, etcddb.PrepareOptions{From: membership(t)}))
+	if frame, err := etcddb.ReadFrame(base); err != nil || frame.FileBytes != frame.DatabaseBytes {
+		t.Errorf("%d bytes follow the database (%v)", frame.FileBytes-frame.DatabaseBytes, err)
+	}
 	if got := freePages(t, base); got < free || free == 0 {
 		t.Errorf("%d pages are free, %d were", got, free)
 	}
