@@ -33,6 +33,7 @@ type backupOptions struct {
 	once           bool
 	allowNearQuota bool
 	init           bool
+	metricsFile    string
 }
 
 func newBackupCommand(a *app) *cobra.Command {
@@ -75,20 +76,33 @@ configuration or for those named with --cluster a,b: it stores what is pending i
 spool, skips clusters that have not changed, prunes old snapshots and sends
 notifications. Use it in a CronJob or a timer.
 
+With --metrics-file such a run replaces a file by its metrics, whether it succeeds or not,
+with the names of the daemon. The textfile collector of Prometheus' node exporter reads it,
+so the same alerts tell that backups fail or have stopped. The folder must be there. What a
+run cannot know, because the store is away, stays as the file had it. A file that backupd did
+not write, or that is damaged, is refused before anything is done (exit code 6). If the file
+cannot be written, the backup is done all the same, and the exit code is at least 1.
+
 ` + exitHelp,
 		Example: `  backupd backup --repo file:///var/backups/etcd --cluster prod
   backupd backup --init --repo s3://backups/etcd --cluster prod --recipient age1... \
     --endpoints https://10.0.0.1:2379,https://10.0.0.2:2379 \
     --cacert ca.crt --cert client.crt --key client.key
-  backupd backup --once --config /etc/backupd/backupd.yaml`,
+  backupd backup --once --config /etc/backupd/backupd.yaml
+  backupd backup --once --config /etc/backupd/backupd.yaml \
+    --metrics-file /var/lib/prometheus/node-exporter/backupd.prom`,
 		Args:        arguments(0, "no argument"),
 		Annotations: needsEtcd,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			misplaced := cmd.Flags().Lookup("metrics-file").Annotations[fromEnv] == nil && o.metricsFile != ""
 			switch {
+			case misplaced && (o.config == "" || !o.once):
+				return &usageError{errors.New(
+					"--metrics-file tells of one slot of a configuration: give --once and --config, or leave it out")}
 			case o.config == "" && o.repo.repo == "":
 				return notTold(cmd, errNoRepository)
 			case o.config != "":
-				return runOnce(cmd, a, o.config, givenCluster(cmd, o.repo.cluster), o.init)
+				return runOnce(cmd, a, o)
 			case o.once:
 				return &usageError{errors.New(
 					"--once does one slot of a configuration: give --config (or BACKUPD_CONFIG), or leave --once out")}
@@ -115,6 +129,8 @@ notifications. Use it in a CronJob or a timer.
 	registerConfig(cmd, &o.config)
 	f.BoolVar(&o.once, "once", false,
 		"do one slot and end: says explicitly that this is no daemon (needs --config)")
+	f.StringVar(&o.metricsFile, "metrics-file", "",
+		"write the metrics of the slot to this file, for the node exporter's textfile collector (needs --once --config)")
 	f.BoolVar(&o.init, "init", false, "make the repository if there is none (a folder must be there)")
 	mustRegister(cmd.RegisterFlagCompletionFunc("compression", fixed("zstd", "none")))
 	return cmd

@@ -20,7 +20,7 @@ import (
 // A variable stays set for commands that nobody thought of. So a flag that says how much a
 // command does, and what it may do, stands on the command line only.
 var variables = []string{
-	"cacert", "cert", "cluster", "compression", "config", "identity", "key", "max-rate", "recipient",
+	"cacert", "cert", "cluster", "compression", "config", "identity", "key", "max-rate", "metrics-file", "recipient",
 	"recipients-file", "repo", "repo-id", "server", "spool", "spool-min-free", "token-file",
 }
 

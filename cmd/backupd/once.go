@@ -34,7 +34,7 @@ type onceList struct {
 }
 
 // runOnce backs up the clusters of a configuration as the daemon would.
-func runOnce(cmd *cobra.Command, a *app, path, clusters string, mayInit bool) error {
+func runOnce(cmd *cobra.Command, a *app, o backupOptions) error {
 	err := excludeConfig(cmd,
 		"repo", "repo-id", "endpoints", "recipient", "recipients-file", "unencrypted", "compression", "spool",
 		"spool-min-free", "hash-check", "companion", "companion-from", "companion-secret", "kubeconfig",
@@ -42,27 +42,37 @@ func runOnce(cmd *cobra.Command, a *app, path, clusters string, mayInit bool) er
 	if err != nil {
 		return err
 	}
-	options, err := a.daemonOptions(cmd, path)
+	options, err := a.daemonOptions(cmd, o.config)
 	if err != nil {
 		return err
 	}
 	for name, r := range options.Config.Repositories {
-		r.CreateIfMissing = r.CreateIfMissing || mayInit && r.ID == ""
+		r.CreateIfMissing = r.CreateIfMissing || o.init && r.ID == ""
 		options.Config.Repositories[name] = r
+	}
+	metrics, err := openMetricsFile(a, o.metricsFile)
+	if err != nil {
+		return err
 	}
 	guards, err := daemon.NewGuards(cmd.Context(), options)
 	if err != nil {
 		return err
 	}
 	var names []string
-	if clusters != "" {
+	if clusters := givenCluster(cmd, o.repo.cluster); clusters != "" {
 		names = strings.Split(clusters, ",")
 	}
 	outcomes, err := guards.Once(cmd.Context(), names)
 	if err != nil {
 		return &usageError{fmt.Errorf("--cluster: %w", err)}
 	}
+	unwritten := metrics.write(guards, outcomes)
 	a.progress.stop()
+	return orUnwritten(answerOnce(a, outcomes), unwritten)
+}
+
+// answerOnce prints what became of each cluster, and returns what failed.
+func answerOnce(a *app, outcomes []daemon.Outcome) error {
 	var rows []once
 	var failed []error
 	for _, o := range outcomes {
@@ -74,7 +84,8 @@ func runOnce(cmd *cobra.Command, a *app, path, clusters string, mayInit bool) er
 	if err := printOnce(a, rows); err != nil {
 		return err
 	}
-	if err = errors.Join(failed...); len(failed) > 0 && len(failed) < len(outcomes) {
+	err := errors.Join(failed...)
+	if len(failed) > 0 && len(failed) < len(outcomes) {
 		return &partialError{err}
 	}
 	return err

@@ -21,7 +21,7 @@ import (
 type gauges struct {
 	fleet   *fleet
 	jobs    *jobs
-	loaded  *reloads
+	loaded  *reloads // nil: one slot, which never loads again
 	version Version
 	now     func() time.Time
 	log     *slog.Logger
@@ -36,9 +36,11 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	now, v := g.now(), g.version
 	s.send("backupd_build_info", "What is running.", 1,
 		labels{{"version", v.Version}, {"revision", v.Revision}, {"go_version", v.Go}})
-	ok, at := g.loaded.state()
-	s.send("backupd_config_last_reload_successful", "1 if the configuration that was read last is in use.", truth(ok), nil)
-	s.time("backupd_config_last_reload_success_timestamp_seconds", "When the configuration in use was read.", at, nil)
+	if g.loaded != nil {
+		ok, at := g.loaded.state()
+		s.send("backupd_config_last_reload_successful", "1 if the configuration that was read last is in use.", truth(ok), nil)
+		s.time("backupd_config_last_reload_success_timestamp_seconds", "When the configuration in use was read.", at, nil)
+	}
 	plan := g.jobs.plan()
 	for _, guard := range g.fleet.all() {
 		g.collect(s, guard, now, plan[jobName(kindBackup, guard.Key)].Next)

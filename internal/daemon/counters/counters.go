@@ -68,6 +68,9 @@ func (m *Counters) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
 }
 
+// Gatherer returns all metrics as values.
+func (m *Counters) Gatherer() prometheus.Gatherer { return m.registry }
+
 // Register exposes what is true at the moment of a scrape, besides the counters.
 func (m *Counters) Register(c prometheus.Collector) { m.registry.MustRegister(c) }
 
