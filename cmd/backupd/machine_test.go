@@ -12,5 +12,6 @@ import (
 func TestMachine_Scripts(t *testing.T) {
 	testserver.Tool(t, "age-keygen", "age")
 	testserver.Tool(t, "zstd", "zstd")
+	testserver.Tool(t, "promtool", "prometheus")
 	runScripts(t, "testdata/machine")
 }

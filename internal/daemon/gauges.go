@@ -38,7 +38,8 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		labels{{"version", v.Version}, {"revision", v.Revision}, {"go_version", v.Go}})
 	if g.loaded != nil {
 		ok, at := g.loaded.state()
-		s.send("backupd_config_last_reload_successful", "1 if the configuration that was read last is in use.", truth(ok), nil)
+		s.send("backupd_config_last_reload_successful", "1 if the configuration that was read last is in use.",
+			truth(ok), nil)
 		s.time("backupd_config_last_reload_success_timestamp_seconds", "When the configuration in use was read.", at, nil)
 	}
 	plan := g.jobs.plan()

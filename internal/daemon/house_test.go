@@ -127,16 +127,21 @@ func (h *house) load() *config.Config {
 
 func (h *house) daemon() *daemon.Daemon {
 	h.t.Helper()
-	d, err := daemon.New(h.t.Context(), daemon.Options{
-		Config: h.load(), Path: h.path, Version: daemon.Version{Tool: "backupd test", Version: "test", Revision: "abc",
-			Go: "go"},
-		Log: slog.New(h.log), Hint: func(error) string { return "do something" }, Now: h.clock.now,
-		LookEvery: h.looks, CatchUpWithin: time.Millisecond,
-	})
+	d, err := daemon.New(h.t.Context(), h.options())
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	return d
+}
+
+func (h *house) options() daemon.Options {
+	h.t.Helper()
+	return daemon.Options{
+		Config: h.load(), Path: h.path, Version: daemon.Version{Tool: "backupd test", Version: "test", Revision: "abc",
+			Go: "go"},
+		Log: slog.New(h.log), Hint: func(error) string { return "do something" }, Now: h.clock.now,
+		LookEvery: h.looks, CatchUpWithin: time.Millisecond,
+	}
 }
 
 // run runs the daemon until the test is over or stop is called.
