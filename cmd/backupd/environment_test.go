@@ -60,8 +60,8 @@ func TestVariables(t *testing.T) {
 	}
 	// A flag that is added here says where something is, and cannot change what is proven.
 	want := []string{
-		"cacert", "cert", "cluster", "compression", "config", "identity", "key", "max-rate", "recipient",
-		"recipients-file", "repo", "repo-id", "server", "spool", "spool-min-free", "token-file",
+		"cacert", "cert", "cluster", "compression", "config", "identity", "key", "max-rate", "metrics-file",
+		"recipient", "recipients-file", "repo", "repo-id", "server", "spool", "spool-min-free", "token-file",
 	}
 	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(given))); diff != "" {
 		t.Errorf("flags that a variable may give: -want +got\n%s", diff)
