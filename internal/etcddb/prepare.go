@@ -91,12 +91,14 @@ func NewSkeleton(path string) error {
 
 // prepare does the work of [Prepare] in the child.
 func prepare(path string, o PrepareOptions) error {
-	frame, err := cutTrailer(path)
+	frame, err := ReadFrame(path)
 	if err != nil {
 		return err
 	}
-	if err := freelist.Append(path, frame.meta.at, int64(frame.PageBytes)); err != nil {
-		return fmt.Errorf("add a list of free pages: %w", err)
+	if frame.meta.freelist == noFreelist {
+		if err := freelist.Append(path, frame.meta.at, int64(frame.PageBytes)); err != nil {
+			return fmt.Errorf("add a list of free pages: %w", err)
+		}
 	}
 	from, err := bolt.Open(o.From, 0o400, &bolt.Options{ReadOnly: true, Timeout: lockTimeout})
 	if err != nil {
@@ -124,18 +126,6 @@ func prepare(path string, o PrepareOptions) error {
 	})
 }
 
-// cutTrailer cuts the file at the end of the database, as etcd expects it.
-func cutTrailer(path string) (*Frame, error) {
-	frame, err := ReadFrame(path)
-	if err != nil || !frame.HasTrailer {
-		return frame, err
-	}
-	if err := os.Truncate(path, frame.FileBytes-trailerBytes); err != nil {
-		return nil, fmt.Errorf("cut off trailer: %w", err)
-	}
-	return frame, nil
-}
-
 // update runs change in one transaction on an existing database, opened as
 // etcd opens its own, and leaves the file on disk.
 func update(path string, mmapBytes int, change func(*bolt.Tx) error) error {
@@ -154,8 +144,8 @@ func update(path string, mmapBytes int, change func(*bolt.Tx) error) error {
 	if err := db.Close(); err != nil {
 		return fmt.Errorf("close database: %w", err)
 	}
-	// The commit has synced the data. This cuts off what bbolt has added to grow into, 16 MiB
-	// of hole that a copy would fill, and syncs the length.
+	// The commit has synced the data. This cuts off a trailer, and what bbolt has added to grow
+	// into, 16 MiB of hole that a copy would fill, and syncs the length.
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err

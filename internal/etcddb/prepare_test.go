@@ -242,15 +242,17 @@ func TestPrepare_FreePages(t *testing.T) {
 }
 
 // TestPrepare_Pages: databases with other pages than ours, with either meta page as the newest, and
-// with what a crash leaves behind the last page. No record and no page is lost.
+// with what a crash leaves behind the last page, with a stored list of free pages and without. No
+// record and no page is lost.
 func TestPrepare_Pages(t *testing.T) {
 	from := membership(t)
 	for _, pageBytes := range []int{1024, 64 << 10} {
-		for _, more := range []int{1, 2} { // transactions, so that the number of the last is odd and even
+		for more := range 4 { // transactions, so that the number of the last is odd and even
+			stored := more > 1
 			path := filepath.Join(t.TempDir(), "db")
-			db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: pageBytes, NoFreelistSync: true, NoSync: true})
+			db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: pageBytes, NoFreelistSync: !stored, NoSync: true})
 			must(t, err)
-			for i := range 2 + more {
+			for i := range 3 + more {
 				must(t, db.Update(func(tx *bolt.Tx) error {
 					for _, name := range []string{"key", "meta", "members", "members_removed", "cluster"} {
 						_, err := tx.CreateBucketIfNotExists([]byte(name))
@@ -273,6 +275,9 @@ func TestPrepare_Pages(t *testing.T) {
 			for name, path := range map[string]string{"a member's own": path, "a snapshot": snapshot} {
 				want := dump(t, path)
 				must(t, etcddb.Prepare(t.Context(), path, etcddb.PrepareOptions{From: from}))
+				if frame, err := etcddb.ReadFrame(path); err != nil || frame.FileBytes != frame.DatabaseBytes {
+					t.Errorf("%s, pages of %d bytes: the file does not end with the database: %v", name, pageBytes, err)
+				}
 				freePages(t, path)
 				got := dump(t, path)
 				for k := range want {

@@ -20,15 +20,13 @@ const (
 	pagesAt    = 40 // all pages in use are below this number
 	txidAt     = 48
 	checksumAt = 56
-
-	none = ^uint64(0)
 )
 
 // Append adds an empty list of free pages to a database that has none, as etcd leaves it: bbolt
 // visits every page to find the free ones before it changes anything, which for a gigabyte takes
 // seconds. With this list it appends instead, and leaves no list again, so that a server that
 // boots finds all free pages as ever. meta is the byte at which the newest meta page of the file
-// begins. The file ends with its last page.
+// begins. Bytes after the last page are overwritten.
 func Append(path string, meta, pageBytes int64) (err error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -42,9 +40,6 @@ func Append(path string, meta, pageBytes int64) (err error) {
 	order, m := binary.NativeEndian, make([]byte, metaBytes)
 	if _, err := f.ReadAt(m, meta+headerBytes); err != nil {
 		return fmt.Errorf("read meta page: %w", err)
-	}
-	if order.Uint64(m[listAt:]) != none {
-		return nil
 	}
 	list, txid := order.Uint64(m[pagesAt:]), order.Uint64(m[txidAt:])+1
 	order.PutUint64(m[listAt:], list)
