@@ -13,8 +13,9 @@ import (
 // metricsFile is the file of --metrics-file. The zero value is none.
 type metricsFile struct{ file *textfile.File }
 
-// openMetricsFile checks the file, before etcd or a store is asked for anything. That it
-// cannot be written costs no backup: it is told now, and by the exit code.
+// openMetricsFile checks the file, before etcd or a store is asked for anything. If the file
+// cannot be written, the backup is taken all the same: the log says so now, and the exit code
+// at the end.
 func openMetricsFile(a *app, path string) (m metricsFile, err error) {
 	if path == "" {
 		return m, nil
@@ -26,7 +27,7 @@ func openMetricsFile(a *app, path string) (m metricsFile, err error) {
 		return m, err
 	}
 	if err := m.file.Probe(); err != nil {
-		a.log.slog.Error("the backup is done, and nobody will hear of it", "err", err)
+		a.log.slog.Error("the backup goes on, but its metrics cannot be written", "err", err)
 	}
 	if filepath.Ext(path) != ".prom" {
 		a.log.slog.Warn("the node exporter reads no file whose name does not end in .prom", "file", path)

@@ -4,7 +4,6 @@
 package textfile
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -167,7 +166,7 @@ func (f *File) replace(raw []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(temp, bytes.NewReader(raw))
+	_, err = temp.Write(raw)
 	if err == nil {
 		err = temp.Chmod(0o644)
 	}
