@@ -65,7 +65,9 @@ func TestMissingFiles(t *testing.T) {
 	await(t, "the cluster to be protected", func() bool { return named(t, d, "secure").State == server.ClusterOK })
 	await(t, "word of it", func() bool { return slices.Contains(kinds(told()), "backup recovery") })
 
-	// A reload with a missing file does all the rest.
+	// A reload with a missing file does all the rest, and one with the file ends the failure.
+	// No slot of the cluster lies between them: one that failed would be its last backup.
+	h.edit("@every 1s", "@yearly")
 	h.edit("keep-last: 3", "keep-last: 4")
 	h.edit(ca+",", ca+".new,")
 	h.reload(d)
