@@ -1,14 +1,13 @@
 package etcddb
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io"
 	"os"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/etcddb/metapage"
 )
 
 // trailerBytes is the length of the SHA-256 sum that ends a snapshot stream.
@@ -25,7 +24,7 @@ type Frame struct {
 	// bytes before them.
 	HasTrailer bool
 
-	meta meta
+	meta metapage.Meta
 }
 
 // ReadFrame checks the two meta pages of the file at path, and that the file has
@@ -64,13 +63,13 @@ func readFrame(file *os.File) (*Frame, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Frame{FileBytes: info.Size(), PageBytes: int(m.pageBytes), meta: m}
+	f := &Frame{FileBytes: info.Size(), PageBytes: int(m.PageBytes), meta: m}
 	// Both factors are bounded, so their product cannot overflow.
-	if m.pages > uint64(info.Size())/uint64(m.pageBytes) {
+	if m.Pages > uint64(info.Size())/uint64(m.PageBytes) {
 		return nil, backup.Corruptf("file of %d bytes is truncated: its database has %d pages of %d bytes",
-			info.Size(), m.pages, m.pageBytes)
+			info.Size(), m.Pages, m.PageBytes)
 	}
-	f.DatabaseBytes = int64(m.pages) * int64(m.pageBytes)
+	f.DatabaseBytes = int64(m.Pages) * int64(m.PageBytes)
 	switch rest := info.Size() - f.DatabaseBytes; {
 	// etcd's own rule is only that the length is 32 more than a multiple of
 	// 512: the trailer may follow the slack of a member's own file.
@@ -83,85 +82,11 @@ func readFrame(file *os.File) (*Frame, error) {
 	return f, nil
 }
 
-// meta is one of the two pages from which all others are found
-// (bbolt internal/common/meta.go). bbolt writes them in turn, so one may be torn
-// and the other must be good.
-type meta struct {
-	at        int64 // byte at which its page begins
-	pageBytes uint32
-	root      uint64 // page of the bucket of buckets
-	freelist  uint64 // page of the free list, or noFreelist
-	pages     uint64 // all pages in use are below this number
-	txid      uint64
-}
-
-const (
-	metaMagic   = 0xED0CDAED
-	metaVersion = 2
-	metaBytes   = 64 // magic to checksum
-	noFreelist  = ^uint64(0)
-
-	minPageBytes = 512
-	maxPageBytes = 1 << 20
-)
-
-// readMeta returns the valid meta with the higher transaction id.
-func readMeta(r io.ReaderAt, size int64) (meta, error) {
-	first, err := readMetaAt(r, 0)
-	if err != nil && !errors.Is(err, backup.ErrCorrupt) {
-		return meta{}, err
+// readMeta returns the newest meta page of a database of size bytes.
+func readMeta(r io.ReaderAt, size int64) (metapage.Meta, error) {
+	m, err := metapage.Read(r, size)
+	if errors.As(err, new(metapage.Defect)) {
+		err = backup.Corruptf("%w", err)
 	}
-	if err == nil {
-		second, err2 := readMetaAt(r, int64(first.pageBytes))
-		if err2 == nil && second.txid > first.txid && second.pageBytes == first.pageBytes {
-			return second, nil
-		}
-		return first, nil
-	}
-	// The damaged page holds the page size: try all sizes, as bbolt does.
-	for n := int64(minPageBytes); n <= maxPageBytes && n < size; n <<= 1 {
-		if m, err := readMetaAt(r, n); err == nil && int64(m.pageBytes) == n {
-			return m, nil
-		}
-	}
-	return meta{}, err
-}
-
-func readMetaAt(r io.ReaderAt, page int64) (meta, error) {
-	var b [metaBytes]byte
-	if _, err := r.ReadAt(b[:], page+pageHeaderBytes); err != nil {
-		if errors.Is(err, io.EOF) {
-			return meta{}, backup.Corruptf("meta page at byte %d: the file ends before it", page)
-		}
-		return meta{}, err
-	}
-	order := binary.NativeEndian
-	if magic := order.Uint32(b[0:]); magic != metaMagic {
-		return meta{}, backup.Corruptf("meta page at byte %d: magic %#x instead of %#x: not an etcd database",
-			page, magic, uint32(metaMagic))
-	}
-	if v := order.Uint32(b[4:]); v != metaVersion {
-		return meta{}, backup.Corruptf("meta page at byte %d: version %d instead of %d", page, v, metaVersion)
-	}
-	sum := fnv.New64a()
-	sum.Write(b[:metaBytes-8]) // a hash does not fail
-	if want := order.Uint64(b[metaBytes-8:]); want != sum.Sum64() {
-		return meta{}, backup.Corruptf("meta page at byte %d: checksum %016x, its content has %016x",
-			page, want, sum.Sum64())
-	}
-	m := meta{
-		at:        page,
-		pageBytes: order.Uint32(b[8:]),
-		root:      order.Uint64(b[16:]),
-		freelist:  order.Uint64(b[32:]),
-		pages:     order.Uint64(b[40:]),
-		txid:      order.Uint64(b[48:]),
-	}
-	if m.pageBytes < minPageBytes || m.pageBytes > maxPageBytes || m.pageBytes&(m.pageBytes-1) != 0 {
-		return meta{}, backup.Corruptf("meta page at byte %d: page size %d", page, m.pageBytes)
-	}
-	if m.pages < 4 {
-		return meta{}, backup.Corruptf("meta page at byte %d: a database of %d pages", page, m.pages)
-	}
-	return m, nil
+	return m, err
 }

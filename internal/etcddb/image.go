@@ -31,7 +31,7 @@ func withImage(file *os.File, read func(*image) error) (err error) {
 			err = explainFault(file, frame, data, fault)
 		}
 	}()
-	return read(&image{frame.meta, &mapped{data, uint64(frame.meta.pageBytes)}})
+	return read(&image{frame.meta, &mapped{data, uint64(frame.meta.PageBytes)}})
 }
 
 // explainFault reads the page through the file to find out why the mapped page

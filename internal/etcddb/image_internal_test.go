@@ -73,7 +73,7 @@ func smallDatabase(t testing.TB, storeFreelist bool) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return data[:m.pages*uint64(m.pageBytes)]
+	return data[:m.Pages*uint64(m.PageBytes)]
 }
 
 // inspectBytes inspects a database in memory, in this process.
@@ -82,10 +82,10 @@ func inspectBytes(data []byte) (*Facts, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.pages > uint64(len(data))/uint64(m.pageBytes) {
+	if m.Pages > uint64(len(data))/uint64(m.PageBytes) {
 		return nil, backup.Corruptf("truncated")
 	}
-	return inspect(&image{m, &mapped{data, uint64(m.pageBytes)}})
+	return inspect(&image{m, &mapped{data, uint64(m.PageBytes)}})
 }
 
 // FuzzInspect damages a database in two places. Inspecting it must neither
@@ -160,7 +160,7 @@ func TestInspect_BrokenPages(t *testing.T) {
 		damage     func(t *testing.T, im *image)
 	}{
 		{"SharedTree", "in use twice", func(t *testing.T, im *image) {
-			root := findPage(t, im, im.root)
+			root := findPage(t, im, im.Root)
 			var roots [][]byte
 			for i := range root.count {
 				if e := root.element(i); order.Uint64(e.value) != 0 {
@@ -177,10 +177,10 @@ func TestInspect_BrokenPages(t *testing.T) {
 			order.PutUint16(findFlags(t, im, branchPage).body[10:], 0)
 		}},
 		{"ChildOutside", "outside of the file", func(t *testing.T, im *image) {
-			order.PutUint64(findFlags(t, im, branchPage).body[pageHeaderBytes+8:], im.pages)
+			order.PutUint64(findFlags(t, im, branchPage).body[pageHeaderBytes+8:], im.Pages)
 		}},
 		{"RootIsInline", "inline page", func(t *testing.T, im *image) {
-			root := findPage(t, im, im.root)
+			root := findPage(t, im, im.Root)
 			e := root.element(0)
 			order.PutUint16(e.value[bucketHeaderBytes+8:], branchPage)
 		}},
@@ -209,7 +209,7 @@ func TestInspect_BrokenPages(t *testing.T) {
 			copy(p.body[pageHeaderBytes+8:][:8], p.body[pageHeaderBytes:])
 		}},
 		{"FreeListInUse", "is in use", func(t *testing.T, im *image) {
-			order.PutUint64(findFlags(t, im, freelistPage).body[pageHeaderBytes:], im.root)
+			order.PutUint64(findFlags(t, im, freelistPage).body[pageHeaderBytes:], im.Root)
 		}},
 		{"FreeListTooLong", "do not fit", func(t *testing.T, im *image) {
 			p := findFlags(t, im, freelistPage)
@@ -221,7 +221,7 @@ func TestInspect_BrokenPages(t *testing.T) {
 		}},
 		{
 			"MetaHeader", "should be a meta page",
-			func(_ *testing.T, im *image) { bytesOf(im)[im.pageBytes+8] = leafPage },
+			func(_ *testing.T, im *image) { bytesOf(im)[im.PageBytes+8] = leafPage },
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -241,8 +241,8 @@ func TestInspect_OverflowTooLong(t *testing.T) {
 	im := openBytes(t, append(data, make([]byte, 2*1024)...))
 	parent := findFlags(t, im, branchPage)
 	moved := findPage(t, im, parent.element(0).child)
-	id := im.pages
-	im.pages += 2
+	id := im.Pages
+	im.Pages += 2
 	all := bytesOf(im)
 	copy(all[id*1024:], moved.body[:1024])
 	binary.NativeEndian.PutUint64(all[id*1024:], id)
@@ -262,7 +262,7 @@ func openBytes(t *testing.T, data []byte) *image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &image{m, &mapped{data, uint64(m.pageBytes)}}
+	return &image{m, &mapped{data, uint64(m.PageBytes)}}
 }
 
 // bytesOf returns all bytes of an image from [openBytes], for a test to damage.
@@ -294,13 +294,13 @@ func TestInspect_AnySource(t *testing.T) {
 			t.Fatal(err)
 		}
 		im := openBytes(t, data)
-		source := &pageReader{*im.source.(*mapped), im.pages}
+		source := &pageReader{*im.source.(*mapped), im.Pages}
 		im.source = source
 		got, err := inspect(im)
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, %v, want %+v", got, err, want)
 		}
-		for _, id := range []uint64{0, 1, im.root} {
+		for _, id := range []uint64{0, 1, im.Root} {
 			source.fails = id
 			if _, err := inspect(im); !errors.Is(err, errPageReader) || errors.Is(err, backup.ErrCorrupt) {
 				t.Errorf("page %d cannot be read: got %v", id, err)
@@ -340,7 +340,7 @@ func leaseLeaf(t *testing.T, im *image, n int) page {
 func findFlags(t *testing.T, im *image, flags uint16) page {
 	t.Helper()
 	if flags == freelistPage {
-		return findPage(t, im, im.freelist)
+		return findPage(t, im, im.Freelist)
 	}
 	all, err := newWalker(im, ascending).buckets()
 	if err != nil {

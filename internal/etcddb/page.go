@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/etcddb/metapage"
 )
 
 // bbolt's page layout (internal/common/page.go). All numbers are in the byte
@@ -25,7 +26,7 @@ const (
 // image is a database without its trailer. Nothing read from a page is believed
 // before it is checked against the number of pages.
 type image struct {
-	meta
+	metapage.Meta
 	source pageSource
 }
 
@@ -59,8 +60,8 @@ type page struct {
 
 // page returns the page with the given id and checks its header.
 func (im *image) page(id uint64) (page, error) {
-	if id < 2 || id >= im.pages {
-		return page{}, backup.Corruptf("page %d: outside of the file's pages 2 to %d", id, im.pages-1)
+	if id < 2 || id >= im.Pages {
+		return page{}, backup.Corruptf("page %d: outside of the file's pages 2 to %d", id, im.Pages-1)
 	}
 	first, err := im.source.read(id, 1)
 	if err != nil {
@@ -70,8 +71,8 @@ func (im *image) page(id uint64) (page, error) {
 	if p.id != id {
 		return page{}, backup.Corruptf("page %d: calls itself page %d", id, p.id)
 	}
-	if p.span > im.pages-id {
-		return page{}, backup.Corruptf("page %d: runs over %d pages, past the last page %d", id, p.span, im.pages-1)
+	if p.span > im.Pages-id {
+		return page{}, backup.Corruptf("page %d: runs over %d pages, past the last page %d", id, p.span, im.Pages-1)
 	}
 	if p.span > 1 {
 		if p.body, err = im.source.read(id, p.span); err != nil {

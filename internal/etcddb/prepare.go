@@ -12,7 +12,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/etcddb/buckets"
-	"github.com/etcd-backupd/backupd/internal/etcddb/freelist"
+	"github.com/etcd-backupd/backupd/internal/etcddb/metapage"
 )
 
 // lockTimeout bounds the wait for another process that has the database open.
@@ -95,8 +95,8 @@ func prepare(path string, o PrepareOptions) error {
 	if err != nil {
 		return err
 	}
-	if frame.meta.freelist == noFreelist {
-		if err := freelist.Append(path, frame.meta.at, int64(frame.PageBytes)); err != nil {
+	if frame.meta.Freelist == metapage.NoFreelist {
+		if err := metapage.AppendFreelist(path, frame.meta); err != nil {
 			return fmt.Errorf("add a list of free pages: %w", err)
 		}
 	}

@@ -65,10 +65,10 @@ func OpenRecords(r io.ReaderAt, size int64) (*Records, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.pages > uint64(size)/uint64(m.pageBytes) {
-		return nil, backup.Corruptf("%d bytes are too few for %d pages of %d bytes", size, m.pages, m.pageBytes)
+	if m.Pages > uint64(size)/uint64(m.PageBytes) {
+		return nil, backup.Corruptf("%d bytes are too few for %d pages of %d bytes", size, m.Pages, m.PageBytes)
 	}
-	im := &image{m, &paged{r, uint64(m.pageBytes), map[uint64][]byte{}}}
+	im := &image{m, &paged{r, uint64(m.PageBytes), map[uint64][]byte{}}}
 	all, err := newWalker(im, ascending).buckets()
 	if err != nil {
 		return nil, err

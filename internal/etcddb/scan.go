@@ -36,8 +36,8 @@ type quickHash struct {
 // inspect verifies the whole database and returns its facts.
 func inspect(im *image) (*Facts, error) {
 	s := &scan{im: im, facts: &Facts{
-		DatabaseBytes: int64(im.pages) * int64(im.pageBytes),
-		PageBytes:     int(im.pageBytes),
+		DatabaseBytes: int64(im.Pages) * int64(im.PageBytes),
+		PageBytes:     int(im.PageBytes),
 	}}
 	if err := im.checkMetaHeaders(); err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func inspect(im *image) (*Facts, error) {
 		return nil, backup.Corruptf("%w", err)
 	}
 	s.facts.setContents(&s.small)
-	s.facts.BytesInUse = int64(w.seen.Count()) * int64(im.pageBytes)
+	s.facts.BytesInUse = int64(w.seen.Count()) * int64(im.PageBytes)
 	if err := w.checkFreelist(); err != nil {
 		return nil, err
 	}

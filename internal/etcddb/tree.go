@@ -8,6 +8,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/etcddb/keyset"
+	"github.com/etcd-backupd/backupd/internal/etcddb/metapage"
 )
 
 // maxDepth is far above the depth of any B+tree with at least two entries a page
@@ -44,7 +45,7 @@ type walker struct {
 }
 
 func newWalker(im *image, order direction) *walker {
-	return &walker{im: im, seen: keyset.NewBitmap(im.pages), order: order}
+	return &walker{im: im, seen: keyset.NewBitmap(im.Pages), order: order}
 }
 
 // bucket calls visit for every entry of b.
@@ -164,7 +165,7 @@ func (w *walker) buckets() ([]bucket, error) {
 		})
 		return nil
 	}
-	if err := w.tree(w.im.root, nil, nil, 0); err != nil {
+	if err := w.tree(w.im.Root, nil, nil, 0); err != nil {
 		return nil, fmt.Errorf("list of buckets: %w", err)
 	}
 	return all, nil
@@ -177,10 +178,10 @@ const bucketHeaderBytes = 16
 // checkFreelist verifies a stored free list against the pages in use. w must have
 // visited all of them. etcd on Linux stores no list: all other pages are free.
 func (w *walker) checkFreelist() error {
-	if w.im.freelist == noFreelist {
+	if w.im.Freelist == metapage.NoFreelist {
 		return nil
 	}
-	p, err := w.im.page(w.im.freelist)
+	p, err := w.im.page(w.im.Freelist)
 	if err != nil {
 		return fmt.Errorf("free list: %w", err)
 	}
@@ -200,12 +201,12 @@ func (w *walker) checkFreelist() error {
 	}
 	for i := range count {
 		id := binary.NativeEndian.Uint64(ids[i*8:])
-		if id < 2 || id >= w.im.pages || w.seen.Has(id) {
+		if id < 2 || id >= w.im.Pages || w.seen.Has(id) {
 			return backup.Corruptf("free list: page %d is in use, listed twice or outside of the file", id)
 		}
 		w.seen.Set(id)
 	}
-	for id := uint64(2); id < w.im.pages; id++ {
+	for id := uint64(2); id < w.im.Pages; id++ {
 		if !w.seen.Has(id) {
 			return backup.Corruptf("page %d: neither in use nor in the free list", id)
 		}
