@@ -100,6 +100,7 @@ var stairs = map[string]int{
 	"internal/etcddb/keyvalue":       0,
 	"internal/etcddb/metapage":       0,
 	"internal/etcddb/registry":       0,
+	"internal/etcddb/runs":           0,
 	"internal/etcddb/sketch":         0,
 	"internal/etcddb/trailer":        1,
 	"internal/certs":                 0, // cluster, s3 and server speak TLS

@@ -6,9 +6,9 @@
 // A database file is a B+tree that bbolt maps into memory without page checksums,
 // so a damaged file can kill the process that reads it. This package therefore
 // works in a child process: the program's main function must call [ChildMain]
-// first. To read, it does not use bbolt. It walks the pages itself, in one pass,
-// and checks every offset. That is stricter than bbolt's own check, several times
-// faster, and takes one bit of memory per page where bbolt takes map entries.
+// first. To read, it does not use bbolt. It walks the pages itself, in two
+// passes side by side, and checks every offset. That is stricter than bbolt's own check, several times
+// faster, and takes two bits of memory per page where bbolt takes map entries.
 package etcddb
 
 import (

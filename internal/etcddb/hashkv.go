@@ -6,9 +6,10 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/etcddb/keyset"
+	"github.com/etcd-backupd/backupd/internal/etcddb/runs"
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+var castagnoli = runs.Castagnoli
 
 // keyBucket is the name of the bucket with the records; HashKV begins with it.
 const keyBucket = "key"
@@ -102,6 +103,9 @@ func (k *keepSet) read(
 
 // keeps reports whether the n-th record from the beginning takes part.
 func (k *keepSet) keeps(n uint64) bool { return !k.dropped.Has(k.old - 1 - n) }
+
+// keepsAll reports whether so many records from the n-th on take part.
+func (k *keepSet) keepsAll(n, count uint64) bool { return !k.dropped.Any(k.old-n-count, k.old-n) }
 
 // hashAt computes the HashKV for any compact revision, finished or not.
 func hashAt(im *image, b *bucket, rev, compact int64) (backup.HashKV, error) {

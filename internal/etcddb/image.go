@@ -9,12 +9,15 @@ import (
 	"syscall"
 	"unsafe"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/etcd-backupd/backupd/internal/backup"
 )
 
 // withImage maps the database in file and calls read with it. If a page cannot be
 // read, because the disk fails or the file is cut meanwhile, it returns an error
-// instead of crashing. Only the goroutine that runs read may use the image.
+// instead of crashing. Another goroutine may use the image only inside of its guard, and
+// until read returns.
 func withImage(file *os.File, read func(*image) error) (err error) {
 	frame, err := readFrame(file)
 	if err != nil {
@@ -25,13 +28,36 @@ func withImage(file *os.File, read func(*image) error) (err error) {
 		return fmt.Errorf("map database: %w", err)
 	}
 	defer func() { err = errors.Join(err, syscall.Munmap(data)) }()
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if fault := recover(); fault != nil {
-			err = explainFault(file, frame, data, fault)
+	guard := func(read func() error) (err error) {
+		defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // is of one goroutine
+		defer func() {
+			if fault := recover(); fault != nil {
+				err = explainFault(file, frame, data, fault)
+			}
+		}()
+		return read()
+	}
+	im := &image{frame.meta, &mapped{data, uint64(frame.meta.PageBytes)}, guard}
+	return guard(func() error { return read(im) })
+}
+
+// both calls first and second, side by side where the image bears it. The error is that of
+// first, if it has one.
+func (im *image) both(first, second func() error) error {
+	if im.guard == nil {
+		if err := first(); err != nil {
+			return err
 		}
-	}()
-	return read(&image{frame.meta, &mapped{data, uint64(frame.meta.PageBytes)}})
+		return second()
+	}
+	var beside errgroup.Group
+	defer beside.Wait() // also if second panics: the image must stay mapped
+	beside.Go(func() error { return im.guard(first) })
+	err := second()
+	if ferr := beside.Wait(); ferr != nil {
+		return ferr
+	}
+	return err
 }
 
 // explainFault reads the page through the file to find out why the mapped page

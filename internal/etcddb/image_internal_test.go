@@ -76,6 +76,9 @@ func smallDatabase(t testing.TB, storeFreelist bool) []byte {
 	return data[:m.Pages*uint64(m.PageBytes)]
 }
 
+// unguarded is the guard of memory that no disk can take away.
+func unguarded(read func() error) error { return read() }
+
 // inspectBytes inspects a database in memory, in this process.
 func inspectBytes(data []byte) (*Facts, error) {
 	m, err := readMeta(bytes.NewReader(data), int64(len(data)))
@@ -85,7 +88,7 @@ func inspectBytes(data []byte) (*Facts, error) {
 	if m.Pages > uint64(len(data))/uint64(m.PageBytes) {
 		return nil, backup.Corruptf("truncated")
 	}
-	return inspect(&image{m, &mapped{data, uint64(m.PageBytes)}})
+	return inspect(&image{m, &mapped{data, uint64(m.PageBytes)}, unguarded})
 }
 
 // FuzzInspect damages a database in two places. Inspecting it must neither
@@ -262,7 +265,7 @@ func openBytes(t *testing.T, data []byte) *image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &image{m, &mapped{data, uint64(m.PageBytes)}}
+	return &image{m, &mapped{data, uint64(m.PageBytes)}, unguarded}
 }
 
 // bytesOf returns all bytes of an image from [openBytes], for a test to damage.
@@ -295,7 +298,7 @@ func TestInspect_AnySource(t *testing.T) {
 		}
 		im := openBytes(t, data)
 		source := &pageReader{*im.source.(*mapped), im.Pages}
-		im.source = source
+		im.source, im.guard = source, nil
 		got, err := inspect(im)
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, %v, want %+v", got, err, want)

@@ -28,6 +28,7 @@ const (
 type image struct {
 	metapage.Meta
 	source pageSource
+	guard  func(read func() error) error // makes errors of faults; nil where nothing is mapped
 }
 
 // A pageSource gives access to the bytes of a database.

@@ -68,7 +68,7 @@ func OpenRecords(r io.ReaderAt, size int64) (*Records, error) {
 	if m.Pages > uint64(size)/uint64(m.PageBytes) {
 		return nil, backup.Corruptf("%d bytes are too few for %d pages of %d bytes", size, m.Pages, m.PageBytes)
 	}
-	im := &image{m, &paged{r, uint64(m.PageBytes), map[uint64][]byte{}}}
+	im := &image{m, &paged{r, uint64(m.PageBytes), map[uint64][]byte{}}, nil}
 	all, err := newWalker(im, ascending).buckets()
 	if err != nil {
 		return nil, err

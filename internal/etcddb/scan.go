@@ -1,6 +1,7 @@
 package etcddb
 
 import (
+	"bytes"
 	"hash/crc32"
 	"math"
 
@@ -8,10 +9,14 @@ import (
 	"github.com/etcd-backupd/backupd/internal/etcddb/buckets"
 	"github.com/etcd-backupd/backupd/internal/etcddb/keyset"
 	"github.com/etcd-backupd/backupd/internal/etcddb/registry"
+	"github.com/etcd-backupd/backupd/internal/etcddb/runs"
 	"github.com/etcd-backupd/backupd/internal/etcddb/sketch"
 )
 
-// scan reads a database in one pass and collects its facts.
+// scan reads a database and collects its facts. Two passes run side by side: one backwards,
+// which finds the records that are the newest of a key that exists, and one forwards, which
+// does all the rest as if every record were such a one. Runs of records that have others
+// among them are read once more.
 type scan struct {
 	im    *image
 	facts *Facts
@@ -19,14 +24,16 @@ type scan struct {
 	sum   uint32    // of all buckets, the status hash
 	last  recordKey // the record before
 
-	// keep selects, of all records, those that are the newest of a key that exists.
+	// keep selects, of all records, those that are the newest of a key that exists. Only the
+	// pass backwards uses it, until both have ended.
 	keep   *keepSet
+	runs   *runs.List
 	hash   quickHash
 	sample sketch.Sample
 	kube   registry.Counter
 }
 
-// quickHash computes two hashes at the newest revision during the pass.
+// quickHash computes two hashes at the newest revision.
 type quickHash struct {
 	compact int64
 	kv      uint32 // HashKV, if any key exists
@@ -35,10 +42,8 @@ type quickHash struct {
 
 // inspect verifies the whole database and returns its facts.
 func inspect(im *image) (*Facts, error) {
-	s := &scan{im: im, facts: &Facts{
-		DatabaseBytes: int64(im.Pages) * int64(im.PageBytes),
-		PageBytes:     int(im.PageBytes),
-	}}
+	f := &Facts{DatabaseBytes: int64(im.Pages) * int64(im.PageBytes), PageBytes: int(im.PageBytes)}
+	s := &scan{im: im, facts: f, runs: runs.NewList(f.DatabaseBytes)}
 	if err := im.checkMetaHeaders(); err != nil {
 		return nil, err
 	}
@@ -56,23 +61,30 @@ func inspect(im *image) (*Facts, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.prepareHash(records); err != nil {
-		return nil, err
-	}
-	for i := range all {
-		if err := s.bucket(w, &all[i]); err != nil {
-			return nil, err
-		}
-	}
-	if err := s.small.Finish(); err != nil {
-		return nil, backup.Corruptf("%w", err)
-	}
-	s.facts.setContents(&s.small)
-	s.facts.BytesInUse = int64(w.seen.Count()) * int64(im.PageBytes)
-	if err := w.checkFreelist(); err != nil {
+	s.prepareHash()
+	err = im.both(func() (err error) {
+		s.keep, _, err = keptAt(im, records, math.MaxInt64, math.MaxInt64)
+		return err
+	}, func() error { return s.forwards(w, all) })
+	if err != nil {
 		return nil, err
 	}
 	return s.facts, s.finish(records)
+}
+
+// forwards reads all buckets, checks what they hold and sums it up.
+func (s *scan) forwards(w *walker, all []bucket) error {
+	for i := range all {
+		if err := s.bucket(w, &all[i]); err != nil {
+			return err
+		}
+	}
+	if err := s.small.Finish(); err != nil {
+		return backup.Corruptf("%w", err)
+	}
+	s.facts.setContents(&s.small)
+	s.facts.BytesInUse = int64(w.seen.Count()) * int64(s.im.PageBytes)
+	return w.checkFreelist()
 }
 
 // newest returns the newest revision and reads no more pages than that needs.
@@ -94,19 +106,20 @@ func newest(im *image) (backup.Revision, error) {
 	return f.Revision, err
 }
 
-// prepareHash decides which records take part in hashes.
-func (s *scan) prepareHash(records *bucket) (err error) {
+// prepareHash begins the hashes of the records.
+func (s *scan) prepareHash() {
 	s.facts.settleRevisions(0)
 	s.hash.compact = int64(s.facts.CompactRevision)
 	s.hash.kv = crc32.Checksum([]byte(keyBucket), castagnoli)
 	s.hash.live = s.hash.kv
-	s.keep, _, err = keptAt(s.im, records, math.MaxInt64, math.MaxInt64)
-	return err
 }
 
-// finish sets the facts that are known only at the end of the pass.
+// finish sets the facts that are known only at the end of both passes.
 func (s *scan) finish(records *bucket) error {
 	f := s.facts
+	if err := s.hashRuns(records); err != nil {
+		return err
+	}
 	f.StatusHash = s.sum
 	f.TotalKeys = int64(s.keep.kept)
 	f.settleRevisions(f.LastRecordRevision)
@@ -131,13 +144,21 @@ func (s *scan) bucket(w *walker, b *bucket) error {
 	}
 	s.small.Bucket(name)
 	s.sum = crc32.Update(s.sum, castagnoli, b.name)
-	return w.bucket(b, func(e *element) error {
+	err := w.bucket(b, func(e *element) error {
 		if e.flags != 0 {
 			return backup.Corruptf("key %q has flags %#x: etcd has no nested buckets", clip(e.key), e.flags)
 		}
-		s.sum = crc32.Update(s.sum, castagnoli, e.pair)
+		if name != keyBucket {
+			s.sum = crc32.Update(s.sum, castagnoli, e.pair)
+		}
 		return visit(e)
 	})
+	if name == keyBucket {
+		for _, r := range s.runs.Runs() {
+			s.sum = r.Join(s.sum)
+		}
+	}
+	return err
 }
 
 // record reads one entry of the key bucket. Entries come in order of revisions.
@@ -156,12 +177,48 @@ func (s *scan) record(e *element) error {
 	s.facts.Bumped = s.facts.Bumped || r.Empty()
 
 	s.sample.Add(sketched(keyset.ShortOf(r.Key), rk, &r, e))
-	live := s.keep.keeps(uint64(s.facts.Records - 1))
-	s.hash.add(rk, live, r.Empty(), e.pair)
-	if live {
-		s.kube.Add(r.Key, e.pair)
-	}
+	s.runs.Add(e.key, e.pair, r.Empty())
+	s.kube.Add(r.Key, e.pair, 1)
 	return nil
+}
+
+// hashRuns joins the sums of the runs whose records are all live, and reads the others again.
+func (s *scan) hashRuns(records *bucket) error {
+	w, all, n := newWalker(s.im, ascending), s.runs.Runs(), uint64(0)
+	var end uint64 // of the run that is read
+	// next goes to the run that must be read, and reports false if there is none.
+	next := func() bool {
+		for ; len(all) > 0; all = all[1:] {
+			r := &all[0]
+			if r.Special || !s.keep.keepsAll(n, r.Records) {
+				w.from, end, all = r.First, n+r.Records, all[1:]
+				return true
+			}
+			s.hash.kv, s.hash.live, n = r.Join(s.hash.kv), r.Join(s.hash.live), n+r.Records
+		}
+		return false
+	}
+	if !next() {
+		return nil
+	}
+	return w.bucket(records, func(e *element) error {
+		if bytes.Compare(e.key, w.from) < 0 {
+			return nil
+		}
+		rk, r, err := readRecord(e)
+		if err != nil {
+			return err
+		}
+		live := s.keep.keeps(n)
+		s.hash.add(rk, live, r.Empty(), e.pair)
+		if !live {
+			s.kube.Add(r.Key, e.pair, -1)
+		}
+		if n++; n == end && !next() {
+			return errStop
+		}
+		return nil
+	})
 }
 
 // add adds a record. A compaction keeps it if it is the newest of a key that exists.

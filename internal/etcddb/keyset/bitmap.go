@@ -14,6 +14,18 @@ func (b Bitmap) Has(i uint64) bool { return b[i/64]&(1<<(i%64)) != 0 }
 // Set adds i.
 func (b Bitmap) Set(i uint64) { b[i/64] |= 1 << (i % 64) }
 
+// Any reports whether a number from from on and below to is in the set.
+func (b Bitmap) Any(from, to uint64) bool {
+	for i := from; i < to; {
+		if word := b[i/64] >> (i % 64); word == 0 {
+			i += 64 - i%64
+		} else if i += uint64(bits.TrailingZeros64(word)); i < to {
+			return true
+		}
+	}
+	return false
+}
+
 // Count returns how many numbers are in the set.
 func (b Bitmap) Count() (n uint64) {
 	for _, word := range b {

@@ -41,17 +41,17 @@ type Counter struct {
 // the value does not tell it.
 type Key struct{ Provider, Name string }
 
-// Add takes the newest record of a key that exists: pair is its own key in the bucket, of
-// at least 17 bytes, and its value as stored.
-func (c *Counter) Add(key, pair []byte) {
+// Add takes a record of a key that exists as n objects: 1, or -1 if it was added and is not the
+// newest of its key. pair is its own key in the bucket, of at least 17 bytes, and its value as stored.
+func (c *Counter) Add(key, pair []byte, n int64) {
 	if !bytes.HasPrefix(key, prefix) {
 		return
 	}
-	c.Objects++
+	c.Objects += n
 	value, is := bytes.CutPrefix(valueOf(pair), encrypted)
 	if !is {
 		if bytes.HasPrefix(key, secrets) {
-			c.PlainSecrets++
+			c.PlainSecrets += n
 		}
 		return
 	}
@@ -59,8 +59,10 @@ func (c *Counter) Add(key, pair []byte) {
 	if c.Keys == nil {
 		c.Keys = map[Key]int64{}
 	}
-	if _, known := c.Keys[k]; known || len(c.Keys) < maxKeys {
-		c.Keys[k]++
+	if _, known := c.Keys[k]; known || n > 0 && len(c.Keys) < maxKeys {
+		if c.Keys[k] += n; c.Keys[k] == 0 {
+			delete(c.Keys, k)
+		}
 	}
 }
 
