@@ -114,8 +114,9 @@ func runChild(ctx context.Context, req request, database *os.File) (*response, e
 	return resp, nil
 }
 
-// bytesPerKey is what an inspection takes for each key where its tables have just grown.
-const bytesPerKey = 96
+// memoryMiB is how much an inspection asks of the system at most, from three million keys on: see
+// [keysAtOnce]. It uses a third of that.
+const memoryMiB = 320
 
 // explain marks what only a damaged database can cause, and what lack of memory does.
 func explain(err error) error {
@@ -123,8 +124,8 @@ func explain(err error) error {
 	var memory *child.MemoryError
 	switch {
 	case errors.As(err, &memory):
-		return backup.WithHint(err, "give the host or the container more memory: an inspection takes up to %d bytes "+
-			"for each key of the database, and may take three quarters of what is free", bytesPerKey)
+		return backup.WithHint(err, "give the host or the container more memory: an inspection asks for up to %d MiB, "+
+			"and may take three quarters of what is free", memoryMiB)
 	case errors.As(err, &death):
 		return backup.Corruptf("database is damaged: working on it %w", death)
 	case errors.Is(err, child.ErrTooLong):

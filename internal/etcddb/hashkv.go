@@ -43,8 +43,9 @@ func newKeepSet(im *image, b *bucket, rev, compact int64) (*keepSet, error) {
 }
 
 // keysAtOnce is how many keys are remembered while the records are read once. If there are
-// more, records are read again for the rest: that takes time, and no more memory.
-const keysAtOnce = 6 << 20
+// more, records are read again for the rest: that takes time, and no more memory. So many fill
+// a [keyset.Set] of 64 MiB; half of them fit in one of 32 MiB, and both are there for a moment.
+const keysAtOnce = 3_000_000
 
 // keptAt decides which records up to compact a compaction at rev would keep,
 // and reports whether any key exists at rev.

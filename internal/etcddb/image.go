@@ -16,8 +16,7 @@ import (
 
 // withImage maps the database in file and calls read with it. If a page cannot be
 // read, because the disk fails or the file is cut meanwhile, it returns an error
-// instead of crashing. Another goroutine may use the image only inside of its guard, and
-// until read returns.
+// instead of crashing. Other goroutines may use the image in its guard, until read returns.
 func withImage(file *os.File, read func(*image) error) (err error) {
 	frame, err := readFrame(file)
 	if err != nil {

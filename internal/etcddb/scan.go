@@ -184,8 +184,8 @@ func (s *scan) record(e *element) error {
 
 // hashRuns joins the sums of the runs whose records are all live, and reads the others again.
 func (s *scan) hashRuns(records *bucket) error {
-	w, all, n := newWalker(s.im, ascending), s.runs.Runs(), uint64(0)
-	var end uint64 // of the run that is read
+	w, all := newWalker(s.im, ascending), s.runs.Runs()
+	var n, end uint64 // the record, and the end of the run that is read
 	// next goes to the run that must be read, and reports false if there is none.
 	next := func() bool {
 		for ; len(all) > 0; all = all[1:] {

@@ -42,6 +42,7 @@ type walker struct {
 	order direction
 	from  []byte // pages whose keys are all smaller are not read
 	visit func(e *element) error
+	entry element // one for all visits: each would be garbage
 }
 
 func newWalker(im *image, order direction) *walker {
@@ -132,8 +133,8 @@ func (w *walker) leaf(p *page, low, high []byte) error {
 		return err
 	}
 	for n := range p.count {
-		e := p.element(w.index(n, p.count))
-		if err := w.visit(&e); err != nil {
+		w.entry = p.element(w.index(n, p.count))
+		if err := w.visit(&w.entry); err != nil {
 			if p.id == 0 || errors.Is(err, errStop) {
 				return err
 			}

@@ -4,7 +4,7 @@ package keyset
 
 import (
 	"hash/maphash"
-	"runtime"
+	"runtime/debug"
 )
 
 // Keys are remembered by fingerprints, so that memory does not depend on their
@@ -35,6 +35,9 @@ func ShortOf(key []byte) Short {
 
 func (f Short) cell() uint64 { return uint64(f >> 1) }
 
+// minCells is the least number of cells of a Set that is not empty.
+const minCells = 1024
+
 // Set is a set of fingerprints: open addressing, linear probing. It takes a
 // third of the memory of a map, which decides how large a database can be
 // inspected in how small a container.
@@ -48,15 +51,16 @@ type Set[F interface {
 
 // Add adds f and reports whether it was there before.
 func (s *Set[F]) Add(f F) bool {
+	if s.Has(f) {
+		return true
+	}
 	if s.count >= len(s.cells)/4*3 {
 		s.grow()
 	}
-	i, found := s.find(f)
-	if !found {
-		s.cells[i] = f
-		s.count++
-	}
-	return found
+	i, _ := s.find(f)
+	s.cells[i] = f
+	s.count++
+	return false
 }
 
 // Has reports whether f is in the set.
@@ -68,11 +72,20 @@ func (s *Set[F]) Has(f F) bool {
 	return found
 }
 
-// Filter removes those that keep does not want.
+// Filter removes those that keep does not want, and takes no more memory than for the rest.
 func (s *Set[F]) Filter(keep func(F) bool) {
 	var free F
-	old := s.cells
-	s.cells, s.count = make([]F, len(old)), 0
+	old, left := s.cells, 0
+	for _, f := range old {
+		if f != free && keep(f) {
+			left++
+		}
+	}
+	size := minCells
+	for left >= size/4*3 {
+		size *= 2
+	}
+	s.cells, s.count = make([]F, size), 0
 	for _, f := range old {
 		if f != free && keep(f) {
 			i, _ := s.find(f)
@@ -101,7 +114,7 @@ func (s *Set[F]) find(f F) (i uint64, found bool) {
 func (s *Set[F]) grow() {
 	var free F
 	old := s.cells
-	s.cells = make([]F, max(1024, 2*len(old)))
+	s.cells = make([]F, max(minCells, 2*len(old)))
 	for _, f := range old {
 		if f != free {
 			i, _ := s.find(f)
@@ -111,10 +124,11 @@ func (s *Set[F]) grow() {
 	collect(len(old))
 }
 
-// collect gives the memory of a table back. Old ones of many megabytes must not pile up until
-// the next collection. A collection is quick, because tables hold no pointers.
+// collect gives the memory of a table back to the system. Old ones of many megabytes must not
+// pile up until the next collection, and none of them is large enough for the next table. A
+// collection is quick, because tables hold no pointers.
 func collect(cells int) {
 	if cells >= 1<<18 {
-		runtime.GC()
+		debug.FreeOSMemory()
 	}
 }

@@ -33,7 +33,11 @@ type List struct {
 }
 
 // NewList returns an empty list for records of up to so many bytes.
-func NewList(bytes int64) *List { return &List{least: max(minBytes, uint64(bytes)/maxRuns)} }
+func NewList(bytes int64) *List {
+	l := &List{least: max(minBytes, uint64(bytes)/maxRuns)}
+	l.runs = make([]Run, 0, uint64(bytes)/l.least+1) // all at once: to grow would take twice as much
+	return l
+}
 
 // Add adds a record. pair is its key and value, as they are summed up. special marks its run.
 func (l *List) Add(key, pair []byte, special bool) {
