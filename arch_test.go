@@ -28,6 +28,7 @@ var stairs = map[string]int{
 	"internal/runbook":               3,
 	"internal/drill":                 5,
 	"internal/snapshot":              4,
+	"internal/copies":                4,
 	"internal/repository/prune":      4,
 	"internal/health":                4,
 	"internal/repository/choice":     4,
