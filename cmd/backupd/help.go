@@ -26,8 +26,15 @@ the environment.`, isConnection},
 		`The flags of every command that takes --repo s3://bucket/prefix. The AWS SDK finds what is
 not given in its own places: AWS_* variables, the shared configuration, the role of the
 machine. Each flag can also be given as BACKUPD_S3_<NAME> in the environment, and all of
-them in the daemon's configuration, in the section s3 of a repository.`,
-		func(f *pflag.Flag) bool { return strings.HasPrefix(f.Name, "s3-") }},
+them in the daemon's configuration, in the section s3 of a repository. 'backupd copy' has
+two repositories, and takes each flag with from- and with to- before it, such as
+--to-s3-endpoint, on its command line only.`,
+		func(f *pflag.Flag) bool { return strings.HasPrefix(withoutSide(f.Name), "s3-") }},
+}
+
+// withoutSide returns the flag of which a command that has two repositories has one for each.
+func withoutSide(name string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(name, "from-"), "to-")
 }
 
 // isConnection reports whether f is a global flag that says how to reach etcd.
@@ -112,7 +119,7 @@ func printTopic(root *cobra.Command, t topic) {
 	set := pflag.NewFlagSet(t.name, pflag.ContinueOnError)
 	for _, cmd := range append(root.Commands(), root) {
 		for _, f := range flagsOf(cmd) {
-			if t.has(f) && set.Lookup(f.Name) == nil {
+			if t.has(f) && withoutSide(f.Name) == f.Name && set.Lookup(f.Name) == nil {
 				set.AddFlag(f)
 			}
 		}

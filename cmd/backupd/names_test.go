@@ -36,6 +36,7 @@ var documents = map[string]reflect.Type{
 	kindCompanions:     reflect.TypeFor[companionList](),
 	kindSnapshotList:   reflect.TypeFor[snapshotList](),
 	kindBackups:        reflect.TypeFor[onceList](),
+	kindCopy:           reflect.TypeFor[copiedList](),
 	kindPrune:          reflect.TypeFor[prunedList](),
 	kindVerification:   reflect.TypeFor[verifications](),
 	kindPlan:           reflect.TypeFor[restore.Plan](),
