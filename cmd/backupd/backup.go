@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
-	"github.com/etcd-backupd/backupd/internal/codec"
 	"github.com/etcd-backupd/backupd/internal/companion"
 	"github.com/etcd-backupd/backupd/internal/health"
 	"github.com/etcd-backupd/backupd/internal/repository"
@@ -22,10 +21,7 @@ import (
 
 type backupOptions struct {
 	repo           repoFlags
-	recipients     []string
-	recipientFiles []string
-	unencrypted    bool
-	compression    string
+	encoding       encodingFlags
 	spool          spoolFlags
 	hashCheck      string
 	companions     companionFlags
@@ -112,13 +108,7 @@ cannot be written, the backup is done all the same, and the exit code is at leas
 	}
 	o.repo.register(cmd)
 	f := cmd.Flags()
-	f.StringArrayVar(&o.recipients, "recipient", nil,
-		"age public key to encrypt to: age1... or age1pq1... (repeatable)")
-	f.StringArrayVar(&o.recipientFiles, "recipients-file", nil,
-		"file with age public keys, one per line (repeatable)")
-	f.BoolVar(&o.unencrypted, "unencrypted", false,
-		"store this snapshot in plain text although the one before it is encrypted")
-	f.StringVar(&o.compression, "compression", "zstd", "compression: zstd, none")
+	o.encoding.register(cmd)
 	o.spool.register(cmd, "local copy")
 	f.StringVar(&o.hashCheck, "hash-check", compare.One.String(),
 		"which voting members HashKV is compared with: one (another one each time), all (one after the other), "+
@@ -132,28 +122,20 @@ cannot be written, the backup is done all the same, and the exit code is at leas
 	f.StringVar(&o.metricsFile, "metrics-file", "",
 		"write the metrics of the slot to this file, for the node exporter's textfile collector (needs --once --config)")
 	f.BoolVar(&o.init, "init", false, "make the repository if there is none (a folder must be there)")
-	mustRegister(cmd.RegisterFlagCompletionFunc("compression", fixed("zstd", "none")))
 	return cmd
 }
 
 func runBackup(cmd *cobra.Command, a *app, o backupOptions) error {
 	ctx := cmd.Context()
-	recipients, err := a.hand().ParseRecipients(o.recipients, o.recipientFiles)
+	encoding, err := o.encoding.codec(a)
 	if err != nil {
-		return &usageError{err}
-	}
-	if o.unencrypted && recipients.Len() > 0 {
-		return &usageError{errors.New("--unencrypted and recipients exclude each other")}
-	}
-	compression, err := codec.ParseCompression(o.compression)
-	if err != nil {
-		return &usageError{err}
+		return err
 	}
 	hashes, err := compare.ParsePolicy(o.hashCheck)
 	if err != nil {
 		return &usageError{fmt.Errorf("--%w", err)}
 	}
-	companions, err := o.companions.files(cmd, recipients)
+	companions, err := o.companions.files(cmd, encoding.Recipients)
 	if err != nil {
 		return err
 	}
@@ -172,14 +154,14 @@ func runBackup(cmd *cobra.Command, a *app, o backupOptions) error {
 		return err
 	}
 	t := &snapshot.Taker{
-		Source: source, Codec: codec.Options{Compress: compression, Recipients: recipients},
+		Source: source, Codec: encoding,
 		Spool: o.spool.folder(), Hashes: hashes, Tool: version().String(), Log: a.log.slog,
 		Progress: a.progress.report, AllowNearQuota: o.allowNearQuota, Companions: companions,
 	}
 	in := repo.Cluster(o.repo.cluster)
 	all, err := repository.ReadTimelines(ctx, in)
 	if err == nil {
-		err = refuseUnencrypted(cmd, o, all)
+		err = o.encoding.refusePlain(cmd, all)
 	}
 	if err != nil {
 		return err
@@ -278,7 +260,11 @@ func printReasons(w io.Writer, m *backup.Manifest) {
 
 func printFacts(w io.Writer, m *backup.Manifest) error {
 	t := newColumns(w)
-	t.row("  cluster", fmt.Sprintf("%s (%s, timeline %s)", m.Cluster, m.ClusterID, m.Timeline))
+	id := m.ClusterID.String()
+	if m.ClusterID == 0 {
+		id = "its id is not known"
+	}
+	t.row("  cluster", fmt.Sprintf("%s (%s, timeline %s)", m.Cluster, id, m.Timeline))
 	compacted := "never compacted"
 	if m.CompactRevision > 0 {
 		compacted = fmt.Sprintf("compacted at %d", m.CompactRevision)
@@ -288,7 +274,12 @@ func printFacts(w io.Writer, m *backup.Manifest) error {
 	if m.Source.ID == 0 {
 		who = "some member"
 	}
-	t.row("  from", fmt.Sprintf("%s at %s, etcd %s", who, m.Endpoint, m.EtcdVersion))
+	if m.Imported != nil {
+		t.row("  from", fmt.Sprintf("the file %s, of etcd %s or older", m.Imported.File, m.EtcdVersion))
+		t.row("  taken", fmt.Sprintf("%s, by %s", m.StartedAt.Format(time.RFC3339), spellTimeFrom(m.Imported.TimeFrom)))
+	} else {
+		t.row("  from", fmt.Sprintf("%s at %s, etcd %s", who, m.Endpoint, m.EtcdVersion))
+	}
 	t.row("  content", fmt.Sprintf("%s, %s, HashKV %d", count(int(m.Keys), "key", "keys"),
 		count(int(m.Leases), "lease", "leases"), m.HashKV.Hash))
 	t.row("  size", fmt.Sprintf("%s, stored %s (%s)", humanize.IBytes(uint64(m.Plain.Bytes)),
@@ -312,7 +303,7 @@ func printFacts(w io.Writer, m *backup.Manifest) error {
 	if m.V2Keys {
 		t.row("  v2 keys", "the member serves some, and no snapshot holds them")
 	}
-	if took := m.FinishedAt.Sub(m.StartedAt); took > 0 {
+	if took := m.FinishedAt.Sub(m.StartedAt); took > 0 && m.Imported == nil {
 		t.row("  took", took.Round(time.Millisecond).String())
 	}
 	return t.flush()

@@ -126,8 +126,8 @@ on its command line only.`,
 	addGroup(root, "daemon", "The daemon and its configuration:",
 		newRunCommand(a), newCheckCommand(a), newConfigCommand(a), newStatusCommand(a))
 	addGroup(root, "repo", "Backups in a repository:",
-		newInitCommand(a), newBackupCommand(a), newListCommand(a), newShowCommand(a), newCompanionsCommand(a),
-		newVerifyCommand(a), newCopyCommand(a),
+		newInitCommand(a), newBackupCommand(a), newImportCommand(a), newListCommand(a), newShowCommand(a),
+		newCompanionsCommand(a), newVerifyCommand(a), newCopyCommand(a),
 		newPinCommand(a), newUnpinCommand(a), newPruneCommand(a), newRmCommand(a), newTimelineCommand(a))
 	addGroup(root, "recovery", "A cluster, or a member of it, that was lost:",
 		newPlanCommand(a), newRunbookCommand(a), newRestoreCommand(a), newVerifyClusterCommand(a), newMemberCommand(a),
@@ -199,7 +199,7 @@ func limitMemory(cmd *cobra.Command) {
 
 // givesWay lists the commands that read whole databases and that nobody waits for in an
 // emergency. etcd may run on the same host.
-var givesWay = []string{"backup", "copy", "run", "save", "verify"}
+var givesWay = []string{"backup", "copy", "import", "run", "save", "verify"}
 
 // arguments says how many arguments a command takes, as a usage error.
 func arguments(n int, what string) cobra.PositionalArgs {

@@ -50,6 +50,7 @@ var documents = map[string]reflect.Type{
 	kindVersion:        reflect.TypeFor[versionInfo](),
 	kindTimelines:      reflect.TypeFor[timelineList](),
 	kindConfigCheck:    reflect.TypeFor[configChecked](),
+	kindImport:         reflect.TypeFor[importList](),
 	kindPin:            reflect.TypeFor[pinSet](),
 	kindRemoval:        reflect.TypeFor[removal](),
 	kindAccepted:       reflect.TypeFor[acceptedTimeline](),

@@ -38,6 +38,7 @@ const (
 	kindVersion        = "backupd/version/v1"
 	kindTimelines      = "backupd/timelines/v1"
 	kindConfigCheck    = "backupd/config-check/v1"
+	kindImport         = "backupd/import/v1"
 	kindPin            = "backupd/pin/v1"
 	kindRemoval        = "backupd/removal/v1"
 	kindAccepted       = "backupd/timeline-accepted/v1"

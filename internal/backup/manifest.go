@@ -49,7 +49,8 @@ type Origin struct {
 // it was read from the database file or asked of live members.
 type Capture struct {
 	Cluster string `json:"cluster"`
-	// ClusterID is etcd's own id of the cluster.
+	// ClusterID is etcd's own id of the cluster. 0: it is not known, for the snapshot was imported
+	// where none of the same history had it.
 	ClusterID MemberID  `json:"clusterID"`
 	StartedAt time.Time `json:"startedAt"`
 	// Source is the member whose database this is. Its id is 0 if a proxy stood between:
@@ -122,7 +123,26 @@ type Capture struct {
 	Plain Blob `json:"plain"`
 	// Tool is the version of backupd that took the snapshot.
 	Tool string `json:"tool"`
+	// Imported is nil if backupd took the snapshot.
+	Imported *Imported `json:"imported,omitempty"`
 }
+
+// Imported tells from which file a snapshot was made that another program has taken.
+type Imported struct {
+	File string `json:"file"` // its name, without the folder
+	// TimeFrom says by what the time is known at which it was taken.
+	TimeFrom TimeFrom `json:"timeFrom"`
+}
+
+// TimeFrom says where the time of an imported snapshot is from.
+type TimeFrom string
+
+// Where the time of an imported snapshot is from.
+const (
+	TimeFromName TimeFrom = "name" // of the file
+	TimeFromFile TimeFrom = "file" // its time of modification
+	TimeFromFlag TimeFrom = "flag" // an operator said it
+)
 
 // Position returns how far the cluster had come when the snapshot was taken.
 func (c *Capture) Position() Position {

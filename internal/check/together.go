@@ -37,7 +37,7 @@ func checkIdentity(l *list, c *chosen, before []*chosen) {
 			l.twin("cluster %s has the same etcd cluster id (%s)", other.conf.Name, this.id)
 		}
 	}
-	if newest := c.stored.newest(); newest != nil && newest.ClusterID != this.id {
+	if newest := c.stored.newest(); newest != nil && newest.ClusterID != 0 && newest.ClusterID != this.id {
 		l.warn("this is right after a restore, or if the cluster was made again; otherwise the endpoints are wrong",
 			"the newest snapshot %s is of etcd cluster %s, and the endpoints belong to %s",
 			newest.ID, newest.ClusterID, this.id)
@@ -49,7 +49,9 @@ func checkIdentity(l *list, c *chosen, before []*chosen) {
 func checkDurations(l *list, c *chosen, now time.Time) {
 	var longest time.Duration
 	for _, m := range c.stored.recent {
-		longest = max(longest, m.FinishedAt.Sub(m.StartedAt))
+		if m.Imported == nil { // else it was taken long before it was stored
+			longest = max(longest, m.FinishedAt.Sub(m.StartedAt))
+		}
 	}
 	line, err := c.conf.Snapshot.Line()
 	if err != nil || longest <= 0 {

@@ -1,9 +1,12 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+
+	"github.com/etcd-backupd/backupd/internal/codec"
 )
 
 // Places is where the snapshots of clusters are, by a configuration.
@@ -33,6 +36,34 @@ var elsewhere = regexp.MustCompile(`^daemon($|\.)|` +
 	`^clusters\[\d+\]\.(endpoints|discovery-srv|discovery-srv-name|tls|user|password-file|token-file|local-endpoint|` +
 	`snapshot|companions|retention|defragment|labels)($|\.|\[)|` +
 	`^clusters\[\d+\]\.verify\.(schedule|max-bytes-per-day)$`)
+
+// stored matches those of them that say how snapshots are stored.
+var stored = regexp.MustCompile(`^repositories\..*\.(compression|recipients|recipients-files)($|\[)`)
+
+// LoadCodec reads of the file at path how new snapshots of a cluster are stored. It takes what
+// [LoadPlaces] takes, and a mistake in the recipients or in the compression is an error, too:
+// secrets would be stored in plain text. It reads the files of recipients.
+func LoadCodec(path, cluster string) (codec.Options, error) {
+	raw, err := readFile(path, maxBytes)
+	if err != nil {
+		return codec.Options{}, &Error{Problems: []Problem{{File: path, Message: err.Error()}}}
+	}
+	conf, err := parse(path, raw, func(name string) (string, bool) { return lookupByHand(path, name) },
+		func(at string) bool { return !elsewhere.MatchString(at) || stored.MatchString(at) })
+	if err != nil {
+		return codec.Options{}, err
+	}
+	p := &Places{conf}
+	name := p.Of(cluster)
+	if all := p.Repositories(); name == "" && len(all) == 1 {
+		name = all[0]
+	}
+	if name == "" {
+		return codec.Options{}, fmt.Errorf("%s does not say in which repository cluster %q is", path, cluster)
+	}
+	r := p.Repository(name)
+	return r.Codec()
+}
 
 // lookupByHand looks up a variable for a command that a person runs. CREDENTIALS_DIRECTORY
 // is set for systemd's units alone: by hand it is the folder of the configuration, where

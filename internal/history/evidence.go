@@ -10,6 +10,7 @@ import (
 
 // Evidence is what one snapshot tells of its history.
 type Evidence struct {
+	// ClusterID is 0 if it is not known: no file tells it.
 	ClusterID backup.MemberID
 	// Revision is the exact revision of the database.
 	Revision backup.Revision
@@ -105,7 +106,7 @@ func Judge(previous, next Evidence) Verdict {
 // was stored late, perhaps by a host with another clock. It uses only what holds in
 // both orders, so it does not use Committed and HighWater.
 func Fits(a, b Evidence) Verdict {
-	if a.ClusterID != b.ClusterID {
+	if a.ClusterID != 0 && b.ClusterID != 0 && a.ClusterID != b.ClusterID {
 		return Verdict{Contradicts, 0, fmt.Sprintf("The cluster id was %s and is %s now.", a.ClusterID, b.ClusterID)}
 	}
 	shared, reason := compareHashes(a, b)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/disk"
+	"github.com/etcd-backupd/backupd/internal/history"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/spool"
 )
@@ -124,11 +125,30 @@ func (t *Taker) storeClaimed(
 	if err != nil {
 		return nil, err
 	}
-	stored, err := t.storer(to, c.StartedAt).store(ctx, file.Reader())
+	m, err := t.StoreSpooled(ctx, file, Spooled{c, sum}, to, known, placement)
 	if err != nil {
 		return nil, fmt.Errorf("store pending snapshot: %w", err)
 	}
-	m, err := complete(ctx, to, c, stored, sum)
+	return m, nil
+}
+
+// Spooled is what is known of a database that is complete in a spool.
+type Spooled struct {
+	Capture backup.Capture
+	Sum     backup.Checksum // of the bytes that the capture vouches for
+}
+
+// StoreSpooled stores a complete spool as a snapshot of the known timeline that the placement
+// names, or as the first of a new one. It leaves the spool.
+func (t *Taker) StoreSpooled(
+	ctx context.Context, file *spool.File, s Spooled, to *repository.Cluster,
+	known repository.Timelines, placement history.Placement,
+) (*backup.Manifest, error) {
+	stored, err := t.storer(to, s.Capture.StartedAt).store(ctx, file.Reader())
+	if err != nil {
+		return nil, err
+	}
+	m, err := complete(ctx, to, s.Capture, stored, s.Sum)
 	if err != nil {
 		return nil, err
 	}

@@ -74,6 +74,13 @@ func (s *File) Finish(end error) {
 	s.cond.Broadcast()
 }
 
+// Expect says how many bytes there will be, for reports of progress.
+func (s *File) Expect(total int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expect = total
+}
+
 // reset empties the file for another try. Readers of the earlier try end with an
 // error.
 func (s *File) reset(expect int64) error {

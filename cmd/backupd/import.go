@@ -1,0 +1,281 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/codec"
+	"github.com/etcd-backupd/backupd/internal/config"
+	"github.com/etcd-backupd/backupd/internal/intake"
+	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/snapshot"
+)
+
+type importOptions struct {
+	repo     repoFlags
+	encoding encodingFlags
+	spool    spoolFlags
+	takenAt  string
+	skipHash bool
+}
+
+func newImportCommand(a *app) *cobra.Command {
+	var o importOptions
+	cmd := &cobra.Command{
+		Use:   "import [--repo REPO] --cluster NAME FILE...",
+		Short: "Store snapshot files of other programs in a repository",
+		Long: `Store snapshot files of other programs in a repository: of etcdctl, k3s, RKE2 and Talos, plain or
+packed by gzip, zstd or zip, and full snapshots of etcd-backup-restore. Each is compared with the
+SHA-256 of etcd at its end, inspected page by page, stored and read back as a backup is. It is
+unconfirmed, for nobody compared it with the cluster, and pinned, for unconfirmed snapshots count
+for no rule of retention: 'backupd unpin' gives it free.
+
+When it was taken says its name, if that holds a Unix time, as those of k3s, RKE2 and
+etcd-backup-restore, or a date with a zone; else its time of modification. A copy without that time is
+refused where the date in its name, or the raft log of the snapshots beside it, shows it: --taken-at.
+
+A file must be of the history of its cluster, by its members and its keys, else it is refused. The same
+bytes are stored once. A file without the SHA-256 of etcd, such as a copy of member/snap/db, needs
+--skip-hash-check. If some files are refused, the others are stored, and the exit code is 3.
+
+` + exitHelp,
+		Example: `  backupd import --cluster prod /var/lib/rancher/k3s/server/db/snapshots/*
+  backupd import --repo s3://backups/etcd --cluster prod etcd.db --taken-at 2026-11-20T03:00:00Z`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return &usageError{fmt.Errorf("%s expects the files to import", cmd.CommandPath())}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return runImport(cmd, a, o, args) },
+	}
+	o.repo.register(cmd)
+	registerConfigured(cmd)
+	o.encoding.register(cmd)
+	o.spool.register(cmd, "unpacked copy")
+	f := cmd.Flags()
+	f.StringVar(&o.takenAt, "taken-at", "", "when the snapshot of the only file was taken, as 2026-11-20T03:00:00Z")
+	f.BoolVar(&o.skipHash, "skip-hash-check", false,
+		"accept files without SHA-256 (required for those copied from a data directory)")
+	return cmd
+}
+
+// imported is what became of one file. What is not stored has an error.
+type imported struct {
+	File     string            `json:"file"`
+	State    backup.State      `json:"state,omitempty"`
+	ID       backup.SnapshotID `json:"id,omitempty"`
+	Present  bool              `json:"present"`
+	Pinned   bool              `json:"pinned"`
+	Time     time.Time         `json:"time,omitzero"`
+	TimeFrom backup.TimeFrom   `json:"timeFrom,omitempty"`
+	Revision backup.Revision   `json:"revision,omitempty"`
+	Timeline string            `json:"timeline,omitempty"`
+	Error    string            `json:"error,omitempty"`
+	Hint     string            `json:"hint,omitempty"`
+}
+
+type importList struct {
+	Cluster string     `json:"cluster"`
+	Imports []imported `json:"imports"`
+}
+
+func runImport(cmd *cobra.Command, a *app, o importOptions, paths []string) error {
+	ctx := cmd.Context()
+	files, failed, err := o.find(paths)
+	if err != nil {
+		return err
+	}
+	encoding, err := o.encodingOf(cmd, a)
+	if err != nil {
+		return err
+	}
+	in, err := o.repo.openCluster(cmd, a, o.repo.openToWrite)
+	if err != nil {
+		return err
+	}
+	all, err := repository.ReadTimelines(ctx, in)
+	if err == nil && a.config == "" {
+		err = o.encoding.refusePlain(cmd, all)
+	}
+	if err != nil {
+		return err
+	}
+	by := &intake.Importer{
+		To: in, SkipHash: o.skipHash, By: whoami(),
+		Taker: &snapshot.Taker{
+			Codec: encoding, Spool: o.spool.folder(), Tool: version().String(), Log: a.log.slog, Progress: a.progress.report,
+		},
+	}
+	run := importRun{cmd: cmd, a: a, o: &o, list: importList{Cluster: in.Name(), Imports: []imported{}}}
+	for _, path := range paths {
+		if err := failed[path]; err != nil {
+			run.refuse(path, err)
+			delete(failed, path) // it may have been named twice
+		}
+	}
+	for _, f := range files {
+		done, err := by.Import(ctx, f)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		run.add(f, done, err)
+	}
+	return run.end()
+}
+
+// find returns the files, the newest first, and why those that are left out cannot be imported.
+func (o *importOptions) find(paths []string) ([]intake.File, map[string]error, error) {
+	now := time.Now()
+	if o.takenAt == "" {
+		files, failed := intake.Find(paths, now)
+		return files, failed, nil
+	}
+	if len(paths) > 1 {
+		return nil, nil, &usageError{errors.New("--taken-at goes with one file: each was taken at another time")}
+	}
+	at, err := time.Parse(time.RFC3339, o.takenAt)
+	if err != nil {
+		return nil, nil, &usageError{fmt.Errorf("--taken-at %q: want a time with its zone, such as 2026-11-20T03:00:00Z",
+			o.takenAt)}
+	}
+	if err := intake.Plausible(at, now); err != nil {
+		return nil, map[string]error{paths[0]: err}, nil
+	}
+	taken := intake.Taken{At: at.UTC().Truncate(time.Second), From: backup.TimeFromFlag}
+	return []intake.File{{Path: paths[0], Taken: taken}}, nil, nil
+}
+
+// encodingOf says how the snapshots are stored: as the configuration says, if one led here.
+func (o *importOptions) encodingOf(cmd *cobra.Command, a *app) (codec.Options, error) {
+	if a.config == "" {
+		return o.encoding.codec(a)
+	}
+	if err := excludeConfig(cmd, encodingNames...); err != nil {
+		return codec.Options{}, err
+	}
+	return config.LoadCodec(a.config, o.repo.cluster)
+}
+
+// importRun collects what became of the files.
+type importRun struct {
+	cmd   *cobra.Command
+	a     *app
+	o     *importOptions
+	list  importList
+	errs  []error
+	hints []string
+	files int
+}
+
+// refuse adds a file that is not stored.
+func (r *importRun) refuse(path string, err error) {
+	r.files++
+	err = fmt.Errorf("%s: %w", path, err)
+	r.errs = append(r.errs, err)
+	row := imported{File: path, Error: err.Error()}
+	if row.Hint = hint(r.explain(path, err)); row.Hint != "" {
+		r.hints = append(r.hints, row.Hint)
+	}
+	r.list.Imports = append(r.list.Imports, row)
+}
+
+// explain adds to the error of a file the commands that import it all the same.
+func (r *importRun) explain(path string, err error) error {
+	var stranger *intake.StrangerError
+	var times *intake.TimeError
+	switch {
+	case errors.As(err, &stranger):
+		hints := []string{"to keep it under a name of its own: " +
+			r.again(path, "--cluster="+r.list.Cluster+"-old")}
+		if id := stranger.ClusterID; id != 0 {
+			hints = append(hints, "if it is the cluster that has replaced the one before, accept it, and import it again: "+
+				acceptCommand(r.cmd, "--cluster-id", id.String()))
+		}
+		return withHints(err, hints...)
+	case errors.As(err, &times) && len(times.Times) > 0:
+		var hints []string
+		for _, t := range times.Times {
+			hints = append(hints, "if it was taken then: "+r.again(path, "--taken-at="+t.UTC().Format(time.RFC3339)))
+		}
+		return withHints(err, hints...)
+	case errors.As(err, &times):
+		return withHints(err, "say when it was taken: "+r.again(path)+" --taken-at=TIME")
+	}
+	return err
+}
+
+// again is the command for one of the files.
+func (r *importRun) again(path string, flags ...string) string {
+	return commandWith(r.cmd, []string{"taken-at"}, append([]string{path}, flags...)...)
+}
+
+// add adds a file that was imported, or why it was not.
+func (r *importRun) add(f intake.File, done intake.Done, err error) {
+	if err != nil {
+		r.refuse(f.Path, err)
+		return
+	}
+	r.files++
+	m := done.Manifest
+	row := imported{
+		File: f.Path, State: m.State(), ID: m.ID, Present: done.Present, Pinned: done.Pinned,
+		Time: m.StartedAt, Revision: m.Revision, Timeline: m.Timeline,
+	}
+	if m.Imported != nil {
+		row.TimeFrom = m.Imported.TimeFrom
+	}
+	r.list.Imports = append(r.list.Imports, row)
+	if r.a.forMachines() {
+		return
+	}
+	if done.Present {
+		fmt.Fprintf(r.a.stdout, "Already there: %s is snapshot %s\n", f.Path, m.ID)
+		return
+	}
+	fmt.Fprintf(r.a.stdout, "Imported %s as %s snapshot %s, pinned\n  taken at %s, by %s; revision %d, %s, timeline %s\n",
+		f.Path, m.State(), m.ID, m.StartedAt.Format(time.RFC3339), spellTimeFrom(f.From), m.Revision,
+		count(int(m.Keys), "key", "keys"), m.Timeline)
+	for _, why := range m.Suspect {
+		fmt.Fprintf(r.a.stdout, "  SUSPECT: %s\n", why)
+	}
+}
+
+// spellTimeFrom says by what the time of an imported snapshot is known.
+func spellTimeFrom(from backup.TimeFrom) string {
+	switch from {
+	case backup.TimeFromName:
+		return "the name of the file"
+	case backup.TimeFromFlag:
+		return "--taken-at"
+	}
+	return "the time of modification of the file"
+}
+
+// end prints the answer, and returns the errors of all files, with their hints.
+func (r *importRun) end() error {
+	r.a.progress.stop()
+	if _, err := r.a.document(kindImport, r.list); err != nil {
+		return err
+	}
+	if len(r.errs) == 0 {
+		return nil
+	}
+	err := errors.Join(r.errs...)
+	if len(r.errs) < r.files {
+		err = &partialError{err}
+	}
+	if more := len(r.hints) - choicesShown; more > 0 {
+		r.hints = append(r.hints[:choicesShown], fmt.Sprintf("and %d more: with -w json each has its own", more))
+	}
+	if len(r.hints) > 0 {
+		err = backup.WithHint(err, "%s", strings.Join(r.hints, "\n"))
+	}
+	return err
+}
