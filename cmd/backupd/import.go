@@ -120,12 +120,16 @@ func runImport(cmd *cobra.Command, a *app, o importOptions, paths []string) erro
 			delete(failed, path) // it may have been named twice
 		}
 	}
-	for _, f := range files {
+	for n, f := range files {
 		done, err := by.Import(ctx, f)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		run.add(f, done, err)
+		if errors.As(err, new(*intake.StoreError)) { // it would fail for each of them
+			run.leave(files[n+1:])
+			break
+		}
 	}
 	return run.end()
 }
@@ -172,6 +176,8 @@ type importRun struct {
 	errs  []error
 	hints []string
 	files int
+	// skipped are files that have no error of their own.
+	skipped int
 }
 
 // refuse adds a file that is not stored.
@@ -184,6 +190,18 @@ func (r *importRun) refuse(path string, err error) {
 		r.hints = append(r.hints, row.Hint)
 	}
 	r.list.Imports = append(r.list.Imports, row)
+}
+
+// leave adds files that were not tried.
+func (r *importRun) leave(files []intake.File) {
+	for _, f := range files {
+		r.list.Imports = append(r.list.Imports, imported{File: f.Path, Error: "not tried: the repository failed"})
+	}
+	if r.files += len(files); len(files) > 0 {
+		r.errs = append(r.errs, fmt.Errorf("%s not tried, the next is %s", count(len(files), "file was", "files were"),
+			files[0].Path))
+		r.skipped = len(files) - 1
+	}
 }
 
 // explain adds to the error of a file the commands that import it all the same.
@@ -268,7 +286,7 @@ func (r *importRun) end() error {
 		return nil
 	}
 	err := errors.Join(r.errs...)
-	if len(r.errs) < r.files {
+	if len(r.errs)+r.skipped < r.files {
 		err = &partialError{err}
 	}
 	if more := len(r.hints) - choicesShown; more > 0 {

@@ -68,8 +68,8 @@ type Done struct {
 
 // Import stores one file, and pins it: it counts for no rule of retention, so the next prune would
 // remove it. Where the same bytes are stored already nothing is done. Damage wraps
-// [backup.ErrCorrupt]; a file of another history is a [*StrangerError], and one whose
-// time contradicts its history a [*TimeError].
+// [backup.ErrCorrupt]; a file of another history is a [*StrangerError], one whose time contradicts
+// its history a [*TimeError], and a repository that fails a [*StoreError].
 func (i *Importer) Import(ctx context.Context, f File) (Done, error) {
 	in, err := open(ctx, f.Path)
 	if err != nil {
@@ -108,24 +108,42 @@ func (i *Importer) through(ctx context.Context, f File, in *packed, file *spool.
 		return Done{}, backup.Corruptf("the database lists no members of a cluster: no server of etcd has made it so")
 	}
 	c := capture(i, f, got, facts)
+	if err := c.Validate(); err != nil {
+		return Done{}, backup.Corruptf("no snapshot can be made of it: %w", err)
+	}
+	return i.store(ctx, f, file, snapshot.Spooled{Capture: c, Sum: got.sum})
+}
+
+// store stores what is complete in the spool, if it is not there already.
+func (i *Importer) store(ctx context.Context, f File, file *spool.File, s snapshot.Spooled) (Done, error) {
 	// What is stored must be stored here, and not where something else is by now.
 	if err := i.To.Repository().Check(ctx); err != nil {
-		return Done{}, err
+		return Done{}, &StoreError{err}
 	}
-	there, err := i.present(ctx, &c)
-	if err != nil || there != nil {
-		return Done{Manifest: there, Present: there != nil}, err
+	there, err := i.present(ctx, &s.Capture)
+	if err != nil {
+		return Done{}, &StoreError{err}
 	}
-	at, err := i.place(ctx, f, &c)
+	if there != nil {
+		item, err := i.To.Item(ctx, there.ID)
+		return Done{Manifest: there, Present: true, Pinned: item.Pinned()}, err
+	}
+	at, err := i.place(ctx, f, &s.Capture)
 	if err != nil {
 		return Done{}, err
 	}
-	m, err := i.Taker.StoreSpooled(ctx, file, snapshot.Spooled{Capture: c, Sum: got.sum}, i.To, at.known, at.Placement)
+	m, err := i.Taker.StoreSpooled(ctx, file, s, i.To, at.known, at.Placement)
 	if err != nil {
-		return Done{}, err
+		return Done{}, &StoreError{err}
 	}
 	return i.pin(ctx, m)
 }
+
+// StoreError says that the repository failed. It says nothing of the file.
+type StoreError struct{ Err error }
+
+func (e *StoreError) Error() string { return e.Err.Error() }
+func (e *StoreError) Unwrap() error { return e.Err }
 
 // received are the sums of a database in the spool.
 type received struct {
@@ -269,8 +287,8 @@ func (i *Importer) pin(ctx context.Context, m *backup.Manifest) (Done, error) {
 		err = i.To.Marks().Pin(ctx, item, "imported from the file "+m.Imported.File, i.By)
 	}
 	if err != nil {
-		return done, backup.WithHint(fmt.Errorf("it is stored as %s, but not pinned: %w", m.ID, err),
-			"the next prune may remove it: pin it with backupd pin %s", m.ID)
+		return done, &StoreError{backup.WithHint(fmt.Errorf("it is stored as %s, but not pinned: %w", m.ID, err),
+			"the next prune may remove it: pin it with backupd pin %s", m.ID)}
 	}
 	done.Pinned = true
 	return done, nil

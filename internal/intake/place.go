@@ -48,20 +48,20 @@ type neighbours map[string][]*backup.Manifest
 func (i *Importer) place(ctx context.Context, f File, c *backup.Capture) (place, error) {
 	known, err := repository.ReadTimelines(ctx, i.To)
 	if err != nil {
-		return place{}, err
+		return place{}, &StoreError{err}
 	}
 	if len(known) == 0 {
 		return place{nil, history.Place(nil, history.Of(c))}, nil
 	}
 	around, err := repository.Around(ctx, i.To, c.RaftIndex)
 	if err != nil {
-		return place{}, err
+		return place{}, &StoreError{err}
 	}
 	p := choose(known, around, c)
 	if p.Timeline == "" {
 		accepted, err := i.accepted(ctx, known, c)
 		if err != nil {
-			return place{}, err
+			return place{}, &StoreError{err}
 		}
 		if !accepted {
 			return place{}, stranger(known, c, p.Verdict.Reason)
