@@ -276,7 +276,7 @@ func printFacts(w io.Writer, m *backup.Manifest) error {
 	}
 	if m.Imported != nil {
 		t.row("  from", fmt.Sprintf("the file %s, of etcd %s or older", m.Imported.File, m.EtcdVersion))
-		t.row("  taken", fmt.Sprintf("%s, by %s", m.StartedAt.Format(time.RFC3339), spellTimeFrom(m.Imported.TimeFrom)))
+		t.row("  taken", fmt.Sprintf("%s, by %s", m.StartedAt.Format(time.RFC3339), m.Imported.TimeFrom))
 	} else {
 		t.row("  from", fmt.Sprintf("%s at %s, etcd %s", who, m.Endpoint, m.EtcdVersion))
 	}

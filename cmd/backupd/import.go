@@ -73,7 +73,7 @@ type imported struct {
 	ID       backup.SnapshotID `json:"id,omitempty"`
 	Present  bool              `json:"present"`
 	Pinned   bool              `json:"pinned"`
-	Time     time.Time         `json:"time,omitzero"`
+	Time     time.Time         `json:"startedAt,omitzero"`
 	TimeFrom backup.TimeFrom   `json:"timeFrom,omitempty"`
 	Revision backup.Revision   `json:"revision,omitempty"`
 	Timeline string            `json:"timeline,omitempty"`
@@ -210,8 +210,7 @@ func (r *importRun) explain(path string, err error) error {
 	var times *intake.TimeError
 	switch {
 	case errors.As(err, &stranger):
-		hints := []string{"to keep it under a name of its own: " +
-			r.again(path, "--cluster="+r.list.Cluster+"-old")}
+		hints := []string{r.elsewhere(path)}
 		if id := stranger.ClusterID; id != 0 {
 			hints = append(hints, "if it is the cluster that has replaced the one before, accept it, and import it again: "+
 				acceptCommand(r.cmd, "--cluster-id", id.String()))
@@ -224,9 +223,18 @@ func (r *importRun) explain(path string, err error) error {
 		}
 		return withHints(err, hints...)
 	case errors.As(err, &times):
-		return withHints(err, "say when it was taken: "+r.again(path)+" --taken-at=TIME")
+		hints := []string{"say when it was taken: " + r.again(path) + " --taken-at=TIME"}
+		if times.Cluster != "" {
+			hints = append(hints, r.elsewhere(path))
+		}
+		return withHints(err, hints...)
 	}
 	return err
+}
+
+// elsewhere is the command that keeps a file of another history.
+func (r *importRun) elsewhere(path string) string {
+	return "to keep it under a name of its own: " + r.again(path, "--cluster="+r.list.Cluster+"-old")
 }
 
 // again is the command for one of the files.
@@ -258,22 +266,11 @@ func (r *importRun) add(f intake.File, done intake.Done, err error) {
 		return
 	}
 	fmt.Fprintf(r.a.stdout, "Imported %s as %s snapshot %s, pinned\n  taken at %s, by %s; revision %d, %s, timeline %s\n",
-		f.Path, m.State(), m.ID, m.StartedAt.Format(time.RFC3339), spellTimeFrom(f.From), m.Revision,
+		f.Path, m.State(), m.ID, m.StartedAt.Format(time.RFC3339), f.From, m.Revision,
 		count(int(m.Keys), "key", "keys"), m.Timeline)
 	for _, why := range m.Suspect {
 		fmt.Fprintf(r.a.stdout, "  SUSPECT: %s\n", why)
 	}
-}
-
-// spellTimeFrom says by what the time of an imported snapshot is known.
-func spellTimeFrom(from backup.TimeFrom) string {
-	switch from {
-	case backup.TimeFromName:
-		return "the name of the file"
-	case backup.TimeFromFlag:
-		return "--taken-at"
-	}
-	return "the time of modification of the file"
 }
 
 // end prints the answer, and returns the errors of all files, with their hints.

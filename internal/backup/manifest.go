@@ -137,6 +137,17 @@ type Imported struct {
 // TimeFrom says where the time of an imported snapshot is from.
 type TimeFrom string
 
+// String names it for people.
+func (t TimeFrom) String() string {
+	switch t {
+	case TimeFromName:
+		return "the name of the file"
+	case TimeFromFlag:
+		return "--taken-at"
+	}
+	return "the time of modification of the file"
+}
+
 // Where the time of an imported snapshot is from.
 const (
 	TimeFromName TimeFrom = "name" // of the file

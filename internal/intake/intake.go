@@ -8,6 +8,7 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 	"unicode"
 
@@ -86,8 +87,25 @@ func (i *Importer) Import(ctx context.Context, f File) (Done, error) {
 	if gone := file.GaveWay(); gone != nil && err != nil {
 		err = gone // what was found in it says nothing
 	}
-	return done, errors.Join(err, in.Close(), file.Remove())
+	return done, errors.Join(about(err, file.Path(), f.Path), in.Close(), file.Remove())
 }
+
+// about makes an error about the copy in the spool, which will be gone, one about the file.
+func about(err error, spooled, path string) error {
+	if err == nil || !strings.Contains(err.Error(), spooled) {
+		return err
+	}
+	return &renamedError{err, strings.ReplaceAll(err.Error(), spooled, path)}
+}
+
+// renamedError says something else.
+type renamedError struct {
+	err  error
+	text string
+}
+
+func (e *renamedError) Error() string { return e.text }
+func (e *renamedError) Unwrap() error { return e.err }
 
 // through takes a file through the spool.
 func (i *Importer) through(ctx context.Context, f File, in *packed, file *spool.File) (Done, error) {
@@ -111,11 +129,11 @@ func (i *Importer) through(ctx context.Context, f File, in *packed, file *spool.
 	if err := c.Validate(); err != nil {
 		return Done{}, backup.Corruptf("no snapshot can be made of it: %w", err)
 	}
-	return i.store(ctx, f, file, snapshot.Spooled{Capture: c, Sum: got.sum})
+	return i.store(ctx, file, snapshot.Spooled{Capture: c, Sum: got.sum})
 }
 
 // store stores what is complete in the spool, if it is not there already.
-func (i *Importer) store(ctx context.Context, f File, file *spool.File, s snapshot.Spooled) (Done, error) {
+func (i *Importer) store(ctx context.Context, file *spool.File, s snapshot.Spooled) (Done, error) {
 	// What is stored must be stored here, and not where something else is by now.
 	if err := i.To.Repository().Check(ctx); err != nil {
 		return Done{}, &StoreError{err}
@@ -128,7 +146,7 @@ func (i *Importer) store(ctx context.Context, f File, file *spool.File, s snapsh
 		item, err := i.To.Item(ctx, there.ID)
 		return Done{Manifest: there, Present: true, Pinned: item.Pinned()}, err
 	}
-	at, err := i.place(ctx, f, &s.Capture)
+	at, err := i.place(ctx, &s.Capture)
 	if err != nil {
 		return Done{}, err
 	}

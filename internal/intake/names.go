@@ -109,10 +109,13 @@ func spanIn(name string) *span {
 	return &span{from: at.Add(-eastmost), to: last.Add(westmost + saving), utc: at}
 }
 
-// TimeError says why nobody knows when a file was taken. Times are those that may be right.
+// TimeError says why nobody knows when a file was taken.
 type TimeError struct {
 	Reason string
-	Times  []time.Time
+	// Times are those that may be right.
+	Times []time.Time
+	// Cluster is the name under which it contradicts others; empty if it does not.
+	Cluster string
 }
 
 func (e *TimeError) Error() string { return "refused: " + e.Reason }
@@ -133,14 +136,14 @@ func TakenAt(path string, modified, now time.Time) (Taken, error) {
 	switch times := timesIn(name); len(times) {
 	case 0:
 		if s := spanIn(name); s != nil && (taken.At.Before(s.from) || taken.At.After(s.to)) {
-			return Taken{}, &TimeError{fmt.Sprintf("its name has the date %s, and it was modified at %s: "+
-				"it may be a copy without its time", s.utc.Format("2006-01-02 15:04:05"), spell(taken.At)),
-				[]time.Time{s.utc, taken.At}}
+			return Taken{}, &TimeError{Times: []time.Time{s.utc, taken.At}, Reason: fmt.Sprintf("its name has the date %s, "+
+				"and it was modified at %s: it may be a copy without its time", s.utc.Format("2006-01-02 15:04:05"),
+				spell(taken.At))}
 		}
 	case 1:
 		taken = Taken{times[0], backup.TimeFromName}
 	default:
-		return Taken{}, &TimeError{"its name tells more than one time", times}
+		return Taken{}, &TimeError{Reason: "its name tells more than one time", Times: times}
 	}
 	return taken, Plausible(taken.At, now)
 }
@@ -149,9 +152,9 @@ func TakenAt(path string, modified, now time.Time) (Taken, error) {
 func Plausible(at, now time.Time) error {
 	switch {
 	case at.After(now.Add(backup.Skew)):
-		return &TimeError{fmt.Sprintf("by its time, %s, it is from the future: a clock is or was wrong", spell(at)), nil}
+		return &TimeError{Reason: fmt.Sprintf("by its time, %s, it is from the future: a clock is or was wrong", spell(at))}
 	case at.UTC().Year() < firstYear:
-		return &TimeError{fmt.Sprintf("by its time, %s, it is older than etcd's snapshots", spell(at)), nil}
+		return &TimeError{Reason: fmt.Sprintf("by its time, %s, it is older than etcd's snapshots", spell(at))}
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ type neighbours map[string][]*backup.Manifest
 // place finds the timeline that a file is of, and completes what the file does not tell: the id of
 // the cluster, and which histories there were. It refuses what cannot be shown to belong there: a
 // backup that comes after it must not look like another history because of it.
-func (i *Importer) place(ctx context.Context, f File, c *backup.Capture) (place, error) {
+func (i *Importer) place(ctx context.Context, c *backup.Capture) (place, error) {
 	known, err := repository.ReadTimelines(ctx, i.To)
 	if err != nil {
 		return place{}, &StoreError{err}
@@ -71,12 +71,7 @@ func (i *Importer) place(ctx context.Context, f File, c *backup.Capture) (place,
 		return place{known, p}, nil
 	}
 	c.ClusterID, c.NewestTimeline = inherit(around[p.Timeline], c)
-	if f.From != backup.TimeFromFlag {
-		if err := fits(around[p.Timeline], c); err != nil {
-			return place{}, err
-		}
-	}
-	return place{known, p}, nil
+	return place{known, p}, fits(around[p.Timeline], c)
 }
 
 // choose decides which timeline a file is of. Without one the reason says why not.
@@ -166,8 +161,10 @@ func inherit(around []*backup.Manifest, c *backup.Capture) (id backup.MemberID, 
 // time contradicts that of another.
 const patience = time.Hour
 
-// fits refuses a time at which the snapshot cannot have been taken: its place in the raft log is
-// before or after that of another.
+// fits refuses a time at which the snapshot cannot have been taken, because its place in the raft
+// log is before or after that of another. Whoever says a time is not believed either: it may be the
+// right one, and the file of a cluster that was restored from a snapshot of this one. The raft log of
+// that begins anew, and its keys are the same.
 func fits(around []*backup.Manifest, c *backup.Capture) error {
 	for _, m := range around {
 		order := ""
@@ -179,9 +176,9 @@ func fits(around []*backup.Manifest, c *backup.Capture) error {
 		default:
 			continue
 		}
-		return &TimeError{fmt.Sprintf("by its time, from the %s, it was taken at %s, and by the raft log %s snapshot %s of "+
-			"%s: it may be a copy without its time, or a clock was wrong", c.Imported.TimeFrom, spell(c.StartedAt), order,
-			m.ID, spell(m.StartedAt)), nil}
+		return &TimeError{Cluster: c.Cluster, Reason: fmt.Sprintf("it was taken at %s, by %s, and by the raft log %s "+
+			"snapshot %s of %s: the time is wrong, or it is of a cluster that was restored from a snapshot of this one",
+			spell(c.StartedAt), c.Imported.TimeFrom, order, m.ID, spell(m.StartedAt))}
 	}
 	return nil
 }

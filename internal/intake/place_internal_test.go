@@ -19,7 +19,7 @@ func stored(cluster backup.MemberID, member backup.MemberID, rev int64, keys ...
 			Cluster: "prod", ClusterID: cluster, StartedAt: at, Members: []backup.Member{{ID: member}},
 			Revision: backup.Revision(rev), RaftIndex: uint64(rev), NewestTimeline: "t1-aaaaaa",
 			HashKV:   backup.HashKV{Revision: backup.Revision(rev), Hash: uint32(rev)},
-			Sketch:   backup.Sketch{Sample: keys, Recent: keys, From: backup.Revision(max(rev-1, 1))},
+			Sketch:   backup.Sketch{Limit: backup.NoLimit, Sample: keys, Recent: keys, From: backup.Revision(max(rev-1, 1))},
 			Imported: &backup.Imported{TimeFrom: backup.TimeFromFile},
 		},
 	}
@@ -50,7 +50,7 @@ func TestChoose(t *testing.T) {
 		{"another member, later", stored(0, 2, 160), "It has no member in common"},
 		// A cluster that was made again under the same addresses.
 		{"the same member, later", stored(0, 1, 160, key(77, 150)), "It goes further than snapshot"},
-		{"the same member, another key", stored(0, 1, 160, key(77, 40)), "The database at revision 160 contradicts"},
+		{"the same member, another key that is old", stored(0, 1, 160, key(77, 40)), "The database at revision 160 contradicts"},
 	} {
 		p := choose(known, neighbours{"t1-aaaaaa": {head}}, &c.file.Capture)
 		if got := p.Timeline + p.Verdict.Reason; !strings.HasPrefix(got, c.want) {

@@ -30,7 +30,8 @@ const maxTurns = 32
 
 // Learn adds the comparison of a snapshot, unless it is known.
 func (t Turns) Learn(c *backup.Capture) Turns {
-	if slices.ContainsFunc(t, func(known Turn) bool { return known.Began.Equal(c.StartedAt) }) {
+	// An imported one was compared with nobody, and was no turn.
+	if c.Imported != nil || slices.ContainsFunc(t, func(known Turn) bool { return known.Began.Equal(c.StartedAt) }) {
 		return t
 	}
 	turn := Turn{Began: c.StartedAt}
