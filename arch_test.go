@@ -27,6 +27,7 @@ var stairs = map[string]int{
 	"internal/confirm":               3,
 	"internal/runbook":               3,
 	"internal/drill":                 5,
+	"internal/intake":                5,
 	"internal/snapshot":              4,
 	"internal/copies":                4,
 	"internal/repository/prune":      4,

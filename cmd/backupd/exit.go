@@ -37,7 +37,7 @@ const (
 )
 
 // exitHelp is the table for --help. exitCode decides.
-const exitHelp = `Exit codes: 0 done, 1 failed, 3 done in part (some clusters),
+const exitHelp = `Exit codes: 0 done, 1 failed, 3 done in part (some clusters or files),
 4 corrupt, tampered or diverged, 5 no such snapshot, cluster or repository,
 6 refused for safety,
 64 wrong usage, 78 configuration, 129/130/143 interrupted.`

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
@@ -176,6 +177,7 @@ type importRun struct {
 	errs  []error
 	hints []string
 	files int
+	bytes int64 // that are stored now
 	// skipped are files that have no error of their own.
 	skipped int
 }
@@ -271,6 +273,7 @@ func (r *importRun) add(f intake.File, done intake.Done, err error) {
 	for _, why := range m.Suspect {
 		fmt.Fprintf(r.a.stdout, "  SUSPECT: %s\n", why)
 	}
+	r.bytes += m.Stored.Bytes
 }
 
 // end prints the answer, and returns the errors of all files, with their hints.
@@ -278,6 +281,10 @@ func (r *importRun) end() error {
 	r.a.progress.stop()
 	if _, err := r.a.document(kindImport, r.list); err != nil {
 		return err
+	}
+	if r.bytes > 0 {
+		fmt.Fprintf(r.a.stdout, "Stored %s, which retention keeps until 'backupd unpin', and counts for max-bytes\n",
+			humanize.IBytes(uint64(r.bytes)))
 	}
 	if len(r.errs) == 0 {
 		return nil

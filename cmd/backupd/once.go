@@ -13,7 +13,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/server"
 )
 
-// partialError says that some clusters are done and some are not.
+// partialError says that some clusters or files are done and some are not.
 type partialError struct{ err error }
 
 func (e *partialError) Error() string { return e.err.Error() }

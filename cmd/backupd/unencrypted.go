@@ -63,9 +63,12 @@ func (e *encodingFlags) refusePlain(cmd *cobra.Command, all repository.Timelines
 	for _, r := range before.Encoding.Recipients {
 		recipients = append(recipients, "--recipient="+r)
 	}
+	args := cmd.Flags().Args()
 	return withHints(&backup.RefusedError{Reason: fmt.Sprintf(
 		"snapshot %s of cluster %s is encrypted, and this one would not be: no recipient was given",
 		before.ID, before.Cluster)},
-		"to encrypt to the same recipients: "+commandWith(cmd, []string{"companions-unencrypted"}, append(recipients, cmd.Flags().Args()...)...),
-		"to store this one in plain text all the same: "+commandWith(cmd, nil, append([]string{"--unencrypted"}, cmd.Flags().Args()...)...))
+		"to encrypt to the same recipients: "+
+			commandWith(cmd, []string{"companions-unencrypted"}, append(recipients, args...)...),
+		"to store this one in plain text all the same: "+
+			commandWith(cmd, nil, append([]string{"--unencrypted"}, args...)...))
 }

@@ -150,7 +150,7 @@ func (i *Importer) store(ctx context.Context, file *spool.File, s snapshot.Spool
 	if err != nil {
 		return Done{}, err
 	}
-	m, err := i.Taker.StoreSpooled(ctx, file, s, i.To, at.known, at.Placement)
+	m, err := snapshot.StoreSpooled(ctx, i.Taker, file, s, i.To, at.known, at.Placement)
 	if err != nil {
 		return Done{}, &StoreError{err}
 	}

@@ -278,6 +278,12 @@ func wantKept(t *testing.T, in *repository.Cluster, own ...backup.SnapshotID) {
 			gone = append(gone, d.ID)
 		}
 	}
+	// What is pinned fills the room that max-bytes gives, as docs/moving-in.md says.
+	limited, err := prune.NewPlan(o, retention.Policy{Last: 9, MinVerified: 2, MaxBytes: 1}, time.Now())
+	must(t, err)
+	if beyond := limited.Beyond(nil); len(beyond) != 1 || beyond[0] != own[0] {
+		t.Errorf("with max-bytes %v would be removed, want %s", beyond, own[0])
+	}
 	if len(plan.Decisions) <= len(own) || len(gone) != 1 || gone[0] != own[0] {
 		t.Errorf("of %d snapshots %v would be removed, want %s", len(plan.Decisions), gone, own[0])
 	}

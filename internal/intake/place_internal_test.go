@@ -11,7 +11,7 @@ import (
 )
 
 // stored is a snapshot in a history that is made up: revision and raft index are the same.
-func stored(cluster backup.MemberID, member backup.MemberID, rev int64, keys ...backup.SketchEntry) *backup.Manifest {
+func stored(cluster, member backup.MemberID, rev int64, keys ...backup.SketchEntry) *backup.Manifest {
 	at := time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC).Add(time.Duration(rev) * time.Minute)
 	m := &backup.Manifest{
 		ID: backup.NewDataName(at).WithRevision(backup.Revision(rev)), Timeline: "t1-aaaaaa",
@@ -50,7 +50,7 @@ func TestChoose(t *testing.T) {
 		{"another member, later", stored(0, 2, 160), "It has no member in common"},
 		// A cluster that was made again under the same addresses.
 		{"the same member, later", stored(0, 1, 160, key(77, 150)), "It goes further than snapshot"},
-		{"the same member, another key that is old", stored(0, 1, 160, key(77, 40)), "The database at revision 160 contradicts"},
+		{"the same member, an old key", stored(0, 1, 160, key(77, 40)), "The database at revision 160 contradicts"},
 	} {
 		p := choose(known, neighbours{"t1-aaaaaa": {head}}, &c.file.Capture)
 		if got := p.Timeline + p.Verdict.Reason; !strings.HasPrefix(got, c.want) {

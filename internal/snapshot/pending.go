@@ -125,7 +125,7 @@ func (t *Taker) storeClaimed(
 	if err != nil {
 		return nil, err
 	}
-	m, err := t.StoreSpooled(ctx, file, Spooled{c, sum}, to, known, placement)
+	m, err := StoreSpooled(ctx, t, file, Spooled{c, sum}, to, known, placement)
 	if err != nil {
 		return nil, fmt.Errorf("store pending snapshot: %w", err)
 	}
@@ -140,8 +140,8 @@ type Spooled struct {
 
 // StoreSpooled stores a complete spool as a snapshot of the known timeline that the placement
 // names, or as the first of a new one. It leaves the spool.
-func (t *Taker) StoreSpooled(
-	ctx context.Context, file *spool.File, s Spooled, to *repository.Cluster,
+func StoreSpooled(
+	ctx context.Context, t *Taker, file *spool.File, s Spooled, to *repository.Cluster,
 	known repository.Timelines, placement history.Placement,
 ) (*backup.Manifest, error) {
 	stored, err := t.storer(to, s.Capture.StartedAt).store(ctx, file.Reader())

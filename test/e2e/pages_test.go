@@ -83,7 +83,7 @@ func pageFromCron(t *testing.T, endpoint string) {
 	r.set("ETCDCTL_ENDPOINTS", endpoint)
 	r.program(t, "aws", `cp "$3" `+r.dir+"/old/")
 	r.sh(t, "mkdir -m 0700 old\n"+strings.ReplaceAll(fenced(t, page, "bash"), "/var/backups/", r.dir+"/"))
-	r.sh(t, "mv old/etcd-*.db.gz etcd-20261120T101500Z.db.gz")
+	r.sh(t, "mv old/etcd-*.db.gz etcd-20251120T101500Z.db.gz")
 
 	script := strings.NewReplacer(
 		"file:///mnt/backups/etcd", "file://"+r.repo, "http://10.0.0.1:2379", endpoint,
@@ -93,7 +93,8 @@ func pageFromCron(t *testing.T, endpoint string) {
 	).Replace(strings.Join(commands(t, page, 5), ""))
 	out := r.sh(t, "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"+script)
 	contains(t, out, "Snapshot saved at first.db", "backupd.yaml is good", "0 failures", "prod", "verified", " ok ",
-		"Restored member drill", "is healthy")
+		"Restored member drill", "is healthy",
+		"as unconfirmed snapshot 20251120T101500Z")
 	if _, err := os.Stat(filepath.Join(r.dir, "old.etcd", "member", "snap", "db")); err != nil {
 		t.Errorf("the old file was not restored: %v", err)
 	}
