@@ -31,19 +31,21 @@ func newImportCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import [--repo REPO] --cluster NAME FILE...",
 		Short: "Store snapshot files of other programs in a repository",
-		Long: `Store snapshot files of other programs in a repository: of etcdctl, k3s, RKE2 and Talos, plain or
-packed by gzip, zstd or zip, and full snapshots of etcd-backup-restore. Each is compared with the
-SHA-256 of etcd at its end, inspected page by page, stored and read back as a backup is. It is
-unconfirmed, for nobody compared it with the cluster, and pinned, for unconfirmed snapshots count
-for no rule of retention: 'backupd unpin' gives it free.
+		Long: `Store snapshot files of other programs in a repository: of etcdctl, k3s, RKE2 and Talos,
+plain or packed by gzip, zstd or zip, and full snapshots of etcd-backup-restore. Each is
+compared with the SHA-256 of etcd at its end, inspected page by page, stored and read back
+as a backup is. It is unconfirmed, for nobody compared it with the cluster. It is pinned,
+for unconfirmed snapshots count for no rule of retention: 'backupd unpin' gives it free.
 
-When it was taken says its name, if that holds a Unix time, as those of k3s, RKE2 and
-etcd-backup-restore, or a date with a zone; else its time of modification. A copy without that time is
-refused where the date in its name, or the raft log of the snapshots beside it, shows it: --taken-at.
+A file was taken when its name says, if that has a Unix time, as those of k3s, RKE2 and
+etcd-backup-restore, or a date with a zone; else when it was modified. A copy without its
+time is refused where the date in its name, or the raft log of the snapshots beside it,
+shows it. Then --taken-at says the time.
 
-A file must be of the history of its cluster, by its members and its keys, else it is refused. The same
-bytes are stored once. A file without the SHA-256 of etcd, such as a copy of member/snap/db, needs
---skip-hash-check. If some files are refused, the others are stored, and the exit code is 3.
+A file must be of the history of its cluster, by its members and its keys, else it is
+refused (exit code 6). The same bytes are stored once. A file without the SHA-256 of etcd,
+such as a copy of member/snap/db, needs --skip-hash-check. If some files are refused, the
+others are stored, and the exit code is 3.
 
 ` + exitHelp,
 		Example: `  backupd import --cluster prod /var/lib/rancher/k3s/server/db/snapshots/*

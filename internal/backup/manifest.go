@@ -144,8 +144,10 @@ func (t TimeFrom) String() string {
 		return "the name of the file"
 	case TimeFromFlag:
 		return "--taken-at"
+	case TimeFromFile:
+		return "the time of modification of the file"
 	}
-	return "the time of modification of the file"
+	return string(t)
 }
 
 // Where the time of an imported snapshot is from.

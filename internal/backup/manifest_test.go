@@ -42,7 +42,7 @@ func full() *backup.Manifest {
 			Keys:        5, Leases: 6, Alarms: []backup.Alarm{{MemberID: 0xab, Type: "NOSPACE"}},
 			AuthEnabled: true, AuthRevision: 4, V2Keys: true, Cautions: []string{"look"}, RaftTerm: 7, RaftIndex: 8,
 			Plain: backup.Blob{Bytes: 9, SHA256: backup.Digest{1}},
-			Tool:  "v1",
+			Tool:  "v1", Imported: &backup.Imported{File: "etcd.db", TimeFrom: backup.TimeFromName},
 		},
 		FinishedAt: at.Add(time.Second), Stored: backup.Blob{Bytes: 10, SHA256: backup.Digest{2}},
 		Table:    &backup.Blob{Bytes: 29, SHA256: backup.Digest{6}},
