@@ -266,7 +266,11 @@ func (r *importRun) add(f intake.File, done intake.Done, err error) {
 		return
 	}
 	if done.Present {
-		fmt.Fprintf(r.a.stdout, "Already there: %s is snapshot %s\n", f.Path, m.ID)
+		note := ""
+		if m.Imported != nil && !done.Pinned {
+			note = ", which is not pinned: the next prune may remove it"
+		}
+		fmt.Fprintf(r.a.stdout, "Already there: %s is snapshot %s%s\n", f.Path, m.ID, note)
 		return
 	}
 	fmt.Fprintf(r.a.stdout, "Imported %s as %s snapshot %s, pinned\n  taken at %s, by %s; revision %d, %s, timeline %s\n",

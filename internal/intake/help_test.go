@@ -210,3 +210,8 @@ func listed(t *testing.T, in *repository.Cluster) (ids []backup.SnapshotID) {
 }
 
 func name(dir, base string) string { return filepath.Join(dir, base) }
+
+// at returns the same part of the repository through another store.
+func at(s storage.Store, in *repository.Cluster) *repository.Cluster {
+	return repository.At(s, in.Repository().ID()).Cluster(in.Name())
+}
