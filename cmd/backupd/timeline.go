@@ -107,7 +107,10 @@ func timelineRows(all repository.Timelines) []timelineRow {
 			row.State = "in question"
 		}
 		if m := t.Manifest; m != nil {
-			row.Keys, row.ClusterID, row.Members = &m.Keys, m.ClusterID.String(), m.Members
+			row.Keys, row.Members = &m.Keys, m.Members
+			if m.ClusterID != 0 {
+				row.ClusterID = m.ClusterID.String()
+			}
 			if m.Origin != nil {
 				row.Reason = m.Origin.Reason
 			}
@@ -168,7 +171,7 @@ func printTimelines(a *app, rows []timelineRow) error {
 		}
 		cells = append(cells, []string{
 			r.Timeline, r.State, strconv.Itoa(r.Snapshots), string(r.First), string(r.Last), keys,
-			r.ClusterID, membersOf(r.Members), cmp.Or(r.Reason, "the first"), r.Accepted.String(),
+			cmp.Or(r.ClusterID, "unknown"), membersOf(r.Members), cmp.Or(r.Reason, "the first"), r.Accepted.String(),
 		})
 	}
 	return a.printRows([]string{"TIMELINE", "STATE", "SNAPSHOTS", "FIRST", "LAST", "KEYS", "CLUSTER ID", "MEMBERS",

@@ -93,7 +93,14 @@ func choose(known repository.Timelines, around neighbours, c *backup.Capture) hi
 		return history.Placement{Verdict: history.Verdict{
 			Reason: "no manifest of the cluster can be read here, so nothing can be compared."}}
 	}
-	p := history.Place(heads, history.Of(c))
+	// What was taken before a history forked fits to both sides, and is of the older one: beside the
+	// first snapshots of the newer one it would contradict them.
+	oldest := slices.Clone(heads)
+	slices.Reverse(oldest)
+	p := history.Place(oldest, history.Of(c))
+	if p.Timeline == "" {
+		p = history.Place(heads, history.Of(c)) // why it does not continue the newest says most
+	}
 	l := known.Find(p.Timeline)
 	switch {
 	case l == nil || p.Verdict.Shared > 0:

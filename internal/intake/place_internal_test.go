@@ -57,6 +57,14 @@ func TestChoose(t *testing.T) {
 			t.Errorf("%s: %q, want %q", c.what, got, c.want)
 		}
 	}
+	// What was taken before the fork is of the older side.
+	fork := stored(7, 1, 300, key(5, 50), key(9, 100))
+	fork.Timeline = "t2-bbbbbb"
+	forked := append(repository.Timelines{{Name: "t2-bbbbbb", Manifest: fork}}, known...)
+	both := neighbours{"t1-aaaaaa": {head}, "t2-bbbbbb": {fork}}
+	if p := choose(forked, both, &stored(0, 1, 60, key(5, 50)).Capture); p.Timeline != "t1-aaaaaa" {
+		t.Errorf("before the fork: %+v", p)
+	}
 	p := choose(known, neighbours{}, &head.Capture)
 	if p.Timeline != "" || !strings.Contains(p.Verdict.Reason, "can be read") {
 		t.Errorf("no manifest can be read: %+v", p)

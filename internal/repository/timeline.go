@@ -45,7 +45,10 @@ func (t *Timeline) cluster() string {
 	if t.Manifest == nil {
 		return "an unknown cluster"
 	}
-	text := "cluster id " + t.Manifest.ClusterID.String()
+	text := "a cluster whose id is not known"
+	if id := t.Manifest.ClusterID; id != 0 {
+		text = "cluster id " + id.String()
+	}
 	for _, m := range t.Manifest.Members {
 		text += fmt.Sprintf(", %s at %s", cmp.Or(m.Name, m.ID.String()),
 			cmp.Or(strings.Join(m.ClientURLs, " "), "no address"))
