@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -116,7 +117,7 @@ func runImport(cmd *cobra.Command, a *app, o importOptions, paths []string) erro
 			Codec: encoding, Spool: o.spool.folder(), Tool: version().String(), Log: a.log.slog, Progress: a.progress.report,
 		},
 	}
-	run := importRun{cmd: cmd, a: a, o: &o, list: importList{Cluster: in.Name(), Imports: []imported{}}}
+	run := &importRun{cmd: cmd, a: a, o: &o, list: importList{Cluster: in.Name(), Imports: []imported{}}}
 	for _, path := range paths {
 		if err := failed[path]; err != nil {
 			run.refuse(path, err)
@@ -124,8 +125,11 @@ func runImport(cmd *cobra.Command, a *app, o importOptions, paths []string) erro
 		}
 	}
 	for n, f := range files {
+		a.log.slog.Info("importing", "file", f.Path, "number", n+1, "of", len(files))
 		done, err := by.Import(ctx, f)
 		if ctx.Err() != nil {
+			a.progress.stop()
+			fmt.Fprint(a.stdout, run.text.String())
 			return context.Cause(ctx)
 		}
 		run.add(f, done, err)
@@ -180,6 +184,8 @@ type importRun struct {
 	hints []string
 	files int
 	bytes int64 // that are stored now
+	// text is the answer for people. While bars are shown it must wait.
+	text strings.Builder
 	// skipped are files that have no error of their own.
 	skipped int
 }
@@ -190,7 +196,7 @@ func (r *importRun) refuse(path string, err error) {
 	err = fmt.Errorf("%s: %w", path, err)
 	r.errs = append(r.errs, err)
 	row := imported{File: path, Error: err.Error()}
-	if row.Hint = hint(r.explain(path, err)); row.Hint != "" {
+	if row.Hint = hint(r.explain(path, err)); row.Hint != "" && !slices.Contains(r.hints, row.Hint) {
 		r.hints = append(r.hints, row.Hint)
 	}
 	r.list.Imports = append(r.list.Imports, row)
@@ -270,14 +276,14 @@ func (r *importRun) add(f intake.File, done intake.Done, err error) {
 		if m.Imported != nil && !done.Pinned {
 			note = ", which is not pinned: the next prune may remove it"
 		}
-		fmt.Fprintf(r.a.stdout, "Already there: %s is snapshot %s%s\n", f.Path, m.ID, note)
+		fmt.Fprintf(&r.text, "Already there: %s is snapshot %s%s\n", f.Path, m.ID, note)
 		return
 	}
-	fmt.Fprintf(r.a.stdout, "Imported %s as %s snapshot %s, pinned\n  taken at %s, by %s; revision %d, %s, timeline %s\n",
+	fmt.Fprintf(&r.text, "Imported %s as %s snapshot %s, pinned\n  taken at %s, by %s; revision %d, %s, timeline %s\n",
 		f.Path, m.State(), m.ID, m.StartedAt.Format(time.RFC3339), f.From, m.Revision,
 		count(int(m.Keys), "key", "keys"), m.Timeline)
 	for _, why := range m.Suspect {
-		fmt.Fprintf(r.a.stdout, "  SUSPECT: %s\n", why)
+		fmt.Fprintf(&r.text, "  SUSPECT: %s\n", why)
 	}
 	r.bytes += m.Stored.Bytes
 }
@@ -288,6 +294,7 @@ func (r *importRun) end() error {
 	if _, err := r.a.document(kindImport, r.list); err != nil {
 		return err
 	}
+	fmt.Fprint(r.a.stdout, r.text.String())
 	if r.bytes > 0 {
 		fmt.Fprintf(r.a.stdout, "Stored %s, which retention keeps until 'backupd unpin', and counts for max-bytes\n",
 			humanize.IBytes(uint64(r.bytes)))

@@ -109,3 +109,45 @@ func TestLoadPlaces_Credentials(t *testing.T) {
 		}
 	}
 }
+
+// TestLoadCodec: what is stored by hand is encoded as the daemon would. A mistake in the keys must
+// not store secrets in plain text.
+func TestLoadCodec(t *testing.T) {
+	const key = "age1yubikey" // of a plugin, which no configuration takes
+	const good = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj"
+	const one, clusters = "repositories: {main: {url: 'file:///r'", "}}\nclusters: [{name: prod, endpoints: 1}]\n"
+	const two = "repositories: {a: {url: 'file:///a'}, b: {url: 'file:///b', recipients: [" + good + "]}}\n" +
+		"clusters: [{name: prod, repository: b}]\n"
+	for text, want := range map[string]string{ // the encoding, or the error
+		one + clusters:                                  "zstd", // endpoints are of no matter here
+		one + ", compression: none" + clusters:          "none",
+		one + ", recipients: [" + good + "]" + clusters: "zstd+age",
+		two: "zstd+age",
+		one + ", recipients: [" + key + "]" + clusters:               "recipients[0]",
+		one + ", recipients: ['${NOT_SET_ANYWHERE}']" + clusters:     "NOT_SET_ANYWHERE is not set",
+		one + ", recipients: " + good + clusters:                     "recipients",
+		one + ", recipient: [" + good + "]" + clusters:               "unknown key",
+		one + ", compression: lzma" + clusters:                       "compression",
+		one + ", recipients-files: ['/nowhere/keys']" + clusters:     "/nowhere/keys",
+		strings.ReplaceAll(two, "name: prod", "name: other"):         "does not say in which repository",
+		one + ", recipients-files: ['relative/keys']" + clusters:     "relative path",
+		one + ", url: 'ftp://r'" + clusters:                          "used twice",
+		one + ", recipients: [" + good + ", " + key + "]" + clusters: "recipients[1]",
+	} {
+		path := filepath.Join(t.TempDir(), "c.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		o, err := config.LoadCodec(path, "prod")
+		got := o.Encoding().String()
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, want) || err != nil && o.Recipients.Len() > 0 {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+	if _, err := config.LoadCodec("/nowhere", "prod"); !errors.As(err, new(*config.Error)) {
+		t.Errorf("got %v", err)
+	}
+}
