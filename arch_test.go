@@ -113,6 +113,7 @@ var stairs = map[string]int{
 	"internal/priority":              0,
 	"internal/secret":                0,
 	"internal/repository/acceptance": 4,
+	"internal/repository/pause":      4,
 	"internal/repository/highwater":  4,
 	"internal/repository/lineage":    1,
 	"internal/config/watch":          0,

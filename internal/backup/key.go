@@ -22,6 +22,8 @@ const (
 	KindAcceptance = "acceptance"
 	// KindStream is that of an announcement of a snapshot stream.
 	KindStream = "stream"
+	// KindPause is that of a pause of the cluster's schedules.
+	KindPause = "pause"
 )
 
 // Key is the parsed name of an object of a repository:
@@ -35,6 +37,7 @@ const (
 //	<cluster>/timelines/<timeline>.json                 an acceptance of a timeline
 //	<cluster>/streams/<data name>.<until>.json          a snapshot stream that may be open until then
 //	<cluster>/timelines/cluster-<cluster id>.json       an acceptance of the cluster that a restore makes
+//	<cluster>/pauses/<data name>.<until>.json           the cluster's schedules rest until then
 type Key struct {
 	Cluster  string
 	Kind     string
@@ -47,8 +50,8 @@ type Key struct {
 	ClusterID MemberID  // of an acceptance that names no timeline
 	Mark      MarkKind  // of a mark
 	Stamp     string    // of a dated mark: when it was made, as ids have it
-	Data      DataName  // of a data object, and of a mark of litter
-	Until     time.Time // of a stream: when it has surely ended; in whole seconds, UTC
+	Data      DataName  // of a data object, and of a mark of litter; of a stream and a pause: when it was begun
+	Until     time.Time // of a stream: when it has surely ended; of a pause: its end; in whole seconds, UTC
 	Files     bool      // of a data object: it holds the companion files, and not the database
 	// Suffix is a data object's encoding suffix: "", ".zst", ".age" or
 	// ".zst.age".
@@ -72,6 +75,8 @@ func (k Key) String() string {
 		return MarkPrefix(k.Cluster) + string(k.ID) + "." + string(k.Mark) + ".json"
 	case k.Kind == KindStream:
 		return StreamPrefix(k.Cluster) + string(k.Data) + "." + k.Until.UTC().Format(idTimeLayout) + ".json"
+	case k.Kind == KindPause:
+		return PausePrefix(k.Cluster) + string(k.Data) + "." + k.Until.UTC().Format(idTimeLayout) + ".json"
 	case k.Kind == KindAcceptance && k.Timeline == "":
 		return AcceptancePrefix(k.Cluster) + acceptedCluster + k.ClusterID.String() + ".json"
 	case k.Kind == KindAcceptance:
@@ -116,6 +121,9 @@ func AcceptancePrefix(cluster string) string { return cluster + "/timelines/" }
 // StreamPrefix is the prefix all announcements of a cluster's snapshot streams share.
 func StreamPrefix(cluster string) string { return cluster + "/streams/" }
 
+// PausePrefix is the prefix all pauses of a cluster share.
+func PausePrefix(cluster string) string { return cluster + "/pauses/" }
+
 // acceptedCluster begins the name of an acceptance that names no timeline.
 const acceptedCluster = "cluster-"
 
@@ -152,7 +160,11 @@ func (k *Key) parseName(folder, name string) error {
 	case "timelines":
 		return k.parseAcceptance(name)
 	case "streams":
-		return k.parseStream(name)
+		k.Kind = KindStream
+		return k.parseUntil(name)
+	case "pauses":
+		k.Kind = KindPause
+		return k.parseUntil(name)
 	}
 	return fmt.Errorf("unknown folder %q", folder)
 }
@@ -202,8 +214,7 @@ func (k *Key) parseMark(name string) (err error) {
 	return err
 }
 
-func (k *Key) parseStream(name string) (err error) {
-	k.Kind = KindStream
+func (k *Key) parseUntil(name string) (err error) {
 	stem, ok := strings.CutSuffix(name, ".json")
 	began, until, both := strings.Cut(stem, ".")
 	if !ok || !both {
@@ -213,6 +224,9 @@ func (k *Key) parseStream(name string) (err error) {
 		return err
 	}
 	k.Until, err = time.Parse(idTimeLayout, until)
+	if err == nil && TimeOf(k.Until) != until { // parsing also accepts parts of a second
+		err = fmt.Errorf("time %q: want whole seconds", until)
+	}
 	return err
 }
 

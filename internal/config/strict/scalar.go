@@ -27,7 +27,7 @@ func isText(t reflect.Type) bool { return t.Kind() == reflect.String || t == dur
 func setScalar(v reflect.Value, text string) error {
 	switch {
 	case v.Type() == durationType:
-		d, err := parseDuration(text)
+		d, err := ParseDuration(text)
 		v.SetInt(int64(d))
 		return err
 	case v.Kind() == reflect.String:
@@ -110,9 +110,9 @@ func parseSize(text string) (int64, error) {
 	return int64(n), nil
 }
 
-// parseDuration extends time.ParseDuration by weeks and days in front: 90s, 1h30m,
+// ParseDuration extends time.ParseDuration by weeks and days in front: 90s, 1h30m,
 // 7d, 1w2d12h.
-func parseDuration(text string) (time.Duration, error) {
+func ParseDuration(text string) (time.Duration, error) {
 	bad := errors.New("want a duration with its unit, such as 90s, 1h30m or 7d")
 	if text == "0" {
 		return 0, nil
