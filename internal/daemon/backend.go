@@ -50,8 +50,8 @@ func (b *backend) status(g *guard, now, next time.Time) server.Cluster {
 	out := server.Cluster{
 		Repository: g.Repository, Name: g.Cluster, Labels: g.conf.Labels, Schedule: g.backup.Line.String(),
 		State: string(h.Level), Problem: h.Problem, Hint: h.Hint,
-		LastSuccess: f.Confirmed.UTC(), LastAttempt: f.Attempted.UTC(), NextRun: next.UTC(),
-		Running: b.jobs.board.Running(kindBackup, server.Key(g.Key)),
+		LastSuccess: f.Confirmed.UTC(), LastAttempt: f.Attempted.UTC(), NextRun: f.Pauses.Due(next, now).UTC(),
+		Running: b.jobs.board.Running(kindBackup, server.Key(g.Key)), Pause: pauseOf(g.Subject, now),
 	}
 	if h.Hint == "" && h.Err != nil {
 		out.Hint = b.opts.Hint(h.Err)
@@ -60,6 +60,15 @@ func (b *backend) status(g *guard, now, next time.Time) server.Cluster {
 		out.Snapshot, out.Revision = string(m.ID), int64(m.Revision)
 	}
 	return out
+}
+
+// pauseOf returns the pause of a cluster that goes on, or nil.
+func pauseOf(s *duty.Subject, now time.Time) *server.Pause {
+	p := s.Known.Now().Pauses.Now(now)
+	if p == nil {
+		return nil
+	}
+	return &server.Pause{Until: p.Until, Reason: p.Reason, By: p.By, At: p.At}
 }
 
 // Jobs returns the jobs that run and the last that ended, the newest first.
@@ -220,11 +229,18 @@ func (b *backend) PrunePlan(ctx context.Context, of server.Key) ([]backup.PruneR
 
 // summary returns one line for 'systemctl status'.
 func (b *backend) summary() string {
-	good, all := 0, b.Clusters()
+	good, paused, all := 0, 0, b.Clusters()
 	for _, c := range all {
 		if c.State == "ok" {
 			good++
 		}
+		if c.Pause != nil {
+			paused++
+		}
 	}
-	return fmt.Sprintf("protected clusters: %d of %d", good, len(all))
+	text := fmt.Sprintf("protected clusters: %d of %d", good, len(all))
+	if paused > 0 {
+		text += fmt.Sprintf(", paused: %d", paused)
+	}
+	return text
 }

@@ -151,6 +151,9 @@ func (s *jobs) start(key duty.Key, kind, snapshot string) (server.Job, error) {
 		// It was accepted: only now it is put on the board, so that nobody sees a job that
 		// never was.
 		j = s.board.Begin(kind, server.Key(key), string(schedule.Manual))
+		if g, err := s.fleet.guard(key); err == nil && kind == kindBackup {
+			j.Paused(pauseOf(g.Subject, g.Now()))
+		}
 		r := &run{jobs: s, key: key, kind: kind, next: j, snapshot: snapshot}
 		if b, ok := before.(*run); ok {
 			r.started = b.started // it goes on with its tries
@@ -216,7 +219,7 @@ func (s *jobs) count(g *guard, kind string, o duty.Outcome, j *board.Job) {
 		case o.Manifest != nil:
 			s.metrics.Stored(k, o.Manifest)
 		case kind == kindUpload: // the backup was counted when it was tried
-		case o.Result == duty.Skipped || o.Result == duty.Passed:
+		case o.Result == duty.Skipped || o.Result == duty.Passed || o.Result == duty.Paused:
 			s.metrics.Skipped(k)
 		default:
 			s.metrics.Failed(k)

@@ -70,6 +70,7 @@ func lastDeliveries(stopped bool) time.Duration {
 // ended reports the result of a run after its last try.
 func (r *reporter) ended(g *guard, kind string, o duty.Outcome, err error) {
 	switch {
+	case o.Result == duty.Paused && err == nil: // that says nothing
 	case kind == kindBackup, kind == kindUpload && o.Result != duty.Passed && (err == nil || schedule.IsPermanent(err)):
 		if report, id := g.backup.Ended(o, err); report {
 			r.notify(g, kindBackup, string(id), err)

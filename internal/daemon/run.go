@@ -60,6 +60,9 @@ func (r *run) Try(ctx context.Context, why schedule.Reason, turn *schedule.Turn)
 		},
 		Trouble: func(err error) { r.jobs.reporter.notify(g, r.kind, "", err) },
 	})
+	if r.last.Result == duty.Paused || why == schedule.Manual && r.kind == kindBackup {
+		j.Paused(pauseOf(g.Subject, g.Now()))
+	}
 	r.jobs.memory.keep(g.Subject) // before anybody sees the end, who may start the next run
 	r.jobs.count(g, r.kind, r.last, j)
 	return r.last.Err
@@ -96,7 +99,7 @@ func stateOf(r duty.Result) string {
 		return server.JobUnconfirmed
 	case duty.Suspect, duty.Unaccepted:
 		return server.JobSuspect
-	case duty.Skipped, duty.Passed:
+	case duty.Skipped, duty.Passed, duty.Paused:
 		return server.JobSkipped
 	}
 	return server.JobFailed

@@ -1,10 +1,8 @@
 package duty
 
 import (
-	"fmt"
 	"slices"
 
-	"github.com/etcd-backupd/backupd/internal/health"
 	"github.com/etcd-backupd/backupd/internal/spool"
 )
 
@@ -21,13 +19,4 @@ func (s *Subject) learn() {
 		}
 		f.Astray = others
 	})
-}
-
-// astrayHealth judges whether snapshots wait for another repository than the one in use.
-func astrayHealth(f *Facts) health.Health {
-	text := fmt.Sprintf("pending snapshots wait for repository %s, and repository %s is in use",
-		spool.Repositories(f.Astray), f.RepositoryID)
-	h := health.Problem(health.Warning, text, nil)
-	h.Hint = "bring that one back to its address, and set repository-id to its id; " + spool.MoveHint(f.Astray)
-	return h
 }

@@ -51,18 +51,25 @@ type Backup struct {
 // Do makes one try to have a verified snapshot of the cluster as it is now. A
 // failure is known at once, because the next try may be far away.
 func (b *Backup) Do(ctx context.Context, run Run) Outcome {
-	b.Known.change(func(f *Facts) { f.Attempted = b.Now() })
 	o := b.do(ctx, run)
-	b.Known.change(func(f *Facts) { f.Failed = o.Err })
+	if o.Result != Paused { // else nothing new is known
+		b.Known.change(func(f *Facts) { f.Failed = o.Err })
+	}
 	return o
 }
 
 func (b *Backup) do(ctx context.Context, run Run) Outcome {
 	overview, down := b.Look(ctx, b.Policy)
+	rest := paused(b.Subject, run.Why, down)
+	if rest == "" {
+		b.Known.change(func(f *Facts) { f.Attempted = b.Now() })
+	}
 	if ctx.Err() != nil {
 		return failed(context.Cause(ctx))
 	}
 	switch {
+	case rest != "" && down != nil:
+		return Outcome{Result: Paused, Reason: rest}
 	case errors.Is(down, fs.ErrNotExist):
 		// Nobody knows which repository a snapshot would wait for.
 		return failed(fmt.Errorf("open repository: %w", down))
@@ -79,6 +86,9 @@ func (b *Backup) do(ctx context.Context, run Run) Outcome {
 	late := b.storePending(ctx, taker, overview, down, run)
 	if late.own != nil || late.err != nil {
 		return b.settle(ctx, late, late.outcome(ctx, b))
+	}
+	if rest != "" {
+		return b.settle(ctx, late, Outcome{Result: Paused, Reason: rest})
 	}
 	return b.settle(ctx, late, b.take(ctx, taker, late.overview, down, run))
 }
@@ -255,10 +265,11 @@ func (b *Backup) taker(run Run) (*snapshot.Taker, error) {
 // the overview that is known now.
 func (b *Backup) settle(ctx context.Context, late late, o Outcome) Outcome {
 	o.Late, o.Err = late.others, b.explain(o.Err)
-	if o.Result == Skipped || o.Result == Passed {
+	if o.Result == Skipped || o.Result == Passed || o.Result == Paused {
 		b.Log.Info("nothing to do", "reason", o.Reason)
 	}
-	if o.Manifest != nil || len(o.Late) > 0 {
+	// Nothing is removed in a pause: what is new may be missing for long.
+	if (o.Manifest != nil || len(o.Late) > 0) && b.Known.Now().Pauses.Now(b.Now()) == nil {
 		o.Prune = newPruner(b).prune(ctx)
 	}
 	return o

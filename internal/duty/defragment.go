@@ -3,7 +3,6 @@ package duty
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
@@ -40,6 +39,10 @@ func (s *Subject) awake(ctx context.Context) {
 // other. A failure stays known until a try ends without one; that a member hangs is known
 // by itself, for as long as it does.
 func (d *Defragment) Do(ctx context.Context, run Run) Outcome {
+	if why := pausedNow(ctx, d.Subject, run.Why); why != "" {
+		d.Log.Info("nothing to do", "reason", why)
+		return Outcome{Result: Paused, Reason: why}
+	}
 	o := d.try(ctx, run)
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return o // the process ends, and nothing was wrong
@@ -71,7 +74,7 @@ func (d *Defragment) try(ctx context.Context, run Run) Outcome {
 	}
 	end, alone := d.Streams.Alone(survey.ClusterID)
 	if !alone {
-		return failed(errStream("this process takes a snapshot of the cluster for another repository"))
+		return failed(defrag.BesideStream("this process takes a snapshot of the cluster for another repository"))
 	}
 	defer end()
 	report, err := defrag.Run(ctx, d.Etcd, defrag.Options{
@@ -94,25 +97,13 @@ func (d *Defragment) try(ctx context.Context, run Run) Outcome {
 	return Outcome{Result: Succeeded}
 }
 
-// errStream is the refusal to defragment a member that may be streaming.
-func errStream(format string, args ...any) error {
-	return backup.WithHint(besideStream(format, args...), againHint)
-}
-
-const againHint = "the next slot tries it again; choose a time at which no backup runs"
-
-func besideStream(format string, args ...any) error {
-	return &backup.RefusedError{Reason: "defragment: beside a snapshot stream it would stop the member: " +
-		fmt.Sprintf(format, args...)}
-}
-
 // errAnnounced is the refusal because of an announcement. A process that was killed leaves
 // its own, and only a person can know that.
 func (d *Defragment) errAnnounced(open *backup.Key) error {
-	return backup.WithHint(besideStream("one was announced at %s and may run until %s (%s in the repository)",
+	return backup.WithHint(defrag.BesideStream("one was announced at %s and may run until %s (%s in the repository)",
 		open.Data.Time().Format("15:04:05 MST"), open.Until.Format("15:04:05 MST"), open),
 		"%s; if the process that announced it was killed, remove the announcement, and the next slot defragments: %s",
-		againHint, d.Removal(open.String()))
+		defrag.AgainHint, d.Removal(open.String()))
 }
 
 // streaming returns an error if a process of ours may be streaming a snapshot from the
@@ -120,11 +111,11 @@ func (d *Defragment) errAnnounced(open *backup.Key) error {
 func (d *Defragment) streaming(ctx context.Context) error {
 	in, err := d.Open(ctx)
 	if err != nil {
-		return errStream("whether one runs is not known: %v", err)
+		return defrag.BesideStream("whether one runs is not known: %v", err)
 	}
 	open, err := streams.Of(in.Repository().Store(), d.Cluster).Open(ctx, d.Now())
 	if err != nil {
-		return errStream("whether one runs is not known: %v", err)
+		return defrag.BesideStream("whether one runs is not known: %v", err)
 	}
 	if open != nil {
 		return d.errAnnounced(open)

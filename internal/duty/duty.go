@@ -99,7 +99,9 @@ const (
 	Incomplete Result = "incomplete"
 	Skipped    Result = "skipped" // nothing was needed: this counts as a success
 	Passed     Result = "passed"  // another sidecar does the run, or there was nothing to do: this says nothing
-	Failed     Result = "failed"
+	// Paused: somebody has paused the cluster: nothing was tried, and this says nothing.
+	Paused Result = "paused"
+	Failed Result = "failed"
 )
 
 // Outcome is the result of one try.
@@ -107,7 +109,7 @@ type Outcome struct {
 	Result   Result
 	Snapshot backup.SnapshotID // that was made or verified
 	Manifest *backup.Manifest  // of a snapshot that was stored
-	Reason   string            // why it was skipped or passed, or is unconfirmed
+	Reason   string            // why it was skipped, passed or paused, or is unconfirmed
 	Err      error
 	// Late are the snapshots of earlier runs that were stored in this try.
 	Late []*backup.Manifest

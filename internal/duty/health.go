@@ -11,24 +11,6 @@ import (
 	"github.com/etcd-backupd/backupd/internal/repository"
 )
 
-// UnreadLimit is how long after the start of the daemon a repository may stay unread:
-// two looks. Until it was read nobody knows whether it still holds what the record
-// says.
-const UnreadLimit = 30 * time.Minute
-
-// unread judges whether the repository was never read since the start.
-func unread(f *Facts, now time.Time) health.Health {
-	if !f.Read.IsZero() || f.Started.IsZero() || now.Before(f.Started.Add(UnreadLimit)) {
-		return health.Health{Level: health.OK}
-	}
-	text := fmt.Sprintf("the repository was never read since the daemon started, %v ago",
-		now.Sub(f.Started).Round(time.Second))
-	if !f.ReadBefore.IsZero() {
-		text += ", and was last read at " + f.ReadBefore.UTC().Format(time.RFC3339)
-	}
-	return health.Problem(health.Failure, text, f.ReadErr)
-}
-
 // Health judges how the cluster is protected.
 func (b *Backup) Health(now time.Time) health.Health {
 	f := b.Known.Now()
@@ -65,7 +47,7 @@ func (b *Backup) Health(now time.Time) health.Health {
 	if h := b.overdue(&f, now); h.Level != health.OK {
 		return h
 	}
-	if h := unread(&f, now); h.Level != health.OK {
+	if h := health.Unread(f.Started, f.Read, f.ReadBefore, f.ReadErr, now); h.Level != health.OK {
 		return h
 	}
 	switch {
@@ -74,9 +56,11 @@ func (b *Backup) Health(now time.Time) health.Health {
 	case f.ReadErr != nil:
 		return health.Problem(health.Warning, "the repository cannot be read", f.ReadErr)
 	case len(f.Astray) > 0:
-		return astrayHealth(&f)
+		return health.Astray(f.Astray, f.RepositoryID)
 	case s.Denied != nil:
 		return health.Denied(s.Denied)
+	case f.Pauses.Ignored != nil:
+		return health.Unpaused(b.Address+" "+b.Cluster, f.Pauses.Ignored)
 	case f.VerificationFailed(b.Rereading, now):
 		return health.Problem(health.Warning, "the last verification failed", f.Verification)
 	case f.unverified(b.Rereading, now):
@@ -114,10 +98,11 @@ func inQuestionHealth(s *Subject, o *repository.Overview) health.Health {
 	if !errors.As(err, &history) {
 		return health.Health{Level: health.OK}
 	}
-	return health.Health{Level: health.Failure, Problem: history.Error(), Hint: historyHint(s, history), Err: err}
+	hint := health.HistoryHint(s.Address, s.Cluster, history)
+	return health.Health{Level: health.Failure, Problem: history.Error(), Hint: hint, Err: err}
 }
 
-// overdue judges whether backups are missing. Two slots may pass without a
+// overdue judges whether backups are missing; in a pause none is. Two slots may pass without a
 // success: the first is missed, and the run of the second may still go on.
 func (b *Backup) overdue(f *Facts, now time.Time) health.Health {
 	limit := now.Add(-2*b.Longest - b.Jitter)
@@ -125,6 +110,7 @@ func (b *Backup) overdue(f *Facts, now time.Time) health.Health {
 	switch {
 	case f.Confirmed.IsZero() && f.Protected:
 		return health.Problem(health.Failure, "the repository no longer holds a verified snapshot", why)
+	case f.Pauses.Rests(now):
 	case f.Confirmed.IsZero() && f.Since.Before(limit):
 		return health.Problem(health.Failure, "there is no verified snapshot", why)
 	case f.Confirmed.IsZero():

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/etcd-backupd/backupd/internal/backup"
+	"github.com/etcd-backupd/backupd/internal/health"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/schedule"
 )
@@ -47,28 +47,5 @@ func inQuestion(s *Subject, o *repository.Overview) error {
 		return nil
 	}
 	s.Log.Error("history is in question", "err", err)
-	return schedule.Permanent(backup.WithHint(err, "%s", historyHint(s, history)))
-}
-
-// historyHint says what to do about histories that are in question, a command a line.
-func historyHint(s *Subject, e *repository.HistoryError) string {
-	accept := func(t repository.Timeline) string {
-		return fmt.Sprintf("backupd timeline accept %s --cluster %s %s --reason TEXT", s.Address, s.Cluster, t.Name)
-	}
-	if e.Both {
-		lines := []string{"give one of the clusters another name in its configuration; the snapshots stay and can be " +
-			"restored by their ids; then accept the history that keeps the name:", accept(e.Newest)}
-		for _, t := range e.Others {
-			lines = append(lines, accept(t))
-		}
-		return strings.Join(lines, "\n")
-	}
-	lines := []string{"if the new history is wanted:", accept(e.Newest)}
-	for _, t := range e.Others {
-		if t.Manifest != nil { // else nobody can restore it now
-			lines = append(lines, "if the data of "+t.Name+" was lost:",
-				fmt.Sprintf("backupd restore %s --cluster %s %s --name NAME --data-dir DIR", s.Address, s.Cluster, t.Head.ID))
-		}
-	}
-	return strings.Join(lines, "\n")
+	return schedule.Permanent(backup.WithHint(err, "%s", health.HistoryHint(s.Address, s.Cluster, history)))
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
+	"github.com/etcd-backupd/backupd/internal/repository/pause"
 	"github.com/etcd-backupd/backupd/internal/repository/reread"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/snapshot/compare"
@@ -61,6 +62,8 @@ type Facts struct {
 	Confirmed time.Time
 	Protected bool
 
+	Pauses pause.Known // a restart forgets them
+
 	Unfit error // why the files of its configuration cannot be used; nil if they can
 
 	Hung error // why a member that is defragmented answers nothing; nil if none hangs
@@ -68,7 +71,7 @@ type Facts struct {
 	// left to another process. A restart forgets it.
 	Defragmented error
 
-	Attempted time.Time // when a backup last began
+	Attempted time.Time // when a backup last began that no pause withheld
 	Failed    error     // why the last try of the backup failed; nil if it succeeded
 	Failing   time.Time // when the first of the current series of failed runs ended; zero: the last run succeeded
 

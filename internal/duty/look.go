@@ -11,6 +11,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/repository/identity"
+	"github.com/etcd-backupd/backupd/internal/repository/pause"
 	"github.com/etcd-backupd/backupd/internal/repository/prune"
 	"github.com/etcd-backupd/backupd/internal/retention"
 	"github.com/etcd-backupd/backupd/internal/spool"
@@ -24,8 +25,8 @@ const (
 	lookTime = 5 * time.Minute
 )
 
-// Look reads the repository of the cluster into an overview: three listings and a
-// few small objects. It also notes its error in the knowledge. If there is no
+// Look reads the repository of the cluster into an overview, and the pauses: four
+// listings and a few small objects. It also notes its error in the knowledge. If there is no
 // repository yet and a backup may make it, it returns neither an overview nor an error.
 func (s *Subject) Look(ctx context.Context, p retention.Policy) (*repository.Overview, error) {
 	s.Known.looking.Lock()
@@ -35,6 +36,7 @@ func (s *Subject) Look(ctx context.Context, p retention.Policy) (*repository.Ove
 	repo, err := s.open(ctx, before.RepositoryID)
 	if s.MayCreate && errors.Is(err, fs.ErrNotExist) {
 		s.Known.change(func(f *Facts) { f.Read, f.ReadErr = s.Now(), nil })
+		resting(s, pause.State{})
 		return nil, nil
 	}
 	var o *repository.Overview
@@ -52,6 +54,10 @@ func (s *Subject) Look(ctx context.Context, p retention.Policy) (*repository.Ove
 	if err == nil {
 		lost, err = s.lost(ctx, repo.Cluster(s.Cluster), before.Overview, o)
 	}
+	var pauses pause.State
+	if err == nil {
+		pauses, err = pause.Read(ctx, repo.Cluster(s.Cluster), s.Now())
+	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx) // the error says nothing about the repository
 	}
@@ -60,6 +66,7 @@ func (s *Subject) Look(ctx context.Context, p retention.Policy) (*repository.Ove
 		return nil, err
 	}
 	s.Known.missed(lost)
+	resting(s, pauses)
 	return s.Known.saw(repo.ID(), o, s.Now()), nil
 }
 

@@ -73,7 +73,7 @@ func TestRecall(t *testing.T) {
 func TestHealth_Restarted(t *testing.T) {
 	b := &Backup{Subject: &Subject{Known: NewKnowledge(noon, "")}, Longest: 24 * time.Hour}
 	for after, want := range map[time.Duration]health.Level{
-		0: health.Warning, UnreadLimit - time.Second: health.Warning, UnreadLimit: health.Failure,
+		0: health.Warning, health.UnreadLimit - time.Second: health.Warning, health.UnreadLimit: health.Failure,
 	} {
 		if h := b.Health(noon.Add(after)); h.Level != want {
 			t.Errorf("%v after the start: %+v, want %s", after, h, want)
@@ -81,7 +81,7 @@ func TestHealth_Restarted(t *testing.T) {
 	}
 	b.Known.change(func(f *Facts) { f.ReadErr = errors.New("no route to host") })
 	b.Recall(remembered(storedAt(ago(time.Hour), 8)))
-	h := b.Health(noon.Add(UnreadLimit))
+	h := b.Health(noon.Add(health.UnreadLimit))
 	if h.Level != health.Failure || !strings.Contains(h.Problem, "never read since the daemon started, 30m0s ago, "+
 		"and was last read at 2026-11-21T11:58:00Z: no route to host") {
 		t.Errorf("got %+v", h)
@@ -91,7 +91,7 @@ func TestHealth_Restarted(t *testing.T) {
 		t.Errorf("got %+v", h)
 	}
 	b.Known.change(func(f *Facts) { f.Read = noon })
-	if h := b.Health(noon.Add(UnreadLimit)); h.Level != health.Warning {
+	if h := b.Health(noon.Add(health.UnreadLimit)); h.Level != health.Warning {
 		t.Errorf("it was read: %+v", h)
 	}
 }

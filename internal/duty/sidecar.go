@@ -50,9 +50,14 @@ func turn(b *Backup, now time.Time) (missed int, since time.Time) {
 	return missed, now.Add(-ago)
 }
 
-// Late reports whether a sidecar should look at once whose turn it is, and not in the next
-// slot: the one before has missed its turn, and this one has not looked since.
+// Late reports whether a backup should begin at once, and not in the next slot: a pause has
+// ended, or a sidecar should look whose turn it is, for the one before has missed its turn, and
+// this one has not looked since.
 func Late(b *Backup) bool {
+	f := b.Known.Now()
+	if paused := f.Pauses.Now(b.Now()) != nil; paused || f.Pauses.Rested.After(f.Attempted) {
+		return !paused
+	}
 	missed, since := turn(b, b.Now())
 	return b.LocalEndpoint != "" && missed > 0 && b.Known.Now().Attempted.Before(since)
 }

@@ -40,7 +40,7 @@ func TestSlot_Steady(t *testing.T) {
 	if got := p.asked("Snapshot") - streams; got != 1 {
 		t.Errorf("the member was asked for its database %d times", got)
 	}
-	if lists := count(lines, "list "); lists > 3 {
+	if lists := count(lines, "list "); lists > 4 {
 		t.Errorf("%d lists", lists)
 	}
 	if markers := count(lines, "open "+backup.MarkerKey); markers != 3 { // to look, to commit, to prune

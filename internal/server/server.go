@@ -80,6 +80,15 @@ type Cluster struct {
 	Running     bool      `json:"running" jsonschema:"whether a backup of this cluster is running"`
 	Snapshot    string    `json:"snapshot,omitempty" jsonschema:"id of the newest verified snapshot"`
 	Revision    int64     `json:"revision,omitempty" jsonschema:"revision of the newest verified snapshot"`
+	Pause       *Pause    `json:"pause,omitempty" jsonschema:"absent if the cluster is not paused"`
+}
+
+// Pause says until when no slot of a cluster runs.
+type Pause struct {
+	Until  time.Time `json:"until" jsonschema:"when the pause ends"`
+	Reason string    `json:"reason" jsonschema:"why somebody has made it"`
+	By     string    `json:"by,omitempty" jsonschema:"who made it"`
+	At     time.Time `json:"at" jsonschema:"when it was made"`
 }
 
 // SnapshotDetail is one snapshot with its stored manifest.
@@ -116,6 +125,7 @@ type Job struct {
 	Total      int64     `json:"total" jsonschema:"0 if it is not known"`
 	Snapshot   string    `json:"snapshot,omitempty" jsonschema:"id of the snapshot that it stored or verified"`
 	Error      string    `json:"error,omitempty"`
+	Pause      *Pause    `json:"pause,omitempty" jsonschema:"the pause in which it was skipped, or asked for"`
 }
 
 // ClusterList is the answer to GET /api/v1/clusters.

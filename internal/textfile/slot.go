@@ -157,7 +157,7 @@ func (c *content) keep(before *content, n *note, old note) {
 	var names []string
 	switch {
 	case c.number(nameRead, *n) == 1: // the repository has told what it knows, and it knows best
-		names = []string{namePruned, namePhase} // it does not know these
+		names = []string{namePruned, namePhase, nameAttempt} // it does not know these
 		// A slot in which nothing had changed is a success that it does not know either. It
 		// counts for as long as the same snapshot is the newest.
 		at := before.number(nameSuccess, *n)

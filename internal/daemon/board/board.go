@@ -98,6 +98,14 @@ func (j *Job) Progress(stage backup.Stage, done, total int64) {
 	}
 }
 
+// Paused notes the pause of the cluster in which the job runs, or does nothing; nil: there
+// is none.
+func (j *Job) Paused(p *server.Pause) {
+	j.board.mu.Lock()
+	defer j.board.mu.Unlock()
+	j.job.Pause = p
+}
+
 // End records what the job came to: its state, the snapshot that it made or
 // verified, and its error.
 func (j *Job) End(state string, snapshot backup.SnapshotID, err error) {
