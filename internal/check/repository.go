@@ -2,6 +2,7 @@ package check
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"github.com/etcd-backupd/backupd/internal/repository"
 	"github.com/etcd-backupd/backupd/internal/repository/choice"
 	"github.com/etcd-backupd/backupd/internal/repository/identity"
+	"github.com/etcd-backupd/backupd/internal/repository/pause"
 	"github.com/etcd-backupd/backupd/internal/snapshot"
 	"github.com/etcd-backupd/backupd/internal/storage"
 )
@@ -225,7 +227,22 @@ func (r *repositoryCheck) held(ctx context.Context, l *list, c *chosen, s storag
 			"snapshot %s is from the future (%s ahead): a clock is or was wrong",
 			future.ID, certificate.Span(future.ID.Time().Sub(r.now)))
 	}
-	checkAge(l, c.conf, held, r.now)
+	if !paused(ctx, l, repository.At(s, "").Cluster(c.conf.Name), r.now) {
+		checkAge(l, c.conf, held, r.now)
+	}
+}
+
+// paused reports whether somebody has paused the cluster: then its backups may be old.
+func paused(ctx context.Context, l *list, in *repository.Cluster, now time.Time) bool {
+	state, err := pause.Read(ctx, in, now)
+	if err = cmp.Or(err, state.Ignored); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		l.warn("'backupd resume "+in.Name()+"' removes a mark that counts for nothing", "%v", err)
+	}
+	p := state.At(now)
+	if p != nil {
+		l.ok("the cluster is %v", p)
+	}
+	return p != nil
 }
 
 // checkAge compares the newest verified snapshot with the schedule.
