@@ -69,8 +69,8 @@ Where the newest snapshot is encrypted and no recipient is given, the backup is 
 
 With --config the command does the daemon's work of one slot, for all clusters of the
 configuration or for those named with --cluster a,b: it stores what is pending in the
-spool, skips clusters that have not changed, prunes old snapshots and sends
-notifications. Use it in a CronJob or a timer.
+spool, skips clusters that have not changed or are paused (see 'backupd pause'), prunes old
+snapshots and sends notifications. Use it in a CronJob or a timer.
 
 With --metrics-file such a run replaces a file by its metrics, whether it succeeds or not,
 with the names of the daemon. The textfile collector of Prometheus' node exporter reads it,
@@ -159,6 +159,7 @@ func runBackup(cmd *cobra.Command, a *app, o backupOptions) error {
 		Progress: a.progress.report, AllowNearQuota: o.allowNearQuota, Companions: companions,
 	}
 	in := repo.Cluster(o.repo.cluster)
+	notePause(ctx, a, in)
 	all, err := repository.ReadTimelines(ctx, in)
 	if err == nil {
 		err = o.encoding.refusePlain(cmd, all)

@@ -113,6 +113,17 @@ func completeClusters(r *repoFlags) cobra.CompletionFunc {
 	})
 }
 
+// completeCluster is [completeClusters] for the argument of a command.
+func completeCluster(r *repoFlags) cobra.CompletionFunc {
+	complete := completeClusters(r)
+	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return complete(cmd, args, begun)
+	}
+}
+
 // configuredClusters returns the clusters of the configuration that a command would use.
 func configuredClusters(cmd *cobra.Command) []string {
 	if cmd.Annotations[configured] != "" {

@@ -129,6 +129,9 @@ func (a *app) configure(cmd *cobra.Command) error {
 	if f := cmd.Flags().Lookup("cluster"); f != nil {
 		cluster = f.Value.String()
 	}
+	if args := cmd.Flags().Args(); cmd.Annotations[namesCluster] != "" && len(args) > 0 {
+		cluster = args[0]
+	}
 	cluster, name, err := c.choose(cmd, cluster, needsCluster(cmd))
 	if err != nil {
 		return err
@@ -198,7 +201,7 @@ func (c *configuration) choose(cmd *cobra.Command, cluster string, needed bool) 
 		// It may hold clusters that are no longer configured, or that others back up.
 		return cluster, repositories[0], nil
 	case cluster != "":
-		return "", "", &usageError{fmt.Errorf("--cluster: there is no cluster %q in %s%s",
+		return "", "", &usageError{fmt.Errorf("there is no cluster %q in %s%s",
 			cluster, c.path, strict.DidYouMean(cluster, clusters))}
 	}
 	var hints []string

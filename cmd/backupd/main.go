@@ -124,7 +124,8 @@ on its command line only.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	a.global.register(root)
 	addGroup(root, "daemon", "The daemon and its configuration:",
-		newRunCommand(a), newCheckCommand(a), newConfigCommand(a), newStatusCommand(a))
+		newRunCommand(a), newCheckCommand(a), newConfigCommand(a), newStatusCommand(a), newPauseCommand(a),
+		newResumeCommand(a))
 	addGroup(root, "repo", "Backups in a repository:",
 		newInitCommand(a), newBackupCommand(a), newImportCommand(a), newListCommand(a), newShowCommand(a),
 		newCompanionsCommand(a), newVerifyCommand(a), newCopyCommand(a),

@@ -52,6 +52,7 @@ var documents = map[string]reflect.Type{
 	kindConfigCheck:    reflect.TypeFor[configChecked](),
 	kindImport:         reflect.TypeFor[importList](),
 	kindPin:            reflect.TypeFor[pinSet](),
+	kindPause:          reflect.TypeFor[pauseSet](),
 	kindRemoval:        reflect.TypeFor[removal](),
 	kindAccepted:       reflect.TypeFor[acceptedTimeline](),
 	kindMemberReplaced: reflect.TypeFor[replaced](),

@@ -108,7 +108,7 @@ func newOnce(o daemon.Outcome) once {
 		r.State = server.JobUnconfirmed
 	case duty.Suspect:
 		r.State, r.Reason = server.JobSuspect, o.Manifest.Suspect[0]
-	case duty.Skipped, duty.Passed:
+	case duty.Skipped, duty.Passed, duty.Paused:
 		r.State = server.JobSkipped
 	default: // duty.Unaccepted and duty.Incomplete, too
 		r.State = server.JobFailed

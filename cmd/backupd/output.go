@@ -40,6 +40,7 @@ const (
 	kindConfigCheck    = "backupd/config-check/v1"
 	kindImport         = "backupd/import/v1"
 	kindPin            = "backupd/pin/v1"
+	kindPause          = "backupd/paused/v1"
 	kindRemoval        = "backupd/removal/v1"
 	kindAccepted       = "backupd/timeline-accepted/v1"
 	kindMemberReplaced = "backupd/member-replaced/v1"

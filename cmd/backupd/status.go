@@ -24,7 +24,8 @@ func newStatusCommand(a *app) *cobra.Command {
 		Use:   "status [--server URL]",
 		Short: "Show how the clusters of a running daemon stand",
 		Long: `Show how the clusters of a running daemon stand: the age of the last verified
-backup of each, its next run, what is running, what is wrong and what to do.
+backup of each, its next run, what is running, until when it is paused, what is wrong and
+what to do.
 
 Exit code 0 means that all is well, 3 that some cluster is not, 1 that the
 daemon did not answer.`,
@@ -103,9 +104,9 @@ func printClusters(a *app, s status, now time.Time) error {
 	}
 	if a.global.writeOut == "table" {
 		for i, c := range s.Clusters {
-			rows[i] = append(rows[i], c.Problem, c.Hint)
+			rows[i] = append(rows[i], c.Problem, c.Hint, pausedText(c.Pause))
 		}
-		return a.printRows(append(header, "PROBLEM", "HINT"), rows)
+		return a.printRows(append(header, "PROBLEM", "HINT", "PAUSED"), rows)
 	}
 	if len(rows) == 0 {
 		_, err := fmt.Fprintln(a.stdout, "the daemon guards no cluster")
@@ -142,12 +143,25 @@ func printGlance(w io.Writer, clusters []server.Cluster, rows [][]string, colour
 			out.WriteString(line + "\n")
 		}
 		if i > 0 {
+			writeNote(&out, "paused", pausedText(clusters[i-1].Pause))
 			writeNote(&out, "problem", clusters[i-1].Problem)
 			writeNote(&out, "hint", clusters[i-1].Hint)
 		}
 	}
 	_, err := io.WriteString(w, out.String())
 	return err
+}
+
+// pausedText says until when a cluster is paused, by whom and why; "" if it is not.
+func pausedText(p *server.Pause) string {
+	if p == nil {
+		return ""
+	}
+	text := "until " + p.Until.UTC().Format(time.RFC3339)
+	if p.By != "" {
+		text += " by " + p.By
+	}
+	return text + ": " + p.Reason
 }
 
 func writeNote(out *strings.Builder, name, text string) {
