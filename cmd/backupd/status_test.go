@@ -77,6 +77,28 @@ func TestStatus_AllOK(t *testing.T) {
 	}
 }
 
+// TestStatus_Paused: a pause is told, and is no failure.
+func TestStatus_Paused(t *testing.T) {
+	c := well("prod")
+	c.Pause = &server.Pause{Until: time.Date(2026, 12, 1, 18, 0, 0, 0, time.UTC), Reason: "an upgrade", By: "root@host"}
+	addr := startServer(t, server.Options{Backend: someClusters{clusters: []server.Cluster{c}}})
+	code, stdout, stderr := backupd("status", "--server", "http://"+addr)
+	want := "CLUSTER  STATE  LAST BACKUP  NEXT RUN  RUNNING\n" +
+		"prod     ok     3d ago       in 4d     -\n" +
+		"  paused:  until 2026-12-01T18:00:00Z by root@host: an upgrade\n"
+	if code != 0 || stdout != want || stderr != "" {
+		t.Errorf("exit code %d\n%s%s", code, cmp.Diff(want, stdout), stderr)
+	}
+	code, stdout, _ = backupd("status", "--server", "http://"+addr, "-w", "table")
+	if code != 0 || !strings.Contains(stdout, "│ until 2026-12-01T18:00:00Z by root@host: an upgrade │") {
+		t.Errorf("exit code %d\n%s", code, stdout)
+	}
+	code, stdout, _ = backupd("status", "--server", "http://"+addr, "-w", "json")
+	if code != 0 || !strings.Contains(stdout, `"pause":{"until":"2026-12-01T18:00:00Z","reason":"an upgrade","by":"r`) {
+		t.Errorf("exit code %d\n%s", code, stdout)
+	}
+}
+
 func TestStatus_NotOK(t *testing.T) {
 	bad, slow := well("zoo"), well("middle")
 	bad.State, bad.LastSuccess, bad.NextRun = server.ClusterFailure, time.Time{}, time.Now().Add(-time.Minute)

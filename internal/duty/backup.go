@@ -88,6 +88,7 @@ func (b *Backup) do(ctx context.Context, run Run) Outcome {
 		return b.settle(ctx, late, late.outcome(ctx, b))
 	}
 	if rest != "" {
+		b.awake(ctx) // else a member would seem to hang until the pause ends
 		return b.settle(ctx, late, Outcome{Result: Paused, Reason: rest})
 	}
 	return b.settle(ctx, late, b.take(ctx, taker, late.overview, down, run))
