@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -206,12 +205,11 @@ func runResume(cmd *cobra.Command, a *app, repo repoFlags, cluster string) error
 // notePause says that the schedules of a cluster rest while a backup is taken by hand. That
 // nobody knows it is no reason to take none.
 func notePause(ctx context.Context, a *app, in *repository.Cluster) {
-	now := time.Now()
-	state, err := pause.Read(ctx, in, now)
-	if err = cmp.Or(err, state.Ignored); err != nil {
+	p, err := pause.Now(ctx, in, time.Now())
+	if err != nil {
 		a.log.slog.Warn("whether the cluster is paused is not known", "err", err)
 	}
-	if p := state.At(now); p != nil {
+	if p != nil {
 		a.log.slog.Warn("the cluster is paused, and this backup is taken all the same", "until",
 			p.Until.Format(time.RFC3339), "by", p.By, "reason", p.Reason)
 	}

@@ -2,7 +2,6 @@ package check
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -234,11 +233,10 @@ func (r *repositoryCheck) held(ctx context.Context, l *list, c *chosen, s storag
 
 // paused reports whether somebody has paused the cluster: then its backups may be old.
 func paused(ctx context.Context, l *list, in *repository.Cluster, now time.Time) bool {
-	state, err := pause.Read(ctx, in, now)
-	if err = cmp.Or(err, state.Ignored); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	p, err := pause.Now(ctx, in, now)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		l.warn("'backupd resume "+in.Name()+"' removes a mark that counts for nothing", "%v", err)
 	}
-	p := state.At(now)
 	if p != nil {
 		l.ok("the cluster is %v", p)
 	}

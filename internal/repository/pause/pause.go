@@ -1,6 +1,7 @@
 package pause
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,6 +80,13 @@ func Read(ctx context.Context, c *repository.Cluster, now time.Time) (State, err
 		out.open = append(out.open, obj)
 	}
 	return out, nil
+}
+
+// Now returns the pause of a cluster that goes on, or nil. The error is why that is not certain:
+// the repository cannot be read, or a mark is ignored.
+func Now(ctx context.Context, c *repository.Cluster, now time.Time) (*Pause, error) {
+	state, err := Read(ctx, c, now)
+	return state.At(now), cmp.Or(err, state.Ignored)
 }
 
 // ofMark reports whether an error is of one mark, and not of the store.
