@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -179,10 +180,13 @@ func schemaOf(t reflect.Type) (*jsonschema.Schema, error) {
 	if err != nil {
 		return nil, fmt.Errorf("describe %s: %w", t, err)
 	}
-	// The server never sends null for an empty list.
+	// The server never sends null, neither for an empty list nor for an object that is absent.
 	for _, p := range s.Properties {
-		if p.Items != nil {
+		switch {
+		case p.Items != nil:
 			p.Types, p.Type = nil, "array"
+		case slices.Equal(p.Types, []string{"null", "object"}):
+			p.Types, p.Type = nil, "object"
 		}
 	}
 	return s, nil
