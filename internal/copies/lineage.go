@@ -30,7 +30,7 @@ func related(from, to *repository.Overview, accepted []lineage.Acceptance) error
 			continue
 		}
 		common = true
-		if f.Manifest != nil && t.Manifest != nil && f.Manifest.ClusterID != t.Manifest.ClusterID {
+		if one, other := clusterIDOf(f), clusterIDOf(t); one != 0 && other != 0 && one != other {
 			return otherCluster(from, f, t)
 		}
 	}
@@ -62,11 +62,20 @@ func otherCluster(in *repository.Overview, from, to *repository.Timeline) error 
 		"copy it into another repository: a new one is made by 'backupd init'")
 }
 
+// clusterIDOf returns the cluster that a timeline is of, or 0 if that is not known: an imported
+// snapshot does not tell it, and a backup may continue the timeline of one.
+func clusterIDOf(t *repository.Timeline) backup.MemberID {
+	if t.Manifest == nil {
+		return 0
+	}
+	return t.Manifest.ClusterID
+}
+
 // clusterOf names the cluster and the furthest snapshot of a timeline.
 func clusterOf(t *repository.Timeline) string {
 	id := "unknown"
-	if t.Manifest != nil {
-		id = t.Manifest.ClusterID.String()
+	if known := clusterIDOf(t); known != 0 {
+		id = known.String()
 	}
 	return fmt.Sprintf("cluster id %s, up to snapshot %s", id, t.Head.ID)
 }

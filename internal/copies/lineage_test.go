@@ -68,6 +68,26 @@ func TestCopy_OtherCluster(t *testing.T) {
 	}
 }
 
+// TestCopy_ImportedFirst: an imported snapshot does not tell its cluster, and the backups that
+// come after it are of the same timeline.
+func TestCopy_ImportedFirst(t *testing.T) {
+	for name, far := range map[string]bool{"AtTheDestination": false, "AtTheSource": true} {
+		t.Run(name, func(t *testing.T) {
+			from, to := newPlace(t), newPlace(t)
+			imported, taken := to, from
+			if far {
+				imported, taken = from, to
+			}
+			add(t, imported, 1, func(m *backup.Manifest) { m.ClusterID = 0 })
+			add(t, taken, 2)
+			p, err := copier(from, to).Plan(t.Context(), now())
+			if err != nil || len(p.Missing) != 1 {
+				t.Errorf("got %+v, %v", p, err)
+			}
+		})
+	}
+}
+
 // TestCopy_Acceptance: which history is the present one is the same at both places, also if
 // the first one has pruned the histories before it.
 func TestCopy_Acceptance(t *testing.T) {
