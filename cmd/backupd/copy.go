@@ -173,20 +173,32 @@ func (o *copyOptions) open(cmd *cobra.Command, a *app) (from, to *repository.Rep
 	if from, err = o.from.open(cmd.Context(), a, openToRead); err != nil {
 		return nil, nil, err
 	}
-	how := openToWrite
-	if o.dryRun {
+	if o.to.id == from.ID() { // opening it may make that marker there
+		return nil, nil, o.oneRepository(copies.Apart(from, from))
+	}
+	how := openToWrite // which makes a marker only by an id, and else refuses, as the run itself would
+	if o.dryRun && o.to.id != "" {
 		how = openToRead
 	}
 	if to, err = o.to.open(cmd.Context(), a, how); err != nil {
-		return nil, nil, err
+		return nil, nil, explainUnmarked(err)
 	}
-	if to.Doubt() != nil && o.to.id == "" { // the run itself would refuse it
-		return nil, nil, explainAbsent(to.Doubt(), o.to.options.Flags(o.to.url))
+	return from, to, o.oneRepository(copies.Apart(from, to))
+}
+
+func (o *copyOptions) oneRepository(err error) error {
+	return backup.WithHint(err, "--from is %s, --to is %s", o.from.url, o.to.url)
+}
+
+// explainUnmarked says what to do about a destination without a marker. Its snapshots may be
+// copies, which name another repository than this one: nobody should make the marker of that here.
+func explainUnmarked(err error) error {
+	if !errors.As(err, new(*repository.UnmarkedError)) {
+		return err
 	}
-	if err := copies.Apart(from, to); err != nil {
-		return nil, nil, backup.WithHint(err, "--from is %s, --to is %s", o.from.url, o.to.url)
-	}
-	return from, to, nil
+	return backup.WithHint(err, "find out what has removed it, and put back %s from a copy of --to; without one copy into a "+
+		"new place, because the manifests of copies name the repository that they are copies of, and not this one",
+		backup.MarkerKey)
 }
 
 // choose returns the clusters that are copied, and the one snapshot if only one is.

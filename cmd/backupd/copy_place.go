@@ -107,12 +107,21 @@ func (p *copyPlace) open(ctx context.Context, a *app, how func(
 	opts.Logger = a.log.slog
 	s, err := location.Open(ctx, p.url, opts)
 	if err != nil {
-		return nil, &usageError{fmt.Errorf("--%s %w", p.side, err)}
+		return nil, &usageError{p.ownFlags(fmt.Errorf("--%s %w", p.side, err))}
 	}
 	if p.side == "from" {
 		s = storage.ReadOnly(s, errors.New("the source of a copy is only read"))
 	}
 	return how(ctx, a, s, p.id, p.url, p.options.Flags(p.url))
+}
+
+// ownFlags makes a hint name the flags of this place.
+func (p *copyPlace) ownFlags(err error) error {
+	var given *backup.HintError
+	if !errors.As(err, &given) {
+		return err
+	}
+	return backup.WithHint(err, "%s", strings.ReplaceAll(given.Hint, "--s3-", "--"+p.side+"-s3-"))
 }
 
 // completeRepositories offers the names of the repositories in the configuration.

@@ -132,6 +132,54 @@ func TestCopy_Unmarked(t *testing.T) {
 		if code != exitRefused || stdout != "" || !strings.Contains(stderr, "the marker of the repository is gone") {
 			t.Errorf("%s: exit code %d\n%s%s", more, code, stdout, stderr)
 		}
+		if strings.Contains(stderr, "backupd init") || !strings.Contains(stderr, "put back backupd.json from a copy of --to") {
+			t.Errorf("the marker of the first repository must not be made here: %s", stderr)
+		}
+	}
+}
+
+// TestCopy_UnmarkedByName: a place of copies that has lost its marker does not get that of the
+// source, also if somebody names it.
+func TestCopy_UnmarkedByName(t *testing.T) {
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
+	for _, folder := range []string{from, to} {
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := noReserve(to)
+	m := storeOne(t, s)
+	r, err := repository.Create(t.Context(), noReserve(from))
+	if err == nil {
+		err = os.Remove(filepath.Join(to, backup.MarkerKey))
+	}
+	m.Repository = r.ID()
+	raw, merr := m.Marshal()
+	if err := errors.Join(err, merr, os.WriteFile(filepath.Join(to, m.Key()), raw, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := backupd("copy", "--from", "file://"+from, "--to", "file://"+to, "--to-repo-id", r.ID())
+	if code != exitRefused || !strings.Contains(stderr, "are one repository") {
+		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+	if _, err := os.Stat(filepath.Join(to, backup.MarkerKey)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestCopy_FlagsOfPlace: a hint names flags that the command has.
+func TestCopy_FlagsOfPlace(t *testing.T) {
+	for _, side := range []string{"from", "to"} {
+		o := map[string]string{"from": "file://" + t.TempDir(), "to": "file://" + t.TempDir()}
+		if _, err := repository.Create(t.Context(), noReserve(strings.TrimPrefix(o["from"], "file://"))); err != nil {
+			t.Fatal(err)
+		}
+		o[side] = "s3://key:secret@bucket/p"
+		code, _, stderr := backupd("copy", "--from", o["from"], "--to", o["to"])
+		if code != exitUsage || !strings.Contains(stderr, "by --"+side+"-s3-credentials-file FILE") {
+			t.Errorf("exit code %d: %s", code, stderr)
+		}
 	}
 }
 
