@@ -122,7 +122,7 @@ func (c *Copier) Plan(ctx context.Context, now time.Time) (*Plan, error) {
 	held := newHoldings(to)
 	for _, i := range slices.Backward(from.Items) {
 		if c.wanted(&i) {
-			c.place(p, i, held)
+			c.place(ctx, p, i, held)
 		}
 	}
 	return p, nil
@@ -146,14 +146,14 @@ func (c *Copier) wanted(i *repository.Item) bool {
 }
 
 // place decides about one snapshot of the source.
-func (c *Copier) place(p *Plan, i repository.Item, held *holdings) {
+func (c *Copier) place(ctx context.Context, p *Plan, i repository.Item, held *holdings) {
 	out := func(cause Cause, format string, args ...any) {
 		p.LeftOut = append(p.LeftOut, LeftOut{i, cause, fmt.Sprintf(format, args...)})
 	}
 	there, rest := held.find(&i)
 	switch {
 	case there != nil:
-		if cause, reason := compare(&i, there); cause != "" {
+		if cause, reason := c.compare(ctx, &i, there); cause != "" {
 			out(cause, "%s", reason)
 			return
 		}

@@ -449,6 +449,21 @@ func TestCopy_DamagedThere(t *testing.T) {
 	}
 }
 
+// TestCopy_NoSnapshotNamesIt: data of the source that its manifest does not name is not copied,
+// and so not missing in the copy.
+func TestCopy_NoSnapshotNamesIt(t *testing.T) {
+	from, to := newPlace(t), newPlace(t)
+	m := add(t, from, 1)
+	create(t, from, strings.TrimSuffix(m.DataKey(), ".db")+".files.tar", []byte("of nobody"))
+	c := copier(from, to)
+	copyAll(t, c)
+	p := plan(t, c)
+	leftOut(t, p.LeftOut)
+	if p.Held != 1 {
+		t.Errorf("got %+v", p)
+	}
+}
+
 // flipped changes one byte of an object on its way, as often as times says.
 func flipped(key string, times int) func(context.Context, string, int64, io.Reader) io.Reader {
 	return func(_ context.Context, k string, _ int64, r io.Reader) io.Reader {

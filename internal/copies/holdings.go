@@ -2,6 +2,7 @@ package copies
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 
@@ -65,6 +66,28 @@ func (r *rest) foreign(i *repository.Item) string {
 
 // compare says what is wrong with a snapshot that both repositories have, as far as names,
 // sizes and marks tell.
+func (c *Copier) compare(ctx context.Context, from, to *repository.Item) (Cause, string) {
+	cause, reason := compare(from, to)
+	if cause == "" && to.State() != backup.Damaged && len(to.Data) < len(from.Data) && !whole(ctx, c.To, to) {
+		return Damaged, fmt.Sprintf("the copy at the destination is damaged: it has %s, the source has %d",
+			cmp.Or(plural(len(to.Data)), "nothing"), len(from.Data))
+	}
+	return cause, reason
+}
+
+// whole reports whether all is there that the manifest tells: what the source has besides is
+// of no snapshot.
+func whole(ctx context.Context, in *repository.Cluster, i *repository.Item) bool {
+	raw, err := objectsOf(in).Read(ctx, i.Key().String(), backup.MaxManifestBytes)
+	if err != nil {
+		return false
+	}
+	m, err := backup.ParseManifest(raw)
+	return err == nil && !slices.ContainsFunc(partsOf(m), func(p part) bool {
+		return !slices.ContainsFunc(i.Data, func(o backup.Object) bool { return o.Key == p.key && o.Size == p.want.Bytes })
+	})
+}
+
 func compare(from, to *repository.Item) (Cause, string) {
 	if from.Key() != to.Key() {
 		return Differs, fmt.Sprintf("the destination has %s, the source has %s", to.Key(), from.Key())
@@ -91,10 +114,6 @@ func compare(from, to *repository.Item) (Cause, string) {
 	}
 	if to.State() == backup.Damaged {
 		return Damaged, fmt.Sprintf("the copy at the destination is damaged: %v", to.Defect())
-	}
-	if len(to.Data) < len(from.Data) {
-		return Damaged, fmt.Sprintf("the copy at the destination is damaged: it has %s, the source has %d",
-			cmp.Or(plural(len(to.Data)), "nothing"), len(from.Data))
 	}
 	return "", ""
 }
