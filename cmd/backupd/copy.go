@@ -181,7 +181,7 @@ func (o *copyOptions) open(cmd *cobra.Command, a *app) (from, to *repository.Rep
 		how = openToRead
 	}
 	if to, err = o.to.open(cmd.Context(), a, how); err != nil {
-		return nil, nil, explainUnmarked(err)
+		return nil, nil, explainMarker(err)
 	}
 	return from, to, o.oneRepository(copies.Apart(from, to))
 }
@@ -190,14 +190,14 @@ func (o *copyOptions) oneRepository(err error) error {
 	return backup.WithHint(err, "--from is %s, --to is %s", o.from.url, o.to.url)
 }
 
-// explainUnmarked says what to do about a destination without a marker. Its snapshots may be
+// explainMarker says what to do about a destination without a whole marker. Its snapshots may be
 // copies, which name another repository than this one: nobody should make the marker of that here.
-func explainUnmarked(err error) error {
-	if !errors.As(err, new(*repository.UnmarkedError)) {
+func explainMarker(err error) error {
+	if !errors.As(err, new(*repository.UnmarkedError)) && !errors.Is(err, backup.ErrCorrupt) {
 		return err
 	}
-	return backup.WithHint(err, "find out what has removed it, and put back %s from a copy of --to; without one copy into a "+
-		"new place, because the manifests of copies name the repository that they are copies of, and not this one",
+	return backup.WithHint(err, "find out what has removed or changed it, and put back %s from a copy of --to; without one "+
+		"copy into a new place, because the manifests of copies name the repository that they are copies of, and not this one",
 		backup.MarkerKey)
 }
 
@@ -287,9 +287,13 @@ func copyError(all []copied) error {
 		return errors.Join(failed...)
 	}
 	if n := causes[copies.Damaged] + causes[copies.Differs]; n > 0 {
+		if len(failed) > 0 { // in words: a refusal by its type would say that nothing was written
+			failed = []error{errors.New(errors.Join(failed...).Error())}
+		}
 		return errors.Join(append(failed, backup.WithHint(backup.Corruptf(
-			"%s at one of the two places not what the other has", count(n, "snapshot is", "snapshots are")),
-			"'backupd verify' finds out at which, and marks it; nothing of it was overwritten"))...)
+			"%s damaged at one of the two places, or not the same at both", count(n, "snapshot is", "snapshots are")),
+			"the answer says why, for each; 'backupd verify' at each place finds what is damaged, and marks it; nothing was "+
+				"overwritten"))...)
 	}
 	var out []string
 	if n := causes[copies.ByState]; n > 0 {
@@ -321,5 +325,9 @@ func alsoHint(states map[backup.State]bool) string {
 	if len(also) == 0 {
 		return "the answer says why, for each"
 	}
-	return strings.Join(also, " ") + " copies what is not verified, too"
+	hint := strings.Join(also, " ") + " copies what is not verified, too"
+	if states[backup.Damaged] {
+		hint += "; what is damaged only where the stored bytes are still those of the manifest"
+	}
+	return hint
 }

@@ -112,7 +112,8 @@ func (p *copyPlace) open(ctx context.Context, a *app, how func(
 	if p.side == "from" {
 		s = storage.ReadOnly(s, errors.New("the source of a copy is only read"))
 	}
-	return how(ctx, a, s, p.id, p.url, p.options.Flags(p.url))
+	r, err := how(ctx, a, s, p.id, p.url, p.options.Flags(p.url))
+	return r, p.ownFlags(err)
 }
 
 // ownFlags makes a hint name the flags of this place.
@@ -121,7 +122,9 @@ func (p *copyPlace) ownFlags(err error) error {
 	if !errors.As(err, &given) {
 		return err
 	}
-	return backup.WithHint(err, "%s", strings.ReplaceAll(given.Hint, "--s3-", "--"+p.side+"-s3-"))
+	own := strings.NewReplacer("by --s3-", "by --"+p.side+"-s3-", "as --s3-", "as --"+p.side+"-s3-",
+		", --s3-", ", --"+p.side+"-s3-", "and --s3-", "and --"+p.side+"-s3-", "takes --repo-id", "takes --"+p.side+"-repo-id")
+	return backup.WithHint(err, "%s", own.Replace(given.Hint)) // but not those of 'backupd init'
 }
 
 // completeRepositories offers the names of the repositories in the configuration.

@@ -136,6 +136,13 @@ func TestCopy_Unmarked(t *testing.T) {
 			t.Errorf("the marker of the first repository must not be made here: %s", stderr)
 		}
 	}
+	if err := os.WriteFile(filepath.Join(to, backup.MarkerKey), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := backupd("copy", "--from", "file://"+from, "--to", "file://"+to)
+	if code != exitIntegrity || strings.Contains(stderr, "backupd init") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
 }
 
 // TestCopy_UnmarkedByName: a place of copies that has lost its marker does not get that of the
@@ -180,6 +187,17 @@ func TestCopy_FlagsOfPlace(t *testing.T) {
 		if code != exitUsage || !strings.Contains(stderr, "by --"+side+"-s3-credentials-file FILE") {
 			t.Errorf("exit code %d: %s", code, stderr)
 		}
+		o[side] = "s3://bucket/p?region=x"
+		_, _, stderr = backupd("copy", "--from", o["from"], "--to", o["to"])
+		if strings.Contains(stderr, " --s3-") || strings.Count(stderr, "--"+side+"-s3-") != 3 {
+			t.Errorf("got %s", stderr)
+		}
+	}
+	several := backup.WithHint(errors.New("of 2"), "backupd init --repo s3://b --s3-region x --repo-id a\n"+
+		"a command that only reads takes --repo-id, too")
+	if got := hint((&copyPlace{side: "from"}).ownFlags(several)); got != "backupd init --repo s3://b --s3-region x "+
+		"--repo-id a\na command that only reads takes --from-repo-id, too" {
+		t.Errorf("got %s", got)
 	}
 }
 
@@ -213,7 +231,7 @@ func TestCopyError(t *testing.T) {
 		"OneFailed":      {[]copied{failed, out()}, exitPartial},
 		"OneRefused":     {[]copied{refused, out()}, exitPartial},
 		"FailedDamaged":  {[]copied{failed, out(copies.Damaged)}, exitIntegrity},
-		"RefusedDamaged": {[]copied{refused, out(copies.Damaged)}, exitRefused},
+		"RefusedDamaged": {[]copied{refused, out(copies.Damaged)}, exitIntegrity},
 	} {
 		if err := copyError(tt.all); exitCode(err) != tt.want {
 			t.Errorf("%s: exit code %d, %v", name, exitCode(err), err)
