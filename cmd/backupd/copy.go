@@ -196,9 +196,9 @@ func explainMarker(err error) error {
 	if !errors.As(err, new(*repository.UnmarkedError)) && !errors.Is(err, backup.ErrCorrupt) {
 		return err
 	}
-	return backup.WithHint(err, "find out what has removed or changed it, and put back %s from a copy of --to; without one "+
-		"copy into a new place, because the manifests of copies name the repository that they are copies of, and not this one",
-		backup.MarkerKey)
+	return backup.WithHint(err, "find out what has removed or changed it, and put back %s from a copy of --to; without "+
+		"one copy into a new place, because the manifests of copies name the repository that they are copies of, and not "+
+		"this one", backup.MarkerKey)
 }
 
 // choose returns the clusters that are copied, and the one snapshot if only one is.

@@ -132,7 +132,7 @@ func TestCopy_Unmarked(t *testing.T) {
 		if code != exitRefused || stdout != "" || !strings.Contains(stderr, "the marker of the repository is gone") {
 			t.Errorf("%s: exit code %d\n%s%s", more, code, stdout, stderr)
 		}
-		if strings.Contains(stderr, "backupd init") || !strings.Contains(stderr, "put back backupd.json from a copy of --to") {
+		if strings.Contains(stderr, "backupd init") || !strings.Contains(stderr, "put back backupd.json from a copy of") {
 			t.Errorf("the marker of the first repository must not be made here: %s", stderr)
 		}
 	}
