@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
@@ -155,6 +157,43 @@ func TestCopy_LaterMarks(t *testing.T) {
 	}
 	if copyAll(t, c); !has(t, to, pin) {
 		t.Error("the pin of the copy is gone because the first one is")
+	}
+}
+
+// denied is a store that does not give one object.
+type denied struct {
+	storage.Store
+	key string
+}
+
+func (d *denied) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	if key == d.key {
+		return nil, fmt.Errorf("open %s: %w", key, fs.ErrPermission)
+	}
+	return d.Store.Open(ctx, key, offset, length)
+}
+
+// TestCopy_PinWithheld: a pin that the source does not give holds up nothing else, and is told.
+func TestCopy_PinWithheld(t *testing.T) {
+	from, to := newPlace(t), newPlace(t)
+	held := add(t, from, 2)
+	copyAll(t, copier(from, to))
+	older, newer := add(t, from, 1), add(t, from, 3)
+	pin := mark(t, from, backup.MarkPin, newer.ID, "before the upgrade")
+	r := copyAll(t, copier(from.through(&denied{from.Store, pin}), to))
+	leftOut(t, r.LeftOut, copies.Withheld)
+	if got := ids(r.Copied); !slices.Equal(got, idsOf(older)) || has(t, to, newer.Key()) {
+		t.Errorf("got %v", got)
+	}
+
+	pin = mark(t, from, backup.MarkPin, held.ID, "before the upgrade")
+	c := copier(from.through(&denied{from.Store, pin}), to)
+	r, err := c.Run(t.Context(), plan(t, c))
+	if err == nil || !strings.Contains(err.Error(), string(held.ID)) {
+		t.Errorf("got %v", err)
+	}
+	if got := ids(r.Copied); !slices.Equal(got, idsOf(newer)) || len(r.Pins) != 0 {
+		t.Errorf("got %v, %v", got, r.Pins)
 	}
 }
 

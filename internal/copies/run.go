@@ -68,15 +68,26 @@ func (r *run) all(ctx context.Context, p *Plan) error {
 			r.result.Acceptances = append(r.result.Acceptances, k)
 		}
 	}
+	var unread []error // pins that the source does not give, which must not hold up what is missing
 	for _, k := range p.Pins {
 		made, err := r.small(ctx, k, backup.MaxMarkBytes)
 		if err != nil {
-			return fmt.Errorf("copy the pin of snapshot %s: %w", k.ID, err)
+			err = fmt.Errorf("copy the pin of snapshot %s: %w", k.ID, err)
 		}
-		if made {
+		switch {
+		case errors.As(err, new(*leftOutError)):
+			unread = append(unread, err)
+		case err != nil:
+			return err
+		case made:
 			r.result.Pins = append(r.result.Pins, k)
 		}
 	}
+	return errors.Join(append(unread, snapshots(ctx, r, p))...)
+}
+
+// snapshots copies those that are missing.
+func snapshots(ctx context.Context, r *run, p *Plan) error {
 	for _, i := range p.Missing {
 		err := r.snapshot(ctx, i)
 		var out *leftOutError
@@ -322,10 +333,12 @@ func (r *run) small(ctx context.Context, k backup.Key, limit int) (bool, error) 
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
+	case backup.Withheld(err):
+		return false, leave(Withheld, "%v", err)
 	case err != nil:
 		return false, fmt.Errorf("read from the source: %w", err)
 	case len(raw) > limit:
-		return false, backup.Corruptf("%s is larger than any of its kind", k)
+		return false, leave(Damaged, "at the source: %s is larger than any of its kind", k)
 	}
 	err = storage.Keep(ctx, r.store, k.String(), raw)
 	if errors.Is(err, fs.ErrExist) {
