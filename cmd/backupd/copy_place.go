@@ -123,7 +123,8 @@ func (p *copyPlace) ownFlags(err error) error {
 		return err
 	}
 	own := strings.NewReplacer("by --s3-", "by --"+p.side+"-s3-", "as --s3-", "as --"+p.side+"-s3-",
-		", --s3-", ", --"+p.side+"-s3-", "and --s3-", "and --"+p.side+"-s3-", "takes --repo-id", "takes --"+p.side+"-repo-id")
+		", --s3-", ", --"+p.side+"-s3-", "and --s3-", "and --"+p.side+"-s3-", "takes --repo-id", "takes --"+p.side+"-repo-id",
+		"correct --repo-id", "correct --"+p.side+"-repo-id")
 	return backup.WithHint(err, "%s", own.Replace(given.Hint)) // but not those of 'backupd init'
 }
 

@@ -193,6 +193,11 @@ func TestCopy_FlagsOfPlace(t *testing.T) {
 			t.Errorf("got %s", stderr)
 		}
 	}
+	o := copyPlace{side: "to"}
+	absent := explainAbsent(&repository.AbsentError{Known: "a", Found: "b"}, "--repo file:///far")
+	if got := hint(o.ownFlags(absent)); !strings.Contains(got, "correct --to-repo-id") {
+		t.Errorf("got %s", got)
+	}
 	several := backup.WithHint(errors.New("of 2"), "backupd init --repo s3://b --s3-region x --repo-id a\n"+
 		"a command that only reads takes --repo-id, too")
 	if got := hint((&copyPlace{side: "from"}).ownFlags(several)); got != "backupd init --repo s3://b --s3-region x "+
