@@ -126,12 +126,11 @@ func (s *scan) finish(records *bucket) error {
 	f.HashKV = backup.HashKV{Hash: s.hash.kv, Revision: f.Revision, CompactRevision: f.CompactRevision}
 	f.LiveHash = s.hash.live
 	f.Kubernetes = kubernetes(&s.kube)
-	s.keep = nil // the memory may be needed again
-	if err := s.finishSketch(records); err != nil || f.TotalKeys > 0 || f.CompactRevision < 0 {
+	err := s.finishSketch(records)
+	if err != nil || f.TotalKeys > 0 || f.CompactRevision < 0 {
 		return err
 	}
 	// Without any key etcd leaves out no record.
-	var err error
 	f.HashKV, err = hashAt(s.im, records, int64(f.Revision), int64(f.CompactRevision))
 	return err
 }

@@ -9,9 +9,8 @@ import (
 	"github.com/etcd-backupd/backupd/internal/etcddb/sketch"
 )
 
-func sketched(key keyset.Short, rk recordKey, r *keyvalue.KeyValue, e *element) sketch.Record {
-	return sketch.Record{Key: r.Key, ID: uint64(key), Mod: rk.main, Create: r.Create,
-		Tombstone: rk.tombstone, Pair: e.pair}
+func sketched(key keyset.Short, k recordKey, r *keyvalue.KeyValue, e *element) sketch.Record {
+	return sketch.Record{Key: r.Key, ID: uint64(key), Mod: k.main, Create: r.Create, Tombstone: k.tombstone, Pair: e.pair}
 }
 
 // finishSketch makes the sketch of the database after its records were sampled.
@@ -30,18 +29,20 @@ func (s *scan) finishSketch(records *bucket) error {
 
 // recent reads from the end backwards, unless the sample knows every key.
 func (s *scan) recent(records *bucket) (*sketch.Recent, error) {
-	recent, newer := &sketch.Recent{}, keyset.Set[keyset.Fingerprint]{}
+	recent, n := &sketch.Recent{}, uint64(0) // records that were read
 	if all, ok := s.sample.All(); ok {
 		for i := 0; i < len(all) && recent.Add(all[i]); i++ {
 		}
 		return recent, nil
 	}
 	return recent, newWalker(s.im, descending).bucket(records, func(e *element) error {
-		rk, r, err := readRecord(e)
-		if err == nil && !newer.Add(keyset.FingerprintOf(r.Key)) && !recent.Add(sketched(0, rk, &r, e)) {
-			return errStop
+		if n++; s.keep.dropped.Has(n - 1) {
+			return nil
 		}
-		return err
+		if rk, r, err := readRecord(e); err != nil || recent.Add(sketched(0, rk, &r, e)) {
+			return err
+		}
+		return errStop
 	})
 }
 
