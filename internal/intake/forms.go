@@ -87,7 +87,13 @@ func open(ctx context.Context, path string) (_ *packed, err error) {
 		return nil, err
 	}
 	p := &packed{file: f}
-	if err := p.begin(ctx, path); err != nil {
+	err = p.begin(ctx, path)
+	// What a server has open changes while it is copied. Where there are no locks none can be open.
+	if err == nil && p.form == plain && errors.Is(disk.TryLock(f, disk.Shared), disk.ErrInUse) {
+		err = backup.WithHint(&backup.RefusedError{Reason: "it is in use by another process, perhaps a running etcd: " +
+			"a copy would hold pages of different moments"}, "take a snapshot of that etcd: backupd backup")
+	}
+	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return p, nil
@@ -148,6 +154,14 @@ func (p *packed) beginZip(src *source, size int64) error {
 	}
 	if only == nil {
 		return backup.Corruptf("the zip archive holds no file")
+	}
+	// No damage, so nobody need search for it.
+	if encrypted := only.Flags&1 != 0; encrypted || only.Method != zip.Store && only.Method != zip.Deflate {
+		reason := fmt.Sprintf("the zip archive is packed by method %d, which is not known here", only.Method)
+		if encrypted {
+			reason = "the zip archive is encrypted"
+		}
+		return &backup.RefusedError{Reason: reason + ": unpack it, and import the result"}
 	}
 	p.need = int64(min(only.UncompressedSize64, 1<<62))
 	p.plain, err = only.Open()

@@ -7,6 +7,7 @@ import (
 	"compress/lzw"
 	"compress/zlib"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -160,6 +161,19 @@ func zipOf(w io.Writer, raw []byte, names ...string) error {
 		}
 	}
 	return z.Close()
+}
+
+// zipWith writes an archive whose only file is marked by header as what this package cannot unpack.
+func zipWith(header zip.FileHeader) func(io.Writer, []byte) error {
+	return func(w io.Writer, raw []byte) error {
+		z := zip.NewWriter(w)
+		f, err := z.CreateRaw(&header)
+		if err != nil {
+			return err
+		}
+		_, err = f.Write(raw)
+		return errors.Join(err, z.Close())
+	}
 }
 
 // asZstd is what is stored in a repository: frames and a table, which any program can unpack.

@@ -1,6 +1,7 @@
 package intake_test
 
 import (
+	"archive/zip"
 	"bytes"
 	"errors"
 	"io"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/cluster"
+	"github.com/etcd-backupd/backupd/internal/disk"
 	"github.com/etcd-backupd/backupd/internal/etcddb/trailer"
 	"github.com/etcd-backupd/backupd/internal/intake"
 	"github.com/etcd-backupd/backupd/internal/repository"
@@ -129,6 +131,10 @@ func TestImport_Refused(t *testing.T) {
 	refused, bare := errors.New("refused"), pack(t, file, name(dir, "db"), func(w io.Writer, raw []byte) error {
 		return asIs(w, raw[:len(raw)-trailer.Bytes])
 	})
+	running, err := disk.OpenRegular(pack(t, bare, name(dir, "open.db"), asIs), os.O_RDWR)
+	must(t, err)
+	defer running.Close()
+	must(t, disk.TryLock(running, disk.Exclusive)) // as a server does
 	to := part(t, mem.New(), "prod")
 	for path, want := range map[string]struct {
 		text string
@@ -151,6 +157,9 @@ func TestImport_Refused(t *testing.T) {
 		}): {"more than one file", refused},
 		pack(t, file, name(dir, "none.zip"), func(w io.Writer, _ []byte) error { return zipOf(w, nil) }): {
 			"holds no file", backup.ErrCorrupt},
+		pack(t, file, name(dir, "bzip2.zip"), zipWith(zip.FileHeader{Name: "a", Method: 12})): {"method 12", refused},
+		pack(t, file, name(dir, "secret.zip"), zipWith(zip.FileHeader{Name: "a", Flags: 1})):  {"is encrypted", refused},
+		name(dir, "open.db"): {"in use by another process", refused},
 		name(dir, "none.db"): {"no such file", os.ErrNotExist},
 		dir:                  {"it is a folder", nil},
 		name(dir, "pipe"):    {"not a regular file", nil},

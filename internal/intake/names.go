@@ -31,6 +31,8 @@ var (
 	// ofBackupRestore is a snapshot of etcd-backup-restore: kind, first and last revision, Unix time,
 	// compression, and .final where the cluster was about to be deleted.
 	ofBackupRestore = regexp.MustCompile(`^(Full|Incr)-(\d{8,19})-(\d{8,19})-(\d{9,11})(\.gz|\.zlib|\.Z)?(\.final)?$`)
+	// ofK3s is a snapshot of k3s or RKE2, before the Unix time: the name of the node follows.
+	ofK3s = regexp.MustCompile(`^(etcd-snapshot|on-demand)-`)
 	// unixTime stands at the end of the names of k3s, RKE2 and many scripts, before extensions.
 	unixTime = regexp.MustCompile(`(?:^|[-_.])(1[4-9]\d{8})(?:\.[A-Za-z][A-Za-z0-9]*)*$`)
 	// zoned is a date with a time and a zone: in the ids of backupd, of RKE, and in many scripts.
@@ -57,16 +59,20 @@ func timesIn(name string) []time.Time {
 		add(fromUnix(m[1]))
 	}
 	for _, m := range zoned.FindAllStringSubmatch(name, -1) {
-		text := fmt.Sprintf("%s-%s-%sT%s:%s:%s%s", m[1], m[3], m[4], m[5], m[7], m[8], m[9])
-		if strings.HasSuffix(text, "Z") || text[len(text)-3] == ':' {
-			if t, err := time.Parse(time.RFC3339, text); err == nil {
-				add(t.UTC())
-			}
-		} else if t, err := time.Parse("2006-01-02T15:04:05Z0700", text); err == nil {
+		text := fmt.Sprintf("%s-%s-%sT%s:%s:%s%s", m[1], m[3], m[4], m[5], m[7], m[8], strings.Replace(m[9], ":", "", 1))
+		if t, err := time.Parse("2006-01-02T15:04:05Z0700", text); err == nil && isZone(t) {
 			add(t.UTC())
 		}
 	}
 	return out
+}
+
+// isZone reports whether there is a place with the zone of a time. Four digits after a minus may also
+// be a number.
+func isZone(t time.Time) bool {
+	_, seconds := t.Zone()
+	east := time.Duration(seconds) * time.Second
+	return east >= -westmost && east <= eastmost && east%(15*time.Minute) == 0
 }
 
 func fromUnix(digits string) time.Time {
@@ -80,6 +86,8 @@ type span struct {
 	// utc is the time if the zone is UTC.
 	utc time.Time
 }
+
+func (s *span) has(t time.Time) bool { return !t.Before(s.from) && !t.After(s.to) }
 
 // The zones of the world, and how long a snapshot may have taken to be saved.
 const (
@@ -135,13 +143,18 @@ func TakenAt(path string, modified, now time.Time) (Taken, error) {
 	taken := Taken{modified.UTC().Truncate(time.Second), backup.TimeFromFile}
 	switch times := timesIn(name); len(times) {
 	case 0:
-		if s := spanIn(name); s != nil && (taken.At.Before(s.from) || taken.At.After(s.to)) {
+		if s := spanIn(name); s != nil && !s.has(taken.At) {
 			return Taken{}, &TimeError{Times: []time.Time{s.utc, taken.At}, Reason: fmt.Sprintf("its name has the date %s, "+
 				"and it was modified at %s: it may be a copy without its time", s.utc.Format("2006-01-02 15:04:05"),
 				spell(taken.At))}
 		}
 	case 1:
 		taken = Taken{times[0], backup.TimeFromName}
+		s := spanIn(name)
+		// The names of nodes and the revisions of etcd-backup-restore may look like dates.
+		if s != nil && !ofK3s.MatchString(name) && !ofBackupRestore.MatchString(name) && !s.has(taken.At) {
+			return Taken{}, &TimeError{Reason: "its name tells more than one time", Times: []time.Time{taken.At, s.utc}}
+		}
 	default:
 		return Taken{}, &TimeError{Reason: "its name tells more than one time", Times: times}
 	}

@@ -55,7 +55,16 @@ func TestTakenAt(t *testing.T) {
 		{"db-192.168.201.104", "2025-11-30T11:00:00Z", "file 2025-11-30T11:00:00Z"},
 		{"id-1764500400123", "2025-11-30T11:00:00Z", "file 2025-11-30T11:00:00Z"},
 		{"etcd-2026113011.db", copied, "file 2026-11-30T11:00:00Z"}, // not the Unix time of 2034
+		// numbers that are no zones
+		{"etcd-20251130T110000-2000.db", "2025-11-30T12:00:00Z", "file 2025-11-30T12:00:00Z"},
+		{"etcd-20251130T110000-0001.db", copied, "refused: its name has the date 2025-11-30 11:00:00"},
+		{"etcd-20251130T110000+0545.db", copied, "name 2025-11-30T05:15:00Z"},
+		// a date of a node is none of the snapshot
+		{"etcd-snapshot-node-20240101-1764500400", copied, "name 2025-11-30T11:00:00Z"},
+		{"etcd-2025-11-30-1764500400.db", copied, "name 2025-11-30T11:00:00Z"},
 		// lies
+		{"etcd-2025-12-24-1764500400.db", copied, "refused: its name tells more than one time"},
+		{"2024-12-24-20251130T110000Z.db", copied, "refused: its name tells more than one time"},
 		{"20251130T110000Z-1764500400", "2025-11-30T11:00:00Z", "name 2025-11-30T11:00:00Z"},
 		{"20251130T110000Z-1764500401", "2025-11-30T11:00:00Z", "refused: its name tells more than one time"},
 		{"etcd-snapshot-node1-1796050000", copied, "refused: by its time, 2026-11-30T14:46:40Z, it is from the future"},
