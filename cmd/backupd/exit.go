@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/kballard/go-shellquote"
 	"github.com/spf13/cobra"
@@ -195,18 +196,28 @@ func report(a *app, cmd *cobra.Command, err error) int {
 		err = &usageError{err}
 	}
 	code := exitCode(err)
-	text := secret.Show(err.Error()) // a secret may stand where something else was asked for
+	text := visible(secret.Show(err.Error())) // a secret may stand where something else was asked for
 	if a.global.writeOut == "json" && code != exitUsage && !dropIn(cmd) {
 		// Standard error, like every error: the answer has standard output for itself.
 		_ = printJSON(a.stderr, kindError, failure{text, secret.Show(a.hintFor(err)), code})
 		return code
 	}
 	fmt.Fprintf(a.stderr, "Error: %s\n", text)
-	if h := secret.Show(a.hintFor(err)); h != "" {
+	if h := visible(secret.Show(a.hintFor(err))); h != "" {
 		fmt.Fprintf(a.stderr, "Hint: %s\n", h)
 	}
 	if code == exitUsage {
 		fmt.Fprintf(a.stderr, "See '%s --help'.\n", cmd.CommandPath())
 	}
 	return code
+}
+
+// visible is text without what would be a command to a terminal: the name of a file may hold one.
+func visible(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return '?'
+		}
+		return r
+	}, text)
 }

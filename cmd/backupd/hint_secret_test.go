@@ -28,3 +28,14 @@ func TestReport_HintWithSecret(t *testing.T) {
 		}
 	}
 }
+
+// TestReport_Control: the name of a file is no command to a terminal.
+func TestReport_Control(t *testing.T) {
+	var stderr strings.Builder
+	a := &app{stdout: io.Discard, stderr: &stderr}
+	err := backup.WithHint(errors.New("a\x1b]0;t\a.db:\n\tno"), "b\x1b[31m\u009b.db")
+	report(a, newRootCommand(a), err)
+	if got := stderr.String(); !strings.HasPrefix(got, "Error: a?]0;t?.db:\n\tno\nHint: b?[31m?.db\n") {
+		t.Errorf("%q", got)
+	}
+}

@@ -276,11 +276,11 @@ func (r *importRun) add(f intake.File, done intake.Done, err error) {
 		if m.Imported != nil && !done.Pinned {
 			note = ", which is not pinned: the next prune may remove it"
 		}
-		fmt.Fprintf(&r.text, "Already there: %s is snapshot %s%s\n", f.Path, m.ID, note)
+		fmt.Fprintf(&r.text, "Already there: %s is snapshot %s%s\n", visible(f.Path), m.ID, note)
 		return
 	}
 	fmt.Fprintf(&r.text, "Imported %s as %s snapshot %s, pinned\n  taken at %s, by %s; revision %d, %s, timeline %s\n",
-		f.Path, m.State(), m.ID, m.StartedAt.Format(time.RFC3339), f.From, m.Revision,
+		visible(f.Path), m.State(), m.ID, m.StartedAt.Format(time.RFC3339), f.From, m.Revision,
 		count(int(m.Keys), "key", "keys"), m.Timeline)
 	for _, why := range m.Suspect {
 		fmt.Fprintf(&r.text, "  SUSPECT: %s\n", why)

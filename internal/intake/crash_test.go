@@ -2,8 +2,11 @@ package intake_test
 
 import (
 	"errors"
+	"strings"
+	"sync"
 	"testing"
 
+	"github.com/etcd-backupd/backupd/internal/backup"
 	"github.com/etcd-backupd/backupd/internal/intake"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest"
 	"github.com/etcd-backupd/backupd/internal/storage/storagetest/mem"
@@ -50,5 +53,24 @@ func TestCrash_Import(t *testing.T) {
 		if unpinned == 0 && when == storagetest.Crash {
 			t.Error("no crash was between the manifest and the pin")
 		}
+	}
+}
+
+// TestImport_SameMoment: of two processes that begin the same cluster at least the one that is later
+// says so.
+func TestImport_SameMoment(t *testing.T) {
+	c, dir := testserver.StartCluster(t, testserver.Options{}), t.TempDir()
+	file := save(t, c, name(dir, "etcd.db"))
+	to := part(t, mem.New(), "prod")
+	one, other := importer(t, to), importer(t, to)
+	once := sync.OnceFunc(func() { imported(t, other, file) })
+	one.Taker.Progress = func(s backup.Stage, _, _ int64) {
+		if s == backup.StageStore {
+			once()
+		}
+	}
+	_, err := importFile(t, one, file)
+	if !errors.As(err, new(*backup.RefusedError)) || !strings.Contains(err.Error(), "another process has begun history") {
+		t.Errorf("two at the same moment: %v", err)
 	}
 }

@@ -154,7 +154,31 @@ func (i *Importer) store(ctx context.Context, file *spool.File, s snapshot.Spool
 	if err != nil {
 		return Done{}, &StoreError{err}
 	}
-	return i.pin(ctx, m)
+	done, err := i.pin(ctx, m)
+	if err == nil && len(at.known) == 0 {
+		if err := i.alone(ctx, m); err != nil {
+			return Done{}, err
+		}
+	}
+	return done, err
+}
+
+// alone refuses to be silent where another process has begun a history of the cluster at the same
+// moment: two of them are a question for every restore.
+func (i *Importer) alone(ctx context.Context, m *backup.Manifest) error {
+	known, err := repository.ReadTimelines(ctx, i.To)
+	if err != nil {
+		return &StoreError{err}
+	}
+	for _, l := range known {
+		if l.Name != m.Timeline {
+			return backup.WithHint(&backup.RefusedError{Reason: fmt.Sprintf("it is stored as %s and pinned, but another "+
+				"process has begun history %s of cluster %s at the same moment: which one is the present one is not known",
+				m.ID, l.Name, m.Cluster)}, "remove it, and import it again when nothing else is stored: "+
+				"backupd rm --force-pinned --cluster %s %s", m.Cluster, m.ID)
+		}
+	}
+	return nil
 }
 
 // StoreError says that the repository failed. It says nothing of the file.
