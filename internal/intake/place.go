@@ -169,7 +169,7 @@ func inherit(around []*backup.Manifest, c *backup.Capture) (id backup.MemberID, 
 const patience = time.Hour
 
 // fits refuses a time at which the snapshot cannot have been taken, because its place in the raft
-// log is before or after that of another. Whoever says a time is not believed either: it may be the
+// log is before or after that of another. A time that a person says is not believed either: it may be the
 // right one, and the file of a cluster that was restored from a snapshot of this one. The raft log of
 // that begins anew, and its keys are the same.
 func fits(around []*backup.Manifest, c *backup.Capture) error {
