@@ -35,7 +35,7 @@ func TestLongManyKeys(t *testing.T) {
 	for _, c := range []struct {
 		mib  int
 		want string
-	}{{320, enough}, {150, "child process needs more memory than the 150 MiB"}} {
+	}{{320, enough}, {200, "child process needs more memory than the 200 MiB"}} {
 		if out, err := inspect(c.mib); !strings.Contains(out, c.want) || (err == nil) != (c.want == enough) {
 			t.Errorf("with %d MiB: %v: %s, want %q", c.mib, err, out, c.want)
 		}

@@ -231,8 +231,14 @@ func explainDeath(err error, stderr string) error {
 	return fmt.Errorf("child process: %w: %s", err, first)
 }
 
-// lacksMemory reports whether Go's runtime ended because the kernel gave it no memory.
+// lacksMemory reports whether Go's runtime ended because the kernel gave it no memory. Its collector
+// does not ask whether it was given some for a queue of its own, and then reads at address 0
+// (Go 1.26, runtime/mgcmark_greenteagc.go).
 func lacksMemory(stderr string) bool {
+	if strings.HasPrefix(stderr, "SIGSEGV") && strings.Contains(stderr, " addr=0x0\n") &&
+		strings.Contains(stderr, "\nruntime.(*spanQueue)") {
+		return true
+	}
 	for line := range strings.Lines(stderr) {
 		why, fatal := strings.CutPrefix(line, "fatal error: ")
 		if fatal && (strings.Contains(why, "out of memory") || strings.Contains(why, "cannot allocate memory")) {

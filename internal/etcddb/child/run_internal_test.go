@@ -56,7 +56,7 @@ func TestMain(m *testing.M) {
 }
 
 // eaten is memory that a child takes.
-var eaten [][]byte
+var eaten []byte
 
 func serve(req string) (a answer) {
 	if req == "wait" {
@@ -64,9 +64,8 @@ func serve(req string) (a answer) {
 		time.Sleep(time.Minute)
 	}
 	if req == "eat" {
-		for range 64 {
-			eaten = append(eaten, bytes.Repeat([]byte{1}, 16<<20))
-		}
+		// In one piece, at which the collector begins: see lacksMemory.
+		eaten = bytes.Repeat([]byte{1}, 1<<30)
 	}
 	if raw, err := os.ReadFile("/proc/self/oom_score_adj"); err == nil {
 		a.Score = strings.TrimSpace(string(raw))
