@@ -32,19 +32,12 @@ func TestRoom(t *testing.T) {
 	streams := h.streams()
 	h.edit("min-free: 0B", "min-free: 99.9%") // as if the disk had filled
 	h.reload(d)
-	await(t, "all that waits to give way", func() bool { return len(h.pending()) == 0 })
-	var dropped []string
-	for line := range strings.Lines(log.text()) {
-		if strings.Contains(line, "dropped a pending snapshot") && strings.Contains(line, "level=ERROR") {
-			for _, path := range paths {
-				if strings.Contains(line, path) {
-					dropped = append(dropped, path)
-				}
-			}
-		}
-	}
-	if len(paths) != 2 || !slices.Equal(dropped, paths) {
-		t.Errorf("dropped %q, want %q", dropped, paths)
+	// A file goes before the log tells of it.
+	await(t, "all that waits to give way, and to be told of", func() bool {
+		return len(h.pending()) == 0 && len(dropped(log.text(), paths)) == len(paths)
+	})
+	if got := dropped(log.text(), paths); len(paths) != 2 || !slices.Equal(got, paths) {
+		t.Errorf("dropped %q, want %q", got, paths)
 	}
 	if got := h.backup(d, server.JobFailed); !strings.Contains(got.Error, "must stay free") || h.streams() != streams {
 		t.Errorf("got %+v, %d streams", got, h.streams()-streams)
@@ -57,6 +50,20 @@ func TestRoom(t *testing.T) {
 	h.edit("min-free: 99.9%", "min-free: 0B")
 	h.reload(d)
 	h.backup(d, server.JobSucceeded)
+}
+
+// dropped returns which of the paths a log tells of as dropped, in its order.
+func dropped(log string, paths []string) (all []string) {
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, "dropped a pending snapshot") && strings.Contains(line, "level=ERROR") {
+			for _, path := range paths {
+				if strings.Contains(line, path) {
+					all = append(all, path)
+				}
+			}
+		}
+	}
+	return all
 }
 
 // roomLog is a log that is read while it is written.
