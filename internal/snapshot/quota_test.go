@@ -57,9 +57,10 @@ func (b busy) fill(t *testing.T, mib int) {
 }
 
 // overwrite puts as many bytes as the quota has into a few keys and compacts them all the
-// time, which takes no room while etcd can reuse pages.
+// time, which takes no room while etcd can reuse pages. It takes eight seconds: a member on a
+// busy machine needs a part of one to end a stream.
 func (b busy) overwrite(ctx context.Context) error {
-	tick := time.NewTicker(16 * time.Millisecond)
+	tick := time.NewTicker(32 * time.Millisecond)
 	defer tick.Stop()
 	for i := range testQuota >> 18 {
 		<-tick.C
