@@ -47,10 +47,11 @@ func TestLongManyKeys(t *testing.T) {
 	}
 }
 
-// inspectWith inspects a database in a process with so much memory.
+// inspectWith inspects a database in a process with so much memory. The stacks of threads, which a
+// program with a C library has, count: they are small here.
 func inspectWith(t *testing.T, path string, mib int) (string, error) {
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", `ulimit -d "$1" && exec "$2"`, "sh", fmt.Sprint(mib<<10),
-		os.Args[0])
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `ulimit -s 1024 && ulimit -d "$1" && exec "$2"`, "sh",
+		fmt.Sprint(mib<<10), os.Args[0])
 	cmd.Env = append(os.Environ(), inspectEnv+"="+path)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
