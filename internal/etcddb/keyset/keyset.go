@@ -51,13 +51,18 @@ type Set[F interface {
 
 // Add adds f and reports whether it was there before.
 func (s *Set[F]) Add(f F) bool {
-	if s.Has(f) {
-		return true
-	}
-	if s.count >= len(s.cells)/4*3 {
+	if s.cells == nil {
 		s.grow()
 	}
-	i, _ := s.find(f)
+	i, found := s.find(f)
+	if found {
+		return true
+	}
+	// Only a new one needs room: a full set may be asked for what it has, and stays as it is.
+	if s.count >= len(s.cells)/4*3 {
+		s.grow()
+		i, _ = s.find(f)
+	}
 	s.cells[i] = f
 	s.count++
 	return false
@@ -75,8 +80,8 @@ func (s *Set[F]) Has(f F) bool {
 // Filter removes those that keep does not want, and takes no more memory than for the rest.
 func (s *Set[F]) Filter(keep func(F) bool) {
 	var free F
-	old, left := s.cells, 0
-	for _, f := range old {
+	left := 0
+	for _, f := range s.cells {
 		if f != free && keep(f) {
 			left++
 		}
@@ -85,15 +90,7 @@ func (s *Set[F]) Filter(keep func(F) bool) {
 	for left >= size/4*3 {
 		size *= 2
 	}
-	s.cells, s.count = make([]F, size), 0
-	for _, f := range old {
-		if f != free && keep(f) {
-			i, _ := s.find(f)
-			s.cells[i] = f
-			s.count++
-		}
-	}
-	collect(len(old))
+	s.rebuild(size, keep)
 }
 
 // Len returns how many fingerprints are in the set.
@@ -112,13 +109,19 @@ func (s *Set[F]) find(f F) (i uint64, found bool) {
 }
 
 func (s *Set[F]) grow() {
+	s.rebuild(max(minCells, 2*len(s.cells)), func(F) bool { return true })
+}
+
+// rebuild makes a table of so many cells, with those that keep wants.
+func (s *Set[F]) rebuild(size int, keep func(F) bool) {
 	var free F
 	old := s.cells
-	s.cells = make([]F, max(minCells, 2*len(old)))
+	s.cells, s.count = make([]F, size), 0
 	for _, f := range old {
-		if f != free {
+		if f != free && keep(f) {
 			i, _ := s.find(f)
 			s.cells[i] = f
+			s.count++
 		}
 	}
 	collect(len(old))
